@@ -1,0 +1,6 @@
+"""`python -m laconic` is `laconic`."""
+
+from laconic.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Where tokens come from. `base` holds the interface; each engine is a package beside it."""

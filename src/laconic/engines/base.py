@@ -1,0 +1,159 @@
+"""What every engine is: (prompt, sampling, n) in, a stream of chunks out, traces stopped and resumed on the way.
+
+An engine knows nothing of answers, judges or votes, and no compression policy by name: it asks a policy *when* to compress
+and *which* tokens stay, and moves memory. Every engine passes the same conformance tests.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+FinishReason = Literal["stop", "length", "stopped"]
+Prompt = str | Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn.
+
+    temperature: 0 is greedy. top_p in (0, 1]; top_k 0 is off. seed: trace i of a prompt draws from a stream of its own,
+    keyed by (seed, i, position), so its text does not depend on which other traces run beside it.
+    stop_token_ids: added to the model's own end tokens. logprobs: also return this many top candidates' mean
+    log-probability a token (0 is off).
+    """
+
+    max_new_tokens: int = 1024
+    temperature: float = 0.6
+    top_p: float = 0.95
+    top_k: int = 0
+    seed: int = 0
+    stop_token_ids: tuple[int, ...] = ()
+    logprobs: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {self.max_new_tokens}; expected at least 1")
+        if not 0 <= self.temperature <= 100:
+            raise ValueError(f"temperature is {self.temperature}; expected 0 (greedy) to 100")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}; expected a number above 0 and at most 1")
+        if self.top_k < 0:
+            raise ValueError(f"top_k is {self.top_k}; expected 0 (off) or a positive number of candidates")
+        if self.logprobs < 0:
+            raise ValueError(f"logprobs is {self.logprobs}; expected 0 (off) or a positive number of candidates")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The next tokens of one trace. `finish_reason` is set on the trace's last chunk only."""
+
+    trace_id: str
+    token_ids: tuple[int, ...]
+    text: str
+    logprobs: tuple[float, ...] | None = None
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(slots=True)
+class Trace:
+    """One chain of thought as the engine holds it.
+
+    state: waiting (not prefilled yet), running, stopped (by `stop`, can be resumed), finished.
+    kv_tokens: tokens of KV cache the trace holds now, a layer; peak_kv_tokens: the most it ever held;
+    mean_kv_tokens: mean over its generated tokens.
+    """
+
+    id: str
+    index: int
+    prompt_ids: tuple[int, ...]
+    sampling: Sampling
+    token_ids: list[int] = field(default_factory=list)
+    text: str = ""
+    logprobs: list[float] = field(default_factory=list)
+    state: Literal["waiting", "running", "stopped", "finished"] = "waiting"
+    finish_reason: FinishReason | None = None
+    kv_tokens: int = 0
+    peak_kv_tokens: int = 0
+    mean_kv_tokens: float = 0.0
+
+
+@dataclass(slots=True)
+class EngineStats:
+    """What a run cost. Tokens of KV are summed over the rows in the batch, one layer; bytes over all layers.
+
+    evicted, kept: tokens summed over rows and compressions (one layer); compressions: row-compressions;
+    live_kv_bytes: held now by tokens that can be attended, compressible layers; reserved_kv_bytes: what the buffers take;
+    kv_token_steps: sum over steps and rows of tokens attended, the work that a KV-bound step does.
+    """
+
+    steps: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    compressions: int = 0
+    evicted: int = 0
+    kept: int = 0
+    live_kv_tokens: int = 0
+    peak_kv_tokens: int = 0
+    live_kv_bytes: int = 0
+    peak_kv_bytes: int = 0
+    reserved_kv_bytes: int = 0
+    kv_token_steps: int = 0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    left_alone: dict[str, list[int]] = field(default_factory=dict)
+
+
+class Engine(ABC):
+    """The interface. Not thread-safe: one thread drives an engine."""
+
+    name: str
+
+    @abstractmethod
+    def submit(self, prompt: Prompt, sampling: Sampling, n: int = 1, ids: Sequence[str] | None = None) -> list[str]:
+        """Queue n traces of one prompt (text, or token ids); they share one prefill. Returns their ids, in order.
+
+        Raises ValueError for an empty prompt, n < 1, an id already in use, or a prompt beyond the model's context.
+        """
+
+    @abstractmethod
+    def stream(self) -> Iterator[Chunk]:
+        """Run until no trace is waiting or running, yielding chunks as they come.
+
+        `submit`, `stop` and `resume` may be called between two chunks. Closing the iterator leaves the traces as they are;
+        a new `stream` goes on.
+        """
+
+    @abstractmethod
+    def stop(self, trace_id: str) -> None:
+        """Stop a trace; its memory is free at the next step. No effect on one that has finished."""
+
+    @abstractmethod
+    def resume(self, trace_id: str) -> None:
+        """Continue a stopped trace from its tokens, as if it had never been stopped."""
+
+    @abstractmethod
+    def trace(self, trace_id: str) -> Trace:
+        """The trace's record, live. Raises KeyError with the id if there is none."""
+
+    @abstractmethod
+    def forget(self, trace_ids: Sequence[str]) -> None:
+        """Drop the records of traces that are finished or stopped."""
+
+    @property
+    @abstractmethod
+    def stats(self) -> EngineStats:
+        """What has been done since the engine was made."""
+
+    @abstractmethod
+    def render(self, question: str) -> str:
+        """The prompt text for a user's question: through the chat template where the model has one."""
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling, n: int = 1) -> list[list[Trace]]:
+        """Run all to the end; result [prompt][trace]. The records stay in the engine until `forget`."""
+        ids = [self.submit(prompt, sampling, n) for prompt in prompts]
+        for _ in self.stream():
+            pass
+        return [[self.trace(i) for i in row] for row in ids]
