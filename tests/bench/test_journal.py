@@ -1,0 +1,169 @@
+"""The results file: resumed, refused, torn."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from laconic.bench.journal import Journal, differences
+from laconic.errors import LaconicError
+
+SETTINGS = {"model": "bundled", "sampling": {"temperature": 0.6, "seed": 0}, "ratios": [2, 4]}
+
+
+def write(path: Path, count: int) -> None:
+    with Journal(path, "test/1", SETTINGS) as journal:
+        journal.append([{"n": n} for n in range(count)])
+
+
+def test_a_second_run_finds_what_the_first_wrote(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "results.jsonl"
+    write(path, 3)
+    with Journal(path, "test/1", SETTINGS) as journal:
+        assert journal.records == [{"n": 0}, {"n": 1}, {"n": 2}]
+        journal.append([{"n": 3}])
+        assert journal.torn == 0
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line.get("n") for line in lines] == [None, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"model": "other"}, "model was 'bundled', now 'other'"),
+        ({"sampling": {"temperature": 0.6, "seed": 1}}, "sampling.seed was 0, now 1"),
+        ({"ratios": [2, 4, 8]}, r"ratios was \[2, 4\], now \[2, 4, 8\]"),
+        ({"extra": 1}, "extra was not set, now 1"),
+    ],
+)
+def test_other_settings_are_refused_and_nothing_is_lost(tmp_path: Path, change: dict, says: str) -> None:
+    path = tmp_path / "results.jsonl"
+    write(path, 2)
+    before = path.read_bytes()
+    with pytest.raises(LaconicError, match=says):
+        Journal(path, "test/1", {**SETTINGS, **change})
+    assert path.read_bytes() == before
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    write(path, 1)
+    with pytest.raises(LaconicError, match=r"test/1.*test/2"):
+        Journal(path, "test/2", SETTINGS)
+
+
+def test_every_cut_of_the_last_line_is_survived(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.jsonl"
+    with Journal(whole, "test/1", SETTINGS) as journal:
+        journal.append([{"text": "one"}, {"text": "zwölf"}])
+    data = whole.read_bytes()
+    start = data.rstrip(b"\n").rfind(b"\n") + 1
+    for cut in range(start + 1, len(data)):
+        if cut in (len(data) - 1, start):
+            continue
+        path = tmp_path / f"cut{cut}.jsonl"
+        piece = data[:cut]
+        try:
+            piece.decode()
+        except UnicodeDecodeError:
+            continue  # a cut inside a character has its own test
+        path.write_bytes(piece)
+        with Journal(path, "test/1", SETTINGS) as journal:
+            assert journal.records == [{"text": "one"}]
+            assert journal.torn > 0
+            journal.append([{"text": "two"}])
+        with Journal(path, "test/1", SETTINGS) as journal:
+            assert journal.records == [{"text": "one"}, {"text": "two"}]
+            assert journal.torn == 0
+
+
+def test_a_cut_inside_a_character_is_survived(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with Journal(path, "test/1", SETTINGS) as journal:
+        journal.append([{"text": "one"}, {"text": "zwölf"}])
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index("ö".encode()) + 1])
+    with Journal(path, "test/1", SETTINGS) as journal:
+        assert journal.records == [{"text": "one"}]
+        journal.append([{"text": "two"}])
+    with Journal(path, "test/1", SETTINGS) as journal:
+        assert journal.records == [{"text": "one"}, {"text": "two"}]
+
+
+def test_a_missing_line_end_alone_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    write(path, 2)
+    path.write_bytes(path.read_bytes()[:-1])
+    with Journal(path, "test/1", SETTINGS) as journal:
+        assert journal.records == [{"n": 0}, {"n": 1}]
+        journal.append([{"n": 2}])
+    with Journal(path, "test/1", SETTINGS) as journal:
+        assert len(journal.records) == 3
+
+
+def test_a_torn_header_starts_anew(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_text('{"kind": "head')
+    with Journal(path, "test/1", SETTINGS) as journal:
+        assert journal.records == []
+        journal.append([{"n": 0}])
+    with Journal(path, "test/1", SETTINGS) as journal:
+        assert journal.records == [{"n": 0}]
+
+
+def test_a_broken_line_inside_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    write(path, 2)
+    lines = path.read_text().splitlines()
+    lines[1] = "{broken"
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(LaconicError, match="Line 2 of"):
+        Journal(path, "test/1", SETTINGS)
+
+
+def test_other_files_are_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "notes.jsonl"
+    path.write_text('{"question": "?"}\n')
+    with pytest.raises(LaconicError, match="not a results file"):
+        Journal(path, "test/1", SETTINGS)
+    assert path.read_text() == '{"question": "?"}\n'
+    path.write_text("a note without a line end")
+    with pytest.raises(LaconicError, match="not a results file"):
+        Journal(path, "test/1", SETTINGS)
+    assert path.read_text() == "a note without a line end"
+    with pytest.raises(LaconicError, match="is a directory"):
+        Journal(tmp_path, "test/1", SETTINGS)
+
+
+def test_two_runs_on_one_file_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with Journal(path, "test/1", SETTINGS), pytest.raises(LaconicError, match="in use by another run"):
+        Journal(path, "test/1", SETTINGS)
+    Journal(path, "test/1", SETTINGS).close()
+
+
+def test_records_are_on_disk_before_append_returns(tmp_path: Path) -> None:
+    """A process killed right after `append` (no exit handlers, no buffers flushed) has lost nothing."""
+    path = tmp_path / "results.jsonl"
+    code = (
+        "import os, signal, sys; from laconic.bench.journal import Journal\n"
+        f"journal = Journal({str(path)!r}, 'test/1', {{}}); journal.append([{{'n': n}} for n in range(5)])\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    source = str(Path(__file__).parents[2] / "src")
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": source}, check=False)
+    assert done.returncode == -signal.SIGKILL
+    with Journal(path, "test/1", {}) as journal:
+        assert [record["n"] for record in journal.records] == [0, 1, 2, 3, 4]
+
+
+def test_differences_name_the_innermost_key() -> None:
+    assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}) == [("a.c", 2, 3)]
+    assert differences({"a": 1}, {"a": 1.0}) == [("a", 1, 1.0)]  # an integer ratio is written as one: say so
+    assert differences({"a": [1]}, {"a": [1]}) == []
