@@ -1,0 +1,35 @@
+"""The record every problem source yields, and the one place that decides whether an answer counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from laconic.answers import equivalent, extract
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One question with its reference answer.
+
+    ``question`` is the user message (a chat template turns it into a prompt); ``level`` is the difficulty within the
+    source that made it (0: the source knows none); ``meta`` holds what the source wants to remember.
+    """
+
+    id: str
+    question: str
+    answer: str
+    level: int = 0
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("id", "question", "answer"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value.strip():
+                raise ValueError(f"Problem.{name} must be a non-empty string, not {value!r}.")
+
+
+def check(problem: Problem, text: str) -> bool:
+    """Whether ``text`` (what a model wrote) ends in the reference answer; no final answer counts as wrong."""
+    return equivalent(extract(text), problem.answer)

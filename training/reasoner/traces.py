@@ -1,0 +1,264 @@
+"""The teacher: writes a chain of thought for a program, with the slips and second looks that a student should learn.
+
+Each token carries a tag, so that what a model gets right can be told apart: ``c`` an operand copied from the question,
+``p`` an arrow, ``r`` a value recalled, ``a`` arithmetic, ``d`` a digit copied, ``s`` a result written down, ``l`` a
+letter that is determined, ``h`` a hinted operand (a gamble), ``f`` free choice, ``w`` other words.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, fields
+
+from laconic.problems.programs import Program, Step
+from training.reasoner.vocabulary import ASSISTANT, END_THINK, EOS, IDS, THINK, USER
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """How often the teacher does what: probabilities per step, but ``passes``: of 0, 1 or 2 check passes."""
+
+    hint: float = 0.42  # takes a hinted operand
+    hint_checking: float = 0.2  # takes it when checking
+    swap: float = 0.08  # subtracts the wrong way round
+    notice: float = 0.3  # notices a slip at once
+    alarm: float = 0.04  # reads again although nothing was wrong
+    dead_end: float = 0.08  # tries a step whose operands are not all known
+    restate: float = 0.12  # says what is known so far
+    filler: float = 0.12
+    keep: float = 0.45  # in a check pass, keeps an earlier result without checking it
+    passes: tuple[float, float, float] = (0.25, 0.5, 0.25)
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            values = value if isinstance(value, tuple) else (value,)
+            if not all(0 <= v <= 1 for v in values):
+                raise ValueError(f"Habits.{field.name} must be between 0 and 1, not {value!r}.")
+        if abs(sum(self.passes) - 1) > 1e-9:
+            raise ValueError(f"Habits.passes must add up to 1, not {self.passes!r}.")
+
+
+FLAWLESS = Habits(
+    hint=0, hint_checking=0, swap=0, notice=0, alarm=0, dead_end=0, restate=0, filler=0, passes=(0.5, 0.5, 0)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Token ids of prompt and chain of thought, a tag per token, the prompt's length, and the answer reached."""
+
+    ids: tuple[int, ...]
+    tags: str
+    prompt_length: int
+    answer: str
+
+
+def prompt(question: str) -> str:
+    """What the chat template makes of one user message."""
+    return f"{USER} {question} {ASSISTANT} {THINK}"
+
+
+_OPENINGS = ("okay , let me solve this step by step .", "let me think this through .", "alright , one step at a time .")
+_DO = ("let me do", "next is", "now i do", "now", "then compute")
+_RECALL = ("recall", "earlier", "i need", "from above", "i know")
+_FILLERS = (
+    "okay .",
+    "good , keep going .",
+    "that seems right .",
+    "hmm , let me think for a moment .",
+    "i must be careful here .",
+    "there are still some steps to do .",
+    "fine .",
+)
+_NOTICE = ("wait , that is not right .", "no , wait , i read that wrong .", "hmm , that was wrong , once more .")
+_ALARM = ("wait , is that right ? let me read it again .", "hmm , let me look at this once more .")
+_TRY = ("could i do", "let me try")
+_CHECKS = (
+    "wait , let me double check all of it .",
+    "hmm , let me verify the steps again .",
+    "wait , let me check this .",
+)
+_CHECK = ("check", "verify", "look at")
+
+
+class _Writer:
+    """Writes one trace: ``memory`` is what the text says so far, ``known`` the letters in it."""
+
+    def __init__(self, program: Program, rng: random.Random, habits: Habits) -> None:
+        self.program, self.rng, self.habits = program, rng, habits
+        self.words: list[str] = []
+        self.tags: list[str] = []
+        self.memory = dict(program.facts)
+        self.tried: set[str] = set()
+
+    def say(self, text: str, tag: str = "w") -> None:
+        words = text.split()
+        self.words += words
+        self.tags += tag * len(words)
+
+    def choose(self, phrases: tuple[str, ...]) -> None:
+        """One of several phrases: where it begins is free, what follows is not judged either."""
+        self.say(self.rng.choice(phrases), "f")
+
+    def chance(self, probability: float) -> bool:
+        return self.rng.random() < probability
+
+    def write(self) -> str:
+        program, rng = self.program, self.rng
+        self.choose(_OPENINGS)
+        self.arrow("*", program.steps[0].letter, "first")
+        for index, step in enumerate(program.steps):
+            if self.chance(self.habits.dead_end):
+                self.dead_end(program.steps[index + 1 :])
+            if self.chance(self.habits.filler):
+                self.choose(_FILLERS)
+            self.choose(_DO)
+            self.do(step)
+            if index and self.chance(self.habits.restate):
+                self.restate([s.letter for s in program.steps[: index + 1]])
+            self.arrow(step.letter, program.successor[step.letter])
+        last = program.steps[-1].letter
+        for _ in range(rng.choices((0, 1, 2), self.habits.passes)[0]):
+            self.conclude(last)
+            self.check_pass()
+        self.conclude(last)
+        digit = str(self.memory[last])
+        self.say("the answer is")
+        self.say(digit, "d")
+        self.say(f". {END_THINK} \\boxed{{")
+        self.say(digit, "d")
+        self.say(f"}} {EOS}")
+        return digit
+
+    def arrow(self, letter: str, after: str, opener: str = "then") -> None:
+        self.say(opener)
+        if letter != "*":
+            self.say(letter, "l")
+        self.say(f"{letter}>{after}", "p")
+        self.say(".")
+
+    def read(self, step: Step, hinted: float) -> tuple[str, str]:
+        """Copies the step's line; a hint may be taken for its second operand."""
+        wrong = self.program.hints.get(step.letter)
+        second = wrong if wrong and self.chance(hinted) else step.second
+        self.say(step.letter, "l")
+        self.say(f"{step.letter}:{step.first}", "c")
+        self.say(f"{step.letter}{step.sign}{second}", "h" if wrong else "c")
+        self.say(".")
+        return step.first, second
+
+    def recall(self, first: str, second: str) -> None:
+        for joint, letter in (("", first), ("and", second)):
+            self.say(joint)
+            self.say(letter, "l")
+            self.say(f"{letter}={self.memory[letter]}", "r")
+
+    def compute(self, step: Step, a: int, b: int, order: str = "d") -> int:
+        """Writes ``a sign b = result``; ``order`` tags a and b."""
+        result = step.apply(a, b)
+        self.say(str(a), order)
+        self.say(step.sign)
+        self.say(str(b), order)
+        self.say("=")
+        self.say(str(result), "a")
+        return result
+
+    def store(self, letter: str, value: int, words: str = ",") -> None:
+        self.say(words)
+        self.say(letter, "l")
+        self.say(f"{letter}={value}", "s")
+        self.memory[letter] = value
+
+    def do(self, step: Step) -> None:
+        slipped = self.attempt(step, self.habits.hint, self.habits.swap)
+        if slipped and self.chance(self.habits.notice):
+            self.choose(_NOTICE)
+            self.attempt(step, 0, 0)
+        elif not slipped and self.chance(self.habits.alarm):
+            self.choose(_ALARM)
+            self.attempt(step, 0, 0)
+
+    def attempt(self, step: Step, hint: float, swap: float) -> bool:
+        first, second = self.read(step, hint)
+        self.choose(_RECALL)
+        self.recall(first, second)
+        self.say(". so")
+        a, b = self.memory[first], self.memory[second]
+        swapped = step.sign == "-" and self.chance(swap)
+        order = "f" if step.sign == "-" and swap else "d"  # which way round a subtraction is written is a gamble
+        self.store(step.letter, self.compute(step, *((b, a) if swapped else (a, b)), order))
+        self.say(".")
+        return swapped or second != step.second
+
+    def dead_end(self, later: tuple[Step, ...]) -> None:
+        """Tries a later step that misses an operand, once."""
+        candidates = [s for s in later if s.letter not in self.tried and not {s.first, s.second} <= set(self.memory)]
+        if not candidates:
+            return
+        step = self.rng.choice(candidates)
+        self.tried.add(step.letter)
+        self.choose(_TRY)
+        self.say(step.letter, "f")
+        self.say("?")
+        first, second = self.read(step, 0)
+        self.say(first if first not in self.memory else second, "l")
+        self.say("is not known yet , a dead end .")
+
+    def restate(self, done: list[str]) -> None:
+        """What is known so far: two or three results."""
+        self.say("so far")
+        for index, letter in enumerate(self.rng.sample(done, min(len(done), self.rng.choice((2, 3))))):
+            self.say("and" if index else "")
+            self.say(letter, "f")
+            self.say(f"{letter}={self.memory[letter]}", "r")
+        self.say(".")
+
+    def conclude(self, letter: str) -> None:
+        self.say("so")
+        self.say(letter, "l")
+        self.say(f"{letter}={self.memory[letter]}", "r")
+        self.say(".")
+
+    def check_pass(self) -> None:
+        """Goes through the steps again; after a correction every later step is checked, before it some are kept."""
+        self.choose(_CHECKS)
+        self.arrow("*", self.program.steps[0].letter, "first")
+        corrected = False
+        for step in self.program.steps:
+            if not corrected and self.chance(self.habits.keep):
+                self.say("keep", "f")
+                self.say(step.letter, "l")
+                self.say(f"{step.letter}={self.memory[step.letter]}", "r")
+                self.say(".")
+            else:
+                corrected |= self.check(step)
+            self.arrow(step.letter, self.program.successor[step.letter])
+
+    def check(self, step: Step) -> bool:
+        """Does one step again and compares with what was written; returns whether that changed."""
+        self.choose(_CHECK)
+        first, second = self.read(step, self.habits.hint_checking)
+        self.say("with")
+        self.recall(first, second)
+        self.say(",")
+        result = self.compute(step, self.memory[first], self.memory[second])
+        had = self.memory[step.letter]
+        self.say(". i had")
+        self.say(step.letter, "l")
+        self.say(f"{step.letter}={had}", "r")
+        if result == had:
+            self.say(", okay .")
+            return False
+        self.store(step.letter, result, ", so now")
+        self.say(".")
+        return True
+
+
+def write_trace(program: Program, rng: random.Random, habits: Habits = Habits()) -> Trace:
+    """A chain of thought for ``program``, prompt included; it may end in a wrong answer."""
+    writer = _Writer(program, rng, habits)
+    opening = prompt(program.question()).split()
+    answer = writer.write()
+    ids = tuple(IDS[word] for word in [*opening, *writer.words])
+    return Trace(ids, "." * len(opening) + "".join(writer.tags), len(opening), answer)
