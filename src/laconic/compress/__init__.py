@@ -1,0 +1,116 @@
+"""KV-cache compression policies: a schedule (when, how many) x a scorer (which). Pure torch, no engine.
+
+Names load when they are first used, so that a process which only needs a schedule never imports torch.
+`select` is not among them, as its module has that name: `from laconic.compress.select import select`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from laconic.compress.evidence import Aggregation, Evidence, Scorer
+    from laconic.compress.policies import (
+        H2O,
+        RKV,
+        RPC,
+        TOVA,
+        Custom,
+        FullKV,
+        Oracle,
+        Random,
+        StreamingLLM,
+        with_budget,
+    )
+    from laconic.compress.policy import Policy, described, setting
+    from laconic.compress.redundancy import Redundancy
+    from laconic.compress.registry import Setting, broken, get, known, parse, register, settings_of
+    from laconic.compress.schedule import Fixed, Never, Periodic, Proportional, Schedule
+    from laconic.compress.scorers import (
+        AccumulatedAttention,
+        NewestQuery,
+        OracleScore,
+        RandomScore,
+        Recency,
+        WindowAttention,
+    )
+
+_HOMES = {
+    "evidence": ("Aggregation", "Evidence", "Scorer"),
+    "policies": (
+        "H2O",
+        "RKV",
+        "RPC",
+        "TOVA",
+        "Custom",
+        "FullKV",
+        "Oracle",
+        "Random",
+        "StreamingLLM",
+        "with_budget",
+    ),
+    "policy": ("Policy", "described", "setting"),
+    "redundancy": ("Redundancy",),
+    "registry": ("Setting", "broken", "get", "known", "parse", "register", "settings_of"),
+    "schedule": ("Fixed", "Never", "Periodic", "Proportional", "Schedule"),
+    "scorers": (
+        "AccumulatedAttention",
+        "NewestQuery",
+        "OracleScore",
+        "RandomScore",
+        "Recency",
+        "WindowAttention",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "H2O",
+    "RKV",
+    "RPC",
+    "TOVA",
+    "AccumulatedAttention",
+    "Aggregation",
+    "Custom",
+    "Evidence",
+    "Fixed",
+    "FullKV",
+    "Never",
+    "NewestQuery",
+    "Oracle",
+    "OracleScore",
+    "Periodic",
+    "Policy",
+    "Proportional",
+    "Random",
+    "RandomScore",
+    "Recency",
+    "Redundancy",
+    "Schedule",
+    "Scorer",
+    "Setting",
+    "StreamingLLM",
+    "WindowAttention",
+    "broken",
+    "described",
+    "get",
+    "known",
+    "parse",
+    "register",
+    "setting",
+    "settings_of",
+    "with_budget",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

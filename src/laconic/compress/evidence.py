@@ -1,0 +1,87 @@
+"""What one layer shows a scorer at a compression, and what every scorer is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from laconic.errors import LaconicError
+
+Aggregation = Literal["layer", "group"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One layer at a compression. B rows, H query heads, G KV heads, M candidates, W window, S queries, D head size.
+
+    Rows with fewer candidates are right-aligned: their leading slots are junk and `valid` says so.
+
+    queries: [B, H, S, D], the latest queries after RoPE, oldest first; None if `scorer.queries` is 0.
+    keys: [B, G, M + W, D], the cached generated keys in order (after RoPE): M candidates, then the window.
+    scaling: the model's attention scaling, multiplied onto query-key products.
+    valid: bool [B, M]; None: every candidate of every row is real.
+    positions: long [B, g, M], g in {1, G}: each candidate's index among its row's generated tokens, from 0, ascending.
+    token_ids: long [B, g, M], where the engine knows them.
+    mass: fp32 [B, g, M], attention accumulated so far, where `scorer.accumulates`.
+    context_keys: [B, G, Pr, D], the prompt's keys, right-aligned; only if `scorer.reads_prompt`.
+    context_valid: bool [B, Pr]; None: all real.
+    layer: the layer's index. rows: long [B], a stable number a trace; None: zeros.
+    """
+
+    queries: Tensor | None
+    keys: Tensor
+    scaling: float
+    valid: Tensor | None
+    positions: Tensor
+    token_ids: Tensor | None = None
+    mass: Tensor | None = None
+    context_keys: Tensor | None = None
+    context_valid: Tensor | None = None
+    layer: int = 0
+    rows: Tensor | None = None
+
+    @property
+    def candidates(self) -> int:
+        """M, how many tokens are scored (junk slots included)."""
+        return self.positions.shape[-1]
+
+    @property
+    def window(self) -> int:
+        """W, how many of the keys are the window's."""
+        return self.keys.shape[-2] - self.candidates
+
+    def need(self, field: str, scorer: str) -> Tensor:
+        """The field, or a LaconicError that the engine hasn't given what this scorer reads."""
+        value = getattr(self, field)
+        if value is None:
+            raise LaconicError(f"{field} is missing; {scorer} can't score without it: the engine must provide it")
+        return value
+
+
+class Scorer(ABC):
+    """How important each candidate is. Subclasses are frozen dataclasses; they keep no state.
+
+    The class attributes tell an engine what to collect, so that it collects nothing more.
+    """
+
+    queries: int = 0
+    """How many of the latest queries are read."""
+    aggregation: Aggregation = "layer"
+    """layer: one set of tokens for all KV heads (g = 1); group: one for each KV head (g = G)."""
+    reads_prompt: bool = False
+    accumulates: bool = False
+    needs_token_ids: bool = False
+
+    @abstractmethod
+    def score(self, evidence: Evidence) -> Tensor:
+        """fp32 [B, g, M]; the higher, the sooner kept.
+
+        A slot that `valid` calls junk gets a finite score that means nothing, and changes no other score.
+        """
+
+    def observe(self, query: Tensor, keys: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+        """Only where `accumulates`: the attention that q queries pay to each of T slots, fp32 [B, g, T]."""
+        raise LaconicError(f"{type(self).__name__} accumulates nothing; only ask a scorer whose `accumulates` is true")

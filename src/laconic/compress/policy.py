@@ -1,0 +1,98 @@
+"""What a policy is: the named pair of a schedule (when, how many) and a scorer (which)."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import MISSING, dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+from laconic.compress.evidence import Scorer
+from laconic.compress.schedule import Schedule
+from laconic.errors import LaconicError
+
+
+def described(meaning: str, *, shown: bool = True) -> dict[str, Any]:
+    """A field's metadata: its one-line meaning, and whether `spec()` always names it."""
+    return {"meaning": meaning, "shown": shown}
+
+
+def setting(default: Any, meaning: str, *, shown: bool = False) -> Any:
+    """A policy's field with a default and a one-line meaning. shown: part of `spec()` even at its default."""
+    return dataclasses.field(default=default, metadata=described(meaning, shown=shown))
+
+
+@dataclass(frozen=True)
+class Policy(ABC):
+    """A compression policy: frozen, checked when it is made. Its dataclass fields are its settings.
+
+    To write one, subclass it as a frozen dataclass with a `name`, `make_schedule` and `make_scorer`; docs/policies.md
+    has an example. Raises LaconicError for settings that make no schedule or scorer, or a pair that can't work.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str] = ""
+
+    @abstractmethod
+    def make_schedule(self) -> Schedule:
+        """The schedule that the settings mean. Called once."""
+
+    @abstractmethod
+    def make_scorer(self) -> Scorer | None:
+        """The scorer that the settings mean; None only if the schedule never compresses. Called once."""
+
+    def __post_init__(self) -> None:
+        first = self.schedule.next_boundary(0)
+        scorer = self.scorer
+        if first is None:
+            return
+        if scorer is None:
+            raise LaconicError(f"policy {self.name} compresses at {first} generated tokens but has no scorer; give one")
+        if scorer.queries > first:
+            raise LaconicError(
+                f"the scorer reads the latest {scorer.queries} queries, but the first compression comes at {first} "
+                f"generated tokens; expected at most {first} queries: lower them or compress later"
+            )
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """When to compress and how many tokens stay."""
+        return self.make_schedule()
+
+    @cached_property
+    def scorer(self) -> Scorer | None:
+        """Which tokens stay; None if nothing is ever evicted."""
+        return self.make_scorer()
+
+    def settings(self) -> dict[str, Any]:
+        """Every setting by name, as values that JSON can hold (functions and objects by their repr)."""
+        plain = (bool, int, float, str, type(None))
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: v if isinstance(v, plain) else _readable(v) for name, v in values.items()}
+
+    def spec(self) -> str:
+        """`name:setting=value,...`, which `parse` reads back: the main settings and those that aren't at their default.
+
+        For Oracle and Custom, which hold Python objects, it only describes them.
+        """
+        said = [
+            f"{f.name}={_readable(getattr(self, f.name))}"
+            for f in dataclasses.fields(self)
+            if f.metadata.get("shown") or f.default is MISSING or getattr(self, f.name) != f.default
+        ]
+        return f"{self.name}:{','.join(said)}" if said else self.name
+
+    def describe(self) -> str:
+        """One line for people: the spec and what the policy does."""
+        return f"{self.spec()} - {self.summary}" if self.summary else self.spec()
+
+
+def _readable(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, (bool, int, float, str)):
+        return str(value).lower() if isinstance(value, bool) else str(value)
+    if dataclasses.is_dataclass(value):
+        return repr(value)
+    return str(getattr(value, "__qualname__", repr(value)))

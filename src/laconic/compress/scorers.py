@@ -1,0 +1,194 @@
+"""The scorers: RPC's window attention, H2O, TOVA, StreamingLLM's recency, and the tables' floor and ceiling.
+
+Shapes as in `Evidence`: B rows, H query heads, G KV heads, M candidates, W window, S queries, D head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from laconic.compress.attention import attention_sums, pool
+from laconic.compress.checks import odd, whole, word
+from laconic.compress.evidence import Aggregation, Evidence, Scorer
+from laconic.errors import LaconicError
+
+Pooling = Literal["avg", "max"]
+
+
+def recent_attention(scorer: Scorer, evidence: Evidence) -> Tensor:
+    """Attention of the latest `scorer.queries` queries to the candidates alone: fp32 [B, g, M], summed over queries.
+
+    Every query's probabilities add up to 1 over the candidates: prompt and window are outside the softmax. A query
+    older than the window (possible if `scorer.queries` > W) sees no candidate that came after it.
+    """
+    queries = evidence.need("queries", type(scorer).__name__)
+    M, W, S = evidence.candidates, evidence.window, queries.shape[2]
+    visible = None if evidence.valid is None else evidence.valid[:, None, None, None, :]
+    if S > W and M:
+        # The token before the window is always cached, so it is the last candidate: it tells the queries' positions.
+        positions = evidence.positions[:, :, None, None, :]  # [B, g, 1, 1, M]
+        asked = positions[..., -1:] + W - torch.arange(S - 1, -1, -1, device=positions.device)[:, None]  # [B,g,1,S,1]
+        causal = positions <= asked
+        visible = causal if visible is None else visible & causal
+    return attention_sums(
+        queries, evidence.keys[:, :, :M], evidence.scaling, visible, by_group=scorer.aggregation == "group"
+    )
+
+
+@dataclass(frozen=True)
+class WindowAttention(Scorer):
+    """RPC (arXiv 2505.13866, section 3) and SnapKV: what the latest queries look at, smoothed over neighbours.
+
+    As in the RPC authors' code: an fp32 softmax over the candidates only, summed over the queries, averaged over the
+    layer's query heads (aggregation "group": over each KV head's), then pooled over 2w+1 neighbours, zero-padded.
+    """
+
+    queries: int = 32
+    pooling: Pooling = "avg"
+    kernel: int = 7
+    aggregation: Aggregation = "layer"
+
+    def __post_init__(self) -> None:
+        whole("queries", self.queries, 1, "latest queries that judge importance")
+        word("pooling", self.pooling, ("avg", "max"))
+        odd("kernel", self.kernel)
+        word("aggregation", self.aggregation, ("layer", "group"))
+
+    def score(self, evidence: Evidence) -> Tensor:
+        return pool(recent_attention(self, evidence), self.kernel, self.pooling)
+
+
+@dataclass(frozen=True)
+class AccumulatedAttention(Scorer):
+    """H2O (arXiv 2306.14048): attention received so far from every query that saw the token, heads averaged."""
+
+    aggregation: Aggregation = "layer"
+    accumulates: bool = field(default=True, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        word("aggregation", self.aggregation, ("layer", "group"))
+
+    def score(self, evidence: Evidence) -> Tensor:
+        mass = evidence.need("mass", type(self).__name__).float()
+        return mass if evidence.valid is None else mass.masked_fill(~evidence.valid.unsqueeze(1), 0.0)
+
+    def observe(self, query: Tensor, keys: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+        """Attention that q queries [B, H, q, D] pay each of T slots [B, G, T, D], summed over q: fp32 [B, g, T].
+
+        mask: bool [B, 1, q, T], True where a query sees a slot; None: all of them if q is 1, otherwise causal, the last
+        query at the last slot. The softmax runs over every visible slot, prompt included.
+        """
+        q, T = query.shape[2], keys.shape[2]
+        visible = None
+        if mask is not None:
+            visible = mask.unsqueeze(2)  # [B, 1, 1, q, T]
+        elif q > 1:
+            visible = torch.ones(q, T, dtype=torch.bool, device=keys.device).tril(T - q)[None, None, None]
+        return attention_sums(query, keys, scaling, visible, by_group=self.aggregation == "group")
+
+
+@dataclass(frozen=True)
+class NewestQuery(Scorer):
+    """TOVA (arXiv 2401.06104): the newest query's attention over prompt and all generated tokens, heads averaged."""
+
+    aggregation: Aggregation = "layer"
+    queries: int = field(default=1, init=False, repr=False)
+    reads_prompt: bool = field(default=True, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        word("aggregation", self.aggregation, ("layer", "group"))
+
+    def score(self, evidence: Evidence) -> Tensor:
+        query = evidence.need("queries", "NewestQuery")[:, :, -1:]
+        context = evidence.need("context_keys", "NewestQuery")
+        keys = torch.cat([context, evidence.keys], dim=2)
+        B, M, Pr = keys.shape[0], evidence.candidates, context.shape[2]
+        visible = None
+        if evidence.valid is not None or evidence.context_valid is not None:
+            visible = torch.ones(B, keys.shape[2], dtype=torch.bool, device=keys.device)
+            if evidence.context_valid is not None:
+                visible[:, :Pr] = evidence.context_valid
+            if evidence.valid is not None:
+                visible[:, Pr : Pr + M] = evidence.valid
+            visible = visible[:, None, None, None, :]
+        sums = attention_sums(query, keys, evidence.scaling, visible, by_group=self.aggregation == "group")
+        return sums[..., Pr : Pr + M]
+
+
+@dataclass(frozen=True)
+class Recency(Scorer):
+    """StreamingLLM (arXiv 2309.17453): the first `sinks` generated tokens, then the later the better.
+
+    The prompt, which holds the sequence's own attention sinks, stays whole under every policy; these come on top.
+    """
+
+    sinks: int = 4
+
+    def __post_init__(self) -> None:
+        whole("sinks", self.sinks, 0, "first generated tokens that stay")
+
+    def score(self, evidence: Evidence) -> Tensor:
+        # Whole numbers up to 2^24 are exact in fp32: 8 million positions for either half.
+        positions = evidence.positions.float()
+        return torch.where(evidence.positions < self.sinks, 2.0**24 - positions, positions)
+
+
+@dataclass(frozen=True)
+class RandomScore(Scorer):
+    """The floor of a table: a number in [0, 1) that depends on (seed, row, layer, position) and nothing else."""
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        whole("seed", self.seed, 0)
+
+    def score(self, evidence: Evidence) -> Tensor:
+        positions = evidence.positions
+        rows = evidence.rows
+        if rows is None:
+            rows = torch.zeros(positions.shape[0], dtype=torch.long, device=positions.device)
+        state = mix(torch.full_like(rows, self.seed & 0xFFFFFFFF))
+        state = mix(state ^ (rows & 0xFFFFFFFF))
+        state = mix(state ^ evidence.layer)
+        bits = mix(state.view(-1, 1, 1) ^ (positions & 0xFFFFFFFF))
+        return (bits >> 8).float() / 2**24  # fp32 holds 24 bits exactly
+
+
+def mix(x: Tensor) -> Tensor:
+    """A 32-bit integer hash of each element (0 <= x < 2^32, held in int64): MurmurHash3's finaliser after an offset.
+
+    The same on every device, as a generator's stream is not.
+    """
+    x = (x + 0x9E3779B9) & 0xFFFFFFFF
+    x = ((x ^ (x >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF
+    x = ((x ^ (x >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
+    return x ^ (x >> 16)
+
+
+@dataclass(frozen=True)
+class OracleScore(Scorer):
+    """The ceiling of a table: `keep` is told the candidates' token ids and says which matter.
+
+    keep: long [B, g, M] -> scores or bools of the same shape. Slots without a candidate hold meaningless ids.
+    """
+
+    keep: Callable[[Tensor], Tensor]
+    needs_token_ids: bool = field(default=True, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not callable(self.keep):
+            raise LaconicError(f"keep is {self.keep!r}; expected a function from token ids to scores or bools")
+
+    def score(self, evidence: Evidence) -> Tensor:
+        token_ids = evidence.need("token_ids", "OracleScore")
+        scores = self.keep(token_ids)
+        if not isinstance(scores, Tensor) or scores.shape != token_ids.shape:
+            got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise LaconicError(f"keep returned {got}; expected a tensor of shape {tuple(token_ids.shape)}")
+        scores = scores.float()
+        return scores if evidence.valid is None else scores.masked_fill(~evidence.valid.unsqueeze(1), 0.0)

@@ -1,0 +1,72 @@
+"""Which candidates stay, given their scores: one function for every engine and policy."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from laconic.errors import LaconicError
+
+
+def select(scores: Tensor, keep: int | Tensor, valid: Tensor | None = None, *, check: bool = True) -> Tensor:
+    """Indices of the best-scored candidates, in ascending (chronological) order.
+
+    scores: [B, g, M], any float dtype; compared as fp32. keep: how many stay, one number or a long [B] (a CPU tensor
+    spares the device a synchronisation). valid: bool [B, M], False where a row has no candidate; None: all are real.
+    Returns long [B, g, K], K = the largest keep. A row that keeps fewer is right-aligned; its leading entries are 0
+    and mean nothing.
+
+    Deterministic on every device: of equal scores the LATER token stays (+0 equals -0); NaN ranks below every number,
+    -inf included, but above a slot that holds no candidate. `check=False` skips the test that keep doesn't exceed a
+    row's valid candidates, for a caller whose counts come from the schedule (the test waits for the device).
+
+    Raises LaconicError for wrong shapes, a negative keep, or more to keep than there are candidates.
+    """
+    if scores.dim() != 3:
+        raise LaconicError(f"scores have shape {tuple(scores.shape)}; expected [rows, groups, candidates]")
+    B, g, M = scores.shape
+    if valid is not None and tuple(valid.shape) != (B, M):
+        raise LaconicError(f"valid has shape {tuple(valid.shape)}; expected {(B, M)}, one flag a row and candidate")
+    if isinstance(keep, Tensor) and tuple(keep.shape) != (B,):
+        raise LaconicError(f"keep has shape {tuple(keep.shape)}; expected {(B,)}, one count a row")
+    K = int(keep.max()) if isinstance(keep, Tensor) and B else 0 if isinstance(keep, Tensor) else keep
+    if check:
+        _check_counts(keep, valid, B, M)
+    if K == 0 or B == 0:
+        return torch.zeros(B, g, K, dtype=torch.long, device=scores.device)
+
+    best = _rank_keys(scores, valid).topk(K, dim=-1).indices
+    if isinstance(keep, Tensor):
+        spare = torch.arange(K, device=scores.device) >= keep.to(scores.device).view(B, 1, 1)
+        best = best.masked_fill(spare, -1)
+    return best.sort(dim=-1).values.clamp_(min=0)
+
+
+def _rank_keys(scores: Tensor, valid: Tensor | None) -> Tensor:
+    """A distinct int64 for each candidate of a row that orders them: validity, then NaN, then score, then lateness.
+
+    Distinct keys make `topk` deterministic, so no stable sort of all candidates is needed.
+    """
+    M = scores.shape[-1]
+    score = scores.to(torch.float32) + 0.0  # -0 becomes +0
+    bits = score.contiguous().view(torch.int32).to(torch.int64)
+    # IEEE floats order like sign-magnitude integers: mirror the negative half.
+    order = torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
+    order = order.masked_fill(score.isnan(), -(2**31))
+    if valid is not None:
+        order = order.masked_fill(~valid.unsqueeze(1), -(2**31) - 1)
+    return order * M + torch.arange(M, device=scores.device)
+
+
+def _check_counts(keep: int | Tensor, valid: Tensor | None, B: int, M: int) -> None:
+    least = int(keep.min()) if isinstance(keep, Tensor) and B else 0 if isinstance(keep, Tensor) else keep
+    if least < 0:
+        raise LaconicError(f"keep is {least}; expected at least 0")
+    have = torch.tensor([M] * B) if valid is None else valid.sum(dim=-1)
+    want = keep.to(have.device) if isinstance(keep, Tensor) else torch.full_like(have, keep)
+    over = (want > have).nonzero()
+    if len(over):
+        row = int(over[0])
+        raise LaconicError(
+            f"keep is {int(want[row])} in row {row}, which has {int(have[row])} candidates; expected at most that"
+        )
