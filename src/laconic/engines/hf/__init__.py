@@ -1,0 +1,14 @@
+"""The embedded engine: any transformers decoder that goes through the attention interface, with no code per model."""
+
+from laconic.engines.hf.cache import CompressedCache
+from laconic.engines.hf.engine import HFEngine
+from laconic.engines.hf.generation import Compression, compress
+from laconic.engines.hf.loading import load
+
+__all__ = ["CompressedCache", "Compression", "HFEngine", "compress", "load", "open_engine"]
+
+
+def open_engine(name_or_path: str, dtype: str = "auto", device: str = "auto", **settings: object) -> HFEngine:
+    """`load` a model and put an HFEngine on it; settings go to HFEngine."""
+    model, tokenizer = load(name_or_path, dtype=dtype, device=device)
+    return HFEngine(model, tokenizer, **settings)  # type: ignore[arg-type]

@@ -1,0 +1,101 @@
+"""From a name or a path to a model and its tokenizer, with one sentence for everything that can be wrong on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.utils import logging as hf_logging
+
+from laconic.engines.hf.generation import check_model
+from laconic.errors import LaconicError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load(
+    name_or_path: str | os.PathLike[str], dtype: str = "auto", device: str = "auto"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A decoder and its tokenizer from a directory or the Hub.
+
+    dtype: "auto" (the checkpoint's own; float32 on a CPU without bfloat16), "float32", "bfloat16", "float16". device: "auto"
+    (CUDA where there is one), or what torch calls it. Raises LaconicError for a path that does not exist, a directory without
+    a model, an encoder or encoder-decoder model, weights that can't be read, an unknown dtype or device.
+    """
+    name = os.fspath(name_or_path)
+    _check_path(name)
+    where = _device(device)
+    kind: Any = "auto" if dtype == "auto" else DTYPES.get(dtype)
+    if kind is None:
+        raise LaconicError(f"dtype is {dtype!r}; expected auto, {', '.join(DTYPES)}")
+    with _quiet():
+        config = _try(name, "configuration", AutoConfig.from_pretrained, name)
+        if config.is_encoder_decoder:
+            raise LaconicError(f"{name} is an encoder-decoder ({config.model_type}); laconic runs decoder-only models")
+        if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
+            # BERT and its like would load as causal models of a kind, but were trained to see both ways.
+            raise LaconicError(
+                f"{name} is an encoder ({config.model_type}); laconic runs decoder-only models that generate text"
+            )
+        model = _try(name, "weights", AutoModelForCausalLM.from_pretrained, name, dtype=kind)
+        tokenizer = _try(name, "tokenizer", AutoTokenizer.from_pretrained, name)
+    check_model(model)
+    return model.to(where).eval(), tokenizer
+
+
+def _check_path(name: str) -> None:
+    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or os.path.exists(name)
+    if not looks_like_path:
+        return
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise LaconicError(
+            f"there is no model at {name}: give a directory that holds one, or a name on the Hub such as org/model"
+        )
+    if not (path / "config.json").is_file():
+        raise LaconicError(f"{name} is not a model directory: it has no config.json")
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        where = torch.device(device)
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError) as error:
+        raise LaconicError(f"device is {device!r}, which can't be used here: {_first_line(error)}") from None
+    return where
+
+
+def _try(name: str, what: str, function: Any, *args: Any, **kwargs: Any) -> Any:
+    try:
+        return function(*args, **kwargs)
+    except Exception as error:
+        raise LaconicError(
+            f"the {what} of {name} can't be loaded: {type(error).__name__}: {_first_line(error)}"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[0] if text else "no reason given"
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Without transformers' progress bars and advice; warnings that matter come back as errors here."""
+    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity(logging.ERROR)
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()

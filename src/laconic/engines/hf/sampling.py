@@ -1,0 +1,83 @@
+"""Drawing the next tokens, without any generator's state.
+
+The uniform number behind each draw is a hash of (seed, trace, position). So trace i is the same text whichever traces run
+beside it, in whatever order rows are batched, and a trace that was stopped goes on as if it had not been; floating point is
+the one exception: another batch size may use another matrix kernel, whose last bits can differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from laconic.engines.base import Sampling
+
+_GOLDEN, _MIX1, _MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_MASK = (1 << 64) - 1
+
+
+def mix64(x: int) -> int:
+    """The finaliser of splitmix64 (Steele, Lea and Flood 2014) on one 64-bit integer."""
+    x = (x + _GOLDEN) & _MASK
+    x = ((x ^ (x >> 30)) * _MIX1) & _MASK
+    x = ((x ^ (x >> 27)) * _MIX2) & _MASK
+    return x ^ (x >> 31)
+
+
+def trace_key(seed: int, index: int) -> int:
+    """The key of trace `index` under `seed`; all of a trace's draws come from it."""
+    return mix64(mix64(seed & _MASK) ^ mix64(index + 1))
+
+
+def uniform(key: int, position: int) -> float:
+    """The draw of a trace at a position, in [0, 1), with 53 random bits."""
+    return (mix64(key ^ mix64(position)) >> 11) / float(1 << 53)
+
+
+def draw(logits: Tensor, samplings: Sequence[Sampling], uniforms: Sequence[float]) -> Tensor:
+    """logits: [B, V]; one setting and one uniform number a row. Returns long [B].
+
+    top-k first, then top-p over what is left (as transformers orders them), then the inverse of the cumulative distribution
+    with candidates from likeliest to least.
+    """
+    first = samplings[0]
+    if all(s is first or _same(s, first) for s in samplings):
+        return _draw_alike(logits, first, uniforms)
+    out = torch.empty(logits.shape[0], dtype=torch.long, device=logits.device)
+    groups: dict[tuple[float, float, int], list[int]] = {}
+    for i, s in enumerate(samplings):
+        groups.setdefault((s.temperature, s.top_p, s.top_k), []).append(i)
+    for rows in groups.values():
+        index = torch.tensor(rows, device=logits.device)
+        out[index] = _draw_alike(logits[index], samplings[rows[0]], [uniforms[i] for i in rows])
+    return out
+
+
+def _same(a: Sampling, b: Sampling) -> bool:
+    return (a.temperature, a.top_p, a.top_k) == (b.temperature, b.top_p, b.top_k)
+
+
+def _draw_alike(logits: Tensor, sampling: Sampling, uniforms: Sequence[float]) -> Tensor:
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    scaled = logits.double() / sampling.temperature
+    width = logits.shape[-1]
+    if 0 < sampling.top_k < width:
+        ranked, order = scaled.topk(sampling.top_k, dim=-1)
+    else:
+        ranked, order = scaled.sort(dim=-1, descending=True, stable=True)
+    probs = ranked.softmax(-1)
+    ahead = probs.cumsum(-1) - probs  # probability of everything likelier
+    if sampling.top_p < 1:
+        probs = probs.masked_fill(ahead >= sampling.top_p, 0.0)
+    total = probs.cumsum(-1)
+    target = torch.tensor(uniforms, dtype=total.dtype, device=total.device)[:, None] * total[:, -1:]
+    picked = (total <= target).sum(-1, keepdim=True).clamp(max=total.shape[-1] - 1)
+    return order.gather(-1, picked)[:, 0]
+
+
+def mean_top_logprob(logits: Tensor, k: int) -> Tensor:
+    """Mean log-probability of each row's k likeliest tokens: minus DeepConf's token confidence (2508.15260). [B, V] -> [B]."""
+    return logits.float().log_softmax(-1).topk(min(k, logits.shape[-1]), dim=-1).values.mean(-1)
