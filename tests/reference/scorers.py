@@ -1,0 +1,175 @@
+"""Scorers for one row, in loops over plain Python numbers.
+
+Shapes of the nested lists: queries [H][S][D], keys [G][T][D], context [G][Pr][D]; query head h reads KV head
+h // (H / G). Every function returns [g][M], g = 1 for aggregation "layer" and G for "group".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+Vector = Sequence[float]
+Heads = Sequence[Sequence[Vector]]
+Scores = list[list[float]]
+
+
+def dot(a: Vector, b: Vector) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def softmax(logits: Sequence[float]) -> list[float]:
+    """By hand; a slot at -inf gets 0, and where nothing is visible all get 0."""
+    top = max(logits, default=-math.inf)
+    if top == -math.inf:
+        return [0.0 for _ in logits]
+    powers = [math.exp(x - top) for x in logits]
+    total = sum(powers)
+    return [x / total for x in powers]
+
+
+def over_heads(per_head: list[list[float]], G: int, aggregation: str) -> Scores:
+    """Mean over all heads, or over each KV head's."""
+    H, M = len(per_head), len(per_head[0])
+    sets = [range(H)] if aggregation == "layer" else [range(g * H // G, (g + 1) * H // G) for g in range(G)]
+    return [[sum(per_head[h][i] for h in heads) / len(heads) for i in range(M)] for heads in sets]
+
+
+def head_attention(
+    queries: Heads, keys: Heads, scaling: float, sees: Callable[[int, int], bool] = lambda s, i: True
+) -> list[list[list[float]]]:
+    """Probabilities [H][S][T]; sees(s, i): whether query s sees slot i."""
+    H, G = len(queries), len(keys)
+    out = []
+    for h in range(H):
+        head = keys[h // (H // G)]
+        rows = []
+        for s, q in enumerate(queries[h]):
+            rows.append(softmax([dot(q, k) * scaling if sees(s, i) else -math.inf for i, k in enumerate(head)]))
+        out.append(rows)
+    return out
+
+
+def summed(probabilities: list[list[list[float]]]) -> list[list[float]]:
+    """Over the queries: [H][T]."""
+    return [[sum(column) for column in zip(*rows, strict=True)] for rows in probabilities]
+
+
+def pooled(scores: list[float], kernel: int, kind: str) -> list[float]:
+    """Average (beyond the ends there are zeros) or maximum over kernel neighbours."""
+    half, n, out = kernel // 2, len(scores), []
+    for i in range(n):
+        near = [scores[j] for j in range(i - half, i + half + 1) if 0 <= j < n]
+        out.append(max(near) if kind == "max" else sum(near) / kernel)
+    return out
+
+
+def recent_attention(
+    queries: Heads, keys: Heads, M: int, scaling: float, aggregation: str, positions: Sequence[Sequence[int]]
+) -> Scores:
+    """Attention of the queries to the first M keys alone; positions [G][M]. Later tokens are invisible to a query."""
+    G, W, S, H = len(keys), len(keys[0]) - M, len(queries[0]), len(queries)
+    per_head = []
+    for h in range(H):
+        where = positions[h // (H // G)]
+        now = where[M - 1] + W  # the newest token's position: the window follows the last candidate
+        group = [list(keys[h // (H // G)][:M])]
+
+        def sees(s: int, i: int, where: Sequence[int] = where, now: int = now) -> bool:
+            return where[i] <= now - (S - 1 - s)
+
+        per_head += summed(head_attention([queries[h]], group, scaling, sees))
+    return over_heads(per_head, G, aggregation)
+
+
+def window_attention(
+    queries: Heads,
+    keys: Heads,
+    M: int,
+    scaling: float,
+    positions: Sequence[Sequence[int]],
+    pooling: str,
+    kernel: int,
+    aggregation: str,
+) -> Scores:
+    scores = recent_attention(queries, keys, M, scaling, aggregation, positions)
+    return [pooled(row, kernel, pooling) for row in scores]
+
+
+def observed(
+    queries: Heads, keys: Heads, scaling: float, aggregation: str, mask: Sequence[Sequence[bool]] | None
+) -> Scores:
+    """H2O: attention that each slot is paid, summed over the queries. mask [q][T]; None: causal, last at last."""
+    q, T = len(queries[0]), len(keys[0])
+
+    def sees(s: int, i: int) -> bool:
+        return mask[s][i] if mask is not None else i <= T - q + s
+
+    return over_heads(summed(head_attention(queries, keys, scaling, sees)), len(keys), aggregation)
+
+
+def newest_query(queries: Heads, context: Heads, keys: Heads, M: int, scaling: float, aggregation: str) -> Scores:
+    """TOVA: the newest query over prompt, candidates and window; the candidates' share."""
+    everything = [list(c) + list(k) for c, k in zip(context, keys, strict=True)]
+    start = len(context[0])
+    newest = [[head[-1]] for head in queries]
+    per_head = summed(head_attention(newest, everything, scaling))
+    return over_heads([row[start : start + M] for row in per_head], len(keys), aggregation)
+
+
+def redundancy(
+    queries: Heads,
+    keys: Heads,
+    M: int,
+    scaling: float,
+    positions: Sequence[Sequence[int]],
+    lam: float,
+    kernel: int,
+    threshold: float,
+    aggregation: str,
+) -> Scores:
+    """R-KV."""
+    S = len(queries[0])
+    attention = recent_attention(queries, keys, M, scaling, aggregation, positions)
+    important = [pooled([x / S for x in row], kernel, "max") for row in attention]
+    redundant = []
+    for head in keys:
+        T = len(head)
+        size = [max(math.sqrt(dot(k, k)), 1e-8) for k in head]
+        column = [0.0] * T
+        for i in range(T):
+            cos = [0.0 if i == j else dot(head[i], head[j]) / size[i] / size[j] for j in range(T)]
+            copies = [j for j in range(T) if cos[j] > threshold]
+            if copies:
+                cos[copies[-1]] = 0.0
+            for j in range(T):
+                column[j] += cos[j]
+        redundant.append(softmax([x / T for x in column[:M]]))
+    if aggregation == "layer":
+        redundant = [[sum(column) / len(keys) for column in zip(*redundant, strict=True)]]
+    return [
+        [lam * a - (1 - lam) * b for a, b in zip(x, y, strict=True)] for x, y in zip(important, redundant, strict=True)
+    ]
+
+
+def recency(positions: Sequence[int], sinks: int) -> list[int]:
+    """StreamingLLM: the order of keeping, as ranks (higher stays longer): sinks on top, then the later the better."""
+    order = sorted(positions, key=lambda p: (p < sinks, -p if p < sinks else p))
+    return [order.index(p) for p in positions]
+
+
+def random_score(seed: int, row: int, layer: int, position: int) -> float:
+    """A 32-bit hash chain over plain ints."""
+
+    def mix(x: int) -> int:
+        x = (x + 0x9E3779B9) % 2**32
+        x ^= x >> 16
+        x = x * 0x85EBCA6B % 2**32
+        x ^= x >> 13
+        x = x * 0xC2B2AE35 % 2**32
+        return x ^ x >> 16
+
+    state = mix(seed % 2**32)
+    state = mix(state ^ row % 2**32)
+    state = mix(state ^ layer)
+    return (mix(state ^ position % 2**32) >> 8) / 2**24
