@@ -1,0 +1,198 @@
+"""Which policies a table compares, at which cache size: RPC at a ratio, and every fixed budget matched to RPC's
+mean."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from laconic.compress import FullKV, Policy, with_budget
+from laconic.compress.registry import get, parse
+from laconic.compress.schedule import Proportional, Schedule
+from laconic.errors import LaconicError
+
+POLICIES = ("rpc", "rkv", "h2o", "tova", "streamingllm", "random", "oracle")
+RATIOS = (2, 4, 8)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of an accuracy table.
+
+    label: its name in tables and results, unique in a run. family: what rows of one plotted line share. policy: what
+    decodes; for a fixed budget that is still to be matched, its template. target: the schedule whose mean cache size
+    the budget has to meet; None where there is nothing to match. ratio: of the cache, where the row has one.
+    """
+
+    label: str
+    family: str
+    policy: Policy
+    ratio: float | None = None
+    target: Schedule | None = None
+
+    def matched(self, lengths: Sequence[int]) -> Contender:
+        """The same row, its budget settled on full KV's generated lengths; itself where there is nothing to match."""
+        if self.target is None:
+            return self
+        policy = match_budget(self.policy, self.target, lengths)
+        return dataclasses.replace(self, policy=policy, target=None)
+
+    def requested(self) -> str:
+        """What was asked for, before any budget is known: part of what a results file must agree with."""
+        if self.target is None:
+            return self.policy.spec()
+        spec = re.sub(r"budget=\d+", "budget=matched", self.policy.spec())
+        return f"{spec} to the mean of {self.target!r}"
+
+
+def full() -> Contender:
+    """The baseline's row."""
+    return Contender("full", "full", FullKV())
+
+
+def plan(
+    names: Sequence[str] = POLICIES,
+    ratios: Sequence[float] = RATIOS,
+    *,
+    interval: int = 4096,
+    window: int = 32,
+    oracle: Callable[[Tensor], Tensor] | None = None,
+) -> list[Contender]:
+    """The rows of a table: full KV first, then each policy at each ratio.
+
+    names: of policies (each gives a row a ratio), or whole specs such as `rkv:budget=128,buffer=32` (one row, as
+    given). interval, window: RPC's, and those of every policy with a ratio. A policy with a budget instead gets one
+    such that its mean cache size equals RPC's at that ratio (`match_budget`); its buffer stays at its default, but
+    never above `interval`, as a coarser compression than RPC's could not reach RPC's smaller caches. oracle: which
+    tokens `oracle` keeps; without it that name is refused.
+
+    Raises LaconicError for an unknown policy or setting (listing the known ones), an impossible ratio, or a row twice.
+    """
+    if not names:
+        raise LaconicError("No policies were given; expected at least one name, such as rpc.")
+    if not ratios:
+        raise LaconicError("No ratios were given; expected at least one, such as 4.")
+    rows = [full()]
+    for name in names:
+        if name.strip() == "full":
+            continue
+        if ":" in name:
+            policy = parse(name)
+            rows.append(Contender(policy.spec(), policy.spec(), policy))
+            continue
+        for ratio in ratios:
+            rows.append(_row(name.strip(), ratio, interval, window, oracle))
+            if rows[-1].ratio is None:
+                break
+    labels = [row.label for row in rows]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise LaconicError(f"The row {label} is asked for twice; expected each policy and ratio once.")
+    return rows
+
+
+def _row(name: str, ratio: float, interval: int, window: int, oracle: Callable[[Tensor], Tensor] | None) -> Contender:
+    kind = get(name)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    ratio = int(ratio) if float(ratio).is_integer() else float(ratio)
+    label = f"{name} c={ratio:g}"
+    settings: dict[str, Any] = {}
+    if name == "oracle":
+        if oracle is None:
+            raise LaconicError(
+                "The policy oracle needs to know which tokens matter: give a pattern of their text (--oracle-pattern), "
+                "or leave oracle out."
+            )
+        settings["keep"] = oracle
+    if "ratio" in fields:
+        settings["ratio"] = ratio
+        settings |= {key: value for key, value in (("interval", interval), ("window", window)) if key in fields}
+        return Contender(label, name, kind(**settings), ratio)
+    if "budget" in fields:
+        target = Proportional(interval, ratio, window)
+        template = kind(**settings)
+        buffer = getattr(template, "buffer", None)
+        if isinstance(buffer, int) and buffer > interval:
+            template = kind(**settings, buffer=interval)
+        return Contender(label, name, template, ratio, target)
+    return Contender(name, name, kind(**settings))
+
+
+def mean_cache(schedule: Schedule, lengths: Sequence[int]) -> float:
+    """Mean over traces of the mean number of generated tokens held a step, by the schedule's arithmetic.
+
+    The prompt is left out: every policy keeps all of it, so it adds the same to both sides of a comparison.
+    """
+    if not lengths:
+        raise LaconicError("There are no generated lengths to match budgets to; expected those of a full-KV run.")
+    return sum(schedule.mean(length) for length in lengths) / len(lengths)
+
+
+def match_budget(policy: Policy, target: Schedule, lengths: Sequence[int]) -> Policy:
+    """`policy` with the budget whose mean cache size on these lengths is nearest to the target schedule's.
+
+    lengths: generated tokens of each trace of the full-KV run, so that a policy's own effect on lengths can't move its
+    budget. The mean grows with the budget, so a binary search finds it. Where even the smallest budget that the
+    policy's other settings allow holds more than the target, that one is taken: tables show the realised means beside.
+
+    Raises LaconicError if no lengths are given or the policy has no fixed budget.
+    """
+    wanted = mean_cache(target, lengths)
+    most = max(max(lengths), 1)
+    low = _least_budget(policy, most)
+
+    def held(budget: int) -> float:
+        return mean_cache(with_budget(policy, budget).schedule, lengths)
+
+    high = max(most, low)
+    least = low
+    while low < high:  # the smallest budget that holds at least what is wanted
+        middle = (low + high) // 2
+        low, high = (low, middle) if held(middle) >= wanted else (middle + 1, high)
+    if low > least and wanted - held(low - 1) <= held(low) - wanted:
+        low -= 1
+    return with_budget(policy, low)
+
+
+def _least_budget(policy: Policy, most: int) -> int:
+    problem: ValueError | None = None
+    for budget in range(1, max(most, getattr(policy, "budget", 1)) + 1):
+        try:
+            with_budget(policy, budget)
+        except ValueError as error:
+            problem = error
+            continue
+        return budget
+    raise LaconicError(f"No budget up to {most} suits the policy {policy.name}: {problem}") from problem
+
+
+@dataclass(frozen=True)
+class KeepPattern:
+    """For `Oracle`: the tokens whose text matches a regular expression (searched, without white space around the text).
+
+    texts: the text of every token id, `[vocabulary]`. Called with token ids of any shape, gives bools of that shape;
+    ids beyond the vocabulary do not match.
+    """
+
+    pattern: str
+    texts: Sequence[str] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        try:
+            expression = re.compile(self.pattern)
+        except re.error as error:
+            raise LaconicError(f"The oracle's pattern {self.pattern!r} is no regular expression: {error}.") from error
+        hits = [bool(expression.search(text.strip(" ▁Ġ\n"))) for text in self.texts]
+        if not any(hits):
+            raise LaconicError(f"The oracle's pattern {self.pattern!r} matches no token of the vocabulary; change it.")
+        object.__setattr__(self, "_table", torch.tensor([*hits, False]))
+
+    def __call__(self, token_ids: Tensor) -> Tensor:
+        table: Tensor = self._table.to(token_ids.device)  # type: ignore[attr-defined]
+        return table[token_ids.clamp(min=-1, max=len(self.texts))]
