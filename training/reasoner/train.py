@@ -117,7 +117,10 @@ class Trainer:
     def run(
         self, until: int | None = None, log_every: int = 20, save_every: int = 200, diagnose_every: int = 200
     ) -> None:
-        """Trains to the end of the recipe (or to step ``until``), logging to ``curve.jsonl`` in the directory."""
+        """Trains to the end of the recipe (or to step ``until``), logging to ``curve.jsonl`` in the directory.
+
+        ``diagnose_every=0``: never.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
         until = self.recipe.steps if until is None else min(until, self.recipe.steps)
         losses: list[float] = []
@@ -129,7 +132,7 @@ class Trainer:
                 if self.step % log_every == 0 or self.step == until:
                     record["loss"] = round(sum(losses) / len(losses), 5)
                     losses.clear()
-                if self.step % diagnose_every == 0 or self.step == until:
+                if diagnose_every and (self.step % diagnose_every == 0 or self.step == until):
                     record |= self.diagnose()
                 if self.step % save_every == 0 or self.step == until:
                     now = time.perf_counter()
