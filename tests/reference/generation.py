@@ -1,0 +1,226 @@
+"""Greedy generation with eviction, one trace, float32, slow and obvious: what an engine's tokens must equal.
+
+A stock DynamicCache, eager attention, queries caught by wrapping the modeling module's `eager_attention_forward`,
+scores in loops over Python numbers, eviction by stacking the vectors that stay. Shares no code with laconic: it reads a
+policy's name and settings and nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from tests.reference import scorers
+
+
+@dataclass
+class LayerState:
+    """What is remembered of one compressible layer. Slots are those of generated tokens, prompt excluded."""
+
+    positions: list[list[int]]  # [G][slots]: each KV head's generated tokens, by index among the generated
+    mass: list[list[float]]  # [g][slots]: H2O's accumulated attention
+    queries: list[Tensor] = field(default_factory=list)  # each decode step's [H, D], after RoPE
+    scaling: float = 0.0
+    kept: int = 0  # tokens that the last compression chose
+
+
+@dataclass
+class Run:
+    """Tokens generated, and at the end each compressible layer's surviving generated tokens [layer][G][slots]."""
+
+    tokens: list[int]
+    positions: dict[int, list[list[int]]]
+    evicted: int  # of one layer and KV head
+
+
+def reference_generate(
+    model: Any,
+    prompt_ids: Tensor,
+    policy: Any,
+    max_new_tokens: int,
+    eos: int | Iterable[int] | None = None,
+    row: int = 0,
+) -> list[int]:
+    """Greedy tokens of one prompt [1, P], the end token included. row: the trace's number (only Random reads it)."""
+    return reference_run(model, prompt_ids, policy, max_new_tokens, eos, row).tokens
+
+
+@torch.no_grad()
+def reference_run(
+    model: Any,
+    prompt_ids: Tensor,
+    policy: Any,
+    max_new_tokens: int,
+    eos: int | Iterable[int] | None = None,
+    row: int = 0,
+) -> Run:
+    """As `reference_generate`, with what was kept. Layers that slide are left alone."""
+    assert prompt_ids.shape[0] == 1
+    ends = set() if eos is None else {eos} if isinstance(eos, int) else set(eos)
+    prompt = prompt_ids.shape[1]
+    states: dict[int, LayerState] = {}
+    evicted = 0
+    with _caught(model) as caught:
+        cache = DynamicCache(config=model.config)
+        out = model(prompt_ids, position_ids=torch.arange(prompt)[None], past_key_values=cache, use_cache=True)
+        for index, layer in enumerate(cache.layers):
+            if type(layer) is DynamicLayer:
+                G = layer.keys.shape[1]
+                groups = G if getattr(policy, "aggregation", "layer") == "group" else 1
+                states[index] = LayerState([[] for _ in range(G)], [[] for _ in range(groups)])
+        tokens = [int(out.logits[0, -1].argmax())]
+        while len(tokens) < max_new_tokens and tokens[-1] not in ends:
+            step = len(tokens)  # this step computes the keys and values of the step-th generated token
+            caught.clear()
+            position = torch.tensor([[prompt + step - 1]])
+            out = model(torch.tensor([[tokens[-1]]]), position_ids=position, past_key_values=cache, use_cache=True)
+            before = after = 0
+            for index, state in states.items():
+                query, state.scaling = caught[index]
+                state.queries.append(query[0, :, 0])
+                for held in state.positions:
+                    held.append(step - 1)
+                if policy.name == "h2o":
+                    _observe(policy, state, cache.layers[index])
+                before = len(state.positions[0])
+                _compress(policy, state, cache.layers[index], prompt, tokens, index, row)
+                after = len(state.positions[0])
+            evicted += before - after
+            tokens.append(int(out.logits[0, -1].argmax()))
+    return Run(tokens, {index: state.positions for index, state in states.items()}, evicted)
+
+
+@contextmanager
+def _caught(model: Any) -> Iterator[dict[int, tuple[Tensor, float]]]:
+    """Layer index -> (query [1, H, q, D], scaling) of the latest forward pass, from the model's own eager attention."""
+    module = sys.modules[type(model).__module__]
+    original = module.eager_attention_forward
+    before = model.config._attn_implementation
+    caught: dict[int, tuple[Tensor, float]] = {}
+
+    def eager(attention: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any) -> Any:
+        caught[attention.layer_idx] = (query, kwargs["scaling"])
+        # One row, no padding: a single query sees all that is cached. The mask is cut for a cache that lost nothing.
+        return original(attention, query, key, value, None if query.shape[2] == 1 else mask, **kwargs)
+
+    model.set_attn_implementation("eager")
+    module.eager_attention_forward = eager
+    try:
+        yield caught
+    finally:
+        module.eager_attention_forward = original
+        model.set_attn_implementation(before)
+
+
+def _plan(policy: Any, held: int, kept: int) -> tuple[int, int] | None:
+    """(how many candidates stay, the window) if a compression is due with `held` tokens, `kept` of them chosen."""
+    if policy.name in ("rpc", "random", "oracle"):
+        if held - kept - policy.window < policy.interval:
+            return None
+        return kept + int(policy.interval / Fraction(str(policy.ratio))), policy.window
+    if policy.name in ("h2o", "tova", "streamingllm", "rkv"):
+        if held < policy.budget + policy.buffer:
+            return None
+        window = {
+            "h2o": lambda: max(1, policy.budget // 2) if policy.window is None else policy.window,
+            "tova": lambda: 1,
+            "streamingllm": lambda: policy.budget - policy.sinks,
+            "rkv": lambda: policy.window,
+        }[policy.name]()
+        return policy.budget - window, window
+    assert policy.name == "full", f"the reference doesn't know policy {policy.name}"
+    return None
+
+
+def _compress(policy: Any, state: LayerState, layer: Any, prompt: int, tokens: list[int], index: int, row: int) -> None:
+    plan = _plan(policy, len(state.positions[0]), state.kept)
+    if plan is None:
+        return
+    keep, window = plan
+    held = len(state.positions[0])
+    M = held - window
+    scores = _scores(policy, state, layer, prompt, M, tokens, index, row)
+    G = len(state.positions)
+    chosen = []  # [g][slots that stay], in order
+    for group in scores:
+        best = sorted(range(M), key=lambda i: (group[i], i), reverse=True)[:keep]  # of equals the later stays
+        chosen.append(sorted(best) + list(range(M, held)))
+    state.mass = [
+        [m[i] for i in slots] if m else [] for m, slots in zip(state.mass, _each(chosen, len(state.mass)), strict=True)
+    ]
+    slots_of_head = _each(chosen, G)
+    state.positions = [[state.positions[h][i] for i in slots_of_head[h]] for h in range(G)]
+    state.kept = keep
+    for name in ("keys", "values"):
+        old = getattr(layer, name)
+        heads = []
+        for h in range(G):
+            vectors = [old[0, h, i] for i in range(prompt)] + [old[0, h, prompt + i] for i in slots_of_head[h]]
+            heads.append(torch.stack(vectors))
+        setattr(layer, name, torch.stack(heads)[None])
+
+
+def _each(per_group: list[list[int]], heads: int) -> list[list[int]]:
+    """One list a head: the layer's own list for all, or each head's."""
+    return per_group * heads if len(per_group) == 1 else per_group
+
+
+def _scores(
+    policy: Any, state: LayerState, layer: Any, prompt: int, M: int, tokens: list[int], index: int, row: int
+) -> list[list[float]]:
+    """[g][M]."""
+    keys = layer.keys[0, :, prompt:].tolist()
+    where = [held[:M] for held in state.positions]
+    if policy.name == "rpc":
+        queries = _latest(state, policy.window)
+        return scorers.window_attention(
+            queries, keys, M, state.scaling, where, policy.pooling, policy.kernel, policy.aggregation
+        )
+    if policy.name == "rkv":
+        queries = _latest(state, policy.window)
+        return scorers.redundancy(
+            queries,
+            keys,
+            M,
+            state.scaling,
+            where,
+            policy.lam,
+            policy.kernel,
+            policy.threshold,
+            policy.aggregation,
+        )
+    if policy.name == "tova":
+        context = layer.keys[0, :, :prompt].tolist()
+        return scorers.newest_query(_latest(state, 1), context, keys, M, state.scaling, policy.aggregation)
+    if policy.name == "h2o":
+        return [mass[:M] for mass in state.mass]
+    if policy.name == "streamingllm":
+        return [[float(rank) for rank in scorers.recency(where[0], policy.sinks)]]
+    if policy.name == "random":
+        return [[scorers.random_score(policy.seed, row, index, p) for p in where[0]]]
+    assert policy.name == "oracle"
+    ids = torch.tensor([[[tokens[p] for p in where[0]]]])
+    return policy.keep(ids)[0].float().tolist()
+
+
+def _latest(state: LayerState, count: int) -> list[list[list[float]]]:
+    """[H][count][D], oldest first."""
+    return torch.stack(state.queries[-count:], dim=1).tolist()
+
+
+def _observe(policy: Any, state: LayerState, layer: Any) -> None:
+    """Add this step's attention, over prompt and generated tokens alike, to what each generated token got so far."""
+    keys = layer.keys[0].tolist()
+    paid = scorers.observed(_latest(state, 1), keys, state.scaling, policy.aggregation, None)
+    for mass, row in zip(state.mass, paid, strict=True):
+        mass.append(0.0)
+        generated = row[len(row) - len(mass) :]
+        mass[:] = [m + p for m, p in zip(mass, generated, strict=True)]
