@@ -13,7 +13,8 @@ from laconic.problems import Problem
 
 
 class FakeEngine(Engine):
-    """Knows the answers. Length and luck of trace i of a prompt are drawn from (seed, i), and what the policy evicts makes
+    """Knows the answers. Length and luck of trace i of a prompt are drawn from (seed, i), and what the policy evicts
+    makes
     it say the right answer less often; so the same traces come out however they are batched."""
 
     name = "fake"

@@ -119,7 +119,7 @@ def _row(name: str, ratio: float, interval: int, window: int, oracle: Callable[[
         template = kind(**settings)
         buffer = getattr(template, "buffer", None)
         if isinstance(buffer, int) and buffer > interval:
-            template = kind(**settings, buffer=interval)
+            template = kind(**settings | {"buffer": interval})
         return Contender(label, name, template, ratio, target)
     return Contender(name, name, kind(**settings))
 

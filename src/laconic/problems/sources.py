@@ -1,0 +1,123 @@
+"""Problem sets by name: the bundled generator, a JSON-lines file, or a data set of the Hub."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from laconic.errors import LaconicError
+from laconic.problems.base import Problem
+from laconic.problems.generate import generate
+
+BUNDLED = "bundled"
+HUB = "hub:"
+# What data sets call the two fields, in the order of preference; compared without regard to case.
+QUESTIONS = ("question", "problem", "prompt")
+ANSWERS = ("answer", "final_answer", "expected_answer", "target")
+IDS = ("id", "unique_id", "problem_id")
+
+
+def load_problems(
+    source: str = BUNDLED, count: int | None = None, seed: int = 0, level: int | None = None
+) -> list[Problem]:
+    """The problems of a source, at most `count` of them (None: 200 generated ones, or all that the source has).
+
+    source: `bundled` (held-out problems by seed and level), the path of a JSON-lines file, or `hub:NAME`,
+    `hub:NAME:SPLIT` (needs `datasets`, the extra `eval`; without SPLIT: `test`, or the only split there is). A record
+    has a question (`question`, `problem` or `prompt`), an answer (`answer`, `final_answer`, `expected_answer` or
+    `target`; of one with a worked solution before `####`, what follows that), and may have an `id` and a `level`.
+
+    Raises LaconicError for a missing or empty file, a broken line (by its number), a record without question or answer,
+    a seed or level for a source that has none, or an unknown data set or split.
+    """
+    if count is not None and count < 1:
+        raise LaconicError(f"The number of problems is {count}; expected at least 1.")
+    if source == BUNDLED:
+        return generate(200 if count is None else count, seed, level)
+    if level is not None:
+        raise LaconicError(f"A level was given, but only the bundled problems have levels to choose, not {source}.")
+    problems = from_hub(source[len(HUB) :]) if source.startswith(HUB) else from_jsonl(source)
+    return problems if count is None else problems[:count]
+
+
+def from_jsonl(path: str | Path) -> list[Problem]:
+    """The problems of a JSON-lines file; empty lines are skipped. Raises LaconicError as `load_problems`."""
+    path = Path(path)
+    if not path.is_file():
+        known = f"{BUNDLED}, a file of JSON lines, or {HUB}NAME"
+        raise LaconicError(f"There is no problem file {path}; expected {known}.")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise LaconicError(f"{path} is not UTF-8 text; expected JSON lines.") from error
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"Line {number} of {path}"
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise LaconicError(f"{where} is not JSON ({error.msg}); expected one problem a line.") from error
+        if not isinstance(record, dict):
+            raise LaconicError(f"{where} is not a JSON object; expected one with a question and an answer.")
+        records.append((where, f"line-{number}", record))
+    return _problems(records, str(path))
+
+
+def from_hub(name: str) -> list[Problem]:
+    """The problems of a Hub data set, `NAME` or `NAME:SPLIT`. Raises LaconicError as `load_problems`."""
+    name, _, split = name.partition(":")
+    if not name:
+        raise LaconicError(f"{HUB} lacks the data set's name; expected something like {HUB}HuggingFaceH4/MATH-500.")
+    try:
+        datasets = importlib.import_module("datasets")
+    except ImportError as error:
+        raise LaconicError(
+            "Data sets of the Hub need the package datasets: install laconic[eval], or give a JSON-lines file."
+        ) from error
+    try:
+        found = datasets.load_dataset(name)
+    except Exception as error:  # whatever the Hub, the network or the data set's format raise
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise LaconicError(f"The data set {name} can't be loaded from the Hub: {reason[0]}") from error
+    splits = list(found)
+    chosen = split or ("test" if "test" in splits else splits[0] if len(splits) == 1 else "")
+    if chosen not in splits:
+        raise LaconicError(
+            f"The data set {name} has no split {chosen or 'test'!r}; its splits: {', '.join(splits)}. "
+            f"Name one as {HUB}{name}:SPLIT."
+        )
+    rows = ((f"Row {i} of {name}:{chosen}", f"{chosen}-{i}", row) for i, row in enumerate(found[chosen]))
+    return _problems(rows, name)
+
+
+def _problems(records: Iterable[tuple[str, str, Mapping[str, Any]]], source: str) -> list[Problem]:
+    problems = [_problem(where, name, record) for where, name, record in records]
+    if not problems:
+        raise LaconicError(f"{source} holds no problems; expected at least one.")
+    return problems
+
+
+def _problem(where: str, name: str, record: Mapping[str, Any]) -> Problem:
+    fields = {str(key).lower(): value for key, value in record.items()}
+    question = _field(fields, QUESTIONS, where, record)
+    answer = _field(fields, ANSWERS, where, record).rpartition("####")[2].strip()
+    if not question or not answer:
+        raise LaconicError(f"{where} has an empty {'answer' if question else 'question'}; expected a text.")
+    own = next((fields[key] for key in IDS if fields.get(key) not in (None, "")), name)
+    level = fields.get("level", 0)
+    return Problem(str(own), question, answer, level if isinstance(level, int) else 0)
+
+
+def _field(fields: Mapping[str, Any], names: tuple[str, ...], where: str, record: Mapping[str, Any]) -> str:
+    for name in names:
+        value = fields.get(name)
+        if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+            return str(value).strip()
+    raise LaconicError(
+        f"{where} has no {names[0]}; expected one of {', '.join(names)} among its fields {sorted(record)}."
+    )
