@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -224,4 +224,5 @@ def with_budget(policy: Policy, budget: int) -> Policy:
     """
     if "budget" not in {f.name for f in dataclasses.fields(policy)}:
         raise LaconicError(f"policy {policy.name} has no fixed budget; expected one such as h2o or rkv")
-    return dataclasses.replace(policy, budget=budget)
+    changed: dict[str, Any] = {"budget": budget}  # a field that not every policy has
+    return dataclasses.replace(policy, **changed)

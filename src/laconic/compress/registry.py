@@ -68,8 +68,9 @@ def get(name: str) -> type[Policy]:
     found = known()
     if plain in found:
         return found[plain]
-    if name in broken():
-        raise LaconicError(broken()[name])
+    for failed, why in broken().items():
+        if _plain(failed) == plain:
+            raise LaconicError(why)
     raise LaconicError(f"policy {name!r} is unknown; expected one of {', '.join(found)}")
 
 
@@ -138,6 +139,8 @@ def _load(entry: EntryPoint, good: dict[str, type[Policy]]) -> str:
         return f"{entry.value} is no dataclass derived from laconic.compress.Policy"
     if entry.name != getattr(cls, "name", None):
         return f"its entry point and its class disagree on the name ({entry.name}, {getattr(cls, 'name', None)})"
+    if _plain(entry.name) != entry.name:
+        return "its name isn't made of lower-case letters and digits"
     if entry.name in good or (entry.name in _registered and _registered[entry.name] is not cls):
         return "its name is taken"
     good[entry.name] = cls
