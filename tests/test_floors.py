@@ -1,0 +1,147 @@
+"""The three floors of docs/design.md: faces over engines over algorithms, and no import that points upwards.
+
+Imports are read from the source, those inside functions and under TYPE_CHECKING too: a type is knowledge as well.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import laconic
+
+ROOT = Path(laconic.__file__).parent
+
+FACES = {"cli", "server", "report", "bench"}
+ALGORITHMS = {"compress", "prune"}
+# The facade that hands out the public names, and the entry point: above everything.
+ABOVE = {"__init__", "__main__"}
+# What algorithms may know of this package.
+KNOWN_TO_ALGORITHMS = {"compress", "prune", "answers", "errors"}
+# Standard modules that reach out of the process: algorithms compute.
+OUTSIDE = {
+    "ftplib",
+    "glob",
+    "http",
+    "io",
+    "os",
+    "pathlib",
+    "shutil",
+    "socket",
+    "ssl",
+    "subprocess",
+    "tempfile",
+    "urllib",
+}
+NAMED_POLICIES = {"RPC", "H2O", "TOVA", "StreamingLLM", "RKV", "Random", "Oracle", "Custom"}
+
+
+def imports(source: str, package: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Every import in the source of a module of `package`: (absolute dotted module, the name taken from it or "")."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, ""
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield module, alias.name
+        elif isinstance(node, ast.Call):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            first = node.args[0] if node.args else None
+            if called in ("import_module", "__import__") and isinstance(first, ast.Constant):
+                yield str(first.value), ""
+
+
+def part(module: str, name: str) -> str:
+    """Which part of laconic an import reaches ("compress", "engines", ...); "" for anything else."""
+    pieces = module.split(".")
+    if pieces[0] != "laconic":
+        return ""
+    # `from laconic import bench` is a part; `from laconic import RPC` is the facade.
+    if len(pieces) == 1:
+        return name if name and name.islower() else "__init__"
+    return pieces[1]
+
+
+def violations(where: str, source: str, package: tuple[str, ...]) -> list[str]:
+    """What a module of part `where` may not do, one sentence each."""
+    found = []
+    for module, name in imports(source, package):
+        top, to = module.split(".")[0], part(module, name)
+        what = f"{module}.{name}" if name else module
+        if where in ALGORITHMS:
+            if to and to not in KNOWN_TO_ALGORITHMS:
+                found.append(f"an algorithm imports {what}")
+            if not to and top != "torch" and top not in sys.stdlib_module_names:
+                found.append(f"an algorithm imports {what}, neither torch nor the standard library")
+            if top in OUTSIDE:
+                found.append(f"an algorithm imports {what}, which reaches out of the process")
+        if where not in FACES | ABOVE and to in FACES | ABOVE:
+            found.append(f"{where} imports the face {what}")
+        if where != "cli" and where not in ABOVE and to == "cli":
+            found.append(f"{where} imports the command line, {what}")
+        if where == "engines" and to == "compress" and name in NAMED_POLICIES:
+            found.append(f"an engine knows the policy {name} by name")
+    if where in ALGORITHMS:
+        opened = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call)]
+        if any(isinstance(n.func, ast.Name) and n.func.id == "open" for n in opened):
+            found.append("an algorithm opens a file")
+    return found
+
+
+MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_imports_point_downwards(path: Path) -> None:
+    package = ("laconic", *path.parts[:-1])
+    assert violations(path.parts[0].removesuffix(".py"), (ROOT / path).read_text(encoding="utf-8"), package) == []
+
+
+def test_every_floor_was_looked_at() -> None:
+    seen = {path.parts[0].removesuffix(".py") for path in MODULES}
+    assert {"compress", "engines", "cli", "errors", "__init__"} <= seen
+
+
+@pytest.mark.parametrize(
+    ("where", "source", "said"),
+    [
+        ("compress", "import transformers", "an algorithm imports transformers, neither torch"),
+        ("compress", "def f():\n    from rich.table import Table", "rich.table.Table, neither torch"),
+        ("prune", "if TYPE_CHECKING:\n    import laconic.engines.base", "an algorithm imports laconic.engines.base"),
+        ("compress", "from ..engines import hf", "an algorithm imports laconic.engines.hf"),
+        ("compress", "from .. import engines", "an algorithm imports laconic.engines"),
+        ("compress", "from pathlib import Path", "reaches out of the process"),
+        ("prune", "open('x')", "opens a file"),
+        ("compress", "import importlib\nimportlib.import_module('laconic.cli')", "an algorithm imports laconic.cli"),
+        ("engines", "from laconic.bench import accuracy", "engines imports the face laconic.bench.accuracy"),
+        ("engines", "from laconic import report", "engines imports the face laconic.report"),
+        ("engines", "from laconic import RPC", "engines imports the face laconic.RPC"),
+        ("engines", "from laconic.compress import RPC", "an engine knows the policy RPC by name"),
+        ("problems", "import laconic.cli.think", "problems imports the face laconic.cli.think"),
+        ("report", "from laconic.cli import main", "report imports the command line"),
+    ],
+)
+def test_the_guard_bites(where: str, source: str, said: str) -> None:
+    assert any(said in found for found in violations(where, source, ("laconic", where)))
+
+
+@pytest.mark.parametrize(
+    ("where", "source"),
+    [
+        ("compress", "import math\nimport torch\nfrom torch import Tensor\nfrom laconic.errors import LaconicError"),
+        ("compress", "from .schedule import Fixed\nfrom . import select"),
+        ("engines", "import transformers\nfrom laconic.compress import FullKV, Policy"),
+        ("cli", "from laconic.bench import accuracy\nfrom laconic.engines.hf import HFEngine"),
+        ("report", "from laconic.bench.rows import Row"),
+        ("__init__", "from laconic.engines.hf import compress"),
+    ],
+)
+def test_the_guard_lets_pass(where: str, source: str) -> None:
+    assert violations(where, source, ("laconic", where)) == []
