@@ -1,0 +1,95 @@
+"""The command line: parse, call, show. What is computed lives below; what is said wrong here is said in one sentence.
+
+Importing this module imports no torch: a command imports what it needs when it runs, so ``laconic --help`` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import traceback
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from laconic.cli.common import BAD_INPUT, INTERRUPTED, complain, sentence
+from laconic.version import __version__
+
+COMMANDS = (  # name, module, attribute: a function is a command, a Typer a group of commands
+    ("demo", "laconic.cli.demo", "demo"),
+    ("think", "laconic.cli.think", "think"),
+    ("problems", "laconic.cli.problems", "problems"),
+    ("policies", "laconic.cli.policies", "policies"),
+    ("bench", "laconic.cli.bench", "app"),
+    ("analyze", "laconic.cli.analyze", "analyze"),
+)
+
+
+class _Group(TyperGroup):
+    """The one place where an error becomes a sentence and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            complain("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # The reader went away (`laconic problems | head`), which is no error; Python must not flush into it now.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except (ValueError, OSError, MemoryError) as error:
+            # LaconicError is a ValueError; a plain ValueError comes from a record that checks itself, an OSError from a
+            # path. Others are bugs of ours and keep their traceback, which is what a bug report needs.
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            complain(f"error: {sentence(error)}")
+            raise typer.Exit(BAD_INPUT) from None
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"laconic {__version__}, torch {version('torch')}, transformers {version('transformers')}")
+        raise typer.Exit
+
+
+def build() -> typer.Typer:
+    """The application with all its commands."""
+    app = typer.Typer(
+        cls=_Group,
+        name="laconic",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    @app.callback()
+    def root(
+        version: Annotated[
+            bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the versions and leave.")
+        ] = False,
+        debug: Annotated[bool, typer.Option("--debug", help="Show the traceback behind an error message.")] = False,
+    ) -> None:
+        """Reasoning language models, cheaper to run: their KV cache is compressed while they think."""
+
+    for name, module, attribute in COMMANDS:
+        if importlib.util.find_spec(module) is None:
+            continue
+        part = getattr(importlib.import_module(module), attribute)
+        if isinstance(part, typer.Typer):
+            app.add_typer(part, name=name)
+        else:
+            app.command(name)(part)
+    return app
+
+
+def main() -> NoReturn:
+    """The entry point of ``laconic`` and of ``python -m laconic``."""
+    build()(prog_name="laconic")
+    raise SystemExit(0)

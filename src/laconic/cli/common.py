@@ -1,0 +1,134 @@
+"""What the commands share: how an error reads, where policies and questions come from, the bundled model's settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from laconic.errors import LaconicError
+
+if TYPE_CHECKING:
+    from laconic.compress import Policy
+    from laconic.engines.base import Sampling
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+BUNDLED = "bundled"
+# RPC's published interval is ten times a whole trace of the bundled model. These compress such a trace several times,
+# at the published ratio.
+SMALL = {"interval": 64, "ratio": 4, "window": 16, "budget": 96}
+PUBLISHED = {"temperature": 0.6, "top_p": 0.95, "max_new_tokens": 32768}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of a model; answer: the right one, None if unknown; source: where it came from, for the summary."""
+
+    text: str
+    answer: str | None = None
+    source: str = "the command line"
+
+
+def complain(line: str) -> None:
+    """One line on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def sentence(error: BaseException) -> str:
+    """An error as one line: the system's errors with the path they are about, others as their message says."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename is not None else ""
+        return f"{error.strerror}{where}"
+    if isinstance(error, MemoryError):
+        return "out of memory: use a smaller model, fewer traces or fewer new tokens"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def is_bundled(model: str | None) -> bool:
+    """Whether ``--model`` means the reasoner that ships with laconic."""
+    return model is None or model == BUNDLED
+
+
+def model_path(model: str | None) -> str:
+    """The directory or Hub name behind ``--model``; nothing or ``bundled`` is the bundled reasoner."""
+    if not is_bundled(model):
+        return str(model)
+    from laconic.assets import reasoner_path
+
+    return os.fspath(reasoner_path())
+
+
+def choose_policy(spec: str, small: bool, **options: Any) -> Policy:
+    """The policy of ``--policy`` and of the options beside it (None: not given).
+
+    small: what neither of them says comes from SMALL where the policy has that setting, instead of from the policy's
+    own published defaults; a buffer or window stays the policy's own part of its budget, but never above SMALL's
+    interval. Raises LaconicError for an unknown policy or setting, a value out of range, or a setting given twice.
+    """
+    from laconic.compress import get, parse
+
+    name, _, rest = spec.partition(":")
+    given = {part.partition("=")[0].strip() for part in rest.split(",")}
+    overrides = {key: value for key, value in options.items() if value is not None}
+    for key in overrides:
+        if key in given:
+            raise LaconicError(f"{key} is given both in --policy {spec} and as --{key}; give it once")
+    if small:
+        defaults = {field.name: field.default for field in dataclasses.fields(get(name))}
+        wanted = {key: value for key, value in SMALL.items() if key in defaults}
+        if "budget" in defaults:
+            wanted.pop("window", None)
+            buffer = defaults.get("buffer")
+            if isinstance(buffer, int) and buffer > SMALL["interval"]:
+                wanted["buffer"] = SMALL["interval"]
+        overrides = {key: value for key, value in wanted.items() if key not in given} | overrides
+    return parse(spec, **overrides)
+
+
+def choose_sampling(model: Any, **options: Any) -> Sampling:
+    """Options (None: not given), then what the model's own generation_config says, then what the paper used.
+
+    An engine clips ``max_new_tokens`` to the model's context.
+    """
+    from laconic.engines.base import Sampling
+
+    own = getattr(model, "generation_config", None)
+    chosen: dict[str, Any] = dict(PUBLISHED)
+    keys = (
+        ("max_new_tokens", "temperature", "top_p", "top_k") if getattr(own, "do_sample", False) else ("max_new_tokens",)
+    )
+    for key in keys:
+        value = getattr(own, key, None)
+        if value is not None:
+            chosen[key] = value
+    return Sampling(**chosen | {key: value for key, value in options.items() if value is not None})
+
+
+def read_question(path: str) -> Question:
+    """The question in a file, ``-`` for standard input: its whole text, or the first record of a ``.jsonl``.
+
+    Raises LaconicError for a file that is no text, is empty, or whose first record has no question.
+    """
+    name = "standard input" if path == "-" else path
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise LaconicError(f"{name} is no UTF-8 text; give the problem as text or as JSON lines") from None
+    if not text.strip():
+        raise LaconicError(f"{name} is empty; expected a problem")
+    if not path.endswith(".jsonl"):
+        return Question(text.strip(), source=name)
+    try:
+        record = json.loads(next(line for line in text.splitlines() if line.strip()))
+        question, answer = record["question"], record.get("answer")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise LaconicError(
+            f'the first line of {name} is no problem; expected JSON such as {{"question": "...", "answer": "..."}}'
+        ) from None
+    return Question(str(question), None if answer is None else str(answer), name)

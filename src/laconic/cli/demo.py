@@ -1,0 +1,159 @@
+"""`laconic demo`: the main job end to end, offline, in about a minute, with what it cost."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from laconic.cli.common import SMALL, choose_policy, choose_sampling, model_path
+from laconic.cli.think import size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+    from rich.text import Text
+
+    from laconic.bench.accuracy import Row
+    from laconic.bench.stats import Interval
+    from laconic.compress import Policy
+    from laconic.engines.hf import HFEngine
+
+MAX_BATCH = 32
+EXCERPT = 120  # tokens
+
+
+def demo(
+    problems: Annotated[int, typer.Option("--problems", help="Held-out problems of the bundled set.", min=1)] = 32,
+    samples: Annotated[int, typer.Option("--samples", help="Traces of each.", min=1)] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Of the problems and of the sampling.")] = 0,
+    ratio: Annotated[float, typer.Option("--ratio", help="RPC's compression ratio.")] = SMALL["ratio"],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
+) -> None:
+    """Solve held-out problems with the bundled reasoner: full KV, RPC, and random eviction at RPC's cache size.
+
+    Needs no network. Prints accuracy with its 95 % interval, KV tokens and bytes, tokens per second, and an excerpt of
+    a trace that shows what RPC evicted.
+    """
+    from rich.console import Console
+
+    from laconic.bench.accuracy import run_accuracy
+    from laconic.bench.contenders import plan
+    from laconic.engines.base import Engine
+    from laconic.engines.hf import HFEngine, load
+    from laconic.problems import generate
+
+    err = Console(stderr=True, highlight=False)
+    rows_planned = plan(("rpc", "random"), (ratio,), interval=SMALL["interval"], window=SMALL["window"])
+    questions = generate(problems, seed=seed)
+    model, tokenizer = load(model_path(None))
+    sampling = choose_sampling(model, seed=seed)
+    engines: list[HFEngine] = []
+
+    def engine_for(policy: Policy) -> Engine:
+        engines[:] = [HFEngine(model, tokenizer, policy=policy, max_batch=MAX_BATCH, chunk_tokens=64)]
+        return engines[0]
+
+    err.print(f"{problems} held-out problems x {samples} x {len(rows_planned)} policies on the bundled reasoner")
+    with _progress(err, len(rows_planned) * problems * samples) as advance:
+        rows = run_accuracy(questions, rows_planned, engine_for, samples=samples, sampling=sampling, watch=advance)
+    stats = engines[0].stats
+    per_token = stats.peak_kv_bytes / stats.peak_kv_tokens
+
+    if as_json:
+        typer.echo(json.dumps({"bytes_per_kv_token": per_token, "rows": [row.to_json() for row in rows]}))
+        return
+    console = Console(highlight=False)
+    _table(console, rows, per_token)
+    policy = choose_policy("rpc", True, ratio=int(ratio) if float(ratio).is_integer() else ratio)
+    engine = HFEngine(model, tokenizer, policy=policy, record_held=True)
+    trace_id = engine.submit(engine.render(questions[0].question), sampling)[0]
+    pieces = [chunk.text for chunk in engine.stream()]
+    _excerpt(console, pieces, engine.held(trace_id).any(dim=0).any(dim=0).tolist(), engine.compression_points(trace_id))
+
+
+def _progress(console: Console, total: int) -> Any:
+    """A context that gives the callback for run_accuracy: a bar on a terminal, nothing elsewhere."""
+    from contextlib import contextmanager
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    @contextmanager
+    def bar() -> Any:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task("thinking", total=total)
+
+            def advance(at: Any) -> None:
+                progress.update(task, completed=at.done, description=at.label)
+
+            yield advance
+
+    return bar()
+
+
+def _table(console: Console, rows: list[Row], per_token: float) -> None:
+    """Policies side by side: a column each fits a narrow terminal, a row each would not."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column("")
+    for row in rows:
+        table.add_column("full KV" if row.ratio is None else row.label, justify="right")
+
+    def line(name: str, value: Callable[[Row], str]) -> None:
+        table.add_row(name, *(value(row) for row in rows))
+
+    line("accuracy, 95 % interval", lambda row: _share(row.accuracy))
+    line("  difference to full KV", lambda row: _difference(row.difference))
+    line("KV tokens, peak", lambda row: f"{row.peak_kv_tokens:,}")
+    line("KV tokens, mean", lambda row: f"{row.mean_kv_tokens:,.0f}")
+    line("KV bytes, peak", lambda row: size(round(row.peak_kv_tokens * per_token)))
+    line("KV bytes, mean", lambda row: size(round(row.mean_kv_tokens * per_token)))
+    line("tokens per second", lambda row: f"{row.tokens_per_second:,.0f}" if row.tokens_per_second else "")
+    line("mean length", lambda row: f"{row.mean_length:,.0f}")
+    line("without an answer", lambda row: f"{row.unanswered:.0%}")
+    console.print()
+    console.print(table)
+    console.print()
+    console.print(
+        f"n = {rows[0].problems} problems x {rows[0].samples}: a difference whose interval spans 0 is no finding. KV "
+        "is that of one trace, prompt included: the largest peak, and the mean over steps. Speed is no claim at this "
+        "size: so small a model waits for Python, not for its cache (laconic bench throughput).",
+        style="dim",
+    )
+
+
+def _share(interval: Interval) -> str:
+    return f"{interval.mean:.0%} ({interval.low:.0%} to {interval.high:.0%})"
+
+
+def _difference(interval: Interval | None) -> str:
+    return f"{interval.mean:+.0%} ({interval.low:+.0%} to {interval.high:+.0%})" if interval else "-"
+
+
+def _excerpt(console: Console, pieces: list[str], held: list[bool], compressions: list[int]) -> None:
+    """The middle of a trace: evicted tokens pale on a terminal, dots elsewhere."""
+    from rich.text import Text
+
+    start = max(0, len(pieces) // 2 - EXCERPT // 2)
+    text = Text()
+    for i, (piece, stays) in enumerate(list(zip(pieces, held, strict=True))[start : start + EXCERPT], start):
+        text.append_text(_token(piece, stays, console.is_terminal))
+        if i + 1 in compressions:
+            text.append(" |", style="yellow")
+    pale = "pale" if console.is_terminal else "a dot"
+    console.print()
+    console.print(f"From the middle of one RPC trace ({pale}: evicted from every layer by the end, |: a compression):")
+    console.print(text)
+    console.print("The whole of it as a page: laconic think --html trace.html", style="dim")
+
+
+def _token(piece: str, stays: bool, colour: bool) -> Text:
+    from rich.text import Text
+
+    if stays:
+        return Text(piece)
+    return Text(piece, style="bright_black") if colour else Text(" ·" if piece.startswith(" ") else "·")

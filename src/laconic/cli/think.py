@@ -1,0 +1,312 @@
+"""`laconic think`: one problem, one trace, and what became of its KV cache."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from laconic.cli.common import (
+    Question,
+    choose_policy,
+    choose_sampling,
+    complain,
+    is_bundled,
+    model_path,
+    read_question,
+)
+from laconic.errors import LaconicError
+
+if TYPE_CHECKING:
+    from laconic.compress import Policy
+    from laconic.engines.base import EngineStats, Trace
+    from laconic.engines.hf import HFEngine
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a trace came to. KV tokens are of one layer, the prompt's included; bytes are of all compressible layers.
+
+    held: at the end, after the last compression; bytes_held and bytes_full: what that takes, and what all tokens would.
+    seconds: of decoding. right: whether the answer is the known one, None where none is known.
+    """
+
+    question: Question
+    policy: str
+    model: str
+    finish_reason: str
+    prompt_tokens: int
+    generated_tokens: int
+    compressions: int
+    evicted: int
+    held: int
+    peak: int
+    mean: float
+    bytes_held: int
+    bytes_peak: int
+    bytes_full: int
+    seconds: float
+    answer: str | None
+    right: bool | None
+
+    @property
+    def logical(self) -> int:
+        """Tokens whose KV was computed: the newest one's never is, as no step follows that would attend to it."""
+        return self.prompt_tokens + max(self.generated_tokens - 1, 0)
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.generated_tokens / self.seconds if self.seconds > 0 else 0.0
+
+    def verdict(self) -> str:
+        if self.answer is None:
+            cut = " (cut off: more --max-new-tokens would let it go on)" if self.finish_reason == "length" else ""
+            return f"no final answer{cut}"
+        known = {True: ", which is right", False: f", but it is {self.question.answer}", None: ""}[self.right]
+        return f"answer {self.answer}{known}"
+
+    def facts(self) -> list[tuple[str, str]]:
+        """The summary as (name, value) pairs, for people."""
+        return [
+            ("model", self.model),
+            ("policy", self.policy),
+            ("tokens", f"{self.prompt_tokens:,} prompt + {self.generated_tokens:,} generated"),
+            ("compressions", f"{self.compressions:,}"),
+            ("evicted", f"{self.evicted:,} tokens"),
+            ("KV held at the end", f"{self.held:,} of {self.logical:,} tokens ({self.held / self.logical:.0%})"),
+            ("KV peak / mean", f"{self.peak:,} / {self.mean:,.0f} tokens"),
+            ("KV memory at the end", f"{size(self.bytes_held)} of {size(self.bytes_full)}"),
+            ("KV memory, peak", size(self.bytes_peak)),
+            ("speed", f"{self.tokens_per_second:,.0f} tokens/s"),
+        ]
+
+    def to_json(self, text: str) -> dict[str, Any]:
+        record = dataclasses.asdict(self)
+        question = record.pop("question")
+        return {
+            "question": question["text"],
+            "expected": question["answer"],
+            "text": text,
+            **record,
+            "logical": self.logical,
+            "tokens_per_second": self.tokens_per_second,
+        }
+
+
+def size(count: int) -> str:
+    """Bytes for people: 1,023 B, 1.5 KiB, 12.0 MiB."""
+    value, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            break
+        value /= 1024
+    return f"{count:,} B" if unit == "B" else f"{value:,.1f} {unit}"
+
+
+def think(
+    problem: Annotated[
+        str | None, typer.Argument(help="The problem. Without one: a problem of the bundled set.")
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option("--file", "-f", help="Read the problem from a text file, a .jsonl (its first line) or - ."),
+    ] = None,
+    bundled: Annotated[
+        int | None, typer.Option("--bundled", help="Solve the held-out bundled problem of this seed.", metavar="SEED")
+    ] = None,
+    level: Annotated[int | None, typer.Option("--level", help="Steps of the bundled problem, 1 to 8.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="A directory or a Hub name; without it the bundled reasoner.")
+    ] = None,
+    policy: Annotated[
+        str, typer.Option("--policy", "-p", help="NAME or NAME:setting=value,...; `laconic policies` lists them.")
+    ] = "rpc",
+    interval: Annotated[int | None, typer.Option(help="Generated tokens between two compressions.")] = None,
+    ratio: Annotated[float | None, typer.Option(help="How many times slower than the output the cache grows.")] = None,
+    window: Annotated[int | None, typer.Option(help="Latest generated tokens that always stay.")] = None,
+    budget: Annotated[int | None, typer.Option(help="Generated tokens kept, for policies with a fixed budget.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="At most so many; the context is a limit too.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Above 0, at most 1.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="0 is off.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")] = "auto",
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Also write the trace as a page that shows what was evicted.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="No streaming; one JSON object at the end.")] = False,
+) -> None:
+    """Let a reasoning model think about one problem while its KV cache is compressed, and say what that came to.
+
+    The bundled reasoner's traces are a few hundred tokens long, so for it the policies start from interval 64, ratio 4,
+    window 16 and budget 96. Other models start from the policies' published settings (`laconic policies`). Sampling
+    starts from the model's own generation_config, else from temperature 0.6 and top-p 0.95.
+    """
+    small = is_bundled(model)
+    question = choose_question(problem, file, bundled, level, small)
+    ratio_exact = int(ratio) if ratio is not None and ratio.is_integer() else ratio
+    chosen = choose_policy(policy, small, interval=interval, ratio=ratio_exact, window=window, budget=budget)
+    if html is not None:
+        _check_writable(html)
+
+    from laconic.engines.hf import HFEngine, load
+
+    loaded, tokenizer = load(model_path(model), dtype=dtype, device=device)
+    if small:
+        _check_vocabulary(tokenizer, question)
+    engine = HFEngine(loaded, tokenizer, policy=chosen, record_held=html is not None)
+    prompt = engine.render(question.text)
+    sampling = choose_sampling(
+        loaded, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed
+    )
+    trace_id = engine.submit(prompt, sampling)[0]
+    pieces, kv_tokens = _stream(engine, trace_id, chosen, as_json)
+    trace = engine.trace(trace_id)
+    outcome = conclude(question, "bundled reasoner" if small else str(model), chosen, trace, engine.stats)
+    if html is not None:
+        _write_page(html, engine, outcome, prompt, trace, pieces, kv_tokens)
+    _show(outcome, trace.text, as_json, html)
+
+
+def choose_question(
+    problem: str | None, file: str | None, bundled: int | None, level: int | None, small: bool
+) -> Question:
+    """The one question that the arguments name. Raises LaconicError for two of them, or none for another model."""
+    named = [
+        name for name, value in (("PROBLEM", problem), ("--file", file), ("--bundled", bundled)) if value is not None
+    ]
+    if len(named) > 1:
+        raise LaconicError(f"{' and '.join(named)} each name a problem; give one of them")
+    if problem is not None:
+        if not problem.strip():
+            raise LaconicError("the problem is empty; give a question, --file or --bundled")
+        return Question(problem.strip())
+    if file is not None:
+        return read_question(file)
+    if bundled is None and not small:
+        raise LaconicError("there is no problem; give one as the argument, or --file or --bundled")
+    from laconic.problems import generate
+
+    found = generate(1, seed=bundled or 0, level=level)[0]
+    return Question(found.question, found.answer, f"the bundled set ({found.id})")
+
+
+def conclude(question: Question, model: str, policy: Policy, trace: Trace, stats: EngineStats) -> Outcome:
+    """The figures of a finished trace that ran alone in its engine."""
+    from laconic.answers import equivalent, extract
+
+    prompt, generated = len(trace.prompt_ids), len(trace.token_ids)
+    computed = max(generated - 1, 0)
+    held = policy.schedule.physical(computed, prompt)
+    per_token = stats.peak_kv_bytes / stats.peak_kv_tokens if stats.peak_kv_tokens else 0.0
+    answer = extract(trace.text)
+    known = question.answer is not None
+    return Outcome(
+        question=question,
+        policy=policy.spec(),
+        model=model,
+        finish_reason=trace.finish_reason or "stopped",
+        prompt_tokens=prompt,
+        generated_tokens=generated,
+        compressions=stats.compressions,
+        evicted=stats.evicted,
+        held=held,
+        peak=trace.peak_kv_tokens,
+        mean=trace.mean_kv_tokens,
+        bytes_held=round(held * per_token),
+        bytes_peak=stats.peak_kv_bytes,
+        bytes_full=round((prompt + computed) * per_token),
+        seconds=stats.decode_seconds,
+        answer=answer,
+        right=equivalent(answer, question.answer) if known else None,
+    )
+
+
+def _stream(engine: HFEngine, trace_id: str, policy: Policy, as_json: bool) -> tuple[list[str], list[int]]:
+    """Show the trace as it comes. Returns each token's text, and the KV tokens held when it was drawn."""
+    from rich.console import Console
+
+    from laconic.cli.live import Moment, choose_view
+
+    pieces: list[str] = []
+    kv_tokens: list[int] = []
+    trace, schedule = engine.trace(trace_id), policy.schedule
+    prompt = len(trace.prompt_ids)
+    with choose_view(as_json, Console(highlight=False)) as view:
+        for chunk in engine.stream():  # one token a chunk
+            computed = len(trace.token_ids) - 1
+            pieces.append(chunk.text)
+            kv_tokens.append(schedule.physical(computed, prompt))
+            moment = Moment(prompt + computed, kv_tokens[-1], computed, schedule.rounds(computed))
+            view.feed(chunk.text, moment)
+    return pieces, kv_tokens
+
+
+def _check_vocabulary(tokenizer: Any, question: Question) -> None:
+    """The bundled reasoner reads a notation of its own; a question in another would be a row of unknown tokens."""
+    ids = tokenizer(question.text, add_special_tokens=False)["input_ids"]
+    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
+        raise LaconicError(
+            "the bundled reasoner only reads the notation that `laconic problems` prints; give such a problem, or name "
+            "another model with --model"
+        )
+
+
+def _check_writable(path: Path) -> None:
+    """Before minutes of decoding, not after."""
+    if path.is_dir():
+        raise LaconicError(f"{path} is a directory; expected the name of a file for the page")
+    if not path.absolute().parent.is_dir():
+        raise LaconicError(f"there is no directory {path.absolute().parent} for the page; make it first")
+
+
+def _write_page(
+    path: Path, engine: HFEngine, outcome: Outcome, prompt: str, trace: Trace, pieces: list[str], kv_tokens: list[int]
+) -> None:
+    from laconic.report.html import TracePage, render
+
+    held = engine.held(trace.id)
+    apart = {layer for layers in engine.left_alone.values() for layer in layers}
+    count = held.shape[0] + len(apart)
+    page = TracePage(
+        title=f"What {outcome.policy} kept of a trace",
+        prompt=prompt,
+        prompt_tokens=outcome.prompt_tokens,
+        pieces=pieces,
+        held=held.cpu(),
+        compressions=engine.compression_points(trace.id),
+        kv_tokens=kv_tokens,
+        facts=outcome.facts(),
+        layers=[layer for layer in range(count) if layer not in apart],
+        verdict=outcome.verdict(),
+        right=outcome.right,
+    )
+    path.write_text(render(page), encoding="utf-8")
+
+
+def _show(outcome: Outcome, text: str, as_json: bool, html: Path | None) -> None:
+    if as_json:
+        typer.echo(json.dumps(outcome.to_json(text)))
+    elif sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        console = Console(highlight=False)
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        for name, value in outcome.facts():
+            table.add_row(Text(name, style="dim"), value)
+        mark = {True: ("✓ ", "bold green"), False: ("✗ ", "bold red"), None: ("", "bold")}[outcome.right]
+        console.print()
+        console.print(Text.assemble(mark, (outcome.verdict(), mark[1])))
+        console.print(table)
+    else:
+        complain(f"{outcome.verdict()}; " + "; ".join(f"{name}: {value}" for name, value in outcome.facts()))
+    if html is not None:
+        complain(f"wrote {html}")
