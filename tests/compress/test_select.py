@@ -89,12 +89,17 @@ def test_large_row_is_exact() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda s: select(s, 5), "keep is 5 in row 0, which has 4 candidates"),
+        (lambda s: select(s, 5), "keep is 5, of 4 candidates; expected at most that"),
         (lambda s: select(s, -1), "keep is -1; expected at least 0"),
         (
             lambda s: select(s, torch.tensor([1, 3]), torch.tensor([[True] * 4, [False] * 2 + [True] * 2])),
             "keep is 3 in row 1",
         ),
+        (
+            lambda s: select(s, 3, torch.tensor([[True] * 4, [False] * 2 + [True] * 2])),
+            "keep is 3 in row 1, which has 2 candidates",
+        ),
+        (lambda s: select(s, torch.tensor([1, -1])), "keep is -1; expected at least 0"),
         (lambda s: select(s[0], 1), "expected \\[rows, groups, candidates\\]"),
         (lambda s: select(s, torch.tensor([1])), "keep has shape \\(1,\\)"),
         (lambda s: select(s, 1, torch.ones(2, 3, dtype=torch.bool)), "valid has shape \\(2, 3\\)"),

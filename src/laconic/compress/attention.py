@@ -5,7 +5,7 @@ All shapes: B rows, H query heads, G KV heads (H a multiple of G), S queries, T 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ def masked_softmax(logits: Tensor, visible: Tensor | None) -> Tensor:
 
 def attention_sums(
     query_BHSD: Tensor,
-    keys_BGTD: Tensor,
+    keys_BGTD: Tensor | Sequence[Tensor],
     scaling: float,
     visible: Tensor | None,
     *,
@@ -47,15 +47,18 @@ def attention_sums(
 ) -> Tensor:
     """The attention that S queries pay to T slots: summed over the queries, averaged over heads. fp32 [B, g, T].
 
+    keys: one tensor, or several [B, G, *, D] that follow one another (joining logits is cheaper than joining keys).
     visible: bool, broadcastable to [B, 1, 1, S, T]; None: all. by_group: average over the query heads of each KV head
     (g = G) instead of over all (g = 1).
     """
+    pieces = [keys_BGTD] if isinstance(keys_BGTD, Tensor) else list(keys_BGTD)
     B, H, S, _ = query_BHSD.shape
-    G, T = keys_BGTD.shape[1:3]
-    out = torch.empty(B, G if by_group else 1, T, dtype=torch.float32, device=keys_BGTD.device)
+    G, T = pieces[0].shape[1], sum(piece.shape[2] for piece in pieces)
+    out = torch.empty(B, G if by_group else 1, T, dtype=torch.float32, device=query_BHSD.device)
     for rows in chunks(B, H * S * T):
         query = grouped(query_BHSD[rows].float(), G).flatten(2, 3)  # [b, G, H/G * S, D]
-        logits = (query @ keys_BGTD[rows].float().transpose(-1, -2)).mul_(scaling)
+        parts = [query @ piece[rows].float().transpose(-1, -2) for piece in pieces]
+        logits = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)).mul_(scaling)
         seen = visible if visible is None or visible.shape[0] == 1 else visible[rows]
         probs = masked_softmax(logits.unflatten(2, (H // G, S)), seen)  # [b, G, H/G, S, T]
         mean = probs.sum(dim=3).mean(dim=2)  # [b, G, T]

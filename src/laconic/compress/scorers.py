@@ -106,17 +106,18 @@ class NewestQuery(Scorer):
     def score(self, evidence: Evidence) -> Tensor:
         query = evidence.need("queries", "NewestQuery")[:, :, -1:]
         context = evidence.need("context_keys", "NewestQuery")
-        keys = torch.cat([context, evidence.keys], dim=2)
+        keys = evidence.keys
         B, M, Pr = keys.shape[0], evidence.candidates, context.shape[2]
         visible = None
         if evidence.valid is not None or evidence.context_valid is not None:
-            visible = torch.ones(B, keys.shape[2], dtype=torch.bool, device=keys.device)
+            visible = torch.ones(B, Pr + keys.shape[2], dtype=torch.bool, device=keys.device)
             if evidence.context_valid is not None:
                 visible[:, :Pr] = evidence.context_valid
             if evidence.valid is not None:
                 visible[:, Pr : Pr + M] = evidence.valid
             visible = visible[:, None, None, None, :]
-        sums = attention_sums(query, keys, evidence.scaling, visible, by_group=self.aggregation == "group")
+        by_group = self.aggregation == "group"
+        sums = attention_sums(query, (context, keys), evidence.scaling, visible, by_group=by_group)
         return sums[..., Pr : Pr + M]
 
 

@@ -59,6 +59,12 @@ def _rank_keys(scores: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def _check_counts(keep: int | Tensor, valid: Tensor | None, B: int, M: int) -> None:
+    if isinstance(keep, int) and valid is None:  # no tensor to wait for
+        if keep > M and B:
+            raise LaconicError(f"keep is {keep}, of {M} candidates; expected at most that")
+        if keep < 0:
+            raise LaconicError(f"keep is {keep}; expected at least 0")
+        return
     least = int(keep.min()) if isinstance(keep, Tensor) and B else 0 if isinstance(keep, Tensor) else keep
     if least < 0:
         raise LaconicError(f"keep is {least}; expected at least 0")
