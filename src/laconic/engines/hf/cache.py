@@ -159,6 +159,8 @@ class CompressedLayer(DynamicLayer):
     def _accumulate(self, query: Tensor, scaling: float, mask: Tensor | None) -> None:
         assert self.scorer is not None and self._keys is not None
         batch, end = query.shape[0], self.ledger.length
+        if mask is not None and mask.dtype != torch.bool:
+            mask = mask >= 0  # eager attention's masks are added to the logits: 0 or the most negative number
         paid = self.scorer.observe(query, self._keys[:batch, :, :end], mask, scaling)
         if self._mass is None:
             self._mass = paid.new_zeros((self._keys.shape[0], paid.shape[1], self._keys.shape[2]))

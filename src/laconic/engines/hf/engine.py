@@ -114,6 +114,9 @@ class HFEngine(Engine):
             raise LaconicError(f"n is {n}; expected 1 to {MAX_TRACES_PER_PROMPT} traces")
         tokens = self._tokenize(prompt)
         check_prompt_fits(self.model, len(tokens))
+        vocabulary = text_config(self.model).vocab_size
+        if not 0 <= min(tokens) <= max(tokens) < vocabulary:
+            raise LaconicError(f"a token id of the prompt is outside the model's vocabulary, 0 to {vocabulary - 1}")
         names = list(ids) if ids is not None else [f"p{self._prompts}-{i}" for i in range(n)]
         if len(names) != n or len(set(names)) != n:
             raise LaconicError(f"ids has {len(names)} names ({len(set(names))} different); expected {n} different ones")
@@ -171,7 +174,10 @@ class HFEngine(Engine):
         self._waiting.append(run)
 
     def trace(self, trace_id: str) -> Trace:
-        return self._run(trace_id).trace
+        run = self._run(trace_id)
+        if run.trace.state == "running":
+            self._account(run)
+        return run.trace
 
     def forget(self, trace_ids: Sequence[str]) -> None:
         for trace_id in trace_ids:
@@ -368,7 +374,6 @@ class HFEngine(Engine):
                 finished.append(i)
                 yield self._close(run, i, reason)
             elif len(run.pending) >= self.chunk_tokens:
-                self._account(run)
                 yield self._flush(run)
         self._remove(finished)
 

@@ -190,10 +190,12 @@ class Ledger:
             (row.prompt, row.generated, row.held) == (first.prompt, first.generated, first.held) for row in rows
         )
         need = max(new_slots)
-        # Rows that are not due move only if that frees a good part of the frame: moving costs a copy.
-        new_length = (
-            need if len(due) == len(self.rows) or self.length - need >= max(16, self.length // 8) else self.length
-        )
+        if uniform:  # prompts stay where they are, with the slack before them, if any
+            new_length = self.length - (candidates[0] - keep[0])
+        elif len(due) == len(self.rows) or self.length - need >= max(16, self.length // 8):
+            new_length = need
+        else:  # rows that are not due would have to move, which is not worth the copy
+            new_length = self.length
         return Eviction(
             due=tuple(due),
             prompt=tuple(row.prompt for row in rows),

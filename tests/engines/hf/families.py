@@ -1,0 +1,97 @@
+"""Small random models of the families that laconic is checked on."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GptOssConfig,
+    GptOssForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
+
+VOCAB = 96
+COMMON: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+    "pad_token_id": 0,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+MOE: dict[str, Any] = {"num_experts_per_tok": 2}
+HYBRID: dict[str, Any] = {"sliding_window": 16, "num_hidden_layers": 3}
+TYPES = ["sliding_attention", "full_attention", "sliding_attention"]
+
+FAMILIES: dict[str, tuple[type[PreTrainedModel], Any]] = {
+    "qwen2": (Qwen2ForCausalLM, lambda: Qwen2Config(**COMMON)),
+    "qwen3": (Qwen3ForCausalLM, lambda: Qwen3Config(**COMMON, head_dim=8)),
+    "qwen3-moe": (
+        Qwen3MoeForCausalLM,
+        lambda: Qwen3MoeConfig(**COMMON, **MOE, head_dim=8, num_experts=4, moe_intermediate_size=24),
+    ),
+    "llama": (LlamaForCausalLM, lambda: LlamaConfig(**COMMON)),
+    "mistral": (MistralForCausalLM, lambda: MistralConfig(**COMMON, sliding_window=None)),
+    "phi3": (Phi3ForCausalLM, lambda: Phi3Config(**COMMON)),
+    "gemma3": (
+        Gemma3ForCausalLM,
+        lambda: Gemma3TextConfig(**{**COMMON, **HYBRID}, head_dim=8, query_pre_attn_scalar=8, layer_types=TYPES),
+    ),
+    "gpt-oss": (
+        GptOssForCausalLM,
+        lambda: GptOssConfig(**{**COMMON, **HYBRID}, **MOE, head_dim=8, num_local_experts=4, layer_types=TYPES),
+    ),
+}
+HYBRIDS = ("gemma3", "gpt-oss")
+
+
+@lru_cache(maxsize=None)
+def family(name: str) -> PreTrainedModel:
+    """A random float32 model, the same at every call. Weights are large enough that greedy text is not one token repeated."""
+    cls, config = FAMILIES[name]
+    torch.manual_seed(7)
+    model = cls(config()).eval()
+    with torch.no_grad():
+        for key, weight in model.named_parameters():
+            if weight.dim() > 1:
+                weight.normal_(0, 0.25 if "embed" not in key else 0.2 if name == "gemma3" else 1.0)
+            elif "sinks" in key:
+                weight.normal_(0, 1.0)
+    return model
+
+
+def prompts(lengths: list[int], seed: int = 3) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(1, VOCAB, (n,), generator=generator).tolist() for n in lengths]
+
+
+def padded(rows: list[list[int]], side: str = "left") -> dict[str, torch.Tensor]:
+    """input_ids and attention_mask of a batch, padded with 0."""
+    width = max(map(len, rows))
+    ids, mask = [], []
+    for row in rows:
+        pad = [0] * (width - len(row))
+        ids.append(pad + row if side == "left" else row + pad)
+        ones = [1] * len(row)
+        mask.append(pad + ones if side == "left" else ones + pad)
+    return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}

@@ -1,0 +1,220 @@
+"""HFEngine: the conformance tests, and what is its own: rows at different points of their compression in one batch."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from laconic.compress import H2O, RKV, RPC, TOVA, Custom, FullKV, Oracle, Proportional, Random, StreamingLLM
+from laconic.compress.scorers import WindowAttention
+from laconic.engines.base import Sampling
+from laconic.engines.hf import HFEngine
+from laconic.errors import LaconicError
+from tests.engines.conformance import GREEDY, Conformance
+from tests.engines.hf.families import VOCAB, family, prompts
+from tests.engines.hf.tokens import tokenizer
+
+POLICIES = [
+    RPC(interval=16, ratio=4, window=8),
+    RPC(interval=16, ratio=4, window=8, aggregation="group"),
+    H2O(budget=24),
+    H2O(budget=24, buffer=8),
+    TOVA(budget=24),
+    StreamingLLM(budget=24, buffer=4),
+    RKV(budget=24, buffer=16, window=8),
+    Random(interval=16, ratio=4, window=8),
+]
+
+
+def plain(name, prompt, steps):
+    ids = torch.tensor([prompt])
+    return family(name).generate(ids, max_new_tokens=steps, do_sample=False)[0, len(prompt) :].tolist()
+
+
+class HFConformance(Conformance):
+    prompts = prompts([12, 3, 9, 17])
+    family: str
+
+    def make(self, **settings):
+        return HFEngine(family(self.family), tokenizer(), **settings)
+
+    def plain(self, prompt, steps):
+        return plain(self.family, prompt, steps)
+
+
+class TestLlama(HFConformance):
+    family = "llama"
+
+
+class TestGemma3(HFConformance):
+    family = "gemma3"
+
+
+class TestGptOss(HFConformance):
+    family = "gpt-oss"
+
+
+def alone(name, policy, prompt, sampling):
+    """The trace as a batch of its own."""
+    engine = HFEngine(family(name), None, policy)
+    (trace,) = engine.generate([prompt], sampling)[0]
+    return trace.token_ids
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt-oss"])
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda p: p.spec())
+def test_rows_at_different_points_of_compression_share_a_batch(name, policy):
+    """Rows of other lengths come and go, so that each is due at another step: every trace must be what it is alone."""
+    rows = prompts([12, 3, 9, 17, 30, 5, 8], seed=5)
+    lengths = [70, 41, 90, 25, 66, 83, 57]
+    if isinstance(policy, Random):
+        rows, lengths = rows[:1], lengths[:1]  # its choices depend on the row's number
+    engine = HFEngine(family(name), None, policy, max_batch=3)
+    ids = [
+        engine.submit(row, Sampling(max_new_tokens=n, temperature=0))[0] for row, n in zip(rows, lengths, strict=True)
+    ]
+    for _ in engine.stream():
+        pass
+    for i, row, n in zip(ids, rows, lengths, strict=True):
+        assert engine.trace(i).token_ids == alone(name, policy, row, Sampling(max_new_tokens=n, temperature=0))
+    schedule = policy.schedule
+    assert engine.stats.evicted == sum(schedule.evicted(n - 1) for n in lengths) > 0
+
+
+@pytest.mark.parametrize("name", ["qwen3", "gemma3"])
+@pytest.mark.parametrize("policy", [POLICIES[0], POLICIES[1], POLICIES[6]], ids=lambda p: p.spec())
+@pytest.mark.parametrize("seed", range(3))
+def test_stopping_and_resuming_at_random_changes_nothing_under_eviction(name, policy, seed):
+    rows, sampling = prompts([12, 3, 17], seed=seed), Sampling(max_new_tokens=100, temperature=0)
+    engine = HFEngine(family(name), None, policy, max_batch=4)
+    ids = [engine.submit(row, sampling)[0] for row in rows]
+    rng, stopped = random.Random(seed), 0
+    while any(engine.trace(i).state != "finished" for i in ids):
+        for i in ids:
+            if engine.trace(i).state == "stopped":
+                engine.resume(i)
+        for _ in engine.stream():
+            if rng.random() < 0.03:
+                engine.stop(rng.choice(ids))
+                stopped += 1
+    assert stopped > 2
+    for i, row in zip(ids, rows, strict=True):
+        assert engine.trace(i).token_ids == alone(name, policy, row, sampling)
+
+
+def test_what_a_trace_holds_is_what_the_schedule_says_at_every_step():
+    policy = RPC(interval=16, ratio=4, window=8)
+    engine = HFEngine(family("llama"), None, policy)
+    rows = prompts([12, 3, 9])
+    ids = [engine.submit(row, Sampling(max_new_tokens=80, temperature=0))[0] for row in rows]
+    most = dict.fromkeys(ids, 0)
+    for _ in engine.stream():
+        traces = [engine.trace(i) for i in ids]
+        if any(t.state != "running" or t.kv_tokens == 0 for t in traces) or len({len(t.token_ids) for t in traces}) > 1:
+            continue
+        for i, trace in zip(ids, traces, strict=True):
+            row = engine._cache.ledger.rows[engine._active.index(engine._runs[i])]
+            assert row.tokens == trace.kv_tokens == policy.schedule.physical(len(trace.token_ids) - 1, len(trace.prompt_ids))
+            most[i] = max(most[i], row.tokens)
+        per_token = engine._cache.bytes_per_token
+        assert engine.stats.live_kv_bytes == sum(t.kv_tokens for t in traces) * per_token
+    for i in ids:
+        assert engine.trace(i).peak_kv_tokens >= most[i]
+        assert engine.trace(i).mean_kv_tokens == pytest.approx(policy.schedule.mean(79, len(engine.trace(i).prompt_ids)))
+
+
+def test_memory_shrinks_when_rows_leave():
+    engine = HFEngine(family("llama"), None, FullKV())
+    short, long = Sampling(max_new_tokens=10, temperature=0), Sampling(max_new_tokens=60, temperature=0)
+    engine.submit(prompts([300])[0], short, n=6)
+    last = engine.submit(prompts([8])[0], long)[0]
+    sizes = {}
+    for _ in engine.stream():
+        sizes[len(engine.trace(last).token_ids)] = (engine.stats.reserved_kv_bytes, engine._cache and engine._cache.ledger.length)
+    assert sizes[12][0] < sizes[5][0] / 3, "buffers of rows that left must go"
+    assert sizes[12][1] < 40, "the frame must shrink to the rows that are left"
+    assert engine.trace(last).token_ids == plain("llama", prompts([8])[0], 60)
+
+
+def test_n_traces_share_one_prefill():
+    engine = HFEngine(family("llama"), None)
+    engine.submit(prompts([40])[0], GREEDY, n=8)
+    for _ in engine.stream():
+        pass
+    assert engine.stats.prompt_tokens == 40
+    assert engine.stats.generated_tokens == 8 * 60
+
+
+def test_held_says_which_tokens_each_layer_still_holds():
+    policy = RPC(interval=16, ratio=4, window=8, aggregation="group")
+    engine = HFEngine(family("llama"), None, policy, record_held=True)
+    (trace,) = engine.generate([prompts([12])[0]], Sampling(max_new_tokens=80, temperature=0))[0]
+    held = engine.held(trace.id)
+    assert held.shape == (2, 2, 80)
+    assert (held.sum(-1) == policy.schedule.physical(79) + 1).all()
+    assert held[:, :, -8:].all(), "the window is always held"
+    assert engine.compression_points(trace.id) == [24, 40, 56, 72]
+    assert not torch.equal(held[0], held[1]), "layers choose for themselves"
+    forgetful = HFEngine(family("llama"), None, policy)
+    (trace,) = forgetful.generate([prompts([12])[0]], GREEDY)[0]
+    with pytest.raises(LaconicError, match="record_held"):
+        forgetful.held(trace.id)
+
+
+def test_oracle_sees_token_ids_and_keeps_what_it_is_told():
+    wanted = set(range(1, VOCAB, 9))
+    table = torch.tensor([1.0 if i in wanted else 0.0 for i in range(VOCAB)])
+    policy = Oracle(keep=lambda ids: table[ids], interval=16, ratio=2, window=4)
+    engine = HFEngine(family("llama"), None, policy, record_held=True, max_batch=2)
+    rows = prompts([12, 5, 7])
+    for (trace,) in engine.generate(rows, Sampling(max_new_tokens=70, temperature=1.0, top_p=1.0)):
+        held = engine.held(trace.id)[0, 0]
+        last = engine.compression_points(trace.id)[-1]
+        lost = [t for t, stays in zip(trace.token_ids[: last - 4], held[: last - 4].tolist(), strict=True) if not stays]
+        kept = [t for t, stays in zip(trace.token_ids[: last - 4], held[: last - 4].tolist(), strict=True) if stays]
+        assert sum(t in wanted for t in kept) >= 5
+        assert not any(t in wanted for t in lost), "there was room for all that the oracle wanted"
+
+
+def test_any_schedule_with_any_scorer():
+    policy = Custom(Proportional(interval=16, ratio=2, window=4), WindowAttention(queries=4))
+    same = RPC(interval=16, ratio=2, window=4)
+    row = prompts([12])[0]
+    assert alone("llama", policy, row, GREEDY) == alone("llama", same, row, GREEDY)
+
+
+def test_the_context_bounds_a_trace():
+    engine = HFEngine(family("llama"), None)
+    (trace,) = engine.generate([prompts([1000])[0]], Sampling(max_new_tokens=500, temperature=0))[0]
+    assert len(trace.token_ids) == 24
+    assert trace.finish_reason == "length"
+
+
+def test_text_needs_a_tokenizer():
+    with pytest.raises(LaconicError, match="no tokenizer"):
+        HFEngine(family("llama"), None).submit("hello", GREEDY)
+    engine = HFEngine(family("llama"), tokenizer())
+    with pytest.raises(LaconicError, match="problem is empty"):
+        engine.render("  ")
+    (trace,) = engine.generate(["w5 w6 w7"], GREEDY)[0]
+    assert trace.prompt_ids == (5, 6, 7)
+    assert trace.text.split() == [f"w{t}" if t else "<pad>" for t in trace.token_ids]
+
+
+@pytest.mark.parametrize(("settings", "says"), [({"max_batch": 0}, "max_batch is 0"), ({"chunk_tokens": 0}, "chunk_tokens")])
+def test_bad_settings(settings, says):
+    with pytest.raises(LaconicError, match=says):
+        HFEngine(family("llama"), None, **settings)
+
+
+def test_one_stream_at_a_time():
+    engine = HFEngine(family("llama"), None)
+    engine.submit(prompts([4])[0], GREEDY)
+    stream = engine.stream()
+    next(stream)
+    with pytest.raises(LaconicError, match="streaming already"):
+        next(engine.stream())
+    stream.close()
+    assert family("llama").config._attn_implementation == "sdpa"

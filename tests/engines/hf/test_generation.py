@@ -1,0 +1,268 @@
+"""`laconic.compress` under unmodified `generate`, on all families."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface, TextStreamer
+
+from laconic.compress import H2O, RKV, RPC, TOVA, FullKV, Oracle, Random, StreamingLLM
+from laconic.engines.hf import compress
+from laconic.errors import LaconicError
+from tests.engines.hf.families import FAMILIES, HYBRIDS, family, padded, prompts
+from tests.reference.generation import reference_generate
+
+STEPS = 90
+NO_EVICTION = [FullKV(), RPC(interval=16, ratio=1, window=8), RPC(interval=256, ratio=4, window=8)]
+EVICTING = [
+    RPC(interval=16, ratio=4, window=8),
+    RPC(interval=16, ratio=2, window=4, pooling="max", kernel=3),
+    RPC(interval=16, ratio=4, window=8, aggregation="group"),
+    H2O(budget=24),
+    TOVA(budget=24),
+    StreamingLLM(budget=24),
+    RKV(budget=24, buffer=16, window=8),
+    Random(interval=16, ratio=4, window=8),
+]
+
+
+def greedy(model, inputs, steps=STEPS, **kwargs):
+    return model.generate(**inputs, max_new_tokens=steps, do_sample=False, **kwargs)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("policy", NO_EVICTION, ids=lambda p: p.spec())
+def test_no_eviction_gives_the_tokens_of_plain_generate(name, policy):
+    model = family(name)
+    for lengths in ([12], [12, 3, 9, 17]):
+        inputs = padded(prompts(lengths))
+        plain = greedy(model, inputs)
+        with compress(model, policy) as run:
+            ours = greedy(model, inputs)
+        assert torch.equal(ours, plain)
+        assert len(set(plain[0].tolist())) > 10, "the text is too dull to tell caches apart"
+        assert run.stats.evicted == 0
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("policy", EVICTING, ids=lambda p: p.spec())
+def test_eviction_gives_the_tokens_of_the_slow_reference(name, policy):
+    model = family(name)
+    rows = prompts([12, 3, 9, 17])
+    inputs = padded(rows)
+    with compress(model, policy) as run:
+        ours = greedy(model, inputs)
+    assert run.stats.evicted > 0
+    plain = greedy(model, inputs)
+    assert not torch.equal(ours, plain), "eviction changed nothing: the comparison below would be empty"
+    if isinstance(policy, Random):
+        rows = rows[:1]  # the reference numbers its only row 0
+    for i, row in enumerate(rows):
+        want = reference_generate(model, torch.tensor([row]), policy, STEPS)
+        assert ours[i, inputs["input_ids"].shape[1] :].tolist() == want
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+def test_right_padded_prompts_are_masked_like_plain_generate(name):
+    model = family(name)
+    inputs = padded(prompts([12, 3, 9, 17]), side="right")
+    plain = greedy(model, inputs)
+    with compress(model, FullKV()):
+        assert torch.equal(greedy(model, inputs), plain)
+    policy = RPC(interval=16, ratio=4, window=8)
+    with compress(model, policy):
+        together = greedy(model, inputs)
+    for i in range(4):  # a row's pads stay masked after evictions: other pad tokens change nothing
+        junk = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, 50)
+        with compress(model, policy):
+            again = greedy(model, {"input_ids": junk, "attention_mask": inputs["attention_mask"]})
+        assert again[i, 17:].tolist() == together[i, 17:].tolist() or inputs["attention_mask"][i, -1] == 0
+
+
+@pytest.mark.parametrize("lengths", [[12], [12, 3, 9, 17]])
+@pytest.mark.parametrize("policy", EVICTING, ids=lambda p: p.spec())
+def test_live_memory_is_what_the_schedule_says(policy, lengths):
+    model = family("qwen3")
+    with compress(model, policy) as run:
+        greedy(model, padded(prompts(lengths)))
+    computed = STEPS - 1  # the last token's KV is never needed
+    want = sum(policy.schedule.physical(computed, n) for n in lengths)
+    per_token = 2 * 2 * 8 * 4 * 2  # key and value, 2 KV heads of 8, float32, 2 layers
+    assert run.stats.live_kv_tokens == want
+    assert run.stats.live_kv_bytes == want * per_token
+    assert run.stats.peak_kv_tokens == sum(policy.schedule.peak(computed, n) for n in lengths)
+    assert run.stats.evicted == policy.schedule.evicted(computed) * len(lengths)
+    assert run.stats.kv_token_steps == sum(policy.schedule.total(computed, n) for n in lengths)
+    # and the buffers themselves, not only the book about them
+    width = max(lengths)
+    for layer in run.cache.compressed:
+        assert layer.keys.shape == (len(lengths), 2, policy.schedule.physical(computed, width), 8)
+        reserved = layer.keys.untyped_storage().nbytes() + layer.values.untyped_storage().nbytes()
+        assert reserved <= len(lengths) * 2 * 2 * 8 * 4 * (width + policy.schedule.peak(STEPS) + 1)
+
+
+@pytest.mark.parametrize("name", HYBRIDS)
+def test_sliding_layers_are_left_alone_and_said_so(name):
+    model = family(name)
+    with compress(model, RPC(interval=16, ratio=4, window=8)) as run:
+        greedy(model, padded(prompts([5])))
+    assert run.stats.left_alone == {"sliding": [0, 2]}
+    assert [layer.index for layer in run.cache.compressed] == [1]
+
+
+def test_sampling_streaming_and_stopping_work_as_always(capsys):
+    from tests.engines.hf.tokens import tokenizer
+
+    model, inputs = family("qwen2"), padded(prompts([9]))
+    torch.manual_seed(1)
+    plain = model.generate(**inputs, max_new_tokens=40, do_sample=True, num_return_sequences=3)
+    with compress(model, RPC(interval=64, ratio=4, window=8)):
+        torch.manual_seed(1)
+        ours = model.generate(**inputs, max_new_tokens=40, do_sample=True, num_return_sequences=3)
+        assert torch.equal(ours, plain)
+        model.generate(**inputs, max_new_tokens=5, do_sample=False, streamer=TextStreamer(tokenizer()))
+        stopped = model.generate(**inputs, max_new_tokens=40, do_sample=False, eos_token_id=int(greedy(model, inputs)[0, 14]))
+    assert capsys.readouterr().out.strip()
+    assert stopped.shape[1] < 49
+
+
+def test_chunked_prefill_and_embeddings_count_as_prompt():
+    model = family("llama")
+    inputs = padded(prompts([23]))
+    policy = RPC(interval=16, ratio=4, window=8)
+    with compress(model, policy) as run:
+        want = greedy(model, inputs)
+        chunked = greedy(model, inputs, prefill_chunk_size=7)
+        assert torch.equal(chunked, want)
+        embeds = model.get_input_embeddings()(inputs["input_ids"])
+        from_embeds = model.generate(
+            inputs_embeds=embeds, attention_mask=inputs["attention_mask"], max_new_tokens=STEPS, do_sample=False
+        )
+        assert from_embeds[0].tolist() == want[0, 23:].tolist()
+    assert run.stats.evicted == 3 * policy.schedule.evicted(STEPS - 1)
+
+
+def test_nothing_global_is_left_behind():
+    model = family("llama")
+    names = (list(AttentionInterface().keys()), list(AttentionMaskInterface().keys()))
+    before = model.config._attn_implementation
+    with compress(model, RPC(interval=16, ratio=4, window=8)):
+        greedy(model, padded(prompts([5])), steps=30)
+        assert model.config._attn_implementation != before
+    with pytest.raises(LaconicError), compress(model, RPC(interval=16, ratio=4, window=8)):
+        greedy(model, padded(prompts([5])), num_beams=2)
+    assert (list(AttentionInterface().keys()), list(AttentionMaskInterface().keys())) == names
+    assert model.config._attn_implementation == before
+    assert "generate" not in model.__dict__
+
+
+def test_nested_and_two_models():
+    a, b = family("llama"), family("qwen3")
+    inputs = padded(prompts([12, 4]))
+    fine, coarse = RPC(interval=16, ratio=2, window=8), RPC(interval=16, ratio=8, window=8)
+
+    def alone(model, policy):
+        with compress(model, policy):
+            return greedy(model, inputs)
+
+    want = {key: alone(*key) for key in ((a, fine), (a, coarse), (b, fine))}
+    with compress(a, fine) as outer, compress(b, fine):
+        assert torch.equal(greedy(a, inputs), want[a, fine])
+        with compress(a, coarse) as inner:
+            assert torch.equal(greedy(a, inputs), want[a, coarse])
+            assert torch.equal(greedy(b, inputs), want[b, fine])
+        assert torch.equal(greedy(a, inputs), want[a, fine])
+    assert inner.stats.evicted > outer.stats.evicted / 2
+    assert torch.equal(greedy(a, inputs), alone(a, FullKV()))
+
+
+def test_two_models_in_two_threads():
+    models, inputs = [family("llama"), family("qwen3")], padded(prompts([12, 4]))
+    policies = [RPC(interval=16, ratio=2, window=8), RPC(interval=16, ratio=8, window=8)]
+    want, got = [], [None, None]
+    for model, policy in zip(models, policies, strict=True):
+        with compress(model, policy):
+            want.append(greedy(model, inputs))
+
+    def work(i):
+        with compress(models[i], policies[i]):
+            for _ in range(3):
+                got[i] = greedy(models[i], inputs)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert torch.equal(got[0], want[0])
+    assert torch.equal(got[1], want[1])
+
+
+def test_plain_calls_inside_are_plain():
+    model, inputs = family("llama"), padded(prompts([12, 4]))
+    want = model(**inputs).logits
+    with compress(model, RPC(interval=16, ratio=4, window=8)):
+        assert torch.equal(model(**inputs).logits, want)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "says"),
+    [
+        ({"num_beams": 2}, "num_beams is 2"),
+        ({"use_cache": False}, "use_cache"),
+        ({"cache_implementation": "static"}, "cache_implementation"),
+        ({"prompt_lookup_num_tokens": 3}, "rolls the cache back"),
+        ({"assistant_model": object()}, "rolls the cache back"),
+        ({"past_key_values": object()}, "laconic's own"),
+        ({"attention_mask": torch.ones(1, 1, 5, 5)}, "2D mask"),
+    ],
+    ids=lambda v: next(iter(v)) if isinstance(v, dict) else "",
+)
+def test_what_compression_can_not_serve_is_refused_with_a_reason(kwargs, says):
+    model = family("llama")
+    with compress(model, RPC(interval=16, ratio=4, window=8)), pytest.raises(LaconicError, match=says):
+        model.generate(**{**padded(prompts([5])), "max_new_tokens": 3, **kwargs})
+
+
+def test_bad_models_prompts_and_policies():
+    from transformers import BertConfig, BertModel, T5Config, T5ForConditionalGeneration
+
+    policy = RPC(interval=16, ratio=4, window=8)
+    tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 20}
+    with pytest.raises(LaconicError, match="can't generate"):
+        compress(BertModel(BertConfig(**tiny)), policy)
+    t5 = T5ForConditionalGeneration(T5Config(vocab_size=20, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2))
+    with pytest.raises(LaconicError, match="encoder-decoder"):
+        compress(t5, policy)
+    with pytest.raises(LaconicError, match="expected a transformers"):
+        compress(torch.nn.Linear(2, 2), policy)
+    with pytest.raises(LaconicError, match="expected one of laconic's policies"):
+        compress(family("llama"), "rpc")
+    with compress(family("llama"), policy), pytest.raises(LaconicError, match="context is 1024"):
+        greedy(family("llama"), padded(prompts([1030])))
+    with compress(family("llama"), policy), pytest.raises(LaconicError, match="prompt is empty"):
+        family("llama").generate(input_ids=torch.empty((1, 0), dtype=torch.long), max_new_tokens=3)
+    with compress(family("llama"), Oracle(keep=lambda ids: ids, interval=16, ratio=4, window=8)):
+        with pytest.raises(LaconicError, match="HFEngine"):
+            greedy(family("llama"), padded(prompts([5])))
+
+
+def test_a_model_with_sliding_layers_only_is_refused():
+    from transformers import MistralConfig, MistralForCausalLM
+
+    from tests.engines.hf.families import COMMON
+
+    model = MistralForCausalLM(MistralConfig(**COMMON, sliding_window=8))
+    with pytest.raises(LaconicError, match="no plain full-attention layer"):
+        compress(model, RPC(interval=16, ratio=4, window=8))
+
+
+def test_a_cache_without_laconic_attention_is_an_error_and_not_wrong_text():
+    from laconic.engines.hf import CompressedCache
+
+    model = family("llama")
+    cache = CompressedCache(model.config, RPC(interval=16, ratio=4, window=8))
+    with pytest.raises(RuntimeError, match="did not reach laconic's attention"):
+        model.generate(**padded(prompts([5])), max_new_tokens=40, do_sample=False, past_key_values=cache)
