@@ -60,7 +60,8 @@ class Table:
         caption = "\n".join(escape(note) for note in self.notes) or None
         table = RichTable(title=escape(self.title), caption=caption, title_justify="left", caption_justify="left")
         for title, align in self.columns:
-            table.add_column(escape(title), justify=align, no_wrap=align == "right")
+            # Names are what a row is found by, so a narrow terminal folds the figures instead.
+            table.add_column(escape(title), justify=align, no_wrap=align == "left", overflow="fold")
         for row in self.rows:
             table.add_row(*(escape(cell) for cell in row))
         return table

@@ -1,0 +1,141 @@
+"""`laconic bench`: accuracy of policies at equal cache size, and throughput against what bytes predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Measure: accuracy against cache size, and throughput against what bytes predict.",
+)
+
+# Which tokens of the bundled task hold a result (`h=6`): what the oracle keeps there.
+BUNDLED_RESULTS = r"^[a-z]=\d$"
+
+
+@app.command()
+def accuracy(
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Name or path; without it the bundled reasoner.")
+    ] = None,
+    source: Annotated[
+        str, typer.Option("--source", help="Where problems come from: bundled, a JSON-lines file, or hub:NAME[:SPLIT].")
+    ] = "bundled",
+    problems: Annotated[
+        int | None, typer.Option("--problems", "-n", help="How many; without it 200 bundled ones, or all of a source.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Which bundled problems.")] = 0,
+    level: Annotated[int | None, typer.Option(help="Their level; without it the mixture of figures.")] = None,
+    samples: Annotated[int, typer.Option("--samples", "-k", help="Traces of each problem.")] = 1,
+    policies: Annotated[
+        str | None,
+        typer.Option(
+            "--policies",
+            "-p",
+            help="Names by commas; with whole specs among them (rkv:budget=96,buffer=32) by semicolons. Default: all.",
+        ),
+    ] = None,
+    ratios: Annotated[str, typer.Option("--ratios", "-c", help="Compression ratios, separated by commas.")] = "2,4,8",
+    interval: Annotated[
+        int | None, typer.Option(help="RPC's interval; 64 for the bundled model, 4096 for others.")
+    ] = None,
+    window: Annotated[int | None, typer.Option(help="RPC's window; 16 for the bundled model, 32 for others.")] = None,
+    oracle_pattern: Annotated[
+        str | None, typer.Option(help="Regular expression of the token texts that the policy oracle keeps.")
+    ] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Limit of a trace.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
+    top_p: Annotated[float | None, typer.Option()] = None,
+    top_k: Annotated[int | None, typer.Option(help="0 is off.")] = None,
+    sample_seed: Annotated[int, typer.Option(help="Another seed, other traces.")] = 0,
+    batch: Annotated[int, typer.Option(help="Traces that run at once.")] = 64,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Directory of traces.jsonl (resumed), results.json, table.md, plot.png.")
+    ] = Path("laconic-bench/accuracy"),
+    keep_tokens: Annotated[bool, typer.Option(help="Also write token ids, for `laconic analyze`.")] = False,
+    plot: Annotated[bool | None, typer.Option(help="Draw plot.png; without it, if matplotlib is there.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of a table.")] = False,
+) -> None:
+    """pass@1 of policies at equal cache size, with 95 % intervals and paired differences to full KV.
+
+    Finished traces are written at once; the same command goes on where an interrupted one stopped.
+    """
+    from laconic.bench.accuracy import FORMAT, run_accuracy, settings
+    from laconic.bench.contenders import POLICIES, KeepPattern, plan
+    from laconic.bench.environment import environment, public
+    from laconic.bench.fingerprint import fingerprint
+    from laconic.bench.journal import Journal
+    from laconic.cli.common import SMALL, choose_sampling, is_bundled, model_path
+    from laconic.cli.measuring import Bar, check_plot, split_numbers, split_policies, write_report
+    from laconic.engines.hf import HFEngine, load
+    from laconic.errors import LaconicError
+    from laconic.problems.sources import load_problems
+
+    check_plot(plot)
+    if samples < 1:
+        raise LaconicError(f"--samples is {samples}; expected at least 1.")
+    if batch < 1:
+        raise LaconicError(f"--batch is {batch}; expected at least 1.")
+    small = is_bundled(model)
+    asked = load_problems(source, problems, seed, level)
+    names = split_policies(policies) if policies is not None else list(POLICIES)
+    chosen_ratios = split_numbers("--ratios", ratios)
+    pattern = oracle_pattern or (BUNDLED_RESULTS if small else None)
+    if policies is None and pattern is None:
+        names.remove("oracle")
+    plan_options: dict[str, Any] = {
+        "interval": interval or (SMALL["interval"] if small else 4096),
+        "window": window or (SMALL["window"] if small else 32),
+    }
+    # Everything that can be wrong without the model is refused before the model is loaded.
+    plan([name for name in names if name != "oracle"] or ["full"], chosen_ratios, **plan_options)
+    if "oracle" in names and pattern is None:
+        plan(["oracle"], chosen_ratios, **plan_options)
+    language, tokenizer = load(model_path(model), dtype=dtype, device=device)
+    if "oracle" in names and pattern is not None:
+        texts = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+        plan_options["oracle"] = KeepPattern(pattern, [text or "" for text in texts])
+    contenders = plan(names, chosen_ratios, **plan_options)
+    sampling = choose_sampling(
+        language,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        seed=sample_seed,
+    )
+    described = settings(
+        model={
+            "name": "bundled" if small else public(str(model)),
+            "fingerprint": fingerprint(language),
+            "dtype": str(language.dtype).removeprefix("torch."),
+        },
+        problem_set=f"bundled, seed {seed}, level {level or 'mixture'}" if source == "bundled" else public(source),
+        problems=asked,
+        contenders=contenders,
+        samples=samples,
+        sampling=sampling,
+    )
+    journal = Journal(out / "traces.jsonl", FORMAT, described)
+    with journal, Bar(not as_json) as bar:
+        bar.tell_journal(journal)
+        rows = run_accuracy(
+            asked,
+            contenders,
+            lambda policy: HFEngine(language, tokenizer, policy=policy, max_batch=batch, chunk_tokens=16),
+            samples=samples,
+            sampling=sampling,
+            journal=journal,
+            watch=lambda event: bar.update(event.label, event.done, event.total, f"{event.tokens:,} tokens"),
+            keep_tokens=keep_tokens,
+        )
+    report = {"format": FORMAT, **environment(), "settings": described, "rows": [row.to_json() for row in rows]}
+    from laconic.report.plots import accuracy_plot
+    from laconic.report.results import accuracy_table
+
+    write_report(report, accuracy_table(report), accuracy_plot, out, plot, as_json)

@@ -1,0 +1,109 @@
+"""What the measuring commands share: lists in options, the progress bar, and where results go."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from laconic.report.tables import Table
+
+
+class Bar:
+    """A progress bar on stderr with rate and time left; silent where stderr is no terminal."""
+
+    def __init__(self, shown: bool = True) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.console = Console(stderr=True)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=self.console,
+            disable=not shown or not self.console.is_terminal,
+        )
+        self.task: Any = None
+        self.first = 0
+
+    def __enter__(self) -> Bar:
+        self.progress.__enter__()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self.progress.__exit__(*exc)
+
+    def tell_journal(self, journal: Any) -> None:
+        """Say what was found of an earlier run."""
+        if journal.torn:
+            self.console.print(
+                f"The last line of {journal.path} was cut short ({journal.torn} bytes) and is dropped; it runs again."
+            )
+        done = sum(record.get("kind") == "trace" for record in journal.records)
+        if done:
+            self.console.print(f"{done} finished traces found in {journal.path}; going on from there.")
+
+    def update(self, label: str, done: int, total: int, note: str = "") -> None:
+        if self.task is None:
+            self.task = self.progress.add_task(label, total=total, completed=done - 1, rate="")
+        speed = self.progress.tasks[0].speed
+        rate = f"{speed:.1f}/s" if speed else ""
+        self.progress.update(self.task, completed=done, description=label, rate=f"{rate} {note}".strip())
+
+
+def split_policies(text: str) -> list[str]:
+    """`rpc,h2o` by commas; with a whole spec in it (`rpc;rkv:budget=96,buffer=32`) by semicolons."""
+    separator = ";" if ";" in text or ":" in text else ","
+    return [name.strip() for name in text.split(separator) if name.strip()]
+
+
+def split_numbers(option: str, text: str) -> list[float]:
+    """Numbers separated by commas. Raises LaconicError naming the option and the part that is none."""
+    from laconic.errors import LaconicError
+
+    numbers = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            numbers.append(float(part))
+        except ValueError:
+            raise LaconicError(f"{option} has {part!r}; expected numbers separated by commas, such as 2,4,8.") from None
+    return numbers
+
+
+def check_plot(plot: bool | None) -> None:
+    from laconic.errors import LaconicError
+    from laconic.report.plots import available
+
+    if plot and not available():  # before hours of work, not after
+        raise LaconicError("Plots need matplotlib: install laconic[plots], or leave --plot out.")
+
+
+def write_report(report: dict[str, Any], table: Table, draw: Any, out: Path, plot: bool | None, as_json: bool) -> None:
+    """results.json, table.md and plot.png into `out`; the table (or the JSON) on stdout."""
+    from rich.console import Console
+
+    from laconic.cli.common import complain
+    from laconic.report.plots import available
+
+    out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(report, indent=2, ensure_ascii=False)
+    (out / "results.json").write_text(text + "\n", encoding="utf-8")
+    (out / "table.md").write_text(table.markdown(), encoding="utf-8")
+    files = ["results.json", "table.md"]
+    if plot or (plot is None and available()):
+        draw(report, out / "plot.png")
+        files.append("plot.png")
+    if as_json:
+        typer.echo(text)
+    else:
+        console = Console()
+        # A pipe or a file has no width to keep to.
+        (console if console.is_terminal else Console(width=140)).print(table.rich())
+    complain(f"Written to {out}: {', '.join(files)}.")

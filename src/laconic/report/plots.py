@@ -1,0 +1,123 @@
+"""Pictures of results (matplotlib, the extra `plots`). They take the same dictionaries that the JSON files hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from laconic.errors import LaconicError
+
+# Okabe and Ito's palette, told apart by most colour-blind readers; markers repeat the distinction without colour.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+GREY = "#666666"
+NAMES = {
+    "full": "full KV",
+    "rpc": "RPC",
+    "rkv": "R-KV",
+    "h2o": "H2O",
+    "tova": "TOVA",
+    "streamingllm": "StreamingLLM",
+    "random": "Random",
+    "oracle": "Oracle",
+}
+
+Report = Mapping[str, Any]
+
+
+def available() -> bool:
+    """Whether matplotlib is installed."""
+    import importlib.util
+
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def accuracy_plot(report: Report, path: str | Path) -> None:
+    """pass@1 against mean KV tokens: a line a policy with 95 % bars, full KV as a band across.
+
+    report: an accuracy result (`rows` as `Row.to_json` makes them). Raises LaconicError without matplotlib or rows.
+    """
+    rows = list(report["rows"])
+    if not rows:
+        raise LaconicError("The results hold no rows to draw.")
+    baseline = next((row for row in rows if row["family"] == "full"), None)
+    with _figure(path, 7.6, 5.0) as axes:
+        if baseline is not None:
+            mean, low, high = (100 * baseline["accuracy"][key] for key in ("mean", "low", "high"))
+            axes.axhspan(low, high, color=GREY, alpha=0.13, lw=0)
+            axes.axhline(mean, color=GREY, lw=1.3, ls="--", label=f"full KV ({baseline['mean_kv_tokens']:,.0f} tokens)")
+        for index, (family, points) in enumerate(_families(rows)):
+            points = sorted(points, key=lambda row: row["mean_kv_tokens"])
+            means = [100 * row["accuracy"]["mean"] for row in points]
+            below = [mean - 100 * row["accuracy"]["low"] for mean, row in zip(means, points, strict=True)]
+            above = [100 * row["accuracy"]["high"] - mean for mean, row in zip(means, points, strict=True)]
+            axes.errorbar(
+                [row["mean_kv_tokens"] for row in points],
+                means,
+                yerr=[below, above],
+                color=COLOURS[index % len(COLOURS)],
+                marker=MARKERS[index % len(MARKERS)],
+                label=_name(family),
+                lw=1.6,
+                ms=6,
+                capsize=3,
+                elinewidth=0.9,
+            )
+        axes.set_xlabel("mean KV tokens held a trace (one layer, prompt included)")
+        axes.set_ylabel("pass@1, %")
+        axes.set_ylim(bottom=0)
+        first = rows[0]
+        axes.set_title(
+            f"Accuracy against cache size: {first['problems']} problems, {_many(first['samples'], 'sample')} each,"
+            " 95 % intervals"
+        )
+        _legend(axes)
+
+
+def _families(rows: Sequence[Report]) -> list[tuple[str, list[Report]]]:
+    found: dict[str, list[Report]] = {}
+    for row in rows:
+        if row["family"] != "full":
+            found.setdefault(row["family"], []).append(row)
+    return list(found.items())
+
+
+def _name(family: str) -> str:
+    name, colon, rest = family.partition(":")
+    return NAMES.get(name, name) + colon + rest
+
+
+def _many(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def _legend(axes: Any) -> None:
+    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
+
+
+@contextmanager
+def _figure(path: str | Path, width: float, height: float, columns: int = 1) -> Iterator[Any]:
+    """Axes (one, or a list of `columns`) of a figure that is written to `path` afterwards. Opens no window."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise LaconicError("Plots need matplotlib: install laconic[plots], or ask for no plot (--no-plot).") from error
+    # Not pyplot: that keeps global state and picks a window system.
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    made = figure.subplots(1, columns, squeeze=False)[0]
+    for axes in made:
+        axes.grid(color="#dddddd", lw=0.6)
+        axes.set_axisbelow(True)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    yield made[0] if columns == 1 else list(made)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        figure.savefig(path)
+    except ValueError as error:  # an ending that matplotlib does not know
+        raise LaconicError(f"The plot can't be written to {path}: {error}") from error
