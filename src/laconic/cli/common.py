@@ -55,6 +55,15 @@ def is_bundled(model: str | None) -> bool:
     return model is None or model == BUNDLED
 
 
+def one_thread() -> None:
+    """For the bundled model, unless OMP_NUM_THREADS says otherwise: its matrices are so small that threads wait for each
+    other longer than they compute, and much longer where another process wants the same cores."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        import torch
+
+        torch.set_num_threads(1)
+
+
 def model_path(model: str | None) -> str:
     """The directory or Hub name behind ``--model``; nothing or ``bundled`` is the bundled reasoner."""
     if not is_bundled(model):

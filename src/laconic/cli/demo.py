@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from laconic.cli.common import SMALL, choose_policy, choose_sampling, model_path
+from laconic.cli.common import SMALL, choose_policy, choose_sampling, complain, model_path, one_thread
 from laconic.cli.think import size
 
 if TYPE_CHECKING:
@@ -41,12 +41,13 @@ def demo(
 
     from laconic.bench.accuracy import run_accuracy
     from laconic.bench.contenders import plan
+    from laconic.cli.measuring import Bar
     from laconic.engines.base import Engine
     from laconic.engines.hf import HFEngine, load
     from laconic.problems import generate
 
-    err = Console(stderr=True, highlight=False)
-    rows_planned = plan(("rpc", "random"), (ratio,), interval=SMALL["interval"], window=SMALL["window"])
+    one_thread()
+    contenders = plan(("rpc", "random"), (ratio,), interval=SMALL["interval"], window=SMALL["window"])
     questions = generate(problems, seed=seed)
     model, tokenizer = load(model_path(None))
     sampling = choose_sampling(model, seed=seed)
@@ -56,9 +57,16 @@ def demo(
         engines[:] = [HFEngine(model, tokenizer, policy=policy, max_batch=MAX_BATCH, chunk_tokens=64)]
         return engines[0]
 
-    err.print(f"{problems} held-out problems x {samples} x {len(rows_planned)} policies on the bundled reasoner")
-    with _progress(err, len(rows_planned) * problems * samples) as advance:
-        rows = run_accuracy(questions, rows_planned, engine_for, samples=samples, sampling=sampling, watch=advance)
+    complain(f"The bundled reasoner on {problems} held-out problems x {samples}, under {len(contenders)} policies ...")
+    with Bar() as bar:
+        rows = run_accuracy(
+            questions,
+            contenders,
+            engine_for,
+            samples=samples,
+            sampling=sampling,
+            watch=lambda at: bar.update(at.label, at.done, at.total),
+        )
     stats = engines[0].stats
     per_token = stats.peak_kv_bytes / stats.peak_kv_tokens
 
@@ -74,40 +82,20 @@ def demo(
     _excerpt(console, pieces, engine.held(trace_id).any(dim=0).any(dim=0).tolist(), engine.compression_points(trace_id))
 
 
-def _progress(console: Console, total: int) -> Any:
-    """A context that gives the callback for run_accuracy: a bar on a terminal, nothing elsewhere."""
-    from contextlib import contextmanager
-
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    @contextmanager
-    def bar() -> Any:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("thinking", total=total)
-
-            def advance(at: Any) -> None:
-                progress.update(task, completed=at.done, description=at.label)
-
-            yield advance
-
-    return bar()
-
-
 def _table(console: Console, rows: list[Row], per_token: float) -> None:
     """Policies side by side: a column each fits a narrow terminal, a row each would not."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for row in rows:
         table.add_column("full KV" if row.ratio is None else row.label, justify="right")
 
     def line(name: str, value: Callable[[Row], str]) -> None:
         table.add_row(name, *(value(row) for row in rows))
 
-    line("accuracy, 95 % interval", lambda row: _share(row.accuracy))
-    line("  difference to full KV", lambda row: _difference(row.difference))
+    line("accuracy, %", lambda row: _percent(row.accuracy, ""))
+    line("  less full KV's", lambda row: _percent(row.difference, "+"))
     line("KV tokens, peak", lambda row: f"{row.peak_kv_tokens:,}")
     line("KV tokens, mean", lambda row: f"{row.mean_kv_tokens:,.0f}")
     line("KV bytes, peak", lambda row: size(round(row.peak_kv_tokens * per_token)))
@@ -119,19 +107,19 @@ def _table(console: Console, rows: list[Row], per_token: float) -> None:
     console.print(table)
     console.print()
     console.print(
-        f"n = {rows[0].problems} problems x {rows[0].samples}: a difference whose interval spans 0 is no finding. KV "
-        "is that of one trace, prompt included: the largest peak, and the mean over steps. Speed is no claim at this "
+        f"n = {rows[0].problems} problems x {rows[0].samples}, 95 % intervals: a difference that spans 0 is no finding. "
+        "KV is that of one trace, prompt included: the largest peak, and the mean over steps. Speed is no claim at this "
         "size: so small a model waits for Python, not for its cache (laconic bench throughput).",
         style="dim",
     )
 
 
-def _share(interval: Interval) -> str:
-    return f"{interval.mean:.0%} ({interval.low:.0%} to {interval.high:.0%})"
-
-
-def _difference(interval: Interval | None) -> str:
-    return f"{interval.mean:+.0%} ({interval.low:+.0%} to {interval.high:+.0%})" if interval else "-"
+def _percent(interval: Interval | None, sign: str) -> str:
+    """The mean and the interval around it, in percent; sign: "+" for differences."""
+    if interval is None:
+        return "-"
+    mean, low, high = (f"{100 * value:{sign}.0f}" for value in interval)
+    return f"{mean} ({low} to {high})"
 
 
 def _excerpt(console: Console, pieces: list[str], held: list[bool], compressions: list[int]) -> None:

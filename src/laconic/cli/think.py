@@ -18,6 +18,7 @@ from laconic.cli.common import (
     complain,
     is_bundled,
     model_path,
+    one_thread,
     read_question,
 )
 from laconic.errors import LaconicError
@@ -157,6 +158,8 @@ def think(
 
     from laconic.engines.hf import HFEngine, load
 
+    if small:
+        one_thread()
     loaded, tokenizer = load(model_path(model), dtype=dtype, device=device)
     if small:
         _check_vocabulary(tokenizer, question)
