@@ -152,6 +152,7 @@ def test_a_strangers_policy_works_like_ours() -> None:
     assert known()["tail"] is Tail
     assert list(known())[:2] == ["full", "rpc"]
     assert parse("tail:budget=4,loud=true,label=a b") == Tail(4, True, "a b")
+    assert parse("tail:loud=false") == Tail()
     assert Tail(loud=True).spec() == "tail:loud=true"
     assert parse(Tail(loud=True).spec()) == Tail(loud=True)
     assert [s.type for s in settings_of("tail")] == ["int", "true or false", "text"]
@@ -194,3 +195,10 @@ def test_register() -> None:
 
     with pytest.raises(LaconicError, match="the name of Camel is 'My-Tail'; expected lower-case letters and digits"):
         register(Camel)
+
+    @register
+    @dataclass(frozen=True)
+    class OwnTail(Tail):
+        """Registered by hand under a stranger's name: what the program itself says wins."""
+
+    assert get("tail") is OwnTail

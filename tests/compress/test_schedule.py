@@ -158,6 +158,7 @@ def test_a_schedule_of_ones_own_needs_five_members() -> None:
         (lambda: Proportional(ratio=True), "ratio is True;"),
         (lambda: Proportional(ratio="4"), "ratio is '4';"),  # type: ignore[arg-type]
         (lambda: Proportional(interval=16, window=32), "interval is 16, smaller than window 32"),
+        (lambda: Proportional(window=True), "window is True; expected a whole number"),
         (lambda: Proportional(interval=0, window=1), "interval is 0;"),
         (lambda: Proportional(window=0), "window is 0; expected a whole number of at least 1"),
         (lambda: Proportional(interval=64.0), "interval is 64.0; expected a whole number"),  # type: ignore[arg-type]

@@ -132,13 +132,10 @@ class Periodic(Schedule):
 
     def peak(self, generated: int, prompt: int = 0) -> int:
         whole("generated", generated, 0)
-        if generated == 0:
-            return prompt
-        now = generated - self.evicted(generated - 1)
         done = self.rounds(generated)
         # What a compression first holds never shrinks from one to the next, as _drop <= _period: the last is the most.
         last = self.candidates(done) + self.window if done else 0
-        return prompt + max(now, last)
+        return prompt + max(generated - self.evicted(generated), last)
 
     def total(self, generated: int, prompt: int = 0) -> int:
         whole("generated", generated, 0)

@@ -48,9 +48,9 @@ def _rank_keys(scores: Tensor, valid: Tensor | None) -> Tensor:
     Distinct keys make `topk` deterministic, so no stable sort of all candidates is needed.
     """
     M = scores.shape[-1]
-    score = scores.to(torch.float32) + 0.0  # -0 becomes +0
+    score = scores.to(torch.float32)
     bits = score.contiguous().view(torch.int32).to(torch.int64)
-    # IEEE floats order like sign-magnitude integers: mirror the negative half.
+    # IEEE floats order like sign-magnitude integers: mirror the negative half; -0 and +0 both become 0.
     order = torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
     order = order.masked_fill(score.isnan(), -(2**31))
     if valid is not None:
