@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -55,7 +55,9 @@ FAMILIES: dict[str, tuple[type[PreTrainedModel], Any]] = {
     "phi3": (Phi3ForCausalLM, lambda: Phi3Config(**COMMON)),
     "gemma3": (
         Gemma3ForCausalLM,
-        lambda: Gemma3TextConfig(**{**COMMON, **HYBRID}, head_dim=8, query_pre_attn_scalar=8, layer_types=TYPES),
+        lambda: Gemma3TextConfig(
+            **{**COMMON, **HYBRID}, head_dim=8, query_pre_attn_scalar=8, layer_types=TYPES, tie_word_embeddings=False
+        ),
     ),
     "gpt-oss": (
         GptOssForCausalLM,
@@ -65,7 +67,7 @@ FAMILIES: dict[str, tuple[type[PreTrainedModel], Any]] = {
 HYBRIDS = ("gemma3", "gpt-oss")
 
 
-@lru_cache(maxsize=None)
+@cache
 def family(name: str) -> PreTrainedModel:
     """A random float32 model, the same at every call. Weights are large enough that greedy text is not one token repeated."""
     cls, config = FAMILIES[name]
@@ -74,7 +76,7 @@ def family(name: str) -> PreTrainedModel:
     with torch.no_grad():
         for key, weight in model.named_parameters():
             if weight.dim() > 1:
-                weight.normal_(0, 0.25 if "embed" not in key else 0.2 if name == "gemma3" else 1.0)
+                weight.normal_(0, 0.25 if "embed" not in key else 1.0)
             elif "sinks" in key:
                 weight.normal_(0, 1.0)
     return model

@@ -116,13 +116,19 @@ def test_what_a_trace_holds_is_what_the_schedule_says_at_every_step():
             continue
         for i, trace in zip(ids, traces, strict=True):
             row = engine._cache.ledger.rows[engine._active.index(engine._runs[i])]
-            assert row.tokens == trace.kv_tokens == policy.schedule.physical(len(trace.token_ids) - 1, len(trace.prompt_ids))
+            assert (
+                row.tokens
+                == trace.kv_tokens
+                == policy.schedule.physical(len(trace.token_ids) - 1, len(trace.prompt_ids))
+            )
             most[i] = max(most[i], row.tokens)
         per_token = engine._cache.bytes_per_token
         assert engine.stats.live_kv_bytes == sum(t.kv_tokens for t in traces) * per_token
     for i in ids:
         assert engine.trace(i).peak_kv_tokens >= most[i]
-        assert engine.trace(i).mean_kv_tokens == pytest.approx(policy.schedule.mean(79, len(engine.trace(i).prompt_ids)))
+        assert engine.trace(i).mean_kv_tokens == pytest.approx(
+            policy.schedule.mean(79, len(engine.trace(i).prompt_ids))
+        )
 
 
 def test_memory_shrinks_when_rows_leave():
@@ -132,7 +138,10 @@ def test_memory_shrinks_when_rows_leave():
     last = engine.submit(prompts([8])[0], long)[0]
     sizes = {}
     for _ in engine.stream():
-        sizes[len(engine.trace(last).token_ids)] = (engine.stats.reserved_kv_bytes, engine._cache and engine._cache.ledger.length)
+        sizes[len(engine.trace(last).token_ids)] = (
+            engine.stats.reserved_kv_bytes,
+            engine._cache and engine._cache.ledger.length,
+        )
     assert sizes[12][0] < sizes[5][0] / 3, "buffers of rows that left must go"
     assert sizes[12][1] < 40, "the frame must shrink to the rows that are left"
     assert engine.trace(last).token_ids == plain("llama", prompts([8])[0], 60)
@@ -203,7 +212,9 @@ def test_text_needs_a_tokenizer():
     assert trace.text.split() == [f"w{t}" if t else "<pad>" for t in trace.token_ids]
 
 
-@pytest.mark.parametrize(("settings", "says"), [({"max_batch": 0}, "max_batch is 0"), ({"chunk_tokens": 0}, "chunk_tokens")])
+@pytest.mark.parametrize(
+    ("settings", "says"), [({"max_batch": 0}, "max_batch is 0"), ({"chunk_tokens": 0}, "chunk_tokens")]
+)
 def test_bad_settings(settings, says):
     with pytest.raises(LaconicError, match=says):
         HFEngine(family("llama"), None, **settings)

@@ -123,7 +123,9 @@ def test_sampling_streaming_and_stopping_work_as_always(capsys):
         ours = model.generate(**inputs, max_new_tokens=40, do_sample=True, num_return_sequences=3)
         assert torch.equal(ours, plain)
         model.generate(**inputs, max_new_tokens=5, do_sample=False, streamer=TextStreamer(tokenizer()))
-        stopped = model.generate(**inputs, max_new_tokens=40, do_sample=False, eos_token_id=int(greedy(model, inputs)[0, 14]))
+        stopped = model.generate(
+            **inputs, max_new_tokens=40, do_sample=False, eos_token_id=int(greedy(model, inputs)[0, 14])
+        )
     assert capsys.readouterr().out.strip()
     assert stopped.shape[1] < 49
 
@@ -230,7 +232,13 @@ def test_bad_models_prompts_and_policies():
     from transformers import BertConfig, BertModel, T5Config, T5ForConditionalGeneration
 
     policy = RPC(interval=16, ratio=4, window=8)
-    tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 20}
+    tiny = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "vocab_size": 20,
+    }
     with pytest.raises(LaconicError, match="can't generate"):
         compress(BertModel(BertConfig(**tiny)), policy)
     t5 = T5ForConditionalGeneration(T5Config(vocab_size=20, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2))
@@ -244,9 +252,9 @@ def test_bad_models_prompts_and_policies():
         greedy(family("llama"), padded(prompts([1030])))
     with compress(family("llama"), policy), pytest.raises(LaconicError, match="prompt is empty"):
         family("llama").generate(input_ids=torch.empty((1, 0), dtype=torch.long), max_new_tokens=3)
-    with compress(family("llama"), Oracle(keep=lambda ids: ids, interval=16, ratio=4, window=8)):
-        with pytest.raises(LaconicError, match="HFEngine"):
-            greedy(family("llama"), padded(prompts([5])))
+    oracle = Oracle(keep=lambda ids: ids, interval=16, ratio=4, window=8)
+    with compress(family("llama"), oracle), pytest.raises(LaconicError, match="HFEngine"):
+        greedy(family("llama"), padded(prompts([5])))
 
 
 def test_a_model_with_sliding_layers_only_is_refused():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from tests.engines.hf.families import VOCAB
 
 
-@lru_cache(maxsize=None)
+@cache
 def tokenizer() -> PreTrainedTokenizerFast:
     words = {"<pad>": 0, **{f"w{i}": i for i in range(1, VOCAB)}}
     backend = Tokenizer(models.WordLevel(words, unk_token="<pad>"))

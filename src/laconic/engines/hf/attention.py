@@ -19,7 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from laconic.engines.hf.cache import MASKED, UPDATED
+from laconic.engines.hf.layer import MASKED, UPDATED
 from laconic.errors import LaconicError
 
 PREFIX = "laconic_"

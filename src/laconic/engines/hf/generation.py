@@ -101,11 +101,9 @@ class Compression:
             prompt=prompt if chunked else None,
             limit=_limit(config, kwargs, prompt),
         )
-        generate = (
-            self._outer
-            if self._outer is not None and not _is_ours(self._outer)
-            else type(self.model).generate.__get__(self.model)
-        )
+        generate: Any = type(self.model).generate.__get__(self.model)  # type: ignore[attr-defined]
+        if self._outer is not None and not isinstance(getattr(self._outer, "__self__", None), Compression):
+            generate = self._outer  # somebody else's wrapper stays in the chain
         return generate(*args, past_key_values=self.cache, **kwargs)
 
 
@@ -180,10 +178,6 @@ def add_stats(into: EngineStats, other: EngineStats) -> EngineStats:
         else:
             setattr(into, name, max(mine, its) if name.startswith("peak") else mine + its)
     return into
-
-
-def _is_ours(function: Any) -> bool:
-    return isinstance(getattr(function, "__self__", None), Compression)
 
 
 def _prompt_length(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
