@@ -56,8 +56,8 @@ def is_bundled(model: str | None) -> bool:
 
 
 def one_thread() -> None:
-    """For the bundled model, unless OMP_NUM_THREADS says otherwise: its matrices are so small that threads wait for each
-    other longer than they compute, and much longer where another process wants the same cores."""
+    """For the bundled model, unless OMP_NUM_THREADS says otherwise: its matrices are so small that threads wait for
+    each other longer than they compute, and much longer where another process wants the same cores."""
     if "OMP_NUM_THREADS" not in os.environ:
         import torch
 
@@ -137,7 +137,9 @@ def read_question(path: str) -> Question:
         record = json.loads(next(line for line in text.splitlines() if line.strip()))
         question, answer = record["question"], record.get("answer")
     except (ValueError, KeyError, TypeError, AttributeError):
+        question = answer = None
+    if not isinstance(question, str) or not question.strip():
         raise LaconicError(
             f'the first line of {name} is no problem; expected JSON such as {{"question": "...", "answer": "..."}}'
-        ) from None
-    return Question(str(question), None if answer is None else str(answer), name)
+        )
+    return Question(question.strip(), None if answer is None else str(answer), name)

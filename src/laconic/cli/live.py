@@ -13,7 +13,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-BAR = 24
+BAR = 24  # cells, where the terminal is wide enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +132,12 @@ def _wrap(line: str, width: int) -> tuple[list[str], str]:
 def gauge(moment: Moment, seconds: float, width: int) -> Text:
     """One line of at most `width` cells: the share of the written tokens that is still held, and how fast it goes."""
     share = moment.held / moment.logical if moment.logical else 1.0
-    filled = round(share * BAR)
+    bar = min(BAR, width // 4)
+    filled = round(share * bar)
     line = Text.assemble(
         ("KV ", "bold"),
         ("━" * filled, "cyan"),
-        ("━" * (BAR - filled), "bright_black"),
+        ("━" * (bar - filled), "bright_black"),
         f" {moment.held:,} of {moment.logical:,} tokens held ({share:.0%})",
         no_wrap=True,
         overflow="ellipsis",

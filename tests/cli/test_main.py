@@ -1,0 +1,96 @@
+"""The frame: versions, exit codes, and that an error is one sentence."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import laconic.cli
+from laconic.cli import COMMANDS, build
+from laconic.errors import LaconicError
+
+
+def shell(*args: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "laconic", *args], capture_output=True, text=True, **kwargs)
+
+
+def failing(error: BaseException) -> Any:
+    """The real frame around a command that raises `error`."""
+    app = build()
+
+    @app.command("fail")
+    def fail() -> None:
+        raise error
+
+    return app
+
+
+def test_version_names_ours_torchs_and_transformers(invoke: Any) -> None:
+    expected = f"laconic {laconic.__version__}, torch {version('torch')}, transformers {version('transformers')}\n"
+    assert invoke("--version").stdout == expected
+    assert shell("--version").stdout == expected
+
+
+def test_help_lists_every_command_and_imports_no_torch() -> None:
+    code = "import sys; sys.argv = ['laconic', '--help']\nfrom laconic.cli import main\ntry: main()\nfinally: "
+    code += "print('heavy:', sorted({'torch', 'transformers', 'matplotlib'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "heavy: []" in done.stdout
+    for name, _, _ in COMMANDS:
+        assert f" {name} " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (LaconicError("ratio is 0; expected 1 or more"), "error: ratio is 0; expected 1 or more\n"),
+        (ValueError("two\n  lines"), "error: two lines\n"),
+        (FileNotFoundError(2, "No such file or directory", "x.jsonl"), "error: No such file or directory: x.jsonl\n"),
+        (PermissionError(13, "Permission denied", "y"), "error: Permission denied: y\n"),
+        (OSError("odd"), "error: odd\n"),
+        (ValueError(), "error: ValueError\n"),
+        (MemoryError(), "error: out of memory: use a smaller model, fewer traces or fewer new tokens\n"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(error: Exception, said: str) -> None:
+    result = CliRunner().invoke(failing(error), ["fail"])
+    assert (result.exit_code, result.stderr, result.stdout) == (2, said, "")
+
+
+def test_debug_also_shows_the_traceback() -> None:
+    result = CliRunner().invoke(failing(ValueError("deep")), ["--debug", "fail"])
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr
+    assert result.stderr.endswith("error: deep\n")
+
+
+def test_interrupt_is_one_line_and_exit_130() -> None:
+    result = CliRunner().invoke(failing(KeyboardInterrupt()), ["fail"])
+    assert (result.exit_code, result.stderr) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("ours"), KeyError("ours"), TypeError("ours")])
+def test_our_own_bugs_keep_their_traceback(error: Exception) -> None:
+    result = CliRunner().invoke(failing(error), ["fail"])
+    assert result.exception is error
+
+
+@pytest.mark.parametrize("args", [["--nonsense"], ["nonsense"], ["think", "--nonsense"], ["problems", "--count", "x"]])
+def test_usage_errors_exit_2_without_a_traceback(invoke: Any, args: list[str]) -> None:
+    result = invoke(*args)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    # 500 lines of JSON are more than a pipe holds, so the write that fails does come.
+    command = f"{sys.executable} -m laconic problems --count 500 --level 8 --json | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith('{"id": ')

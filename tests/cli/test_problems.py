@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from laconic.problems import generate
+
+
+def test_one_question_a_line(invoke: Any) -> None:
+    result = invoke("problems", "--count", 5, "--seed", 3, "--level", 4)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [p.question for p in generate(5, seed=3, level=4)]
+
+
+def test_json_lines_with_answers(invoke: Any) -> None:
+    result = invoke("problems", "-n", 4, "--json", "--split", "train")
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    expected = generate(4, seed=0, split="train")
+    assert rows == [{"id": p.id, "question": p.question, "answer": p.answer, "level": p.level} for p in expected]
+
+
+def test_bad_values(invoke: Any) -> None:
+    for args, said in (
+        (["--level", 99], "level must be 1 to"),
+        (["--count", -1], "at least 0"),
+        (["--split", "test"], "split must be one of"),
+    ):
+        result = invoke("problems", *args)
+        assert result.exit_code == 2
+        assert said in result.stderr
+        assert result.stderr.count("\n") == 1

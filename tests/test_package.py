@@ -1,0 +1,99 @@
+"""The package as a whole: what `import laconic` gives, what it costs, and what is pinned."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+import laconic
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_every_public_name_resolves() -> None:
+    for name in laconic.__all__:
+        assert getattr(laconic, name) is not None
+    assert set(laconic.__all__) <= set(dir(laconic))
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Rpc'"):
+        laconic.Rpc  # noqa: B018
+
+
+def test_import_is_lazy() -> None:
+    code = "import sys, laconic; print(sorted({'torch', 'transformers', 'typer', 'rich'} & set(sys.modules)))"
+    assert run(code) == "[]"
+
+
+def test_policies_need_no_transformers() -> None:
+    assert run("import sys, laconic; laconic.RPC(); print('transformers' in sys.modules)") == "False"
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import laconic",
+        "import laconic.compress.schedule",
+        "from laconic.compress import Proportional",
+        "import laconic.compress",
+        "from laconic import compress",
+        "from laconic.engines.base import Engine",
+        "from laconic.cli import main",
+    ],
+)
+def test_compress_is_package_and_function_in_any_import_order(first: str) -> None:
+    code = f"""
+{first}
+import laconic, laconic.compress.schedule
+from laconic import compress
+from laconic.compress.schedule import Proportional
+assert laconic.compress is compress and laconic.compress.Proportional is Proportional
+assert laconic.compress.schedule.Proportional is Proportional
+print(callable(laconic.compress))
+"""
+    assert run(code) == "True"
+
+
+def test_calling_the_package_compresses() -> None:
+    with pytest.raises(laconic.LaconicError, match="model is a str; expected a transformers PreTrainedModel"):
+        laconic.compress("not a model", laconic.RPC())
+
+
+def test_version_is_the_distributions() -> None:
+    assert laconic.__version__ == version("laconic")
+
+
+def test_constraints_pin_every_dependency_that_ci_installs() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    names = {pin.name.lower().replace("_", "-"): pin for pin in pinned}
+    assert all(len(pin.specifier) == 1 and str(pin.specifier).startswith("==") for pin in pinned)
+    wanted = [Requirement(text) for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]]
+    wanted += [Requirement(text) for text in project["optional-dependencies"]["plots"]]
+    for requirement in wanted:
+        if requirement.name == "laconic":
+            continue
+        pin = names[requirement.name.lower()]
+        assert Version(str(pin.specifier)[2:]) in requirement.specifier
+    # No local version: a pin such as 2.13.0+cpu could not be found on the public index.
+    assert str(names["torch"].specifier) == "==2.13.0"
+
+
+def test_ci_runs_make_test() -> None:
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
