@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,10 @@ def load(
             raise LaconicError(
                 f"{name} is an encoder ({config.model_type}); laconic runs decoder-only models that generate text"
             )
-        model = _try(name, "weights", AutoModelForCausalLM.from_pretrained, name, dtype=kind)
+        model, report = _try(
+            name, "weights", AutoModelForCausalLM.from_pretrained, name, dtype=kind, output_loading_info=True
+        )
+        _check_complete(name, report)
         tokenizer = _try(name, "tokenizer", AutoTokenizer.from_pretrained, name)
     check_model(model)
     return model.to(where).eval(), tokenizer
@@ -80,6 +84,16 @@ def _try(name: str, what: str, function: Any, *args: Any, **kwargs: Any) -> Any:
         raise LaconicError(
             f"the {what} of {name} can't be loaded: {type(error).__name__}: {_first_line(error)}"
         ) from error
+
+
+def _check_complete(name: str, report: Mapping[str, Any]) -> None:
+    """transformers fills tensors that the files lack with random numbers and only warns; a wrong text would follow."""
+    lost = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in report.get(kind, ()))
+    if lost:
+        raise LaconicError(
+            f"the weights of {name} are not complete: {len(lost)} tensors are missing or of another shape, the first is "
+            f"{lost[0]}; fetch the model again"
+        )
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,0 +1,86 @@
+"""Loading: what works, and one sentence for each way in which it does not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import BertConfig, BertLMHeadModel, T5Config, T5ForConditionalGeneration
+
+from laconic.engines.hf import HFEngine, load, open_engine
+from laconic.errors import LaconicError
+from tests.engines.hf.families import family
+from tests.engines.hf.tokens import tokenizer
+
+TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 20}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    family("llama").save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_a_saved_model_loads(saved):
+    model, words = load(saved, device="cpu")
+    assert model.dtype == torch.float32
+    assert not model.training
+    assert words("w5 w6")["input_ids"] == [5, 6]
+    assert load(str(saved), dtype="bfloat16")[0].dtype == torch.bfloat16
+    assert isinstance(open_engine(str(saved), max_batch=2), HFEngine)
+
+
+def test_a_path_that_does_not_exist(tmp_path):
+    with pytest.raises(LaconicError, match=r"there is no model at"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(LaconicError, match=r"no config.json"):
+        load(tmp_path)
+
+
+def test_corrupt_files(saved):
+    weights = saved / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(LaconicError, match=r"the weights of .* can't be loaded"):
+        load(saved)
+    weights.unlink()
+    with pytest.raises(LaconicError, match=r"the weights of .* can't be loaded"):
+        load(saved)
+    (saved / "config.json").write_text("{ not json")
+    with pytest.raises(LaconicError, match=r"the configuration of .* can't be loaded"):
+        load(saved)
+
+
+def test_weights_that_lack_tensors_are_refused(saved):
+    """transformers fills what is missing with random numbers and only warns."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(saved / "model.safetensors")
+    lost = next(k for k in weights if "down_proj" in k)
+    del weights[lost]
+    save_file(weights, saved / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(LaconicError, match="down_proj"):
+        load(saved)
+
+
+def test_a_missing_tokenizer(saved):
+    for file in saved.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(LaconicError, match=r"the tokenizer of .* can't be loaded"):
+        load(saved)
+
+
+def test_encoders_are_refused(tmp_path):
+    BertLMHeadModel(BertConfig(**TINY)).save_pretrained(tmp_path / "bert")
+    with pytest.raises(LaconicError, match="is an encoder"):
+        load(tmp_path / "bert")
+    t5 = T5Config(vocab_size=20, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    T5ForConditionalGeneration(t5).save_pretrained(tmp_path / "t5")
+    with pytest.raises(LaconicError, match="encoder-decoder"):
+        load(tmp_path / "t5")
+
+
+def test_bad_dtype_and_device(saved):
+    with pytest.raises(LaconicError, match="dtype is 'int3'; expected auto"):
+        load(saved, dtype="int3")
+    with pytest.raises(LaconicError, match="device is 'warp'"):
+        load(saved, device="warp")

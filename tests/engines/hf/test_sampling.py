@@ -1,0 +1,105 @@
+"""Draws without a generator's state: the distribution, the filters, and what a draw may depend on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from laconic.engines.base import Sampling
+from laconic.engines.hf.sampling import draw, mean_top_logprob, mix64, trace_key, uniform
+
+LOGITS = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0, -3.0]])
+
+
+def warped(logits, sampling):
+    """The probabilities that transformers' own warpers leave."""
+    scores = TemperatureLogitsWarper(sampling.temperature)(None, logits)
+    if sampling.top_k:
+        scores = TopKLogitsWarper(sampling.top_k)(None, scores)
+    if sampling.top_p < 1:
+        scores = TopPLogitsWarper(sampling.top_p)(None, scores)
+    return scores.softmax(-1)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=1.0, top_p=1.0),
+        Sampling(temperature=0.5, top_p=1.0),
+        Sampling(temperature=1.0, top_p=0.8),
+        Sampling(temperature=1.5, top_p=1.0, top_k=3),
+        Sampling(temperature=1.0, top_p=0.7, top_k=4),
+    ],
+    ids=str,
+)
+def test_draws_follow_the_distribution_of_transformers_warpers(sampling):
+    n = 20_000
+    uniforms = [(i + 0.5) / n for i in range(n)]  # a fine grid: counts are exact to 1 / n
+    picked = draw(LOGITS.expand(n, -1), [sampling] * n, uniforms)
+    counts = torch.bincount(picked, minlength=6) / n
+    assert torch.allclose(counts, warped(LOGITS, sampling)[0].float(), atol=2e-4)
+
+
+def test_greedy_and_mixed_batches():
+    greedy, warm = Sampling(temperature=0), Sampling(temperature=1.0, top_p=1.0)
+    logits = torch.randn(4, 50, generator=torch.Generator().manual_seed(0))
+    mixed = draw(logits, [greedy, warm, greedy, warm], [0.3] * 4)
+    assert mixed[0] == logits[0].argmax()
+    assert mixed[2] == logits[2].argmax()
+    assert mixed[1] == draw(logits[1:2], [warm], [0.3])[0]
+    assert mixed[3] == draw(logits[3:], [warm], [0.3])[0]
+
+
+def test_the_ends_of_the_interval():
+    warm = Sampling(temperature=1.0, top_p=0.5)
+    assert draw(LOGITS, [warm], [0.0])[0] == 0
+    assert draw(LOGITS, [warm], [1 - 2**-53])[0] in (0, 1)
+    sure = torch.tensor([[0.0, 200.0, 0.0]])
+    assert draw(sure, [Sampling(temperature=1.0)], [0.999999])[0] == 1
+
+
+def test_uniforms_are_uniform_and_independent_over_position_trace_and_seed():
+    def sample(make):
+        return torch.tensor([make(i) for i in range(20_000)], dtype=torch.double)
+
+    by_position = sample(lambda i: uniform(trace_key(0, 0), i))
+    by_trace = sample(lambda i: uniform(trace_key(0, i), 0))
+    by_seed = sample(lambda i: uniform(trace_key(i, 0), 0))
+    for values in (by_position, by_trace, by_seed):
+        assert 0 <= values.min() < values.max() < 1
+        assert abs(values.mean() - 0.5) < 0.01
+        assert abs(values.var() - 1 / 12) < 0.003
+        assert abs(torch.corrcoef(torch.stack((values[:-1], values[1:])))[0, 1]) < 0.03
+    assert abs(torch.corrcoef(torch.stack((by_position, by_trace)))[0, 1]) < 0.03
+
+
+def test_mix64_is_splitmix64():
+    """The first outputs of splitmix64 from state 0, as published with the generator."""
+    state, outputs = 0, []
+    for _ in range(3):
+        outputs.append(mix64(state))
+        state = (state + 0x9E3779B97F4A7C15) & (2**64 - 1)
+    assert outputs == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+
+
+def test_mean_top_logprob():
+    want = LOGITS.log_softmax(-1)[0, :3].mean()
+    assert torch.allclose(mean_top_logprob(LOGITS, 3), want[None])
+    assert torch.allclose(mean_top_logprob(LOGITS, 99), LOGITS.log_softmax(-1).mean()[None])
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"temperature": -1}, "temperature is -1"),
+        ({"top_p": 0}, "top_p is 0"),
+        ({"top_p": 1.5}, "top_p is 1.5"),
+        ({"top_k": -2}, "top_k is -2"),
+        ({"logprobs": -1}, "logprobs is -1"),
+    ],
+)
+def test_bad_sampling(settings, says):
+    with pytest.raises(ValueError, match=says):
+        Sampling(**settings)
