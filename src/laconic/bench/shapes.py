@@ -99,11 +99,11 @@ _ALL = (
     _shape(
         "tiny-kv",
         "llama",
-        "4 M parameters and 16 KiB of KV a token in float32: bound by KV from a few thousand tokens on, on a CPU",
+        "3 M parameters and 16 KiB of KV a token in float32: bound by KV from a few thousand tokens on, on a CPU",
         hidden_size=256,
-        num_hidden_layers=4,
-        num_attention_heads=8,
-        num_key_value_heads=8,
+        num_hidden_layers=2,  # few and wide layers: a step's fixed cost on a CPU goes by the number of operations
+        num_attention_heads=16,
+        num_key_value_heads=16,
         head_dim=64,
         intermediate_size=512,
         vocab_size=512,
@@ -133,6 +133,19 @@ def get_shape(name: str) -> Shape:
     if name not in SHAPES:
         raise LaconicError(f"The shape {name!r} is unknown; expected one of {', '.join(SHAPES)}.")
     return SHAPES[name]
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is a GPU where there is one. Raises LaconicError for a device that can't be used here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise LaconicError(f"The device {name!r} can't be used here: {reason}") from error
+    return device
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:

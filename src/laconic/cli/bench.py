@@ -138,4 +138,108 @@ def accuracy(
     from laconic.report.plots import accuracy_plot
     from laconic.report.results import accuracy_table
 
-    write_report(report, accuracy_table(report), accuracy_plot, out, plot, as_json)
+    write_report(report, [accuracy_table(report)], accuracy_plot, out, plot, as_json)
+
+
+@app.command()
+def throughput(
+    preset: Annotated[
+        str | None,
+        typer.Option(help="cpu-kv, cpu-weights, cpu-parity or rpc-paper; or say what to run with the options below."),
+    ] = None,
+    shape: Annotated[str | None, typer.Option(help="Model shapes by name, separated by commas.")] = None,
+    batch: Annotated[str, typer.Option(help="Rows at once, separated by commas.")] = "8",
+    prompt: Annotated[int, typer.Option(help="Prompt tokens a row.")] = 128,
+    lengths: Annotated[str | None, typer.Option(help="Whole runs to these numbers of generated tokens.")] = None,
+    at: Annotated[
+        str | None, typer.Option(help="Or only --steps steps from these numbers on, the cache being as it is there.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Steps timed with --at.")] = 64,
+    policies: Annotated[
+        str | None,
+        typer.Option("--policies", "-p", help="Specs separated by semicolons; full and generate run always."),
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option("--repeats", "-r", help="Of everything, interleaved; 5, or the preset's.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="auto (bfloat16 on a GPU, float32 on a CPU), float32, ...")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="torch's threads on a CPU.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run a GPU preset on a CPU.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Directory of samples.jsonl (resumed), results.json, table.md, plot.png."),
+    ] = None,
+    plot: Annotated[bool | None, typer.Option(help="Draw plot.png; without it, if matplotlib is there.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of a table.")] = False,
+) -> None:
+    """Tokens a second of policies, of full KV and of plain `generate`, against what bytes predict.
+
+    Models are built from their configs with random weights; nothing is downloaded. Every measured piece is written at
+    once; the same command goes on where an interrupted one stopped.
+    """
+    import torch
+
+    from laconic.bench.environment import environment
+    from laconic.bench.journal import Journal
+    from laconic.bench.presets import cells_of, get_preset
+    from laconic.bench.shapes import pick_device, resolve_dtype
+    from laconic.bench.speed import estimates, summarise
+    from laconic.bench.throughput import FORMAT, METHODS, Job, Piece, run_throughput
+    from laconic.cli.measuring import Bar, check_plot, split_policies, split_whole, write_report
+    from laconic.errors import LaconicError
+    from laconic.report.plots import throughput_plot
+    from laconic.report.results import estimate_table, throughput_table
+
+    check_plot(plot)
+    if threads is not None:
+        if threads < 1:
+            raise LaconicError(f"--threads is {threads}; expected at least 1.")
+        torch.set_num_threads(threads)
+    where = pick_device(device)
+    extra = split_policies(policies or "")
+    if preset is not None:
+        if shape or lengths or at:
+            raise LaconicError("--preset says what to run; leave --shape, --lengths and --at out, or the preset.")
+        chosen = get_preset(preset)
+        if chosen.gpu and where.type != "cuda" and not force:
+            raise LaconicError(
+                f"The preset {preset} is made for a GPU, and this machine has none that torch can use: run it on one, "
+                "choose a cpu- preset, or insist with --force."
+            )
+        cells, methods, wanted = chosen.cells, [*chosen.methods, *extra], chosen.lengths
+        repeats = repeats if repeats is not None else chosen.repeats
+    else:
+        if not shape:
+            raise LaconicError("There is nothing to run: name a --preset, or a --shape with --lengths or --at.")
+        cells = cells_of(
+            [name.strip() for name in shape.split(",") if name.strip()],
+            split_whole("--batch", batch),
+            prompt,
+            split_whole("--lengths", lengths or ""),
+            split_whole("--at", at or ""),
+            steps,
+        )
+        methods, wanted = [*METHODS, *(name for name in extra if name not in METHODS)], ()
+    job = Job(cells, methods, resolve_dtype(dtype, where), where, 5 if repeats is None else repeats)
+    place = out or Path("laconic-bench") / (preset or "throughput")
+    with Journal(place / "samples.jsonl", FORMAT, job.settings()) as journal, Bar(not as_json) as bar:
+        bar.tell_journal(journal, "sample", "timed pieces")
+
+        def show(piece: Piece) -> None:
+            bar.update(piece.label, piece.done, piece.total)
+
+        records = run_throughput(job, journal, show)
+    report = {
+        "format": FORMAT,
+        **environment(),
+        "settings": {**job.settings(), "preset": preset, "repeats": job.repeats},
+        "bandwidth": next(record for record in records if record["kind"] == "bandwidth"),
+        "weights": [record for record in records if record["kind"] == "weights"],
+        "rows": summarise(job, records),
+        "estimates": estimates(job, records, wanted),
+    }
+    tables = [throughput_table(report)]
+    if report["estimates"]:
+        tables.append(estimate_table(report))
+    write_report(report, tables, throughput_plot, place, plot, as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,15 +41,15 @@ class Bar:
     def __exit__(self, *exc: Any) -> None:
         self.progress.__exit__(*exc)
 
-    def tell_journal(self, journal: Any) -> None:
-        """Say what was found of an earlier run."""
+    def tell_journal(self, journal: Any, kind: str = "trace", what: str = "finished traces") -> None:
+        """Say what was found of an earlier run: records of a kind, in words."""
         if journal.torn:
             self.console.print(
                 f"The last line of {journal.path} was cut short ({journal.torn} bytes) and is dropped; it runs again."
             )
-        done = sum(record.get("kind") == "trace" for record in journal.records)
+        done = sum(record.get("kind") == kind for record in journal.records)
         if done:
-            self.console.print(f"{done} finished traces found in {journal.path}; going on from there.")
+            self.console.print(f"{done} {what} found in {journal.path}; going on from there.")
 
     def update(self, label: str, done: int, total: int, note: str = "") -> None:
         if self.task is None:
@@ -77,6 +78,17 @@ def split_numbers(option: str, text: str) -> list[float]:
     return numbers
 
 
+def split_whole(option: str, text: str) -> list[int]:
+    """Whole numbers separated by commas. Raises LaconicError as `split_numbers`."""
+    from laconic.errors import LaconicError
+
+    numbers = split_numbers(option, text)
+    for number in numbers:
+        if not number.is_integer():
+            raise LaconicError(f"{option} has {number}; expected whole numbers separated by commas, such as 8,16.")
+    return [int(number) for number in numbers]
+
+
 def check_plot(plot: bool | None) -> None:
     from laconic.errors import LaconicError
     from laconic.report.plots import available
@@ -85,8 +97,10 @@ def check_plot(plot: bool | None) -> None:
         raise LaconicError("Plots need matplotlib: install laconic[plots], or leave --plot out.")
 
 
-def write_report(report: dict[str, Any], table: Table, draw: Any, out: Path, plot: bool | None, as_json: bool) -> None:
-    """results.json, table.md and plot.png into `out`; the table (or the JSON) on stdout."""
+def write_report(
+    report: dict[str, Any], tables: Sequence[Table], draw: Any, out: Path, plot: bool | None, as_json: bool
+) -> None:
+    """results.json, table.md and plot.png into `out`; the tables (or the JSON) on stdout."""
     from rich.console import Console
 
     from laconic.cli.common import complain
@@ -95,7 +109,7 @@ def write_report(report: dict[str, Any], table: Table, draw: Any, out: Path, plo
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report, indent=2, ensure_ascii=False)
     (out / "results.json").write_text(text + "\n", encoding="utf-8")
-    (out / "table.md").write_text(table.markdown(), encoding="utf-8")
+    (out / "table.md").write_text("\n".join(table.markdown() for table in tables), encoding="utf-8")
     files = ["results.json", "table.md"]
     if plot or (plot is None and available()):
         draw(report, out / "plot.png")
@@ -105,5 +119,7 @@ def write_report(report: dict[str, Any], table: Table, draw: Any, out: Path, plo
     else:
         console = Console()
         # A pipe or a file has no width to keep to.
-        (console if console.is_terminal else Console(width=140)).print(table.rich())
+        console = console if console.is_terminal else Console(width=160)
+        for table in tables:
+            console.print(table.rich())
     complain(f"Written to {out}: {', '.join(files)}.")

@@ -76,6 +76,52 @@ def accuracy_plot(report: Report, path: str | Path) -> None:
         _legend(axes)
 
 
+def throughput_plot(report: Report, path: str | Path) -> None:
+    """Tokens a second: a panel a shape and batch, a group of bars a length, ticks where bytes predict them from full
+    KV.
+
+    report: a throughput result. Raises LaconicError without matplotlib or without a single measured row.
+    """
+    rows = [row for row in report["rows"] if not row["failed"]]
+    if not rows:
+        raise LaconicError("The results hold no measured rows to draw.")
+    panels = list(dict.fromkeys((row["shape"], row["batch"]) for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    width = 0.8 / len(methods)
+    with _figure(path, 2.4 + 4.0 * len(panels), 4.6, columns=len(panels)) as made:
+        for axes, (shape, batch) in zip(made if isinstance(made, list) else [made], panels, strict=True):
+            mine = [row for row in rows if (row["shape"], row["batch"]) == (shape, batch)]
+            groups = list(dict.fromkeys((row["mode"], row["length"]) for row in mine))
+            for index, method in enumerate(methods):
+                for row in (row for row in mine if row["method"] == method):
+                    place = groups.index((row["mode"], row["length"])) + (index - (len(methods) - 1) / 2) * width
+                    speed = row["tokens_per_second"]
+                    middle = speed["median"]
+                    axes.bar(
+                        place,
+                        middle,
+                        0.92 * width,
+                        color=GREY if method == "generate" else COLOURS[(index - 1) % len(COLOURS)],
+                        yerr=[[middle - speed["least"]], [speed["most"] - middle]],
+                        error_kw={"lw": 0.9, "capsize": 2},
+                    )
+                    full = next((r for r in mine if r["cell"] == row["cell"] and r["method"] == "full"), None)
+                    if full is not None:
+                        expected = full["tokens_per_second"]["median"] * row["predicted"]
+                        axes.hlines(expected, place - width / 2, place + width / 2, color="black", lw=1.6)
+            names = [f"{'at' if mode == 'at' else 'to'} {length:,}" for mode, length in groups]
+            axes.set_xticks(range(len(groups)), names)
+            axes.set_title(f"{shape}, batch {batch}")
+            axes.set_ylabel("tokens a second")
+            axes.grid(axis="x", visible=False)
+        last = made[-1] if isinstance(made, list) else made
+        for index, method in enumerate(methods):
+            colour = GREY if method == "generate" else COLOURS[(index - 1) % len(COLOURS)]
+            last.bar(0, 0, color=colour, label="plain generate" if method == "generate" else _name(method))
+        last.plot([], [], color="black", lw=1.6, label="predicted by bytes")
+        _legend(last)
+
+
 def _families(rows: Sequence[Report]) -> list[tuple[str, list[Report]]]:
     found: dict[str, list[Report]] = {}
     for row in rows:
@@ -86,7 +132,7 @@ def _families(rows: Sequence[Report]) -> list[tuple[str, list[Report]]]:
 
 def _name(family: str) -> str:
     name, colon, rest = family.partition(":")
-    return NAMES.get(name, name) + colon + rest
+    return f"{NAMES.get(name, name)}{' ' if colon else ''}{rest.replace(',', ', ')}"
 
 
 def _many(count: int, word: str) -> str:
