@@ -1,0 +1,142 @@
+"""What the pages say is tried: Python blocks and examples run, commands and options exist, links and paths lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import runpy
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from laconic.assets import reasoner_path
+from laconic.cli import build
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+RUN = [ROOT / "README.md", ROOT / "docs" / "quickstart.md", ROOT / "docs" / "design.md"]  # policies.md has its own test
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+SLOW = 48  # new tokens are enough to see a block run
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a language, "" for those that name none."""
+    fenced = re.findall(r"^```([^\n]*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [code for name, code in fenced if name == language]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The bundled model's class, whose `generate` stops early whatever it is asked for."""
+    model = AutoModelForCausalLM.from_pretrained(reasoner_path())
+    original = type(model).generate
+
+    def short(self: Any, *args: Any, **kwargs: Any) -> Any:
+        kwargs["max_new_tokens"] = min(kwargs.get("max_new_tokens", SLOW), SLOW)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(model), "generate", short)
+    return model
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
+def test_python_blocks_run_in_order(page: Path, quick: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """A page's own definitions come first; `model`, `tokenizer` and `inputs` are given, as the README assumes."""
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(reasoner_path())
+    chat = [{"role": "user", "content": "given b=1 c=2 ; d:b d+c d>. ; start *>d ; find d ?"}]
+    inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    names: dict[str, Any] = {"model": quick, "tokenizer": tokenizer, "inputs": inputs}
+    for code in blocks(page, "python"):
+        exec(compile(code, page.name, "exec"), names)
+    if page.name == "README.md":
+        prompt = inputs["input_ids"].shape[1]
+        # Nothing is evicted in so few tokens, and the newest one's KV is never computed.
+        assert names["run"].stats.live_kv_tokens == names["out"].shape[1] - 1 > prompt
+
+
+def test_pages_have_python_to_run() -> None:
+    assert [len(blocks(page, "python")) for page in RUN[:2]] == [1, 3]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.stem)
+def test_examples_run(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(example), run_name="__main__")
+    assert re.search(EXPECTED[example.stem], capsys.readouterr().out)
+
+
+EXPECTED = {
+    "generate": r"evicted \d+ tokens, \d+ held at the end",
+    "traces": r"finished, \d+ stopped\n\d+ tokens generated",
+    "own_policy": r"rpc:(.|\n)*held by some layer(.|\n)*LongKeys(.|\n)*held by some layer: \d+ of \d+",
+}
+
+
+def test_every_example_says_what_to_expect() -> None:
+    assert {example.stem for example in EXAMPLES} == set(EXPECTED)
+
+
+def test_the_cli_page_is_what_the_commands_say() -> None:
+    spec = importlib.util.spec_from_file_location("make_cli_page", ROOT / "docs" / "make_cli_page.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text(encoding="utf-8") == module.page(), "run `make docs`"
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every line in a shell block that calls laconic."""
+    found = []
+    for page in PAGES:
+        for block in [*blocks(page, "sh"), *blocks(page, "bash"), *blocks(page, "console")]:
+            for line in block.splitlines():
+                text = line.strip().removeprefix("$ ")
+                if text.startswith("laconic "):
+                    found.append((page.name, text))
+    return found
+
+
+@pytest.mark.parametrize(("page", "line"), commands())
+def test_commands_and_options_in_the_pages_exist(page: str, line: str) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    command: Any = typer.main.get_command(build())
+    while words and not words[0].startswith("-") and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]
+    assert not getattr(command, "commands", {}) or words[0].startswith("-"), f"{page}: {line}"
+    options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    for word in words:
+        if re.match(r"--?[a-z]", word):
+            assert word.partition("=")[0] in options, f"{page}: {word} in {line}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if not target.startswith(("http:", "https:", "#")):
+            assert (page.parent / target.partition("#")[0]).exists(), f"{page.name} links to {target}"
+
+
+def test_make_targets_in_the_pages_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    said = {
+        target for page in PAGES for target in re.findall(r"\bmake ([a-z]+)\b(?=[ `\n])", "\n".join(blocks(page, "sh")))
+    }
+    assert said
+    assert said <= targets
+
+
+def test_the_readmes_tree_names_what_is_there() -> None:
+    tree = next(block for block in blocks(ROOT / "README.md", "") if block.startswith("src/laconic/"))
+    for line in tree.splitlines():
+        name = line.split()[0]
+        base = ROOT / "src" / "laconic" if line.startswith("  ") else ROOT
+        assert (base / name).exists(), name
+    packages = {path.name for path in (ROOT / "src" / "laconic").iterdir() if (path / "__init__.py").exists()}
+    assert packages <= {line.split()[0].rstrip("/") for line in tree.splitlines()}
