@@ -138,6 +138,22 @@ class Conformance:
             pass
         assert engine.trace(ids[0]).token_ids == self.plain(self.prompts[0], 60)
 
+    def test_closing_at_a_last_chunk_loses_nothing(self):
+        engine = self.make()
+        short = Sampling(max_new_tokens=5, temperature=0)
+        ids = engine.submit(self.prompts[0], short, n=2) + engine.submit(self.prompts[1], GREEDY)
+        ended = []
+        stream = engine.stream()
+        for chunk in stream:
+            if chunk.finish_reason:
+                ended.append(chunk.trace_id)
+                break
+        stream.close()
+        ended += [chunk.trace_id for chunk in engine.stream() if chunk.finish_reason]
+        assert sorted(ended) == sorted(ids)
+        assert engine.trace(ids[0]).token_ids == self.plain(self.prompts[0], 5)
+        assert engine.trace(ids[2]).token_ids == self.plain(self.prompts[1], 60)
+
     def test_stop_tokens_end_a_trace(self):
         whole = self.plain(self.prompts[0], 60)
         token = whole[25]

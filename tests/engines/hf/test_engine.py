@@ -115,14 +115,14 @@ def test_what_a_trace_holds_is_what_the_schedule_says_at_every_step():
         if any(t.state != "running" or t.kv_tokens == 0 for t in traces) or len({len(t.token_ids) for t in traces}) > 1:
             continue
         for i, trace in zip(ids, traces, strict=True):
-            row = engine._cache.ledger.rows[engine._active.index(engine._runs[i])]
+            row = engine._batch.cache.ledger.rows[engine._batch.runs.index(engine._runs[i])]
             assert (
                 row.tokens
                 == trace.kv_tokens
                 == policy.schedule.physical(len(trace.token_ids) - 1, len(trace.prompt_ids))
             )
             most[i] = max(most[i], row.tokens)
-        per_token = engine._cache.bytes_per_token
+        per_token = engine._batch.cache.bytes_per_token
         assert engine.stats.live_kv_bytes == sum(t.kv_tokens for t in traces) * per_token
     for i in ids:
         assert engine.trace(i).peak_kv_tokens >= most[i]
@@ -140,7 +140,7 @@ def test_memory_shrinks_when_rows_leave():
     for _ in engine.stream():
         sizes[len(engine.trace(last).token_ids)] = (
             engine.stats.reserved_kv_bytes,
-            engine._cache and engine._cache.ledger.length,
+            engine._batch.cache and engine._batch.cache.ledger.length,
         )
     assert sizes[12][0] < sizes[5][0] / 3, "buffers of rows that left must go"
     assert sizes[12][1] < 40, "the frame must shrink to the rows that are left"

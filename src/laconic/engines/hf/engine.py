@@ -10,8 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import replace
 
 import torch
 from tokenizers.decoders import DecodeStream
@@ -21,40 +20,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from laconic.compress import FullKV, Policy
 from laconic.engines.base import Chunk, Engine, EngineStats, FinishReason, Prompt, Sampling, Trace
 from laconic.engines.hf.attention import Binding
-from laconic.engines.hf.cache import CompressedCache
+from laconic.engines.hf.batch import Batch, Run
 from laconic.engines.hf.generation import (
     add_stats,
     check_model,
     check_prompt_fits,
     context_length,
-    count_cache,
     text_config,
 )
 from laconic.engines.hf.sampling import draw, mean_top_logprob, trace_key, uniform
 from laconic.errors import LaconicError
 
 MAX_TRACES_PER_PROMPT = 65536
-
-
-@dataclass(slots=True)
-class _Run:
-    """A trace and what the loop needs to know of it."""
-
-    trace: Trace
-    number: int
-    key: int
-    limit: int
-    stop_ids: frozenset[int]
-    pending: list[int] = field(default_factory=list)
-    pending_text: list[str] = field(default_factory=list)
-    pending_logprobs: list[float] = field(default_factory=list)
-    detokenizer: Any = None
-    held: Tensor | None = None
-
-    @property
-    def computed(self) -> int:
-        """Generated tokens whose KV has been computed: all but the newest, which the next step feeds."""
-        return max(len(self.trace.token_ids) - 1, 0)
 
 
 class HFEngine(Engine):
@@ -84,17 +61,14 @@ class HFEngine(Engine):
         self.model, self.tokenizer = model, tokenizer
         self.policy = policy if policy is not None else FullKV()
         self.max_batch, self.chunk_tokens, self.record_held = max_batch, chunk_tokens, record_held
-        self.device = next(model.parameters()).device
-        self.left_alone = CompressedCache(text_config(model), self.policy).left_alone
-        self._runs: dict[str, _Run] = {}
-        self._waiting: deque[_Run] = deque()
-        self._active: list[_Run] = []
+        self._batch = Batch(model, self.policy)
+        self._runs: dict[str, Run] = {}
+        self._waiting: deque[Run] = deque()
         self._leaving: set[str] = set()
-        self._cache: CompressedCache | None = None
-        self._mask: Tensor | None = None  # bool [B, logical]: only where sliding layers need it
+        self._outbox: deque[Chunk] = deque()
         self._numbers = 0
         self._prompts = 0
-        self._done = EngineStats(left_alone=self.left_alone)
+        self._counted = EngineStats()
         self._end_ids = _end_ids(model, tokenizer)
         self._streaming = False
 
@@ -129,7 +103,7 @@ class HFEngine(Engine):
         stop_ids = self._end_ids | frozenset(sampling.stop_token_ids)
         for index, name in enumerate(names):
             trace = Trace(id=name, index=index, prompt_ids=tokens, sampling=sampling)
-            run = _Run(trace, self._numbers, trace_key(sampling.seed, index), limit, stop_ids)
+            run = Run(trace, self._numbers, trace_key(sampling.seed, index), limit, stop_ids)
             self._numbers += 1
             self._runs[name] = run
             self._waiting.append(run)
@@ -142,13 +116,16 @@ class HFEngine(Engine):
         try:
             with Binding(self.model):
                 while True:
-                    yield from self._settle()
+                    # Rows have left before their last chunk goes out: closing the iterator here loses nothing.
+                    while self._outbox:
+                        yield self._outbox.popleft()
+                    self._settle()
                     if self._admit():
-                        yield from self._emit()
-                    if self._active:
+                        self._emit()
+                    if self._batch:
                         self._step()
-                        yield from self._emit()
-                    elif not self._waiting:
+                        self._emit()
+                    elif not self._waiting and not self._outbox:
                         return
         finally:
             self._streaming = False
@@ -188,11 +165,8 @@ class HFEngine(Engine):
 
     @property
     def stats(self) -> EngineStats:
-        stats = add_stats(EngineStats(), self._done)
-        if self._cache is not None:
-            count_cache(stats, self._cache)
-        stats.prompt_tokens, stats.generated_tokens = self._done.prompt_tokens, self._done.generated_tokens
-        return stats
+        left_alone = self._batch.left_alone
+        return replace(add_stats(self._batch.stats(), self._counted), left_alone=left_alone)
 
     # ---- beyond the interface -------------------------------------------------------------------------------------
 
@@ -203,8 +177,8 @@ class HFEngine(Engine):
         it counts as held. Needs record_held=True for a trace that is no longer running.
         """
         run = self._run(trace_id)
-        if run in self._active:
-            return self._held_now(run, self._active.index(run))
+        if run in self._batch.runs:
+            return self._batch.held(run)
         if run.held is None:
             raise LaconicError(f"what trace {trace_id!r} held was not recorded: make the engine with record_held=True")
         return run.held
@@ -220,7 +194,7 @@ class HFEngine(Engine):
 
     # ---- the loop -------------------------------------------------------------------------------------------------
 
-    def _run(self, trace_id: str) -> _Run:
+    def _run(self, trace_id: str) -> Run:
         try:
             return self._runs[trace_id]
         except KeyError:
@@ -234,22 +208,20 @@ class HFEngine(Engine):
         special = not getattr(self.tokenizer, "chat_template", None)
         return tuple(self.tokenizer(prompt, add_special_tokens=special)["input_ids"])
 
-    def _settle(self) -> Iterator[Chunk]:
+    def _settle(self) -> None:
         """Rows that were asked to stop leave the batch."""
-        if not self._leaving:
-            return
-        rows = [i for i, run in enumerate(self._active) if run.trace.id in self._leaving]
-        self._leaving.clear()
-        for i in rows:
-            yield self._close(self._active[i], i, "stopped")
-        self._remove(rows)
+        if self._leaving:
+            rows = [i for i, run in enumerate(self._batch.runs) if run.trace.id in self._leaving]
+            self._leaving.clear()
+            self._outbox.extend([self._close(self._batch.runs[i], "stopped") for i in rows])
+            self._batch.remove(rows)
 
-    def _close(self, run: _Run, row: int, reason: FinishReason) -> Chunk:
+    def _close(self, run: Run, reason: FinishReason) -> Chunk:
         trace = run.trace
         trace.state = "stopped" if reason == "stopped" else "finished"
         trace.finish_reason = reason
         if self.record_held:
-            run.held = self._held_now(run, row)
+            run.held = self._batch.held(run)
         self._account(run)
         trace.kv_tokens = 0
         if reason != "stopped" and self.tokenizer is not None:
@@ -260,42 +232,47 @@ class HFEngine(Engine):
             trace.text = whole
         return self._flush(run, reason)
 
-    def _flush(self, run: _Run, reason: FinishReason | None = None) -> Chunk:
+    def _flush(self, run: Run, reason: FinishReason | None = None) -> Chunk:
         logprobs = tuple(run.pending_logprobs) if run.trace.sampling.logprobs else None
         chunk = Chunk(run.trace.id, tuple(run.pending), "".join(run.pending_text), logprobs, reason)
         run.pending, run.pending_text, run.pending_logprobs = [], [], []
         return chunk
 
-    def _account(self, run: _Run) -> None:
+    def _account(self, run: Run) -> None:
         """What the trace holds and held, by the schedule's arithmetic (tests compare it with the buffers)."""
         trace, schedule, prompt = run.trace, self.policy.schedule, len(run.trace.prompt_ids)
         trace.kv_tokens = schedule.physical(run.computed, prompt)
         trace.peak_kv_tokens = schedule.peak(run.computed, prompt)
         trace.mean_kv_tokens = schedule.mean(run.computed, prompt) if run.computed else float(prompt)
 
-    @torch.inference_mode()
     def _admit(self) -> bool:
         """Waiting traces take free rows. True if some did."""
-        if not self._waiting or len(self._active) >= self.max_batch:
+        if not self._waiting or len(self._batch) >= self.max_batch:
             return False
         # A join copies the newcomers' KV only, but each prompt is a forward pass: let a few places come free first.
-        free = self.max_batch - len(self._active)
-        if self._active and free < min(len(self._waiting), max(1, self.max_batch // 8)):
+        free = self.max_batch - len(self._batch)
+        if self._batch and free < min(len(self._waiting), max(1, self.max_batch // 8)):
             return False
         start = time.perf_counter()
-        while self._waiting and len(self._active) < self.max_batch:
-            group = self._next_group(self.max_batch - len(self._active))
-            cache, logits = self._prefill(group)
-            self._join(group, cache)
+        while self._waiting and len(self._batch) < self.max_batch:
+            group = self._next_group(self.max_batch - len(self._batch))
+            rows = min(self.max_batch, len(self._batch) + len(group) + len(self._waiting))
+            try:
+                logits = self._batch.admit(group, rows)
+            except BaseException:  # out of memory, say: the traces wait on, nothing of theirs is lost
+                self._waiting.extendleft(reversed(group))
+                raise
+            self._counted.prompt_tokens += len(group[0].trace.prompt_ids)
             for run in group:
                 run.trace.state = "running"
             if logits is not None:
                 self._accept(group, logits.expand(len(group), -1))
-        self._sync()
-        self._done.prefill_seconds += time.perf_counter() - start
+        if self._batch.device.type == "cuda":
+            torch.cuda.synchronize(self._batch.device)
+        self._counted.prefill_seconds += time.perf_counter() - start
         return True
 
-    def _next_group(self, most: int) -> list[_Run]:
+    def _next_group(self, most: int) -> list[Run]:
         """The next waiting trace, and those of the same prompt behind it that also have no tokens yet."""
         first = self._waiting.popleft()
         group = [first]
@@ -307,77 +284,26 @@ class HFEngine(Engine):
                 group.append(self._waiting.popleft())
         return group
 
-    def _prefill(self, group: list[_Run]) -> tuple[CompressedCache, Tensor | None]:
-        """One forward pass for the prompt of a group, and for the tokens of a trace that resumes. Logits: [1, V] or None."""
-        run = group[0]
-        prompt, tokens = run.trace.prompt_ids, run.trace.token_ids
-        spare = min(self.max_batch, len(group) + len(self._waiting)) if not self._active else 0
-        cache = CompressedCache(
-            text_config(self.model), self.policy, limit=max(r.limit for r in group), spare_rows=max(spare, len(group))
-        )
-        cache.set_token_lookup(self._generated_tokens)
-        logits = self._forward(torch.tensor([prompt], device=self.device), None, cache, None)
-        self._done.prompt_tokens += len(prompt)
-        cache.ledger.rows[0].number = run.number
-        cache.ledger.rows[0].limit = run.limit
-        fed = 0
-        while fed < len(tokens) - 1:
-            room = cache.ledger.room()
-            upto = len(tokens) - 1 if room is None else min(len(tokens) - 1, fed + room)
-            self._forward(torch.tensor([tokens[fed:upto]], device=self.device), None, cache, None)
-            fed = upto
-        if len(group) > 1:
-            cache.batch_repeat_interleave(len(group))
-            for row, member in zip(cache.ledger.rows, group, strict=True):
-                row.number, row.limit = member.number, member.limit
-        return cache, (None if tokens else logits)
-
-    def _join(self, group: list[_Run], cache: CompressedCache) -> None:
-        if self._cache is None:
-            self._cache = cache
-        else:
-            self._cache.absorb(cache)
-        self._active.extend(group)
-        self._mask = None
-
-    def _forward(self, ids: Tensor, positions: Tensor | None, cache: CompressedCache, mask: Tensor | None) -> Tensor:
-        """ids: [B, q]. Returns the last position's logits [B, V]."""
-        out = self.model(
-            input_ids=ids,
-            position_ids=positions,
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return out.logits[:, -1]
-
-    @torch.inference_mode()
     def _step(self) -> None:
         """One forward pass of one token a row."""
         start = time.perf_counter()
-        cache, runs = self._cache, self._active
-        assert cache is not None
-        ids = torch.tensor([[run.trace.token_ids[-1]] for run in runs], device=self.device)
-        at = [[len(run.trace.prompt_ids) + run.computed] for run in runs]
-        positions = torch.tensor(at, device=self.device)
-        logits = self._forward(ids, positions, cache, self._sliding_mask(cache))
-        self._accept(runs, logits)
-        self._done.decode_seconds += time.perf_counter() - start
+        self._accept(self._batch.runs, self._batch.step())
+        self._counted.decode_seconds += time.perf_counter() - start
 
-    def _emit(self) -> Iterator[Chunk]:
-        """Chunks that are full or last; rows that have finished leave."""
+    def _emit(self) -> None:
+        """Chunks that are full or last go out; rows that have finished leave."""
         finished = []
-        for i, run in enumerate(self._active):
+        for i, run in enumerate(self._batch.runs):
             reason = self._finish_reason(run)
             if reason is not None:
                 finished.append(i)
-                yield self._close(run, i, reason)
+                self._outbox.append(self._close(run, reason))
             elif len(run.pending) >= self.chunk_tokens:
-                yield self._flush(run)
-        self._remove(finished)
+                self._outbox.append(self._flush(run))
+        self._batch.remove(finished)
 
-    def _accept(self, runs: list[_Run], logits: Tensor) -> None:
+    @torch.inference_mode()
+    def _accept(self, runs: list[Run], logits: Tensor) -> None:
         """Draw the next token of every row and note it."""
         uniforms = [uniform(run.key, len(run.trace.token_ids)) for run in runs]
         picked = draw(logits, [run.trace.sampling for run in runs], uniforms).tolist()
@@ -395,9 +321,9 @@ class HFEngine(Engine):
                 run.pending_logprobs.append(value)
             if token not in run.stop_ids:
                 self._detokenize(run, token)
-        self._done.generated_tokens += len(runs)
+        self._counted.generated_tokens += len(runs)
 
-    def _detokenize(self, run: _Run, token: int) -> None:
+    def _detokenize(self, run: Run, token: int) -> None:
         if self.tokenizer is None:
             return
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
@@ -414,66 +340,10 @@ class HFEngine(Engine):
         assert self.tokenizer is not None
         return str(self.tokenizer.decode(ids, skip_special_tokens=False))
 
-    def _finish_reason(self, run: _Run) -> FinishReason | None:
+    def _finish_reason(self, run: Run) -> FinishReason | None:
         if run.trace.token_ids[-1] in run.stop_ids:
             return "stop"
         return "length" if len(run.trace.token_ids) >= run.limit else None
-
-    @torch.inference_mode()
-    def _remove(self, rows: list[int]) -> None:
-        if not rows:
-            return
-        cache = self._cache
-        assert cache is not None
-        self._mask = None
-        if len(rows) == len(self._active):
-            self._active = []
-            self._retire(cache)
-            self._cache = None
-            return
-        order = cache.drop(rows)
-        self._active = [self._active[i] for i in order]
-
-    def _retire(self, cache: CompressedCache) -> None:
-        """Keep the counts of a cache that goes."""
-        gone = count_cache(EngineStats(), cache)
-        gone.live_kv_tokens = gone.live_kv_bytes = gone.reserved_kv_bytes = 0
-        gone.prompt_tokens = gone.generated_tokens = 0
-        self._done = add_stats(self._done, gone)
-
-    def _sliding_mask(self, cache: CompressedCache) -> Tensor | None:
-        """bool [B, logical + 1] for layers that transformers masks itself; None if no row has padding, or no such layers."""
-        if not self.left_alone:
-            return None
-        need = cache.ledger.logical + 1
-        if self._mask is None or self._mask.shape[1] < need:
-            lengths = [len(run.trace.prompt_ids) + run.computed for run in self._active]
-            pads = torch.tensor([cache.ledger.logical - n for n in lengths], device=self.device)
-            self._mask = torch.arange(need + 256, device=self.device) >= pads[:, None]
-        return None if bool(self._mask[:, 0].all()) else self._mask[:, :need]
-
-    def _held_now(self, run: _Run, row: int) -> Tensor:
-        assert self._cache is not None
-        layers = self._cache.compressed
-        at = [layer.held_positions(row) for layer in layers]
-        groups = max(p.shape[0] for p in at)
-        held = torch.zeros((len(layers), groups, len(run.trace.token_ids)), dtype=torch.bool)
-        for i, positions in enumerate(at):
-            held[i].scatter_(-1, positions.expand(groups, -1), True)
-        held[:, :, run.computed :] = True
-        return held
-
-    def _generated_tokens(self, numbers: list[int]) -> Tensor:
-        by_number = {run.number: run for run in self._runs.values()}
-        rows = [by_number[n].trace.token_ids for n in numbers]
-        table = torch.zeros((len(rows), max(len(r) for r in rows)), dtype=torch.long)
-        for i, tokens in enumerate(rows):
-            table[i, : len(tokens)] = torch.tensor(tokens)
-        return table
-
-    def _sync(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
 
 def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:

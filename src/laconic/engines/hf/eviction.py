@@ -53,8 +53,8 @@ def evict(layer: CompressedLayer, plan: Eviction, scaling: float) -> None:
         evidence = _with_context(layer, evidence, plan, take, lowest)
     keep: int | Tensor = plan.keep[0]
     if min(plan.keep) != max(plan.keep):
-        keep = torch.tensor(plan.keep, device=layer.device)
-    chosen = select(layer.scorer.score(evidence), keep, valid)  # [D, g, K]
+        keep = torch.tensor(plan.keep)  # on the CPU: reading it there waits for no device
+    chosen = select(layer.scorer.score(evidence), keep, valid, check=False)  # [D, g, K]
     _store(layer, plan, due, positions, chosen, widest)
     if plan.uniform:
         _compact(layer, plan, chosen, lowest)
