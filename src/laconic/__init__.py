@@ -20,7 +20,7 @@ from laconic.version import __version__
 if TYPE_CHECKING:
     from laconic.compress import H2O, RKV, RPC, TOVA, FullKV, Oracle, Policy, Random, StreamingLLM
     from laconic.engines.base import Sampling
-    from laconic.engines.hf import HFEngine
+    from laconic.engines.hf import HFEngine, compress
     from laconic.errors import LaconicError
 
 _HOMES = {
@@ -67,9 +67,7 @@ class _CallableModule(ModuleType):
 
 # Whichever submodule is imported first, this module runs before it, so the package is callable from the start, and the
 # algorithms need not know of an engine. Importing it costs nothing: its own names load on first use too.
-_compress = importlib.import_module("laconic.compress")
-_compress.__class__ = _CallableModule
-compress = _compress
+importlib.import_module("laconic.compress").__class__ = _CallableModule
 
 
 def __getattr__(name: str) -> Any:

@@ -275,7 +275,7 @@ def _write_page(
     from laconic.report.html import TracePage, render
 
     held = engine.held(trace.id)
-    apart = {layer for layers in engine.left_alone.values() for layer in layers}
+    apart = {layer for layers in engine.stats.left_alone.values() for layer in layers}
     count = held.shape[0] + len(apart)
     page = TracePage(
         title=f"What {outcome.policy} kept of a trace",
