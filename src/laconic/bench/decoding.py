@@ -115,7 +115,8 @@ class _Probe(HFEngine):
         self.stamps: list[float] = []
         self.before = EngineStats()
         self.after = EngineStats()
-        self.memory = PeakMemory(self.device)
+        self.where = next(model.parameters()).device
+        self.memory = PeakMemory(self.where)
 
     def _next_group(self, most: int) -> list[Any]:
         # All rows of a cell are alike, tokens included, so one of them is fed and copied; the engine itself shares only
@@ -126,7 +127,7 @@ class _Probe(HFEngine):
 
     def _step(self) -> None:
         if len(self.stamps) == self.skip:
-            synchronize(self.device)
+            synchronize(self.where)
             self.before = self.stats
             if self.skip:  # the peak of a whole run counts from its start
                 self.memory.start()
@@ -134,7 +135,7 @@ class _Probe(HFEngine):
         super()._step()
         self.stamps.append(time.perf_counter())
         if len(self.stamps) == self.last:
-            synchronize(self.device)
+            synchronize(self.where)
             self.stamps[-1] = time.perf_counter()
             self.after = self.stats
 

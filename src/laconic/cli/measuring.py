@@ -98,22 +98,15 @@ def check_plot(plot: bool | None) -> None:
 
 
 def write_report(
-    report: dict[str, Any], tables: Sequence[Table], draw: Any, out: Path, plot: bool | None, as_json: bool
+    report: dict[str, Any], tables: Sequence[Table], draw: Any, out: Path | None, plot: bool | None, as_json: bool
 ) -> None:
-    """results.json, table.md and plot.png into `out`; the tables (or the JSON) on stdout."""
+    """results.json, table.md and plot.png into `out`, where one is given; the tables (or the JSON) on stdout."""
     from rich.console import Console
 
     from laconic.cli.common import complain
     from laconic.report.plots import available
 
-    out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report, indent=2, ensure_ascii=False)
-    (out / "results.json").write_text(text + "\n", encoding="utf-8")
-    (out / "table.md").write_text("\n".join(table.markdown() for table in tables), encoding="utf-8")
-    files = ["results.json", "table.md"]
-    if plot or (plot is None and available()):
-        draw(report, out / "plot.png")
-        files.append("plot.png")
     if as_json:
         typer.echo(text)
     else:
@@ -122,4 +115,13 @@ def write_report(
         console = console if console.is_terminal else Console(width=160)
         for table in tables:
             console.print(table.rich())
+    if out is None:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "results.json").write_text(text + "\n", encoding="utf-8")
+    (out / "table.md").write_text("\n".join(table.markdown() for table in tables), encoding="utf-8")
+    files = ["results.json", "table.md"]
+    if plot or (plot is None and available()):
+        draw(report, out / "plot.png")
+        files.append("plot.png")
     complain(f"Written to {out}: {', '.join(files)}.")

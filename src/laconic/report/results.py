@@ -140,3 +140,65 @@ def estimate_table(report: Report) -> Table:
             "Estimated: step times between the measured windows, summed over the schedule; not run from end to end."
         ],
     )
+
+
+def analysis_tables(report: Report) -> list[Table]:
+    """Two tables of an analysis: n-gram entropy by length, and redundancy."""
+    groups = report["groups"]
+    orders = sorted({int(n) for group in groups for point in group["entropy"] for n in point["bits"]})
+    rows = [
+        [
+            group["group"],
+            number(point["length"]),
+            str(point["traces"]),
+            *(f"{_by_order(point['bits'], n):.2f} / {_by_order(point['bound'], n):.2f}" for n in orders),
+        ]
+        for group in groups
+        for point in group["entropy"]
+    ]
+    entropy = Table(
+        title="n-gram entropy of token ids, bits (and the most possible at that length)",
+        columns=[
+            ("traces of", "left"),
+            ("first tokens", "right"),
+            ("traces", "right"),
+            *((f"{n}-grams", "right") for n in orders),
+        ],
+        rows=rows,
+        notes=["Means over the traces that are that long; compare at equal lengths only."]
+        if rows
+        else ["No trace is as long as the shortest length asked for."],
+    )
+    first = groups[0]
+    said = (
+        "TF-IDF of word uni- and bigrams: comparable among these rows, not with published sentence-embedding rates"
+        if first["embedder"] == "tfidf"
+        else first["embedder"]
+    )
+    redundancy = Table(
+        title=f"Redundancy: spans whose cosine with an earlier one exceeds {first['threshold']:g}",
+        columns=[
+            ("traces of", "left"),
+            ("traces", "right"),
+            ("mean length", "right"),
+            ("spans a trace", "right"),
+            ("redundant, %", "right"),
+        ],
+        rows=[
+            [
+                group["group"],
+                str(group["traces"]),
+                number(group["mean_length"]),
+                number(group["spans"], 1),
+                MISSING if group["redundancy"] is None else interval(**group["redundancy"]),
+            ]
+            for group in groups
+        ],
+        notes=[f"Vectors: {said}.", "In brackets: 95 % intervals over traces."],
+    )
+    return [entropy, redundancy]
+
+
+def _by_order(values: Mapping[Any, float], n: int) -> float:
+    """JSON turns the orders into strings; both are read."""
+    return values[n] if n in values else values[str(n)]

@@ -1,0 +1,75 @@
+"""What traces look like, by group: entropy by length, and redundancy. The report behind `laconic analyze`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+from laconic.bench.entropy import ORDERS, default_lengths, entropy_by_length
+from laconic.bench.redundancy import TFIDF, THRESHOLD, embedder, redundancy, split_spans, window_spans, words
+from laconic.bench.stats import mean_interval
+from laconic.bench.traces import WrittenTrace
+from laconic.errors import LaconicError
+
+FORMAT = "laconic.analysis/1"
+SPAN_TOKENS = 24  # of traces without text
+
+
+def analyse(
+    traces: Sequence[WrittenTrace],
+    lengths: Sequence[int] | None = None,
+    *,
+    embed: str = TFIDF,
+    threshold: float = THRESHOLD,
+    span_tokens: int | None = None,
+) -> list[dict[str, Any]]:
+    """One JSON-ready record a group, in order of appearance.
+
+    lengths: at which entropy is taken; None: the published ones, or shorter ones for short traces (`default_lengths`).
+    entropy: `EntropyPoint`s as dictionaries. redundancy: mean over traces of the share of spans that resemble an
+    earlier one, with its 95 % interval over traces; None if no trace has a span. Spans are sentences and lines of the
+    text; `span_tokens` consecutive tokens where a trace has no text, or everywhere if that is given.
+
+    Raises LaconicError for no traces, and as the parts do.
+    """
+    if not traces:
+        raise LaconicError("There are no traces to analyse; expected at least one.")
+    vectors = embedder(embed)
+    if lengths is None:
+        lengths = default_lengths([trace.token_ids for trace in traces])
+    report = []
+    for group in dict.fromkeys(trace.group for trace in traces):
+        mine = [trace for trace in traces if trace.group == group]
+        rates, counts = [], []
+        for trace in mine:
+            spans, texts = spans_of(trace, span_tokens)
+            rate = redundancy(spans, texts, vectors, threshold)
+            counts.append(len(spans))
+            if rate is not None:
+                rates.append(rate)
+        found = mean_interval([[rate] for rate in rates]) if rates else None
+        report.append(
+            {
+                "group": group,
+                "traces": len(mine),
+                "mean_length": sum(len(trace.token_ids) for trace in mine) / len(mine),
+                "entropy": [
+                    dataclasses.asdict(point)
+                    for point in entropy_by_length([trace.token_ids for trace in mine], lengths, ORDERS)
+                ],
+                "spans": sum(counts) / len(counts),
+                "redundancy": found._asdict() if found else None,
+                "threshold": threshold,
+                "embedder": embed,
+            }
+        )
+    return report
+
+
+def spans_of(trace: WrittenTrace, span_tokens: int | None) -> tuple[list[Sequence[Hashable]], list[str]]:
+    """A trace's spans as words and as texts; as token ids and no texts where it has no text or `span_tokens` is given."""
+    if trace.text and span_tokens is None:
+        texts = split_spans(trace.text)
+        return [words(text) for text in texts], texts
+    return list(window_spans(trace.token_ids, SPAN_TOKENS if span_tokens is None else span_tokens)), []

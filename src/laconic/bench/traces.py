@@ -1,0 +1,84 @@
+"""Traces to look at: from a JSON-lines file, grouped by what made them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from laconic.errors import LaconicError
+
+GROUPS = ("row", "policy", "group")  # the field that says which policy or model a trace is of; the first present counts
+ALL = "all"
+
+Tokenize = Callable[[str], Sequence[int]]
+Detokenize = Callable[[Sequence[int]], str]
+
+
+@dataclass(frozen=True)
+class WrittenTrace:
+    """One generation. token_ids: without the prompt. text: empty where only ids are known. group: what made it."""
+
+    token_ids: tuple[int, ...]
+    text: str = ""
+    group: str = ALL
+
+
+def read_traces(
+    path: str | Path, tokenize: Tokenize | None = None, detokenize: Detokenize | None = None
+) -> list[WrittenTrace]:
+    """The traces of a JSON-lines file: records with `token_ids`, or with `text` (which then needs `tokenize`).
+
+    A field `row`, `policy` or `group` groups them. Results files of `bench accuracy --keep-tokens` are read as they
+    are: their other kinds of record are passed over. detokenize: gives the text of traces that have only ids.
+
+    Raises LaconicError for a missing or empty file, a broken line (by its number), or a record that is no trace.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise LaconicError(f"There is no file {path}; expected JSON lines with token_ids or text.")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise LaconicError(f"{path} is not UTF-8 text; expected JSON lines with token_ids or text.") from error
+    traces = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"Line {number} of {path}"
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise LaconicError(f"{where} is not JSON ({error.msg}); expected one trace a line.") from error
+        if not isinstance(record, dict):
+            raise LaconicError(f"{where} is not a JSON object; expected one with token_ids or text.")
+        if record.get("kind", "trace") == "trace":
+            traces.append(_trace(record, where, tokenize, detokenize))
+    if not traces:
+        raise LaconicError(f"{path} holds no traces; expected records with token_ids or text.")
+    return traces
+
+
+def _trace(
+    record: dict[str, Any], where: str, tokenize: Tokenize | None, detokenize: Detokenize | None
+) -> WrittenTrace:
+    group = next((str(record[name]) for name in GROUPS if record.get(name) is not None), ALL)
+    text = record.get("text", "")
+    if not isinstance(text, str):
+        raise LaconicError(f"{where} has a text that is no string.")
+    ids = record.get("token_ids")
+    if ids is None:
+        if not text:
+            raise LaconicError(
+                f"{where} has neither token_ids nor text; bench accuracy writes token_ids with --keep-tokens."
+            )
+        if tokenize is None:
+            raise LaconicError(f"{where} has text but no token_ids; say with --tokenizer how it is cut into tokens.")
+        ids = tokenize(text)
+    if not isinstance(ids, Sequence) or not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
+        raise LaconicError(f"{where} has token_ids that are no list of whole numbers.")
+    if not text and detokenize is not None:
+        text = detokenize(ids)
+    return WrittenTrace(tuple(ids), text, group)

@@ -1,0 +1,164 @@
+"""`laconic analyze`: how much traces repeat themselves, from a file or from a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from laconic.bench.traces import WrittenTrace
+
+
+def analyze(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="JSON lines with token_ids or text, such as traces.jsonl of `bench accuracy --keep-tokens`."
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="Name or path; cuts a file's texts into tokens, or gives the text of its token ids."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Instead of a file: generate with this model (or `bundled`).")
+    ] = None,
+    source: Annotated[
+        str, typer.Option("--source", help="Problems for --model: bundled, a JSON-lines file, or hub:NAME[:SPLIT].")
+    ] = "bundled",
+    problems: Annotated[int, typer.Option("--problems", "-n", help="How many, for --model.")] = 32,
+    seed: Annotated[int, typer.Option(help="Of bundled problems and of sampling.")] = 0,
+    policies: Annotated[
+        str, typer.Option("--policies", "-p", help="Policies to compare, for --model; specs by semicolons.")
+    ] = "full",
+    max_new_tokens: Annotated[int | None, typer.Option(help="Limit of a generated trace.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
+    batch: Annotated[int, typer.Option(help="Traces that run at once.")] = 64,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    lengths: Annotated[
+        str | None, typer.Option(help="Where to take the entropy; 1024,2048,4096,8192, or 64 to 512 for short traces.")
+    ] = None,
+    spans: Annotated[
+        int | None, typer.Option(help="Cut traces into spans of so many tokens, instead of sentences and lines.")
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="Cosine above which a span repeats an earlier one.")] = 0.75,
+    embedder: Annotated[
+        str, typer.Option(help="tfidf, or sentence-transformers:MODEL for rates like the published ones.")
+    ] = "tfidf",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Directory for results.json, table.md and plot.png.")
+    ] = None,
+    plot: Annotated[bool | None, typer.Option(help="Draw plot.png; without it, if matplotlib is there.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of tables.")] = False,
+) -> None:
+    """n-gram entropy by length, and redundancy, of traces from a file or from a model.
+
+    What compression can live on: reasoning that says the same again has low entropy and high redundancy.
+    """
+    from laconic.bench.analysis import FORMAT, analyse
+    from laconic.bench.environment import environment, public
+    from laconic.bench.redundancy import embedder as check_embedder
+    from laconic.cli.common import is_bundled
+    from laconic.cli.measuring import check_plot, split_whole, write_report
+    from laconic.errors import LaconicError
+    from laconic.report.plots import analysis_plot
+    from laconic.report.results import analysis_tables
+
+    check_plot(plot)
+    if (file is None) == (model is None):
+        raise LaconicError("Give either a file of traces or a --model that writes some, not both or neither.")
+    if plot and out is None:
+        raise LaconicError("--plot has nowhere to go; say where with --out DIRECTORY.")
+    # What can be wrong without a trace is refused before any is generated.
+    asked = None if lengths is None else split_whole("--lengths", lengths)
+    check_embedder(embedder)
+    if file is not None:
+        traces = _from_file(file, tokenizer)
+        origin: dict[str, Any] = {"file": public(str(file)), "tokenizer": public(tokenizer) if tokenizer else None}
+    else:
+        traces = _from_model(
+            model, source, problems, seed, policies, batch, dtype, device, max_new_tokens, temperature, not as_json
+        )
+        origin = {
+            "model": "bundled" if is_bundled(model) else public(str(model)),
+            "source": public(source),
+            "problems": problems,
+            "seed": seed,
+        }
+    groups = analyse(traces, asked, embed=embedder, threshold=threshold, span_tokens=spans)
+    report = {"format": FORMAT, **environment(), "settings": origin, "groups": groups}
+    write_report(report, analysis_tables(report), analysis_plot, out, plot, as_json)
+
+
+def _from_file(file: Path, tokenizer: str | None) -> list[WrittenTrace]:
+    from laconic.bench.traces import read_traces
+
+    if tokenizer is None:
+        return read_traces(file)
+    cut = _load_tokenizer(tokenizer)
+    return read_traces(
+        file,
+        tokenize=lambda text: cut(text, add_special_tokens=False)["input_ids"],
+        detokenize=lambda ids: cut.decode(ids, skip_special_tokens=False),
+    )
+
+
+def _load_tokenizer(name: str) -> Any:
+    from transformers import AutoTokenizer
+
+    from laconic.cli.common import model_path
+    from laconic.errors import LaconicError
+
+    try:
+        return AutoTokenizer.from_pretrained(model_path(name))
+    except Exception as error:  # transformers raises many kinds; all mean that there is no such tokenizer
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise LaconicError(f"The tokenizer {name} can't be loaded: {reason}") from error
+
+
+def _from_model(
+    model: str | None,
+    source: str,
+    problems: int,
+    seed: int,
+    policies: str,
+    batch: int,
+    dtype: str,
+    device: str,
+    max_new_tokens: int | None,
+    temperature: float | None,
+    shown: bool,
+) -> list[WrittenTrace]:
+    """One trace of each problem under each policy."""
+    import dataclasses
+
+    from laconic.bench.accuracy import problem_seed
+    from laconic.bench.traces import WrittenTrace
+    from laconic.cli.common import choose_policy, choose_sampling, is_bundled, model_path
+    from laconic.cli.measuring import Bar, split_policies
+    from laconic.engines.hf import HFEngine, load
+    from laconic.errors import LaconicError
+    from laconic.problems.sources import load_problems
+
+    chosen = [choose_policy(spec, is_bundled(model)) for spec in split_policies(policies)]
+    if not chosen:
+        raise LaconicError("--policies is empty; expected at least one, such as full.")
+    asked = load_problems(source, problems, seed)
+    language, cut = load(model_path(model), dtype=dtype, device=device)
+    sampling = choose_sampling(language, max_new_tokens=max_new_tokens, temperature=temperature)
+    traces: list[WrittenTrace] = []
+    with Bar(shown) as bar:
+        for policy in chosen:
+            engine = HFEngine(language, cut, policy=policy, max_batch=batch, chunk_tokens=16)
+            for problem in asked:
+                seeded = dataclasses.replace(sampling, seed=problem_seed(seed, problem))
+                engine.submit(engine.render(problem.question), seeded)
+            for chunk in engine.stream():
+                if chunk.finish_reason is not None:
+                    trace = engine.trace(chunk.trace_id)
+                    traces.append(WrittenTrace(tuple(trace.token_ids), trace.text, policy.spec()))
+                    bar.update(policy.spec(), len(traces), len(chosen) * len(asked))
+    return traces
