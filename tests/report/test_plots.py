@@ -63,6 +63,10 @@ def test_accuracy_has_a_line_a_policy_and_a_band(tmp_path: Path, figures: list[F
     assert list(rpc.lines[0].get_ydata()) == pytest.approx([30.0, 50.0, 60.0])
     low, high = rpc.lines[2][0].get_segments()[0][:, 1]
     assert (low, high) == (pytest.approx(25.0), pytest.approx(38.0))  # 30 less 5, 30 and 8
+    left, right = axes.get_xlim()
+    assert left < 250 / 8
+    assert right > 250 / 2
+    assert axes.get_ylim() == (0, pytest.approx(83.0))
     band = axes.patches[0].get_bbox()
     assert (band.y0, band.y1) == (pytest.approx(65.0), pytest.approx(78.0))
 
