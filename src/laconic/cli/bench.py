@@ -56,7 +56,7 @@ def accuracy(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Directory of traces.jsonl (resumed), results.json, table.md, plot.png.")
-    ] = Path("laconic-bench/accuracy"),
+    ] = Path("runs/accuracy"),
     keep_tokens: Annotated[bool, typer.Option(help="Also write token ids, for `laconic analyze`.")] = False,
     plot: Annotated[bool | None, typer.Option(help="Draw plot.png; without it, if matplotlib is there.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of a table.")] = False,
@@ -222,7 +222,7 @@ def throughput(
         )
         methods, wanted = [*METHODS, *(name for name in extra if name not in METHODS)], ()
     job = Job(cells, methods, resolve_dtype(dtype, where), where, 5 if repeats is None else repeats)
-    place = out or Path("laconic-bench") / (preset or "throughput")
+    place = out or Path("runs") / (preset or "throughput")
     with Journal(place / "samples.jsonl", FORMAT, job.settings()) as journal, Bar(not as_json) as bar:
         bar.tell_journal(journal, "sample", "timed pieces")
 

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Record results under benchmarks/: `benchmarks/record.sh accuracy cpu-kv`, or `all` for everything that needs no GPU.
+# Run it at the root of the repository, with nothing else running. Interrupted, it goes on where it stopped.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PATH="$PWD/.venv/bin:$PATH"
+export HF_HUB_OFFLINE=1
+
+record() {
+  case "$1" in
+    accuracy) laconic bench accuracy --problems 200 --samples 4 --out benchmarks/accuracy ;;
+    traces) laconic analyze --model bundled --problems 200 --policies "full;rpc;random" --out benchmarks/traces ;;
+    cpu-kv | cpu-weights | cpu-parity | rpc-paper) laconic bench throughput --preset "$1" --out "benchmarks/$1" ;;
+    *)
+      echo "error: there is nothing to record by the name $1; expected accuracy, traces, cpu-kv, cpu-weights, cpu-parity," \
+        "rpc-paper or all" >&2
+      exit 2
+      ;;
+  esac
+}
+
+[ $# -gt 0 ] || set -- help
+[ "$1" != all ] || set -- accuracy traces cpu-kv cpu-weights cpu-parity
+for name in "$@"; do record "$name"; done
