@@ -256,6 +256,16 @@ def test_presets_are_runs_that_can_be_made() -> None:
         assert "rpc:interval=128,ratio=4,window=32" in PRESETS["cpu-kv"].methods
 
 
+def test_a_preset_runs_on_some_of_its_shapes() -> None:
+    paper = PRESETS["rpc-paper"]
+    small = paper.only(["r1-distill-qwen-7b"])
+    assert {cell.shape for cell in small.cells} == {"r1-distill-qwen-7b"}
+    assert len(small.cells) == 15
+    assert paper.only([]) is paper
+    with pytest.raises(LaconicError, match="its shapes: r1-distill-qwen-7b, qwq-32b"):
+        paper.only(["tiny-kv"])
+
+
 def test_cells_are_shapes_times_batches_times_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(shapes.SHAPES, "small", SHAPE)
     made = cells_of(["small", "tiny-kv"], [1, 2], 8, [100], [50, 60], 7)

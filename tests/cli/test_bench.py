@@ -202,7 +202,8 @@ def test_throughput_measures_and_goes_on(invoke, tmp_path: Path) -> None:
     [
         (["bench", "throughput"], "name a --preset"),
         (["bench", "throughput", "--preset", "fastest"], "rpc-paper, cpu-kv, cpu-weights, cpu-parity"),
-        (["bench", "throughput", "--preset", "cpu-kv", "--shape", "nano"], "leave --shape"),
+        (["bench", "throughput", "--preset", "cpu-kv", "--shape", "nano"], "its shapes: tiny-kv"),
+        (["bench", "throughput", "--preset", "cpu-kv", "--at", "9"], "leave --lengths and --at out"),
         ([*SPEED], "nothing to run"),
         ([*SPEED, "--lengths", 1], "length is 1"),
         ([*SPEED, "--lengths", "2.5"], "--lengths has 2.5"),

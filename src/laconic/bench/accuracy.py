@@ -25,7 +25,7 @@ from laconic.problems import Problem, check
 
 FORMAT = "laconic.accuracy/1"
 FLUSH_TRACES = 16
-FLUSH_SECONDS = 5.0
+FLUSH_SECONDS = 1.0
 
 EngineFactory = Callable[[Policy], Engine]
 Watcher = Callable[["Progress"], None]

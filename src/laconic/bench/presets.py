@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from laconic.bench.decoding import GENERATE, Cell
 from laconic.bench.shapes import get_shape
@@ -27,6 +27,14 @@ class Preset:
     repeats: int
     gpu: bool = False
     lengths: tuple[int, ...] = ()
+
+    def only(self, shapes: Sequence[str]) -> Preset:
+        """The same run on these of its shapes; none given: itself. Raises LaconicError for a shape that it hasn't."""
+        have = list(dict.fromkeys(cell.shape for cell in self.cells))
+        for shape in shapes:
+            if shape not in have:
+                raise LaconicError(f"The preset {self.name} has no shape {shape!r}; its shapes: {', '.join(have)}.")
+        return replace(self, cells=tuple(c for c in self.cells if c.shape in shapes)) if shapes else self
 
 
 def _windows(

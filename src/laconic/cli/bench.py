@@ -147,7 +147,9 @@ def throughput(
         str | None,
         typer.Option(help="cpu-kv, cpu-weights, cpu-parity or rpc-paper; or say what to run with the options below."),
     ] = None,
-    shape: Annotated[str | None, typer.Option(help="Model shapes by name, separated by commas.")] = None,
+    shape: Annotated[
+        str | None, typer.Option(help="Model shapes by name, separated by commas; with a preset, only these of its.")
+    ] = None,
     batch: Annotated[str, typer.Option(help="Rows at once, separated by commas.")] = "8",
     prompt: Annotated[int, typer.Option(help="Prompt tokens a row.")] = 128,
     lengths: Annotated[str | None, typer.Option(help="Whole runs to these numbers of generated tokens.")] = None,
@@ -186,7 +188,7 @@ def throughput(
     from laconic.bench.shapes import pick_device, resolve_dtype
     from laconic.bench.speed import estimates, summarise
     from laconic.bench.throughput import FORMAT, METHODS, Job, Piece, run_throughput
-    from laconic.cli.measuring import Bar, check_plot, split_policies, split_whole, write_report
+    from laconic.cli.measuring import Bar, check_plot, split_names, split_policies, split_whole, write_report
     from laconic.errors import LaconicError
     from laconic.report.plots import throughput_plot
     from laconic.report.results import estimate_table, throughput_table
@@ -199,9 +201,9 @@ def throughput(
     where = pick_device(device)
     extra = split_policies(policies or "")
     if preset is not None:
-        if shape or lengths or at:
-            raise LaconicError("--preset says what to run; leave --shape, --lengths and --at out, or the preset.")
-        chosen = get_preset(preset)
+        if lengths or at:
+            raise LaconicError("--preset says what lengths to run; leave --lengths and --at out, or the preset.")
+        chosen = get_preset(preset).only(split_names(shape))
         if chosen.gpu and where.type != "cuda" and not force:
             raise LaconicError(
                 f"The preset {preset} is made for a GPU, and this machine has none that torch can use: run it on one, "
@@ -213,7 +215,7 @@ def throughput(
         if not shape:
             raise LaconicError("There is nothing to run: name a --preset, or a --shape with --lengths or --at.")
         cells = cells_of(
-            [name.strip() for name in shape.split(",") if name.strip()],
+            split_names(shape),
             split_whole("--batch", batch),
             prompt,
             split_whole("--lengths", lengths or ""),

@@ -65,6 +65,11 @@ def split_policies(text: str) -> list[str]:
     return [name.strip() for name in text.split(separator) if name.strip()]
 
 
+def split_names(text: str | None) -> list[str]:
+    """Names separated by commas; none for no text."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
 def split_numbers(option: str, text: str) -> list[float]:
     """Numbers separated by commas. Raises LaconicError naming the option and the part that is none."""
     from laconic.errors import LaconicError
