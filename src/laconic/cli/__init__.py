@@ -5,7 +5,7 @@ Importing this module imports no torch: a command imports what it needs when it 
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import sys
 import traceback
@@ -79,8 +79,6 @@ def build() -> typer.Typer:
         """Reasoning language models, cheaper to run: their KV cache is compressed while they think."""
 
     for name, module, attribute in COMMANDS:
-        if importlib.util.find_spec(module) is None:
-            continue
         part = getattr(importlib.import_module(module), attribute)
         if isinstance(part, typer.Typer):
             app.add_typer(part, name=name)

@@ -26,7 +26,7 @@ EXCERPT = 120  # tokens
 
 
 def demo(
-    problems: Annotated[int, typer.Option("--problems", help="Held-out problems of the bundled set.", min=1)] = 32,
+    problems: Annotated[int, typer.Option("--problems", help="Held-out problems of the bundled set.", min=1)] = 64,
     samples: Annotated[int, typer.Option("--samples", help="Traces of each.", min=1)] = 1,
     seed: Annotated[int, typer.Option("--seed", help="Of the problems and of the sampling.")] = 0,
     ratio: Annotated[float, typer.Option("--ratio", help="RPC's compression ratio.")] = SMALL["ratio"],
