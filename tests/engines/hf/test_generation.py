@@ -146,6 +146,25 @@ def test_chunked_prefill_and_embeddings_count_as_prompt():
     assert run.stats.evicted == 3 * policy.schedule.evicted(STEPS - 1)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("chunk", [None, 7])
+def test_long_padding_whole_or_in_chunks(side, chunk):
+    """Padding wider than a chunk of the prefill, and than any allowance in the masks."""
+    model = family("llama")
+    inputs = padded(prompts([150, 11, 70]), side=side)
+    plain = greedy(model, inputs, steps=40)
+    extra = {} if chunk is None else {"prefill_chunk_size": chunk}
+    with compress(model, FullKV()):
+        ours = greedy(model, inputs, steps=40, **extra)
+    assert torch.equal(ours, plain)
+    policy = RPC(interval=16, ratio=4, window=8)
+    with compress(model, policy) as run:
+        whole = greedy(model, inputs)
+    assert run.stats.live_kv_tokens == sum(policy.schedule.physical(STEPS - 1, n) for n in (150, 11, 70))
+    with compress(model, policy):
+        assert torch.equal(greedy(model, inputs, **extra), whole)
+
+
 def test_nothing_global_is_left_behind():
     model = family("llama")
     names = (list(AttentionInterface().keys()), list(AttentionMaskInterface().keys()))

@@ -94,10 +94,8 @@ class Binding:
                 return base_mask(*args, **kwargs)
             MASKED.set(None)
             q, held = kwargs["q_length"], ledger.length
-            if held == 0 and ledger.prompt_left is None:
-                ledger.set_prompt_mask(kwargs.get("attention_mask"))
-            elif held == 0 and (given := kwargs.get("attention_mask")) is not None:
-                ledger.set_prompt_mask(given[:, : ledger.prompt_left])
+            if ledger.prompt_left is None or ledger.prompt_left > 0:
+                ledger.set_prompt_mask(kwargs.get("attention_mask"), held + q)
             valid = ledger.validity(q, kwargs.get("device", "cpu")) if ledger.rows else None
             if simple and q == 1:
                 return None if valid is None else valid[:, None, None, :]

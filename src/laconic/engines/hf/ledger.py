@@ -136,8 +136,7 @@ class Ledger:
         for row in self.rows:
             row.prompt += q
         self.capture = False
-        if self.prompt_left == 0:
-            self.refresh()
+        self.refresh()
 
     def _take_generated(self, q: int) -> None:
         left = self._to_boundary
@@ -226,16 +225,19 @@ class Ledger:
         """Generated tokens that one forward pass may hold without crossing a compression point; None is no limit."""
         return self._to_boundary
 
-    def set_prompt_mask(self, mask: Tensor | None) -> None:
-        """mask: bool [B, prompt], False at padding. Seen at the prompt's forward pass, where transformers builds its mask."""
-        if mask is None or bool(mask.all()):
+    def set_prompt_mask(self, mask: Tensor | None, width: int) -> None:
+        """mask: bool [B, >= width], False at padding, as transformers shows it at each forward pass of the prompt.
+
+        width: slots of the prompt, this pass included.
+        """
+        if mask is None or bool(mask[:, :width].all()):
             return
-        self._prompt_mask = mask
-        pads = (~mask).sum(-1).tolist()
+        self._prompt_mask = mask[:, :width]
+        self._valid = None
         if not self.rows:
             self.rows = [Row(number=i, limit=self.limit) for i in range(mask.shape[0])]
-        for row, count in zip(self.rows, pads, strict=True):
-            row.pads = count
+        for row, pads in zip(self.rows, (~self._prompt_mask).sum(-1).tolist(), strict=True):
+            row.pads = pads
 
     @property
     def ragged(self) -> bool:
@@ -257,10 +259,10 @@ class Ledger:
         if not self.ragged:
             return torch.empty(0, dtype=torch.bool, device=device)
         starts = torch.tensor([self.length - row.slots for row in self.rows], device=device)
-        slots = torch.arange(self.length + 64, device=device)
+        width = 0 if self._prompt_mask is None else self._prompt_mask.shape[1]
+        slots = torch.arange(max(self.length, width) + 64, device=device)
         valid = slots >= starts[:, None]
         if self._prompt_mask is not None:
-            width = self._prompt_mask.shape[1]
             valid.scatter_(1, starts[:, None] + torch.arange(width, device=device), self._prompt_mask.to(device))
         return valid
 
