@@ -37,6 +37,7 @@ def main() -> None:
     evaluate.add_argument("--temperature", type=float, help="default: the folder's own; 0 is greedy")
     evaluate.add_argument("--level", type=int, help="default: the mixture")
     evaluate.add_argument("--seed", type=int, default=0)
+    evaluate.add_argument("--split", default="heldout", help="heldout or train (where choices are made)")
     evaluate.add_argument("--out", type=Path, help="write the record there, with command, versions and machine")
     for command in (export, evaluate):
         command.add_argument("--threads", type=int, default=2)
@@ -72,7 +73,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     temperature = arguments.temperature
     if temperature is None:
         temperature = GenerationConfig.from_pretrained(arguments.folder).temperature
-    settings = Settings(arguments.problems, arguments.samples, temperature, arguments.level, arguments.seed)
+    settings = Settings(
+        arguments.problems, arguments.samples, temperature, arguments.level, arguments.seed, arguments.split
+    )
     record = evaluate(from_folder(arguments.folder), settings)
     weights = (arguments.folder / "model.safetensors").read_bytes()
     record = {
