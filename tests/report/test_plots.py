@@ -119,6 +119,7 @@ def test_analysis_draws_entropy_and_redundancy(tmp_path: Path, figures: list[Fig
     assert len(lines) == 6  # two groups, three orders
     assert list(lines[0].get_xdata()) == [64, 128]
     assert list(lines[0].get_ydata()) == pytest.approx([point["bits"][1] for point in groups[0]["entropy"]])
+    assert [label.get_text() for label in right.get_xticklabels()] == ["full KV", "RPC\nratio=4"]
     heights = [patch.get_height() for patch in right.patches]
     assert heights == pytest.approx([100 * group["redundancy"]["mean"] for group in groups])
 

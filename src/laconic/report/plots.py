@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -169,7 +170,7 @@ def analysis_plot(report: Report, path: str | Path) -> None:
         left.set_ylabel("entropy, bits")
         left.set_title("n-gram entropy of token ids")
         left.legend(frameon=False, fontsize=8)
-        right.set_xticks(range(len(groups)), [_name(group["group"]).replace(" c=", "\nc=") for group in groups])
+        right.set_xticks(range(len(groups)), [_folded(_name(group["group"])) for group in groups], fontsize=8)
         right.set_ylabel("redundant spans, %")
         right.set_ylim(0, 100)
         right.set_title(f"Spans like an earlier one (cosine > {groups[0]['threshold']:g}, {groups[0]['embedder']})")
@@ -192,6 +193,11 @@ def _families(rows: Sequence[Report]) -> list[tuple[str, list[Report]]]:
 def _name(family: str) -> str:
     name, colon, rest = family.partition(":")
     return f"{NAMES.get(name, name)}{' ' if colon else ''}{rest.replace(',', ', ')}"
+
+
+def _folded(name: str) -> str:
+    """A name with its settings below it, one a line."""
+    return "\n".join(re.split(r", | (?=\S+=)", name))
 
 
 def _aside(axes: Any, points: float) -> Any:
