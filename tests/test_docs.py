@@ -91,8 +91,9 @@ def test_the_cli_page_is_what_the_commands_say() -> None:
 
 
 def commands() -> list[tuple[str, str]]:
-    """Every line in a shell block that calls laconic."""
-    found = []
+    """Every line in a shell block, and in the Makefile, that calls laconic."""
+    makefile = (ROOT / "Makefile").read_text()
+    found = [("Makefile", f"laconic {rest}") for rest in re.findall(r"\$\(BIN\)/laconic (.+)", makefile)]
     for page in PAGES:
         for block in [*blocks(page, "sh"), *blocks(page, "bash"), *blocks(page, "console")]:
             for line in block.splitlines():
@@ -120,6 +121,10 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if not target.startswith(("http:", "https:", "#")):
             assert (page.parent / target.partition("#")[0]).exists(), f"{page.name} links to {target}"
+
+
+def test_commands_are_found() -> None:
+    assert {page for page, _ in commands()} >= {"Makefile", "README.md", "quickstart.md"}
 
 
 def test_make_targets_in_the_pages_exist() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -71,6 +72,14 @@ def test_terminal_view_leaves_the_text_and_no_gauge(capsys) -> None:  # type: ig
     assert "tokens held" in text  # it was there ...
     assert "tokens held" not in text.rpartition("\x1b[2K")[2]  # ... and its last line was erased
     assert capsys.readouterr().out == ""
+
+
+def test_a_model_cannot_steer_the_terminal() -> None:
+    out = io.StringIO()
+    with TerminalView(Console(file=out, force_terminal=True, width=80, color_system=None)) as view:
+        view.feed("a\x1b[2Jb\x07\x9b1mc\td", Moment(1, 1, 1, 0))
+    assert "a[2Jb1mc    d" in out.getvalue()
+    assert not {"\x1b[2J", "\x07", "\x9b"} & set(re.findall(r"\x1b\[2J|\x07|\x9b", out.getvalue()))
 
 
 def test_plain_view_is_the_text_alone(capsys) -> None:  # type: ignore[no-untyped-def]

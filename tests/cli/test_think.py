@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,15 @@ def test_bad_input_is_one_sentence(invoke: Any, tiny: Path, tmp_path: Path) -> N
         assert said in result.stderr, (args, result.stderr)
         assert result.stderr.startswith("error: "), args
         assert result.stderr.count("\n") == 1, (args, result.stderr)
+
+
+def test_a_page_that_could_not_be_written_is_refused_before_the_work(
+    invoke: Any, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    result = invoke("think", "c", "-m", tiny, "--html", tmp_path / "x.html")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "can't be written" in result.stderr
 
 
 def test_size() -> None:

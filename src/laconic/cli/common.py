@@ -56,8 +56,8 @@ def is_bundled(model: str | None) -> bool:
 
 
 def one_thread() -> None:
-    """For the bundled model, unless OMP_NUM_THREADS says otherwise: its matrices are so small that threads wait for
-    each other longer than they compute, and much longer where another process wants the same cores."""
+    """For the bundled model, unless OMP_NUM_THREADS says otherwise: its matrices are too small to share, and where another
+    process wants the same cores, threads that wait for each other at every step cost most of the speed."""
     if "OMP_NUM_THREADS" not in os.environ:
         import torch
 

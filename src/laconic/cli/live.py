@@ -13,6 +13,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+# A model may write anything, escape sequences too; a terminal would obey them.
+PRINTABLE = {code: None for code in (*range(32), *range(127, 160)) if code != ord("\n")} | {ord("\t"): "    "}
 BAR = 24  # cells, where the terminal is wide enough
 
 
@@ -99,7 +101,7 @@ class TerminalView(SilentView):
             self.console.print(Text(self.tail))
 
     def feed(self, text: str, moment: Moment) -> None:
-        lines, self.tail = settle(self.tail + text, self.console.width)
+        lines, self.tail = settle(self.tail + text.translate(PRINTABLE), self.console.width)
         # In this order: printing redraws what is live below, which must not be the old unfinished line any more.
         self.live.update(Group(Text(self.tail), gauge(moment, time.monotonic() - self.start, self.console.width)))
         for line in lines:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -267,6 +268,8 @@ def _check_writable(path: Path) -> None:
         raise LaconicError(f"{path} is a directory; expected the name of a file for the page")
     if not path.absolute().parent.is_dir():
         raise LaconicError(f"there is no directory {path.absolute().parent} for the page; make it first")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise LaconicError(f"{path} can't be written; name a file where you may write")
 
 
 def _write_page(
