@@ -30,11 +30,13 @@ def main() -> None:
     export.add_argument("folder", type=Path, help="the folder to write")
     export.add_argument("--recipe", default="shipped", help="the recipe it was trained by")
     export.add_argument("--temperature", type=float, default=1.0, help="of its generation config")
+    export.add_argument("--top-p", type=float, default=0.95, help="of its generation config")
     evaluate = commands.add_parser("evaluate", help="free-running figures of an exported folder, as JSON")
     evaluate.add_argument("folder", type=Path)
     evaluate.add_argument("--problems", type=int, default=200)
     evaluate.add_argument("--samples", type=int, default=16)
     evaluate.add_argument("--temperature", type=float, help="default: the folder's own; 0 is greedy")
+    evaluate.add_argument("--top-p", type=float, help="default: the folder's own")
     evaluate.add_argument("--level", type=int, help="default: the mixture")
     evaluate.add_argument("--seed", type=int, default=0)
     evaluate.add_argument("--split", default="heldout", help="heldout or train (where choices are made)")
@@ -61,7 +63,7 @@ def main() -> None:
         if arguments.recipe not in RECIPES:
             parser.error(f"the recipe must be one of {', '.join(RECIPES)}, not {arguments.recipe!r}")
         student = load_student(arguments.directory / "checkpoint.pt", RECIPES[arguments.recipe].shape)
-        write(student, arguments.folder, arguments.temperature)
+        write(student, arguments.folder, arguments.temperature, arguments.top_p)
     else:
         _evaluate(arguments)
 
@@ -70,11 +72,15 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from training.reasoner.evaluate import Settings, evaluate
     from training.reasoner.export import from_folder
 
-    temperature = arguments.temperature
-    if temperature is None:
-        temperature = GenerationConfig.from_pretrained(arguments.folder).temperature
+    own = GenerationConfig.from_pretrained(arguments.folder)
     settings = Settings(
-        arguments.problems, arguments.samples, temperature, arguments.level, arguments.seed, arguments.split
+        problems=arguments.problems,
+        samples=arguments.samples,
+        temperature=own.temperature if arguments.temperature is None else arguments.temperature,
+        top_p=own.top_p if arguments.top_p is None else arguments.top_p,
+        level=arguments.level,
+        seed=arguments.seed,
+        split=arguments.split,
     )
     record = evaluate(from_folder(arguments.folder), settings)
     weights = (arguments.folder / "model.safetensors").read_bytes()

@@ -26,6 +26,7 @@ class Settings:
     problems: int = 200
     samples: int = 16
     temperature: float = 1.0
+    top_p: float = 1.0
     level: int | None = None
     seed: int = 0
     split: str = "heldout"
@@ -64,7 +65,12 @@ def evaluate(student: Student, settings: Settings) -> dict[str, Any]:
     for start in range(0, len(jobs), settings.rows):
         batch = jobs[start : start + settings.rows]
         new = sample(
-            student, [prompts[p] for p in batch], settings.temperature, settings.seed + start, settings.max_new_tokens
+            student,
+            [prompts[p] for p in batch],
+            settings.temperature,
+            settings.seed + start,
+            settings.max_new_tokens,
+            settings.top_p,
         )
         for problem, ids in zip(batch, new, strict=True):
             words = [TOKENS[i] for i in ids]

@@ -73,15 +73,15 @@ def to_llama(student: Student) -> LlamaForCausalLM:
     return model.eval()
 
 
-def export(student: Student, folder: Path, temperature: float) -> None:
-    """Writes the folder; ``temperature`` is what its generation config samples at."""
+def export(student: Student, folder: Path, temperature: float, top_p: float = 1.0) -> None:
+    """Writes the folder; ``temperature`` and ``top_p`` are what its generation config samples at."""
     folder.mkdir(parents=True, exist_ok=True)
     model = to_llama(student)
     model.generation_config = GenerationConfig(
         do_sample=True,
         temperature=temperature,
         top_k=0,
-        top_p=1.0,
+        top_p=top_p,
         max_new_tokens=MAX_NEW_TOKENS,
         eos_token_id=IDS[EOS],
         pad_token_id=IDS[PAD],

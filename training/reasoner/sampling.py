@@ -87,8 +87,12 @@ def sample(
     temperature: float,
     seed: int = 0,
     max_new_tokens: int = 1024,
+    top_p: float = 1.0,
 ) -> list[list[int]]:
-    """New token ids of every prompt, the end token included where it came; temperature 0 is greedy."""
+    """New token ids of every prompt, the end token included where it came; temperature 0 is greedy.
+
+    ``top_p``: draw from the smallest set of tokens that holds this much probability.
+    """
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.tensor([len(p) for p in prompts])
     longest = int(lengths.max())
@@ -101,7 +105,7 @@ def sample(
     rows, positions = torch.arange(len(prompts)), lengths.clone()
     alive = torch.ones(len(prompts), dtype=torch.bool)
     for _ in range(max_new_tokens):
-        tokens_B = _draw(x_BD @ decoder.table_VD.T, temperature, generator)
+        tokens_B = _draw(x_BD @ decoder.table_VD.T, temperature, top_p, generator)
         for row, token, going in zip(rows.tolist(), tokens_B.tolist(), alive.tolist(), strict=True):
             if going:
                 written[row].append(token)
@@ -117,9 +121,13 @@ def sample(
     return written
 
 
-def _draw(logits_BV: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+def _draw(logits_BV: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> Tensor:
     if temperature == 0:
         return logits_BV.argmax(-1)
-    cumulative = (logits_BV / temperature).softmax(-1).cumsum(-1)
-    thresholds = torch.rand(len(logits_BV), 1, generator=generator) * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, thresholds, right=True).squeeze(1).clamp_(max=logits_BV.shape[1] - 1)
+    sorted_BV, order_BV = (logits_BV / temperature).softmax(-1).sort(-1, descending=True)
+    cumulative = sorted_BV.cumsum(-1)
+    # The set ends with the first token at which the sum reaches top_p.
+    size = (cumulative < min(top_p, 1.0 - 1e-6)).sum(-1, keepdim=True).clamp_(max=logits_BV.shape[1] - 1)
+    thresholds = torch.rand(len(logits_BV), 1, generator=generator) * cumulative.gather(1, size)
+    ranks = torch.searchsorted(cumulative, thresholds, right=True)
+    return order_BV.gather(1, torch.minimum(ranks, size)).squeeze(1)
