@@ -201,7 +201,7 @@ def test_throughput_measures_and_goes_on(invoke, tmp_path: Path) -> None:
     ("arguments", "says"),
     [
         (["bench", "throughput"], "name a --preset"),
-        (["bench", "throughput", "--preset", "fastest"], "rpc-paper, cpu-kv, cpu-weights, cpu-parity"),
+        (["bench", "throughput", "--preset", "fastest"], "rpc-paper, cpu-kv, cpu-policies, cpu-weights, cpu-parity"),
         (["bench", "throughput", "--preset", "cpu-kv", "--shape", "nano"], "its shapes: tiny-kv"),
         (["bench", "throughput", "--preset", "cpu-kv", "--at", "9"], "leave --lengths and --at out"),
         ([*SPEED], "nothing to run"),

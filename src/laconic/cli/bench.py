@@ -145,7 +145,9 @@ def accuracy(
 def throughput(
     preset: Annotated[
         str | None,
-        typer.Option(help="cpu-kv, cpu-weights, cpu-parity or rpc-paper; or say what to run with the options below."),
+        typer.Option(
+            help="cpu-kv, cpu-policies, cpu-weights, cpu-parity or rpc-paper; or say what to run with the options below."
+        ),
     ] = None,
     shape: Annotated[
         str | None, typer.Option(help="Model shapes by name, separated by commas; with a preset, only these of its.")

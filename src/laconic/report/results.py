@@ -87,7 +87,7 @@ def throughput_table(report: Report) -> Table:
     threads = report["settings"]["threads"]
     return Table(
         title=f"Decoding speed on {device if device != 'cpu' else report['machine']['cpu']}"
-        + (f", {threads} threads" if threads else "")
+        + (f", {threads} thread{'s' if threads > 1 else ''}" if threads else "")
         + f", {report['settings']['dtype']}",
         columns=[
             ("method", "left"),
