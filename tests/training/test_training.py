@@ -79,11 +79,13 @@ def test_muon_treats_a_matrix_the_same_alone_or_in_company():
 
 def test_a_recipe_knows_its_stage_at_every_step():
     first, second = SHIPPED.stages[:2]
+    grow = next(stage for stage in SHIPPED.stages if stage.name == "grow")
     assert SHIPPED.at(0) == (first, 0)
     assert SHIPPED.at(first.steps - 1) == (first, first.steps - 1)
     assert SHIPPED.at(first.steps) == (second, 0)
-    assert second.mixture_at(0).longest == second.mixture.longest
-    assert second.mixture_at(second.ramp).longest == second.longest == 8
+    assert grow.mixture_at(0).longest == grow.mixture.longest < 8
+    assert grow.mixture_at(grow.ramp).longest == grow.longest == 8
+    assert SHIPPED.stages[-1].rate_at(SHIPPED.stages[-1].steps) < 0.05
     with pytest.raises(ValueError, match="below"):
         SHIPPED.at(SHIPPED.steps)
 
