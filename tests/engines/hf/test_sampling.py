@@ -41,6 +41,20 @@ def test_draws_follow_the_distribution_of_transformers_warpers(sampling):
     assert torch.allclose(counts, warped(LOGITS, sampling)[0].float(), atol=2e-4)
 
 
+@pytest.mark.parametrize("top_p", [0.3, 0.9, 0.999])
+def test_large_vocabularies_draw_as_a_whole_sort_would(top_p, monkeypatch):
+    """Rows whose nucleus lies in the ranked few, and rows flat enough to need the whole vocabulary, in one batch."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(40, 1000, generator=generator) * torch.linspace(0.1, 9, 40)[:, None]
+    uniforms = torch.rand(40, generator=generator, dtype=torch.double).tolist()
+    sampling = [Sampling(temperature=1.0, top_p=top_p)] * 40
+    ours = draw(logits, sampling, uniforms)
+    alone = torch.cat([draw(logits[i : i + 1], sampling[:1], uniforms[i : i + 1]) for i in range(40)])
+    assert torch.equal(ours, alone)
+    monkeypatch.setattr("laconic.engines.hf.sampling.RANKED", 1000)
+    assert torch.equal(ours, draw(logits, sampling, uniforms))
+
+
 def test_greedy_and_mixed_batches():
     greedy, warm = Sampling(temperature=0), Sampling(temperature=1.0, top_p=1.0)
     logits = torch.randn(4, 50, generator=torch.Generator().manual_seed(0))

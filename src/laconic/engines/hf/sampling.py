@@ -16,6 +16,7 @@ from laconic.engines.base import Sampling
 
 _GOLDEN, _MIX1, _MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _MASK = (1 << 64) - 1
+RANKED = 128  # candidates ranked before a whole vocabulary is sorted for top-p
 
 
 def mix64(x: int) -> int:
@@ -39,8 +40,8 @@ def uniform(key: int, position: int) -> float:
 def draw(logits: Tensor, samplings: Sequence[Sampling], uniforms: Sequence[float]) -> Tensor:
     """logits: [B, V]; one setting and one uniform number a row. Returns long [B].
 
-    top-k first, then top-p over what is left (as transformers orders them), then the inverse of the cumulative distribution
-    with candidates from likeliest to least.
+    top-k first, then top-p over what is left (as transformers orders them), then the inverse of the cumulative distribution:
+    over candidates from likeliest to least, or in the vocabulary's order where nothing is cut off.
     """
     first = samplings[0]
     if all(s is first or _same(s, first) for s in samplings):
@@ -62,20 +63,41 @@ def _same(a: Sampling, b: Sampling) -> bool:
 def _draw_alike(logits: Tensor, sampling: Sampling, uniforms: Sequence[float]) -> Tensor:
     if sampling.temperature == 0:
         return logits.argmax(-1)
-    scaled = logits.double() / sampling.temperature
     width = logits.shape[-1]
+    at = torch.tensor(uniforms, dtype=torch.double, device=logits.device)[:, None]
+    probs = (logits.float() / sampling.temperature).softmax(-1)
+    if not 0 < sampling.top_k < width and sampling.top_p == 1:
+        return _inverse(probs.double(), at)[:, 0]  # nothing is cut off, so nothing needs to be ranked
     if 0 < sampling.top_k < width:
-        ranked, order = scaled.topk(sampling.top_k, dim=-1)
-    else:
-        ranked, order = scaled.sort(dim=-1, descending=True, stable=True)
-    probs = ranked.softmax(-1)
+        probs, order = probs.topk(sampling.top_k, dim=-1)
+        return _nucleus(probs, order, sampling.top_p, at)
+    if width <= RANKED:
+        return _nucleus(*probs.sort(dim=-1, descending=True, stable=True), sampling.top_p, at)
+    # The likeliest few nearly always hold top_p. A row in which they don't is sorted whole: which way a row goes depends
+    # on itself alone, so its draw does not depend on its company.
+    best, order = probs.topk(RANKED, dim=-1)
+    picked = _nucleus(best, order, sampling.top_p, at, total=1.0)
+    short = (best.double().sum(-1) <= sampling.top_p).nonzero()[:, 0]
+    if len(short):
+        whole = probs[short].sort(dim=-1, descending=True, stable=True)
+        picked[short] = _nucleus(*whole, sampling.top_p, at[short], total=1.0)
+    return picked
+
+
+def _nucleus(ranked: Tensor, order: Tensor, top_p: float, at: Tensor, total: float | None = None) -> Tensor:
+    """Draw from the least number of likeliest candidates that hold `top_p` of `total` (None: of all that are ranked)."""
+    probs = ranked.double()
     ahead = probs.cumsum(-1) - probs  # probability of everything likelier
-    if sampling.top_p < 1:
-        probs = probs.masked_fill(ahead >= sampling.top_p, 0.0)
+    mass = probs.sum(-1, keepdim=True) if total is None else total
+    if top_p < 1:
+        probs = probs.masked_fill(ahead >= top_p * mass, 0.0)
+    return order.gather(-1, _inverse(probs, at))[:, 0]
+
+
+def _inverse(probs: Tensor, at: Tensor) -> Tensor:
+    """The index at which the cumulative sum of `probs` [B, V], taken as shares, passes `at` [B, 1]. long [B, 1]."""
     total = probs.cumsum(-1)
-    target = torch.tensor(uniforms, dtype=total.dtype, device=total.device)[:, None] * total[:, -1:]
-    picked = (total <= target).sum(-1, keepdim=True).clamp(max=total.shape[-1] - 1)
-    return order.gather(-1, picked)[:, 0]
+    return (total <= at * total[:, -1:]).sum(-1, keepdim=True).clamp(max=total.shape[-1] - 1)
 
 
 def mean_top_logprob(logits: Tensor, k: int) -> Tensor:
