@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE=1
 
 record() {
   case "$1" in
-    accuracy) laconic bench accuracy --problems 400 --samples 2 --batch 192 --out benchmarks/accuracy ;;
+    accuracy) laconic bench accuracy --problems 300 --batch 192 --out benchmarks/accuracy ;;
     traces) laconic analyze --model bundled --problems 200 --policies "full;rpc;random" --out benchmarks/traces ;;
     cpu-kv | cpu-policies | cpu-weights | cpu-parity | rpc-paper) laconic bench throughput --preset "$1" --out "benchmarks/$1" ;;
     *)

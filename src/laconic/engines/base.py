@@ -86,6 +86,7 @@ class EngineStats:
 
     evicted, kept: tokens summed over rows and compressions (one layer); compressions: row-compressions;
     live_kv_bytes: held now by tokens that can be attended, compressible layers; reserved_kv_bytes: what the buffers take;
+    generated_tokens: drawn by the engine; under `laconic.compress`, those whose KV was computed, all but each row's last;
     kv_token_steps: sum over steps and rows of tokens attended, the work that a KV-bound step does.
     """
 
