@@ -17,7 +17,7 @@ def main() -> None:
     inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
 
     # This model's traces are a few hundred tokens, so the interval is short; RPC() itself has the published 4096.
-    with laconic.compress(model, laconic.RPC(interval=64, ratio=4, window=16)) as run:
+    with laconic.compress(model, laconic.RPC(interval=128, ratio=4, window=32)) as run:
         out = model.generate(**inputs, max_new_tokens=1024)
 
     prompt = inputs["input_ids"].shape[1]

@@ -26,8 +26,8 @@ def main() -> None:
     torch.set_num_threads(1)  # so small a model gains nothing from more
     model, tokenizer = load(reasoner_path())
     question = generate(1, level=6)[0].question
-    schedule = Proportional(interval=64, ratio=4, window=16)
-    for policy in (laconic.RPC(interval=64, ratio=4, window=16), Custom(schedule, LongKeys())):
+    schedule = Proportional(interval=128, ratio=4, window=32)
+    for policy in (laconic.RPC(interval=128, ratio=4, window=32), Custom(schedule, LongKeys())):
         engine = HFEngine(model, tokenizer, policy=policy, record_held=True)
         trace_id = engine.submit(engine.render(question), laconic.Sampling(temperature=0, max_new_tokens=300))[0]
         for _ in engine.stream():

@@ -15,7 +15,7 @@ ENOUGH = 3
 
 def main() -> None:
     torch.set_num_threads(1)  # so small a model gains nothing from more
-    engine = open_engine(reasoner_path(), policy=laconic.RPC(interval=64, ratio=4, window=16), chunk_tokens=16)
+    engine = open_engine(reasoner_path(), policy=laconic.RPC(interval=128, ratio=4, window=32), chunk_tokens=16)
     problem = generate(1, seed=1, level=5)[0]
     sampling = laconic.Sampling(max_new_tokens=1024, temperature=1.0, top_p=1.0, seed=0)
     ids = engine.submit(engine.render(problem.question), sampling, n=8)  # one prefill for all of them

@@ -124,6 +124,8 @@ def test_results_of_other_settings_are_refused(invoke, tiny: Path, problem_file:
         (["-c", "0.5"], "ratio is 0.5"),
         (["-c", "two"], "--ratios has 'two'"),
         (["-c", "3"], "interval is 16"),
+        (["--interval", 0], "interval is 0"),
+        (["--window", 0], "window is 0"),
         (["-k", 0], "--samples is 0"),
         (["--batch", 0], "--batch is 0"),
         (["-n", 0], "number of problems is 0"),

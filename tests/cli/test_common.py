@@ -16,9 +16,9 @@ def test_published_defaults_for_other_models() -> None:
 
 
 def test_small_defaults_fill_only_what_was_not_said() -> None:
-    assert choose_policy("rpc", True) == RPC(interval=64, ratio=4, window=16)
-    assert choose_policy("rpc:interval=32", True) == RPC(interval=32, ratio=4, window=16)
-    assert choose_policy("random", True, ratio=2) == Random(interval=64, ratio=2, window=16)
+    assert choose_policy("rpc", True) == RPC(interval=128, ratio=4, window=32)
+    assert choose_policy("rpc:interval=32", True) == RPC(interval=32, ratio=4, window=32)
+    assert choose_policy("random", True, ratio=2) == Random(interval=128, ratio=2, window=32)
     assert choose_policy("full", True) == FullKV()
 
 

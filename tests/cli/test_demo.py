@@ -22,7 +22,7 @@ def test_json_has_a_row_a_policy_at_equal_cache_size(invoke: Any, small: Path) -
     result = invoke("demo", "--problems", 2, "--samples", 2, "--json", env={"OMP_NUM_THREADS": "1"})
     assert result.exit_code == 0, result.stderr
     out = json.loads(result.stdout)
-    policies = [FullKV(), RPC(interval=64, window=16), Random(interval=64, window=16)]
+    policies = [FullKV(), RPC(interval=128, window=32), Random(interval=128, window=32)]
     assert [row["policy"] for row in out["rows"]] == [policy.spec() for policy in policies]
     assert all((row["problems"], row["samples"]) == (2, 2) for row in out["rows"])
     # 3 layers x 2 KV heads x 8 wide x keys and values x 4 bytes

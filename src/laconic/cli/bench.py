@@ -40,9 +40,9 @@ def accuracy(
     ] = None,
     ratios: Annotated[str, typer.Option("--ratios", "-c", help="Compression ratios, separated by commas.")] = "2,4,8",
     interval: Annotated[
-        int | None, typer.Option(help="RPC's interval; 64 for the bundled model, 4096 for others.")
+        int | None, typer.Option(help="RPC's interval; 128 for the bundled model, 4096 for others.")
     ] = None,
-    window: Annotated[int | None, typer.Option(help="RPC's window; 16 for the bundled model, 32 for others.")] = None,
+    window: Annotated[int, typer.Option(help="RPC's window of most recent tokens.")] = 32,
     oracle_pattern: Annotated[
         str | None, typer.Option(help="Regular expression of the token texts that the policy oracle keeps.")
     ] = None,
@@ -89,8 +89,8 @@ def accuracy(
     if policies is None and pattern is None:
         names.remove("oracle")
     plan_options: dict[str, Any] = {
-        "interval": interval or (SMALL["interval"] if small else 4096),
-        "window": window or (SMALL["window"] if small else 32),
+        "interval": interval if interval is not None else SMALL["interval"] if small else 4096,
+        "window": window,
     }
     # Everything that can be wrong without the model is refused before the model is loaded.
     plan([name for name in names if name != "oracle"] or ["full"], chosen_ratios, **plan_options)

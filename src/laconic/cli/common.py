@@ -22,7 +22,7 @@ INTERRUPTED = 130
 BUNDLED = "bundled"
 # RPC's published interval is ten times a whole trace of the bundled model. These compress such a trace several times,
 # at the published ratio.
-SMALL = {"interval": 64, "ratio": 4, "window": 16, "budget": 96}
+SMALL = {"interval": 128, "ratio": 4, "window": 32, "budget": 128}
 PUBLISHED = {"temperature": 0.6, "top_p": 0.95, "max_new_tokens": 32768}
 
 

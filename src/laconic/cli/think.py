@@ -146,8 +146,8 @@ def think(
 ) -> None:
     """Let a reasoning model think about one problem while its KV cache is compressed, and say what that came to.
 
-    The bundled reasoner's traces are a few hundred tokens long, so for it the policies start from interval 64, ratio 4,
-    window 16 and budget 96. Other models start from the policies' published settings (`laconic policies`). Sampling
+    The bundled reasoner's traces are a few hundred tokens long, so for it the policies start from interval 128, ratio
+    4, window 32 and budget 128. Other models start from the policies' published settings (`laconic policies`). Sampling
     starts from the model's own generation_config, else from temperature 0.6 and top-p 0.95.
     """
     small = is_bundled(model)
