@@ -25,9 +25,9 @@ def test_small_defaults_fill_only_what_was_not_said() -> None:
 def test_a_budgets_window_and_buffer_stay_the_policys_own() -> None:
     assert choose_policy("h2o", True) == H2O(budget=SMALL["budget"])
     assert choose_policy("streamingllm", True, budget=40) == StreamingLLM(budget=40)
-    # R-KV's published buffer of 128 is more than the interval: it would hardly ever compress.
-    assert choose_policy("rkv", True) == RKV(budget=96, buffer=64)
-    assert choose_policy("rkv:buffer=100,window=4", True) == RKV(budget=96, buffer=100, window=4)
+    # R-KV's published buffer is just the small model's interval.
+    assert choose_policy("rkv", True) == RKV(budget=SMALL["budget"], buffer=128)
+    assert choose_policy("rkv:buffer=100,window=4", True) == RKV(budget=SMALL["budget"], buffer=100, window=4)
 
 
 def test_a_setting_given_twice_is_refused() -> None:
