@@ -187,6 +187,19 @@ def test_oracle_sees_token_ids_and_keeps_what_it_is_told():
         assert not any(t in wanted for t in lost), "there was room for all that the oracle wanted"
 
 
+def test_oracle_rows_of_different_ages_share_a_batch():
+    """Rows at their first and at later compressions, due together: the younger ones have fewer candidates."""
+    table = torch.tensor([float(i % 9 == 1) for i in range(VOCAB)])
+    policy = Oracle(keep=lambda ids: table[ids], interval=16, ratio=2, window=4)
+    engine = HFEngine(family("llama"), None, policy, max_batch=2)
+    rows, lengths = prompts([12, 5, 7, 9]), [36, 68, 90, 70]
+    ids = [engine.submit(r, Sampling(max_new_tokens=n, temperature=0))[0] for r, n in zip(rows, lengths, strict=True)]
+    for _ in engine.stream():
+        pass
+    for i, row, n in zip(ids, rows, lengths, strict=True):
+        assert engine.trace(i).token_ids == alone("llama", policy, row, Sampling(max_new_tokens=n, temperature=0))
+
+
 def test_any_schedule_with_any_scorer():
     policy = Custom(Proportional(interval=16, ratio=2, window=4), WindowAttention(queries=4))
     same = RPC(interval=16, ratio=2, window=4)

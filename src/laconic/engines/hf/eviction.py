@@ -93,7 +93,8 @@ def _token_ids(layer: CompressedLayer, plan: Eviction, positions: Tensor) -> Ten
             "this policy looks at token ids, which only laconic's own engine knows: run it through HFEngine instead of generate"
         )
     table = layer.lookup([layer.ledger.rows[i].number for i in plan.due]).to(layer.device)
-    return table[:, None].expand(-1, positions.shape[1], -1).gather(-1, positions)
+    # A row with fewer candidates than the widest has junk positions before its first.
+    return table[:, None].expand(-1, positions.shape[1], -1).gather(-1, positions.clamp(min=0))
 
 
 def _with_context(
