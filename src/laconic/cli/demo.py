@@ -109,7 +109,9 @@ def _table(console: Console, rows: list[Row], per_token: float) -> None:
     console.print(
         f"n = {rows[0].problems} problems x {rows[0].samples}, 95 % intervals: a difference that spans 0 is no "
         "finding. KV is that of one trace, prompt included: the largest peak, and the mean over steps. Speed is no "
-        "claim at this size: so small a model waits for Python, not for its cache (laconic bench throughput).",
+        "claim at this size: so small a model waits for Python, not for its cache (laconic bench throughput). Nor is "
+        "accuracy a forecast for large models: these traces are a few hundred dense tokens (README.md has what was "
+        "published).",
         style="dim",
     )
 
