@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 
 import pytest
@@ -148,6 +149,20 @@ def test_chunked_prefill_and_embeddings_count_as_prompt():
         )
         assert from_embeds[0].tolist() == want[0, 23:].tolist()
     assert run.stats.evicted == 3 * policy.schedule.evicted(STEPS - 1)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt-oss"])
+def test_bfloat16(name):
+    model = copy.deepcopy(family(name)).to(torch.bfloat16)
+    inputs = padded(prompts([12, 3]))
+    plain = greedy(model, inputs)
+    with compress(model, FullKV()):
+        assert torch.equal(greedy(model, inputs), plain)
+    for policy in (EVICTING[0], EVICTING[3], EVICTING[6]):
+        with compress(model, policy) as run:
+            greedy(model, inputs)
+        assert run.cache.compressed[0].keys.dtype == torch.bfloat16
+        assert run.stats.live_kv_tokens == sum(policy.schedule.physical(STEPS - 1, n) for n in (12, 3))
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
