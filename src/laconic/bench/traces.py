@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from laconic.errors import LaconicError
+from laconic.jsonl import read_objects
 
 GROUPS = ("row", "policy", "group")  # the field that says which policy or model a trace is of; the first present counts
 ALL = "all"
@@ -39,23 +39,11 @@ def read_traces(
     path = Path(path)
     if not path.is_file():
         raise LaconicError(f"There is no file {path}; expected JSON lines with token_ids or text.")
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise LaconicError(f"{path} is not UTF-8 text; expected JSON lines with token_ids or text.") from error
-    traces = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"Line {number} of {path}"
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise LaconicError(f"{where} is not JSON ({error.msg}); expected one trace a line.") from error
-        if not isinstance(record, dict):
-            raise LaconicError(f"{where} is not a JSON object; expected one with token_ids or text.")
-        if record.get("kind", "trace") == "trace":
-            traces.append(_trace(record, where, tokenize, detokenize))
+    traces = [
+        _trace(record, where, tokenize, detokenize)
+        for _, where, record in read_objects(path, "trace", "token_ids or text")
+        if record.get("kind", "trace") == "trace"
+    ]
     if not traces:
         raise LaconicError(f"{path} holds no traces; expected records with token_ids or text.")
     return traces

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from laconic.errors import LaconicError
+from laconic.jsonl import read_objects
 from laconic.problems.base import Problem
 from laconic.problems.generate import generate
 
@@ -49,22 +49,8 @@ def from_jsonl(path: str | Path) -> list[Problem]:
     if not path.is_file():
         known = f"{BUNDLED}, a file of JSON lines, or {HUB}NAME"
         raise LaconicError(f"There is no problem file {path}; expected {known}.")
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise LaconicError(f"{path} is not UTF-8 text; expected JSON lines.") from error
-    records = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"Line {number} of {path}"
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise LaconicError(f"{where} is not JSON ({error.msg}); expected one problem a line.") from error
-        if not isinstance(record, dict):
-            raise LaconicError(f"{where} is not a JSON object; expected one with a question and an answer.")
-        records.append((where, f"line-{number}", record))
+    found = read_objects(path, "problem", "a question and an answer")
+    records = [(where, f"line-{number}", record) for number, where, record in found]
     return _problems(records, str(path))
 
 
