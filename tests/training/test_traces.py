@@ -44,13 +44,13 @@ def test_the_usual_teacher_errs_only_where_it_gambles():
         for kind in ("copy", "arrow", "recall", "store", "arithmetic"):
             right, total = counts[kind]
             assert right == total > 0, (kind, " ".join(words(trace)))
-    assert 0.6 < sum(reached) / len(reached) < 0.85
+    assert 0.45 < sum(reached) / len(reached) < 0.75
 
 
 def test_traces_have_what_long_thoughts_have():
     rng = random.Random(3)
     texts = [" ".join(words(write_trace(sample_program(rng, 8), rng))) for _ in range(100)]
-    for phrase in ("wait", "dead end", "so far", "keep", "so now", "i had", "is not right"):
+    for phrase in ("draft", "wait", "dead end", "so far", "keep", "so now", "i had"):
         assert any(phrase in text for text in texts), phrase
     lengths = sorted(len(text.split()) for text in texts)
     assert 250 < lengths[50] < 700
@@ -67,7 +67,10 @@ def test_a_dead_end_is_a_step_that_misses_an_operand_and_is_tried_once():
                 letter, missing = text[index - 1], text[index + 5]
                 step = next(s for s in program.steps if s.letter == letter)
                 assert missing in (step.first, step.second)
-                assert f"{missing}=" not in {w[:2] for w in text[:index]}
+                sentences = text[text.index("step" if "step" in text[:80] else "care") : index]
+                assert f"{missing}=" not in {
+                    w[:2] for w, before in zip(sentences[1:], sentences, strict=False) if before == missing
+                }
                 assert letter not in tried
                 tried.append(letter)
 
@@ -78,6 +81,7 @@ def test_diagnostics_notice_each_kind_of_mistake():
     right = words(write_trace(program, rng, FLAWLESS))
     first = program.steps[0]
     value = program.values()[first.letter]
+    assert right.index("draft") < right.index(f"{first.letter}={value}") < right.index("=")
     at = right.index("=")
     spoilt = {
         "arithmetic": (at + 1, str((value + 1) % 10)),

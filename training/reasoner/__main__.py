@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ def main() -> None:
     train = commands.add_parser("train", help="train by a recipe; goes on from a checkpoint in the directory")
     train.add_argument("directory", type=Path, help="where checkpoint.pt and curve.jsonl go")
     train.add_argument("--recipe", default="shipped", help="shipped or toy")
+    train.add_argument("--seed", type=int, help="another seed than the recipe's: another reasoner of the same kind")
     train.add_argument("--until", type=int, help="stop after this step")
     train.add_argument("--no-compile", action="store_true", help="without torch.compile")
     train.add_argument("--threads", type=int, default=2)
@@ -51,7 +52,10 @@ def main() -> None:
 
         if arguments.recipe not in RECIPES:
             parser.error(f"the recipe must be one of {', '.join(RECIPES)}, not {arguments.recipe!r}")
-        trainer = Trainer(RECIPES[arguments.recipe], arguments.directory, compile=not arguments.no_compile)
+        recipe = RECIPES[arguments.recipe]
+        if arguments.seed is not None:
+            recipe = replace(recipe, seed=arguments.seed)
+        trainer = Trainer(recipe, arguments.directory, compile=not arguments.no_compile)
         if trainer.checkpoint.exists():
             trainer.resume()
         trainer.run(until=arguments.until)

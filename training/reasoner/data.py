@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from laconic.problems.programs import MAX_STEPS, sample_program
+from laconic.problems.programs import LETTERS, MAX_STEPS, sample_program
 from training.reasoner.traces import FLAWLESS, Habits, Trace, write_trace
 from training.reasoner.vocabulary import IDS
 
@@ -56,6 +56,17 @@ def drill(rng: random.Random, length: int) -> Trace:
     return Trace(tuple(IDS[word] for word in words), ".....aw" * (len(words) // 7), 0, "")
 
 
+def line_drill(rng: random.Random, length: int) -> Trace:
+    """Single steps as a draft has them, their two values given: ``h:w h+k w=9 k=7 h=6``."""
+    words: list[str] = []
+    while len(words) + 5 <= length:
+        letter, first, second = rng.sample(LETTERS, 3)
+        a, b, sign = rng.randrange(10), rng.randrange(10), rng.choice("+-")
+        result = (a + b if sign == "+" else a - b) % 10
+        words += [f"{letter}:{first}", f"{letter}{sign}{second}", f"{first}={a}", f"{second}={b}", f"{letter}={result}"]
+    return Trace(tuple(IDS[word] for word in words), "....s" * (len(words) // 5), 0, "")
+
+
 def training_trace(rng: random.Random, mixture: Mixture, habits: Habits) -> Trace:
     """A trace of the training split."""
     while True:
@@ -72,7 +83,10 @@ def chunk(
     rows: dict[int, list[Trace]] = {bucket: [] for bucket in buckets}
     for _ in range(size):
         is_drill = rng.random() < mixture.drills
-        trace = drill(rng, buckets[0]) if is_drill else training_trace(rng, mixture, habits)
+        if is_drill:
+            trace = rng.choice((drill, line_drill))(rng, buckets[0])
+        else:
+            trace = training_trace(rng, mixture, habits)
         bucket = next((b for b in buckets if len(trace.ids) <= b), None)
         if bucket is not None:
             rows[bucket].append(trace)

@@ -13,7 +13,7 @@ def count_right(program: Program, words: Sequence[str]) -> dict[str, tuple[int, 
 
     copy: operands read from the question (steps without a hint); hinted: operands of hinted steps; arrow: what is first
     or next; recall: values said of letters already known; store: results written under their letter; arithmetic: digits
-    after an equals sign.
+    after an equals sign, and the results of a draft.
     """
     steps = {step.letter: step for step in program.steps}
     after = program.successor
@@ -37,11 +37,14 @@ def count_right(program: Program, words: Sequence[str]) -> dict[str, tuple[int, 
                 "hinted" if key in program.hints else "copy", (steps[key].sign, steps[key].second) == (word[1], word[2])
             )
         elif kind == "=":
-            stored = before[-2:] in ((",", key), ("now", key))
-            if not stored:
+            if before[-3][:1] == key and before[-3][1:2] in ("+", "-"):  # in a draft: its line, two values, its result
+                operands = [int(w[2]) for w in before[-2:]]
+                result = operands[0] + operands[1] if before[-3][1] == "+" else operands[0] - operands[1]
+                note("arithmetic", result % 10 == int(word[2]))
+            elif before[-2:] not in ((",", key), ("now", key)):
                 note("recall", memory.get(key) == int(word[2]))
                 continue
-            if before[-3].isdigit():
+            elif before[-3].isdigit():
                 note("store", before[-3] == word[2])
             memory[key] = int(word[2])
         elif kind == "digit" and before[-1] == "=" and before[-2].isdigit() and before[-4].isdigit():

@@ -1,5 +1,9 @@
 """The teacher: writes a chain of thought for a program, with the slips and second looks that a student should learn.
 
+A thought begins with a *draft*, six tokens a step, that already commits to an answer; what follows does everything again
+in full sentences, compares with the draft, and may check all of it once or twice more. Who misread a hint in the draft
+mostly misreads it again: like large reasoning models, most traces end where their first attempt did.
+
 Each token carries a tag, so that what a model gets right can be told apart: ``c`` an operand copied from the question,
 ``p`` an arrow, ``r`` a value recalled, ``a`` arithmetic, ``d`` a digit copied, ``s`` a result written down, ``l`` a
 letter that is determined, ``h`` a hinted operand (a gamble), ``f`` free choice, ``w`` other words.
@@ -16,18 +20,23 @@ from training.reasoner.vocabulary import ASSISTANT, END_THINK, EOS, IDS, THINK, 
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """How often the teacher does what: probabilities per step, but ``passes``: of 0, 1 or 2 check passes."""
+    """How often the teacher does what: probabilities per step, but ``passes``: of 0, 1 or 2 check passes.
 
-    hint: float = 0.42  # takes a hinted operand
-    hint_checking: float = 0.2  # takes it when checking
-    swap: float = 0.08  # subtracts the wrong way round
-    notice: float = 0.3  # notices a slip at once
+    A hint is taken with probability ``hint`` in the draft. Later, a hint taken before is taken again with probability
+    ``again`` (``again_checking`` in a check pass), one not taken before with ``anew`` (``anew_checking``).
+    """
+
+    hint: float = 0.4
+    again: float = 0.92
+    anew: float = 0.03
+    again_checking: float = 0.85
+    anew_checking: float = 0.015
     alarm: float = 0.04  # reads again although nothing was wrong
     dead_end: float = 0.08  # tries a step whose operands are not all known
     restate: float = 0.12  # says what is known so far
     filler: float = 0.12
-    keep: float = 0.45  # in a check pass, keeps an earlier result without checking it
-    passes: tuple[float, float, float] = (0.25, 0.5, 0.25)
+    keep: float = 0.4  # in a check pass, keeps an earlier result without checking it
+    passes: tuple[float, float, float] = (0.1, 0.5, 0.4)
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -40,8 +49,9 @@ class Habits:
 
 
 FLAWLESS = Habits(
-    hint=0, hint_checking=0, swap=0, notice=0, alarm=0, dead_end=0, restate=0, filler=0, passes=(0.5, 0.5, 0)
-)
+    hint=0, again=0, anew=0, again_checking=0, anew_checking=0,
+    alarm=0, dead_end=0, restate=0, filler=0, passes=(0.5, 0.5, 0),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +69,8 @@ def prompt(question: str) -> str:
     return f"{USER} {question} {ASSISTANT} {THINK}"
 
 
-_OPENINGS = ("okay , let me solve this step by step .", "let me think this through .", "alright , one step at a time .")
+_OPENINGS = ("okay , a quick draft first .", "let me draft it first .", "first a quick draft .")
+_PROPER = ("now step by step .", "now let me do it with care .", "okay , now one step at a time .")
 _DO = ("let me do", "next is", "now i do", "now", "then compute")
 _RECALL = ("recall", "earlier", "i need", "from above", "i know")
 _FILLERS = (
@@ -71,7 +82,6 @@ _FILLERS = (
     "there are still some steps to do .",
     "fine .",
 )
-_NOTICE = ("wait , that is not right .", "no , wait , i read that wrong .", "hmm , that was wrong , once more .")
 _ALARM = ("wait , is that right ? let me read it again .", "hmm , let me look at this once more .")
 _TRY = ("could i do", "let me try")
 _CHECKS = (
@@ -83,13 +93,15 @@ _CHECK = ("check", "verify", "look at")
 
 
 class _Writer:
-    """Writes one trace: ``memory`` is what the text says so far, ``known`` the letters in it."""
+    """Writes one trace: ``memory`` is what the text says so far; ``known`` are the letters done in full sentences."""
 
     def __init__(self, program: Program, rng: random.Random, habits: Habits) -> None:
         self.program, self.rng, self.habits = program, rng, habits
         self.words: list[str] = []
         self.tags: list[str] = []
         self.memory = dict(program.facts)
+        self.readings: dict[str, str] = {}  # the second operand of each step, as last read
+        self.known = set(program.facts)
         self.tried: set[str] = set()
 
     def say(self, text: str, tag: str = "w") -> None:
@@ -107,6 +119,8 @@ class _Writer:
     def write(self) -> str:
         program, rng = self.program, self.rng
         self.choose(_OPENINGS)
+        self.draft()
+        self.choose(_PROPER)
         self.arrow("*", program.steps[0].letter, "first")
         for index, step in enumerate(program.steps):
             if self.chance(self.habits.dead_end):
@@ -131,6 +145,22 @@ class _Writer:
         self.say(f"}} {EOS}")
         return digit
 
+    def draft(self) -> None:
+        """Every step in six tokens: its two halves, the values they name, the result, what comes next."""
+        self.say(f"*>{self.program.steps[0].letter}", "p")
+        for step in self.program.steps:
+            first, second = self.look(step, self.habits.hint, 0)
+            self.say(f"{first}={self.memory[first]}", "r")
+            self.say(f"{second}={self.memory[second]}", "r")
+            self.memory[step.letter] = step.apply(self.memory[first], self.memory[second])
+            self.say(f"{step.letter}={self.memory[step.letter]}", "s")
+            self.say(f"{step.letter}>{self.program.successor[step.letter]}", "p")
+        self.say(".")
+        last = self.program.steps[-1].letter
+        self.say("so draft")
+        self.say(f"{last}={self.memory[last]}", "r")
+        self.say(".")
+
     def arrow(self, letter: str, after: str, opener: str = "then") -> None:
         self.say(opener)
         if letter != "*":
@@ -138,15 +168,21 @@ class _Writer:
         self.say(f"{letter}>{after}", "p")
         self.say(".")
 
-    def read(self, step: Step, hinted: float) -> tuple[str, str]:
-        """Copies the step's line; a hint may be taken for its second operand."""
+    def look(self, step: Step, anew: float, again: float) -> tuple[str, str]:
+        """The two halves of a step's line; a hint may be taken for its second operand, mostly by who took it before."""
         wrong = self.program.hints.get(step.letter)
-        second = wrong if wrong and self.chance(hinted) else step.second
-        self.say(step.letter, "l")
+        taken = self.readings.get(step.letter) == wrong
+        second = wrong if wrong and self.chance(again if taken else anew) else step.second
+        self.readings[step.letter] = second
         self.say(f"{step.letter}:{step.first}", "c")
         self.say(f"{step.letter}{step.sign}{second}", "h" if wrong else "c")
-        self.say(".")
         return step.first, second
+
+    def read(self, step: Step, anew: float, again: float) -> tuple[str, str]:
+        self.say(step.letter, "l")
+        operands = self.look(step, anew, again)
+        self.say(".")
+        return operands
 
     def recall(self, first: str, second: str) -> None:
         for joint, letter in (("", first), ("and", second)):
@@ -154,12 +190,13 @@ class _Writer:
             self.say(letter, "l")
             self.say(f"{letter}={self.memory[letter]}", "r")
 
-    def compute(self, step: Step, a: int, b: int, order: str = "d") -> int:
-        """Writes ``a sign b = result``; ``order`` tags a and b."""
+    def compute(self, step: Step, first: str, second: str) -> int:
+        """Writes ``a sign b = result``."""
+        a, b = self.memory[first], self.memory[second]
         result = step.apply(a, b)
-        self.say(str(a), order)
+        self.say(str(a), "d")
         self.say(step.sign)
-        self.say(str(b), order)
+        self.say(str(b), "d")
         self.say("=")
         self.say(str(result), "a")
         return result
@@ -171,29 +208,31 @@ class _Writer:
         self.memory[letter] = value
 
     def do(self, step: Step) -> None:
-        slipped = self.attempt(step, self.habits.hint, self.habits.swap)
-        if slipped and self.chance(self.habits.notice):
-            self.choose(_NOTICE)
-            self.attempt(step, 0, 0)
-        elif not slipped and self.chance(self.habits.alarm):
+        self.attempt(step, self.habits.anew, self.habits.again)
+        if self.chance(self.habits.alarm):
             self.choose(_ALARM)
-            self.attempt(step, 0, 0)
+            self.attempt(step, 0, 1)
+        self.known.add(step.letter)
 
-    def attempt(self, step: Step, hint: float, swap: float) -> bool:
-        first, second = self.read(step, hint)
+    def attempt(self, step: Step, anew: float, again: float) -> None:
+        """Does one step and compares with the draft."""
+        first, second = self.read(step, anew, again)
         self.choose(_RECALL)
         self.recall(first, second)
         self.say(". so")
-        a, b = self.memory[first], self.memory[second]
-        swapped = step.sign == "-" and self.chance(swap)
-        order = "f" if step.sign == "-" and swap else "d"  # which way round a subtraction is written is a gamble
-        self.store(step.letter, self.compute(step, *((b, a) if swapped else (a, b)), order))
+        result = self.compute(step, first, second)
+        if result == self.memory[step.letter]:
+            self.store(step.letter, result)
+        else:
+            self.say(", wait , i had")
+            self.say(step.letter, "l")
+            self.say(f"{step.letter}={self.memory[step.letter]}", "r")
+            self.store(step.letter, result, ", so now")
         self.say(".")
-        return swapped or second != step.second
 
     def dead_end(self, later: tuple[Step, ...]) -> None:
         """Tries a later step that misses an operand, once."""
-        candidates = [s for s in later if s.letter not in self.tried and not {s.first, s.second} <= set(self.memory)]
+        candidates = [s for s in later if s.letter not in self.tried and not {s.first, s.second} <= self.known]
         if not candidates:
             return
         step = self.rng.choice(candidates)
@@ -201,9 +240,12 @@ class _Writer:
         self.choose(_TRY)
         self.say(step.letter, "f")
         self.say("?")
-        first, second = self.read(step, 0)
-        self.say(first if first not in self.memory else second, "l")
-        self.say("is not known yet , a dead end .")
+        self.say(step.letter, "l")
+        self.say(f"{step.letter}:{step.first}", "c")
+        self.say(f"{step.letter}{step.sign}{step.second}", "h" if step.letter in self.program.hints else "c")
+        self.say(".")
+        self.say(step.first if step.first not in self.known else step.second, "l")
+        self.say("is not done yet , a dead end .")
 
     def restate(self, done: list[str]) -> None:
         """What is known so far: two or three results."""
@@ -238,11 +280,11 @@ class _Writer:
     def check(self, step: Step) -> bool:
         """Does one step again and compares with what was written; returns whether that changed."""
         self.choose(_CHECK)
-        first, second = self.read(step, self.habits.hint_checking)
+        first, second = self.read(step, self.habits.anew_checking, self.habits.again_checking)
         self.say("with")
         self.recall(first, second)
         self.say(",")
-        result = self.compute(step, self.memory[first], self.memory[second])
+        result = self.compute(step, first, second)
         had = self.memory[step.letter]
         self.say(". i had")
         self.say(step.letter, "l")

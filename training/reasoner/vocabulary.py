@@ -16,12 +16,12 @@ PAD, EOS, UNK, USER, ASSISTANT, THINK, END_THINK = SPECIALS = (
 )  # fmt: skip
 WORDS = tuple(
     """
-    + - = , . : ; ? * } \\boxed{ given start find hint a about above again all also alright am an and answer as
-    are at back be but by careful carefully check compute could dead do double earlier end far fine first for from
-    going good gives had has have hmm here i in is it its keep know known last later leave let line look me moment
-    more must need next no not now of okay on once one or over problem read recall result far right say see seems
-    should sits so solve some step steps still sure take than that the then there these things think this through
-    time to trace true try value verify wait was way we well what which with work wrong yet you
+    + - = , . : ; ? * } \\boxed{ given start find hint a about above again all also alright am an and answer as are
+    at back be but by care careful carefully check compute could dead do done double draft earlier end far fine
+    first for from going good gives had has have hmm here i in is it its keep know known last later leave let line
+    look me moment more must need next no not now of okay on once one or over problem quick read recall result far
+    right say see seems should sits so solve some step steps still sure take than that the then there these things
+    think this through time to trace true try value verify wait was way we well what which with work wrong yet you
     """.split()  # noqa: SIM905
 )
 

@@ -1,0 +1,90 @@
+"""What a judge is: it reads excerpts of traces, one at a time, and says of pairs how probably they end in the same answer.
+
+Reading and comparing are apart because their costs are: a pair encoder runs its network once a trace and compares all
+pairs with a product of matrices; a language model has nothing to do before it sees a pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from laconic.prune.source import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """The part of one trace that a judge sees.
+
+    kind: how it was cut (`excerpts.parse(kind)` cuts others alike). question: the user's message. prompt_ids: the prompt.
+    token_ids, text: of the excerpt. complete: the trace ended within it. answer: the final answer, where complete.
+    """
+
+    trace_id: str
+    kind: str
+    question: str
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    text: str
+    complete: bool = False
+    answer: str | None = None
+
+
+@dataclass(slots=True)
+class Cost:
+    """What a judge has done since it was made.
+
+    tokens: tokens that went through a network on the judge's account (prompts, excerpts and probes; a shared prefix that is
+    computed once counts once; states that the engine recorded while it decoded cost none). excerpts: read. pairs: compared.
+    seconds: of wall time, reading and comparing.
+    """
+
+    tokens: int = 0
+    excerpts: int = 0
+    pairs: int = 0
+    seconds: float = 0.0
+
+    def minus(self, other: Cost) -> Cost:
+        """What was added since `other`, a copy taken earlier."""
+        return Cost(
+            self.tokens - other.tokens,
+            self.excerpts - other.excerpts,
+            self.pairs - other.pairs,
+            self.seconds - other.seconds,
+        )
+
+
+class Judge(Protocol):
+    """Excerpts in, probabilities of agreement out.
+
+    name: as in the registry. excerpt: the kind of excerpt that it was made or trained for (None: any).
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def excerpt(self) -> str | None: ...
+
+    @property
+    def cost(self) -> Cost: ...
+
+    def read(self, excerpts: Sequence[Excerpt], source: Source | None = None) -> list[Any]:
+        """Something of the judge's own for each excerpt, in order; `compare` takes it.
+
+        source: the engine that holds the traces, running or stopped, for judges that use its hidden states or probe it.
+        Raises LaconicError where the judge needs an engine and has none, or was trained for another tokenizer or excerpt.
+        """
+        ...
+
+    def compare(self, pairs: Sequence[tuple[Any, Any]]) -> list[float]:
+        """P(same answer) in [0, 1] of each pair of readings."""
+        ...
+
+
+def judge_pairs(judge: Judge, pairs: Sequence[tuple[Excerpt, Excerpt]], source: Source | None = None) -> list[float]:
+    """P(same answer) of pairs of excerpts; each different excerpt is read once."""
+    different = list(dict.fromkeys(excerpt for pair in pairs for excerpt in pair))
+    readings = dict(zip(different, judge.read(different, source), strict=True))
+    return judge.compare([(readings[a], readings[b]) for a, b in pairs])
