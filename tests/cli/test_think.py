@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from laconic.cli.think import size
+from laconic.cli.common import size
 from laconic.compress import RPC, FullKV
 from laconic.engines.base import Sampling
 from laconic.engines.hf import HFEngine, load

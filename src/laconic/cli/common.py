@@ -143,3 +143,56 @@ def read_question(path: str) -> Question:
             f'the first line of {name} is no problem; expected JSON such as {{"question": "...", "answer": "..."}}'
         )
     return Question(question.strip(), None if answer is None else str(answer), name)
+
+
+def choose_question(
+    problem: str | None, file: str | None, bundled: int | None, level: int | None, small: bool
+) -> Question:
+    """The one question that the arguments name. Raises LaconicError for two of them, or none for another model."""
+    named = [
+        name for name, value in (("PROBLEM", problem), ("--file", file), ("--bundled", bundled)) if value is not None
+    ]
+    if len(named) > 1:
+        raise LaconicError(f"{' and '.join(named)} each name a problem; give one of them")
+    if problem is not None:
+        if not problem.strip():
+            raise LaconicError("the problem is empty; give a question, --file or --bundled")
+        return Question(problem.strip())
+    if file is not None:
+        return read_question(file)
+    if bundled is None and not small:
+        raise LaconicError("there is no problem; give one as the argument, or --file or --bundled")
+    from laconic.problems import generate
+
+    found = generate(1, seed=bundled or 0, level=level)[0]
+    return Question(found.question, found.answer, f"the bundled set ({found.id})")
+
+
+def check_vocabulary(tokenizer: Any, question: Question) -> None:
+    """The bundled reasoner reads a notation of its own; a question in another would be a row of unknown tokens."""
+    ids = tokenizer(question.text, add_special_tokens=False)["input_ids"]
+    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
+        raise LaconicError(
+            "the bundled reasoner only reads the notation that `laconic problems` prints; give such a problem, or name "
+            "another model with --model"
+        )
+
+
+def check_writable(path: Path, what: str) -> None:
+    """Refuse a file that can't be written before minutes of decoding, not after. what: what it is for, in the message."""
+    if path.is_dir():
+        raise LaconicError(f"{path} is a directory; expected the name of a file for {what}")
+    if not path.absolute().parent.is_dir():
+        raise LaconicError(f"there is no directory {path.absolute().parent} for {what}; make it first")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise LaconicError(f"{path} can't be written; name a file where you may write")
+
+
+def size(count: int) -> str:
+    """Bytes for people: 1,023 B, 1.5 KiB, 12.0 MiB."""
+    value, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            break
+        value /= 1024
+    return f"{count:,} B" if unit == "B" else f"{value:,.1f} {unit}"

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from laconic.cli.common import SMALL, choose_policy, choose_sampling, complain, model_path, one_thread
-from laconic.cli.think import size
+from laconic.cli.common import SMALL, choose_policy, choose_sampling, complain, model_path, one_thread, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable

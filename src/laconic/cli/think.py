@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +13,17 @@ import typer
 
 from laconic.cli.common import (
     Question,
+    check_vocabulary,
+    check_writable,
     choose_policy,
+    choose_question,
     choose_sampling,
     complain,
     is_bundled,
     model_path,
     one_thread,
-    read_question,
+    size,
 )
-from laconic.errors import LaconicError
 
 if TYPE_CHECKING:
     from laconic.compress import Policy
@@ -100,16 +101,6 @@ class Outcome:
         }
 
 
-def size(count: int) -> str:
-    """Bytes for people: 1,023 B, 1.5 KiB, 12.0 MiB."""
-    value, unit = float(count), "B"
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024 or unit == "GiB":
-            break
-        value /= 1024
-    return f"{count:,} B" if unit == "B" else f"{value:,.1f} {unit}"
-
-
 def think(
     problem: Annotated[
         str | None, typer.Argument(help="The problem. Without one: a problem of the bundled set.")
@@ -155,7 +146,7 @@ def think(
     ratio_exact = int(ratio) if ratio is not None and ratio.is_integer() else ratio
     chosen = choose_policy(policy, small, interval=interval, ratio=ratio_exact, window=window, budget=budget)
     if html is not None:
-        _check_writable(html)
+        check_writable(html, "the page")
 
     from laconic.engines.hf import HFEngine, load
 
@@ -163,7 +154,7 @@ def think(
         one_thread()
     loaded, tokenizer = load(model_path(model), dtype=dtype, device=device)
     if small:
-        _check_vocabulary(tokenizer, question)
+        check_vocabulary(tokenizer, question)
     engine = HFEngine(loaded, tokenizer, policy=chosen, record_held=html is not None)
     prompt = engine.render(question.text)
     sampling = choose_sampling(
@@ -176,29 +167,6 @@ def think(
     if html is not None:
         _write_page(html, engine, outcome, prompt, trace, pieces, kv_tokens)
     _show(outcome, trace.text, as_json, html)
-
-
-def choose_question(
-    problem: str | None, file: str | None, bundled: int | None, level: int | None, small: bool
-) -> Question:
-    """The one question that the arguments name. Raises LaconicError for two of them, or none for another model."""
-    named = [
-        name for name, value in (("PROBLEM", problem), ("--file", file), ("--bundled", bundled)) if value is not None
-    ]
-    if len(named) > 1:
-        raise LaconicError(f"{' and '.join(named)} each name a problem; give one of them")
-    if problem is not None:
-        if not problem.strip():
-            raise LaconicError("the problem is empty; give a question, --file or --bundled")
-        return Question(problem.strip())
-    if file is not None:
-        return read_question(file)
-    if bundled is None and not small:
-        raise LaconicError("there is no problem; give one as the argument, or --file or --bundled")
-    from laconic.problems import generate
-
-    found = generate(1, seed=bundled or 0, level=level)[0]
-    return Question(found.question, found.answer, f"the bundled set ({found.id})")
 
 
 def conclude(question: Question, model: str, policy: Policy, trace: Trace, stats: EngineStats) -> Outcome:
@@ -250,26 +218,6 @@ def _stream(engine: HFEngine, trace_id: str, policy: Policy, as_json: bool) -> t
             moment = Moment(prompt + computed, kv_tokens[-1], computed, schedule.rounds(computed))
             view.feed(chunk.text, moment)
     return pieces, kv_tokens
-
-
-def _check_vocabulary(tokenizer: Any, question: Question) -> None:
-    """The bundled reasoner reads a notation of its own; a question in another would be a row of unknown tokens."""
-    ids = tokenizer(question.text, add_special_tokens=False)["input_ids"]
-    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
-        raise LaconicError(
-            "the bundled reasoner only reads the notation that `laconic problems` prints; give such a problem, or name "
-            "another model with --model"
-        )
-
-
-def _check_writable(path: Path) -> None:
-    """Before minutes of decoding, not after."""
-    if path.is_dir():
-        raise LaconicError(f"{path} is a directory; expected the name of a file for the page")
-    if not path.absolute().parent.is_dir():
-        raise LaconicError(f"there is no directory {path.absolute().parent} for the page; make it first")
-    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-        raise LaconicError(f"{path} can't be written; name a file where you may write")
 
 
 def _write_page(
