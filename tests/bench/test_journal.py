@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -167,3 +168,96 @@ def test_differences_name_the_innermost_key() -> None:
     assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}) == [("a.c", 2, 3)]
     assert differences({"a": 1}, {"a": 1.0}) == [("a", 1, 1.0)]  # an integer ratio is written as one: say so
     assert differences({"a": [1]}, {"a": [1]}) == []
+
+
+def filling(room: int):
+    """An os.write of a disk that has `room` bytes left: the last write that still fits in part is cut short."""
+    real, left = os.write, room
+
+    def write(fd: int, data: bytes) -> int:
+        nonlocal left
+        if not left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        done = real(fd, data[:left])
+        left -= done
+        return done
+
+    return write
+
+
+def test_a_disk_that_fills_up_leaves_whole_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = len(json.dumps({"n": 0})) + 1
+    for room in range(3 * line):
+        path = tmp_path / f"{room}.jsonl"
+        write(path, 2)
+        with Journal(path, "test/1", SETTINGS) as journal:
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "write", filling(room))
+                with pytest.raises(LaconicError, match=rf"no room left to write .*{room}\.jsonl .*No space left"):
+                    journal.append([{"n": n} for n in range(2, 5)])
+            assert journal.records == [{"n": 0}, {"n": 1}]
+        with Journal(path, "test/1", SETTINGS) as journal:  # with room again
+            assert journal.torn == 0
+            assert journal.records == [{"n": n} for n in range(2 + room // line)]
+            journal.append([{"n": 9}])
+        assert json.loads(path.read_text().splitlines()[-1]) == {"n": 9}
+
+
+def test_a_disk_full_at_the_flush_is_told_alike_and_other_errors_by_their_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "results.jsonl"
+    write(path, 1)
+    with Journal(path, "test/1", SETTINGS) as journal:
+        for number, kind, says in ((errno.EDQUOT, LaconicError, "no room left"), (errno.EIO, OSError, str(path))):
+            error = OSError(number, os.strerror(number))
+
+            def fail(fd: int, error: OSError = error) -> None:
+                raise error
+
+            monkeypatch.setattr(os, "fsync", fail)
+            with pytest.raises(kind, match=says):
+                journal.append([{"n": 1}])
+
+
+def test_an_interrupted_write_leaves_whole_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "results.jsonl"
+    write(path, 1)
+    before = path.read_bytes()
+    real = os.write
+
+    def interrupted(fd: int, data: bytes) -> int:
+        real(fd, data[:4])
+        raise KeyboardInterrupt
+
+    with Journal(path, "test/1", SETTINGS) as journal, monkeypatch.context() as patch:
+        patch.setattr(os, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            journal.append([{"n": 1}])
+    assert path.read_bytes() == before
+
+
+def test_broken_lines_are_passed_over_where_that_is_asked(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    write(path, 4)
+    lines = path.read_bytes().splitlines()
+    lines[2], lines[3] = b'{"n": ', b'["n"]'
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    with Journal(path, "test/1", SETTINGS, skip_broken=True) as journal:
+        assert journal.records == [{"n": 0}, {"n": 3}]
+        assert journal.broken == ["line 3 is not JSON", "line 4 is not a JSON object"]
+    lines[0] = b'{"kind": "header'
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    with pytest.raises(LaconicError, match="Line 1 of"):
+        Journal(path, "test/1", SETTINGS, skip_broken=True)
+
+
+def test_only_what_is_asked_for_is_remembered(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with Journal(path, "test/1", SETTINGS, remember=lambda record: {"n": record["n"]}) as journal:
+        journal.append([{"n": 0, "text": "long"}], sync=False)
+        assert journal.records == [{"n": 0}]
+        assert json.loads(path.read_text().splitlines()[-1]) == {"n": 0, "text": "long"}  # before any sync
+        journal.sync()
+    with Journal(path, "test/1", SETTINGS, remember=lambda record: {"n": record["n"]}) as journal:
+        assert journal.records == [{"n": 0}]
