@@ -2,7 +2,7 @@ import random
 
 import pytest
 import torch
-from training.reasoner.data import Mixture, chunk, drill, heldout_traces, training_trace
+from training.reasoner.data import Mixture, chunk, drill, heldout_traces, line_drill, training_trace
 from training.reasoner.traces import Habits
 from training.reasoner.vocabulary import IDS, PAD, TOKENS
 
@@ -56,6 +56,18 @@ def test_drills_are_right():
         a, sign, b, _, result = words[i + 1 : i + 6]
         assert eval(f"({a} {sign} {b}) % 10") == int(result)
         assert trace.tags[i + 5] == "a"
+
+
+def test_line_drills_are_right():
+    trace = line_drill(random.Random(0), 83)
+    words = [TOKENS[i] for i in trace.ids]
+    assert len(words) == len(trace.tags) == 80
+    for i in range(0, 80, 8):
+        first, second = words[i + 4 : i + 6]
+        assert {first, second} == set(words[i : i + 2])
+        assert (words[i + 2][2], words[i + 3][2]) == (first[0], second[0])
+        assert eval(f"({first[2]} {words[i + 3][1]} {second[2]}) % 10") == int(words[i + 6]) == int(words[i + 7][2])
+        assert trace.tags[i : i + 8] == "....rras"
 
 
 def test_a_mixture_checks_itself():

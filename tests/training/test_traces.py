@@ -1,4 +1,5 @@
 import random
+from itertools import pairwise
 
 import pytest
 from training.reasoner.diagnostics import count_right
@@ -67,10 +68,10 @@ def test_a_dead_end_is_a_step_that_misses_an_operand_and_is_tried_once():
                 letter, missing = text[index - 1], text[index + 5]
                 step = next(s for s in program.steps if s.letter == letter)
                 assert missing in (step.first, step.second)
-                sentences = text[text.index("step" if "step" in text[:80] else "care") : index]
-                assert f"{missing}=" not in {
-                    w[:2] for w, before in zip(sentences[1:], sentences, strict=False) if before == missing
-                }
+                said = [
+                    w for before, w in pairwise(text[:index]) if before == missing
+                ]  # in sentences, not in the draft
+                assert f"{missing}=" not in {w[:2] for w in said}
                 assert letter not in tried
                 tried.append(letter)
 
@@ -81,8 +82,14 @@ def test_diagnostics_notice_each_kind_of_mistake():
     right = words(write_trace(program, rng, FLAWLESS))
     first = program.steps[0]
     value = program.values()[first.letter]
-    assert right.index("draft") < right.index(f"{first.letter}={value}") < right.index("=")
+    drafted = right.index(f"{first.letter}={value}")
     at = right.index("=")
+    assert right.index("draft") < drafted < at
+    for offset, kind in ((-1, "arithmetic"), (0, "store"), (-2, "recall")):
+        wrong = [*right]
+        wrong[drafted + offset] = wrong[drafted + offset][:-1] + str((int(wrong[drafted + offset][-1]) + 1) % 10)
+        counts = count_right(program, wrong)
+        assert counts[kind][0] < counts[kind][1], (kind, offset)
     spoilt = {
         "arithmetic": (at + 1, str((value + 1) % 10)),
         "store": (at + 4, f"{first.letter}={(value + 1) % 10}"),

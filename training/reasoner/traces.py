@@ -1,6 +1,6 @@
 """The teacher: writes a chain of thought for a program, with the slips and second looks that a student should learn.
 
-A thought begins with a *draft*, six tokens a step, that already commits to an answer; what follows does everything again
+A thought begins with a *draft*, seven tokens a step, that already commits to an answer; what follows does everything again
 in full sentences, compares with the draft, and may check all of it once or twice more. Who misread a hint in the draft
 mostly misreads it again: like large reasoning models, most traces end where their first attempt did.
 
@@ -27,10 +27,10 @@ class Habits:
     """
 
     hint: float = 0.4
-    again: float = 0.92
-    anew: float = 0.03
-    again_checking: float = 0.85
-    anew_checking: float = 0.015
+    again: float = 0.95
+    anew: float = 0.02
+    again_checking: float = 0.9
+    anew_checking: float = 0.01
     alarm: float = 0.04  # reads again although nothing was wrong
     dead_end: float = 0.08  # tries a step whose operands are not all known
     restate: float = 0.12  # says what is known so far
@@ -146,14 +146,16 @@ class _Writer:
         return digit
 
     def draft(self) -> None:
-        """Every step in six tokens: its two halves, the values they name, the result, what comes next."""
+        """Every step in seven tokens: its two halves, the values they name, the result, its name, what comes next."""
         self.say(f"*>{self.program.steps[0].letter}", "p")
         for step in self.program.steps:
             first, second = self.look(step, self.habits.hint, 0)
             self.say(f"{first}={self.memory[first]}", "r")
             self.say(f"{second}={self.memory[second]}", "r")
-            self.memory[step.letter] = step.apply(self.memory[first], self.memory[second])
-            self.say(f"{step.letter}={self.memory[step.letter]}", "s")
+            result = step.apply(self.memory[first], self.memory[second])
+            self.say(str(result), "a")
+            self.say(f"{step.letter}={result}", "s")
+            self.memory[step.letter] = result
             self.say(f"{step.letter}>{self.program.successor[step.letter]}", "p")
         self.say(".")
         last = self.program.steps[-1].letter
