@@ -1,0 +1,220 @@
+"""Recorded traces: what `laconic collect` writes and what judges, replays and benchmarks read. JSON lines, one a trace.
+
+A file may begin with a header line, which belongs to the run that wrote it; readers pass over it, and over any other
+line whose `kind` isn't `trace`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from laconic.errors import LaconicError
+
+KIND = "trace"
+FINISHED = ("stop", "length")
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRecord:
+    """One finished trace. Raises LaconicError for a field of another type or out of range.
+
+    problem: its id; question: the user's message; gold: the reference answer; level: 0 where the source knows none. index:
+    which of the problem's traces; seed: what the engine was given, so that trace `index` under `seed` can be made again.
+    settings: model, weights (a fingerprint), policy (a spec), temperature, top_p, top_k, max_new_tokens, logprobs (how many
+    candidates each mean is over, 0 for none), tokenizer (a fingerprint). token_ids: generated ones, the end token included;
+    text: theirs, the end token left out. answer: extracted, None for none. logprobs: one mean a token, or None. kv: `peak`
+    and `mean` tokens held, the prompt's included, one layer; `bytes_per_token` over all layers where the engine tells.
+    """
+
+    problem: str
+    question: str
+    gold: str
+    level: int
+    index: int
+    seed: int
+    settings: Mapping[str, Any]
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    text: str
+    answer: str | None
+    correct: bool
+    finish_reason: str
+    logprobs: tuple[float, ...] | None = None
+    kv: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("problem", "question", "gold", "text"):
+            _expect(self, name, str, "a text")
+        for name in ("level", "index", "seed"):
+            _expect(self, name, int, "a whole number")
+        if self.index < 0:
+            raise LaconicError(f"index is {self.index}; expected at least 0")
+        for name in ("settings", "kv"):
+            _expect(self, name, Mapping, "an object")
+        for name in ("prompt_ids", "token_ids"):
+            if not set(map(type, getattr(self, name))) <= {int}:
+                raise LaconicError(f"{name} has an entry that is no whole number")
+        if self.answer is not None:
+            _expect(self, "answer", str, "a text or null")
+        if type(self.correct) is not bool:
+            raise LaconicError(f"correct is {self.correct!r}; expected true or false")
+        if self.finish_reason not in FINISHED:
+            raise LaconicError(f"finish_reason is {self.finish_reason!r}; expected {' or '.join(FINISHED)}")
+        if self.logprobs is not None:
+            if len(self.logprobs) != len(self.token_ids):
+                raise LaconicError(f"logprobs has {len(self.logprobs)} entries for {len(self.token_ids)} token_ids")
+            if not set(map(type, self.logprobs)) <= {int, float} or any(map(math.isnan, self.logprobs)):
+                raise LaconicError("logprobs has an entry that is no number")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings, with `kind` first."""
+        record: dict[str, Any] = {"kind": KIND}
+        record |= {name: getattr(self, name) for name in _NAMES}
+        for name in ("prompt_ids", "token_ids", "logprobs"):
+            record[name] = None if record[name] is None else list(record[name])
+        for name in ("settings", "kv"):
+            record[name] = dict(record[name])
+        return record
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> TraceRecord:
+        """Raises LaconicError for a field that is missing or wrong; fields of others' are left out."""
+        missing = [name for name in _NEEDED if name not in record]
+        if missing:
+            raise LaconicError(f"lacks {', '.join(missing)}")
+        values = {name: record[name] for name in _NAMES if name in record}
+        for name in ("prompt_ids", "token_ids", "logprobs"):
+            value = values.get(name)
+            if isinstance(value, list):
+                values[name] = tuple(value)
+            elif value is not None or name != "logprobs":
+                raise LaconicError(f"{name} is no list")
+        return cls(**values)
+
+
+_NAMES = tuple(f.name for f in fields(TraceRecord))
+_NEEDED = tuple(name for name in _NAMES if name not in ("logprobs", "kv"))
+
+
+def _expect(record: TraceRecord, name: str, kind: type, meaning: str) -> None:
+    value = getattr(record, name)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise LaconicError(f"{name} is {str(value)[:40]!r}; expected {meaning}")
+
+
+@dataclass(frozen=True, slots=True)
+class TraceFile:
+    """What a file of traces held. broken: a clause for each line that was skipped, beginning with the line's number."""
+
+    records: tuple[TraceRecord, ...]
+    broken: tuple[str, ...] = ()
+
+    def by_problem(self) -> dict[str, list[TraceRecord]]:
+        """The records of each problem in the order of their indices; problems as the file first names them."""
+        found: dict[str, list[TraceRecord]] = {}
+        for record in self.records:
+            found.setdefault(record.problem, []).append(record)
+        for records in found.values():
+            records.sort(key=lambda record: record.index)
+        return found
+
+    def told(self, path: str | Path, most: int = 5) -> str:
+        """One sentence on the broken lines, for people; "" if there are none."""
+        if not self.broken:
+            return ""
+        more = f" and {len(self.broken) - most} more" if len(self.broken) > most else ""
+        lines = "1 line" if len(self.broken) == 1 else f"{len(self.broken)} lines"
+        return f"{lines} of {path} skipped: {'; '.join(self.broken[:most])}{more}."
+
+
+def read_traces(path: str | Path) -> TraceFile:
+    """The traces of a file. Lines that are no trace, and repetitions of an earlier one, are skipped and named in `broken`.
+
+    Traces are one and the same if problem, index, seed and settings are. Equal settings, questions and prompts are held once.
+    Raises LaconicError for a file that does not exist or holds no trace.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise LaconicError(f"There is no trace file {path}; expected JSON lines as `laconic collect` writes them.")
+    records: list[TraceRecord] = []
+    broken: list[str] = []
+    seen: set[tuple[str, int, int, str]] = set()
+    shared = _Shared()
+    for number, line in _lines(path):
+        try:
+            raw = json.loads(line)
+        except ValueError:  # broken JSON, or no UTF-8
+            broken.append(f"line {number} is not JSON")
+            continue
+        if not isinstance(raw, dict):
+            broken.append(f"line {number} is not a JSON object")
+            continue
+        if raw.get("kind", KIND) != KIND:
+            continue
+        try:
+            record = shared.record(raw)
+        except LaconicError as error:
+            broken.append(f"line {number}: {error}")
+            continue
+        key = (record.problem, record.index, record.seed, shared.key)
+        if key in seen:
+            broken.append(f"line {number} repeats trace {record.index} of problem {record.problem}")
+            continue
+        seen.add(key)
+        records.append(record)
+    if not records:
+        why = f"; line by line: {'; '.join(broken[:3])}" if broken else ""
+        raise LaconicError(f"{path} holds no traces{why}; expected JSON lines as `laconic collect` writes them.")
+    return TraceFile(tuple(records), tuple(broken))
+
+
+def write_traces(path: str | Path, records: Iterable[TraceRecord]) -> None:
+    """A file of these traces, without a header (`laconic collect` writes its own, and goes on only with those)."""
+    with open(path, "w", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(record.to_json(), ensure_ascii=False) + "\n")
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """16 hex digits (SHA-256) of the vocabulary, sorted by token, and of the chat template: what token ids and prompts mean."""
+    vocabulary = sorted((str(token), int(number)) for token, number in tokenizer.get_vocab().items())
+    template = getattr(tokenizer, "chat_template", None)
+    content = json.dumps([vocabulary, template], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+class _Shared:
+    """Makes records whose equal parts are one object: a problem's traces all carry its question, prompt and settings.
+
+    key: the latest record's settings as a text.
+    """
+
+    def __init__(self) -> None:
+        self.key = ""
+        self._settings: dict[str, Any] = {}
+        self._prompts: dict[tuple[int, ...], tuple[int, ...]] = {}
+        self._texts: dict[str, str] = {}
+
+    def record(self, raw: dict[str, Any]) -> TraceRecord:
+        settings = raw.get("settings")
+        self.key = json.dumps(settings, sort_keys=True)
+        raw["settings"] = self._settings.setdefault(self.key, settings)
+        for name in ("problem", "question", "gold", "answer"):
+            if isinstance(raw.get(name), str):
+                raw[name] = self._texts.setdefault(raw[name], raw[name])
+        record = TraceRecord.from_json(raw)
+        object.__setattr__(record, "prompt_ids", self._prompts.setdefault(record.prompt_ids, record.prompt_ids))
+        return record
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield number, line

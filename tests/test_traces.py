@@ -1,0 +1,153 @@
+"""Trace files: what is written is read back, and a broken line costs itself only."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from laconic.assets import reasoner_path
+from laconic.errors import LaconicError
+from laconic.traces import TraceRecord, read_traces, tokenizer_fingerprint, write_traces
+
+
+def record(problem: str = "p0", index: int = 0, **changes: Any) -> TraceRecord:
+    made = TraceRecord(
+        problem=problem,
+        question=f"what is {problem} ?",
+        gold="7",
+        level=5,
+        index=index,
+        seed=3,
+        settings={"model": "bundled", "policy": "full", "temperature": 1.0},
+        prompt_ids=(1, 2, 3),
+        token_ids=(9, 8, index),
+        text="zwölf \\boxed{7}",
+        answer="7",
+        correct=True,
+        finish_reason="stop",
+        logprobs=(-0.5, -1.25, -3.0),
+        kv={"peak": 5, "mean": 4.5, "bytes_per_token": 768},
+    )
+    return replace(made, **changes)
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    records = [record(problem, index) for problem in ("p1", "p0") for index in (1, 0)]
+    records.append(record("p0", 2, answer=None, correct=False, finish_reason="length", logprobs=None))
+    write_traces(tmp_path / "t.jsonl", records)
+    found = read_traces(tmp_path / "t.jsonl")
+    assert list(found.records) == records
+    assert found.broken == ()
+    assert found.told("t.jsonl") == ""
+    assert {name: [r.index for r in of] for name, of in found.by_problem().items()} == {"p1": [0, 1], "p0": [0, 1, 2]}
+    assert list(found.by_problem()) == ["p1", "p0"]
+    assert found.records[0].settings is found.records[4].settings, "equal settings are held once"
+    assert found.records[0].prompt_ids is found.records[4].prompt_ids
+    first = json.loads((tmp_path / "t.jsonl").read_text().splitlines()[0])
+    assert next(iter(first)) == "kind"
+
+
+def test_broken_lines_are_skipped_counted_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    good = [json.dumps(record(index=i).to_json()) for i in range(4)]
+    lacking = json.loads(good[0]) | {"index": 9}
+    del lacking["token_ids"]
+    lines = [
+        json.dumps({"kind": "header", "format": "laconic.traces/1"}).encode(),
+        good[0].encode(),
+        good[1][:70].encode(),
+        b"[1, 2]",
+        b"",
+        json.dumps(lacking).encode(),
+        good[1].encode(),
+        b'{"kind": "clock", "seconds": 3}',
+        good[0].encode(),
+        json.dumps(json.loads(good[2]) | {"correct": "yes"}).encode(),
+        "é".encode()[:1],
+        good[3].encode(),
+        good[2][:-9].encode(),
+    ]
+    path.write_bytes(b"\n".join(lines))
+    found = read_traces(path)
+    assert [r.index for r in found.records] == [0, 1, 3]
+    assert found.broken == (
+        "line 3 is not JSON",
+        "line 4 is not a JSON object",
+        "line 6: lacks token_ids",
+        "line 9 repeats trace 0 of problem p0",
+        "line 10: correct is 'yes'; expected true or false",
+        "line 11 is not JSON",
+        "line 13 is not JSON",
+    )
+    told = found.told(path.name, most=2)
+    assert told == "7 lines of t.jsonl skipped: line 3 is not JSON; line 4 is not a JSON object and 5 more."
+
+
+def test_the_same_index_under_other_settings_or_seeds_is_another_trace(tmp_path: Path) -> None:
+    records = [record(), record(seed=4), record(settings={"model": "bundled", "policy": "rpc"})]
+    write_traces(tmp_path / "t.jsonl", records)
+    assert list(read_traces(tmp_path / "t.jsonl").records) == records
+
+
+def test_a_file_without_traces_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    with pytest.raises(LaconicError, match="no trace file"):
+        read_traces(path)
+    path.write_text("")
+    with pytest.raises(LaconicError, match=r"holds no traces; expected"):
+        read_traces(path)
+    path.write_text("{\n")
+    with pytest.raises(LaconicError, match="line 1 is not JSON"):
+        read_traces(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"problem": 3}, "problem is '3'; expected a text"),
+        ({"index": -1}, "index is -1"),
+        ({"index": True}, "index is 'True'; expected a whole number"),
+        ({"seed": 1.5}, "seed is '1.5'"),
+        ({"settings": None}, "settings is 'None'; expected an object"),
+        ({"token_ids": (1, "2", 3)}, "token_ids has an entry that is no whole number"),
+        ({"prompt_ids": (1.0,)}, "prompt_ids has an entry"),
+        ({"answer": 7}, "answer is '7'; expected a text or null"),
+        ({"correct": 1}, "correct is 1; expected true or false"),
+        ({"finish_reason": "stopped"}, "finish_reason is 'stopped'; expected stop or length"),
+        ({"logprobs": (-1.0,)}, "logprobs has 1 entries for 3 token_ids"),
+        ({"logprobs": (-1.0, float("nan"), -1.0)}, "logprobs has an entry that is no number"),
+    ],
+)
+def test_a_record_checks_itself(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(LaconicError, match=says):
+        record(**change)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"token_ids": "123"}, "token_ids is no list"), ({"prompt_ids": None}, "prompt_ids is no list")],
+)
+def test_json_of_another_shape_is_refused(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(LaconicError, match=says):
+        TraceRecord.from_json(record().to_json() | change)
+
+
+def test_fields_of_others_are_left_out() -> None:
+    assert TraceRecord.from_json(record().to_json() | {"note": "x"}) == record()
+
+
+def test_a_tokenizer_is_known_by_its_vocabulary_and_its_template() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(reasoner_path())
+    first = tokenizer_fingerprint(tokenizer)
+    assert len(first) == 16
+    assert int(first, 16) >= 0
+    assert tokenizer_fingerprint(AutoTokenizer.from_pretrained(reasoner_path())) == first
+    tokenizer.chat_template = "{{ messages }}"
+    second = tokenizer_fingerprint(tokenizer)
+    tokenizer.add_tokens(["another"])
+    assert len({first, second, tokenizer_fingerprint(tokenizer)}) == 3
