@@ -1,0 +1,152 @@
+"""Watching a run of a strategy: a board on a terminal, a line a decision elsewhere, and a clean end on Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+
+from laconic.cli.board import Heading, Meter, board, plain
+from laconic.prune.strategies.base import Progress, Snapshot, Solving
+from laconic.prune.verdict import Verdict
+
+INTERVAL = 1 / 8  # seconds between two drawings, at least
+SHARE = 0.05  # of the time may go into drawing: a large board on a slow terminal is drawn less often
+
+
+class SilentView:
+    """Shows nothing: the verdict comes as one JSON object."""
+
+    def __enter__(self) -> SilentView:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def feed(self, progress: Progress, solving: Solving, brake: Brake) -> None:
+        """Another step. brake: whether the user has asked for the end."""
+
+
+class MeteredView(SilentView):
+    """Takes a snapshot now and then, and whenever the phase changes, so that `meter` can tell what is saved."""
+
+    def __init__(self) -> None:
+        self.meter = Meter()
+        self.phase = ""
+        self.due = 0.0
+        self.snapshot = Snapshot("", ())
+
+    def feed(self, progress: Progress, solving: Solving, brake: Brake) -> None:
+        start = time.monotonic()
+        due = start >= self.due or brake.pulled
+        if due or progress.phase != self.phase:
+            self.phase = progress.phase
+            self.snapshot = solving.snapshot()
+            self.meter.note(self.snapshot)
+        if due:
+            self.draw(self.snapshot, brake)
+            end = time.monotonic()
+            self.due = end + max(INTERVAL, (end - start) / SHARE)
+
+    def draw(self, snapshot: Snapshot, brake: Brake) -> None:
+        """Nothing to see but the decisions."""
+
+
+class PlainView(MeteredView):
+    """A line a decision, and one when a phase is entered for the first time, for pipes and files."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered: set[str] = set()
+
+    def feed(self, progress: Progress, solving: Solving, brake: Brake) -> None:
+        super().feed(progress, solving, brake)
+        if progress.phase not in self.entered:
+            self.entered.add(progress.phase)
+            print(
+                f"{progress.phase}: from {self.snapshot.seconds:.1f} s, {self.snapshot.generated:,} tokens on",
+                flush=True,
+            )
+        if progress.message:
+            print(plain(progress.message), flush=True)
+
+
+class BoardView(MeteredView):
+    """The board on the terminal's second screen: it may be as high as the terminal, and leaves nothing behind."""
+
+    def __init__(self, console: Console, heading: Heading) -> None:
+        super().__init__()
+        self.console, self.heading = console, heading
+        # Drawn by this thread only, when there is something new: another thread would read records as they change.
+        self.live = Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop")
+
+    def __enter__(self) -> BoardView:
+        self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.live.stop()
+
+    def draw(self, snapshot: Snapshot, brake: Brake) -> None:
+        note = "stopping after this step; Ctrl-C again: at once" if brake.pulled else ""
+        width, height = self.console.size
+        self.live.update(board(self.heading, snapshot, self.meter, width, height, note), refresh=True)
+
+
+class Brake:
+    """Ctrl-C while a run goes on: the first asks it to end after the present step, when all its records agree with one
+    another; a second one ends it in the middle of the step, with a KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self.pulled = False
+        self.before: Any = None
+        self.mine = (
+            threading.current_thread() is threading.main_thread()
+        )  # others can't set handlers, and get no signal
+
+    def __enter__(self) -> Brake:
+        if self.mine:
+            self.before = signal.signal(signal.SIGINT, self._pull)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.mine:
+            signal.signal(signal.SIGINT, self.before)
+
+    def _pull(self, number: int, frame: FrameType | None) -> None:
+        if self.pulled:
+            raise KeyboardInterrupt
+        self.pulled = True
+
+
+def choose_view(as_json: bool, console: Console, heading: Heading) -> SilentView:
+    """The view for where the output goes."""
+    if as_json:
+        return SilentView()
+    if console.is_terminal and not console.is_dumb_terminal:
+        return BoardView(console, heading)
+    return PlainView()
+
+
+def watch(solving: Solving, view: SilentView) -> Verdict:
+    """Run to the end, or to Ctrl-C: the verdict then is that of so far, with complete=False."""
+    with Brake() as brake, view:
+        try:
+            for progress in solving:
+                view.feed(progress, solving, brake)
+                if brake.pulled:
+                    return solving.interrupt()
+        except KeyboardInterrupt:
+            return solving.interrupt()
+    return solving.verdict()

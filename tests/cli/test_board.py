@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+from rich.cells import cell_len
+
+from laconic.cli.board import Heading, Meter, board, plain, votes
+from laconic.prune.strategies.base import Row, Snapshot
+
+HEADING = Heading("deepprune · 64 traces", "what is 6 * 7?")
+STATES = ("running", "finished", "waiting", "pruned", "abandoned", "interrupted")
+
+
+def rows(count: int, seed: int = 0) -> tuple[Row, ...]:
+    rng = random.Random(seed)
+    return tuple(
+        Row(
+            f"p0-{i}",
+            i,
+            rng.randrange(9999),
+            state,
+            rng.choice((None, 0, 1)),
+            "42" if state == "finished" else None,
+            "why",
+        )
+        for i in range(count)
+        for state in [rng.choice(STATES)]
+    )
+
+
+def draw(
+    snapshot: Snapshot, width: int = 80, height: int = 24, meter: Meter | None = None, note: str = ""
+) -> list[str]:
+    return board(HEADING, snapshot, meter or Meter(), width, height, note).plain.split("\n")
+
+
+@pytest.mark.parametrize("height", [1, 2, 5, 10, 11, 24, 40])
+@pytest.mark.parametrize("width", [8, 40, 80, 120])
+@pytest.mark.parametrize("count", [0, 1, 12, 512])
+def test_the_board_fits_the_terminal(width: int, height: int, count: int) -> None:
+    lines = draw(
+        Snapshot("explore", rows(count), (300, 12), (("1", 2.0),), 10**9, 10**9, 999.0, 1 << 40), width, height
+    )
+    assert len(lines) <= height
+    assert all(cell_len(line) <= width for line in lines)
+
+
+def test_every_trace_has_its_line_or_is_counted() -> None:
+    for count, height in ((16, 24), (17, 24), (64, 24), (64, 40)):
+        found = rows(count)
+        lines = draw(Snapshot("explore", found), height=height)[8:]
+        seen = {int(line.split()[0]) for line in lines if line.split()[0].isdigit()}
+        if count == 16:
+            assert seen == set(range(16))
+            assert len(lines) == 16
+        else:
+            assert len(lines) == height - 8
+            assert lines[-1].startswith(f"and {count - len(seen)} more: ")
+            left = [row.state for row in found if row.index not in seen]
+            for state in set(left):
+                assert f"{left.count(state)} {state}" in lines[-1]
+            # What still runs is never hidden behind what doesn't.
+            assert {row.state for row in found if row.index in seen} <= {"running", "finished", "waiting"} or not (
+                set(left) & {"running", "finished", "waiting"}
+            )
+
+
+def test_lines_are_in_order_and_say_what_the_row_says() -> None:
+    found = (
+        Row("a", 0, 1234, "finished", 3, "\\frac{1}{2}", "its end"),
+        Row("b", 1, 56, "pruned", 3, None, "agrees with cluster 3 (.93)"),
+        Row("c", 2, 0, "waiting"),
+    )
+    lines = draw(Snapshot("judge", found))
+    assert [line.split() for line in lines[8:]] == [
+        ["0", "1,234", "finished", "3", "\\frac{1}{2}"],
+        ["1", "56", "pruned", "3", "agrees", "with", "cluster", "3", "(.93)"],
+        ["2", "0", "waiting", "-"],
+    ]
+
+
+def test_the_heading_gives_way_on_a_low_terminal_before_the_traces() -> None:
+    lines = draw(Snapshot("explore", rows(9)), height=7)
+    assert len(lines) == 7
+    assert not any("deepprune" in line or "6 * 7" in line for line in lines)
+    assert any(line.split()[:2] == ["#", "tokens"] for line in lines)
+    assert lines[-1].startswith("and 7 more")
+
+
+def test_the_top_says_phase_cost_clusters_and_votes() -> None:
+    snapshot = Snapshot("judge", (), (2, 7, 1), (("42", 3.0), ("7", 0.25)), 12000, 345, 4.0, 3 << 20)
+    text = "\n".join(draw(snapshot, width=120))
+    for said in (
+        "deepprune · 64 traces",
+        "what is 6 * 7?",
+        "judge    4.0 s, 3,000 tok/s, 3.0 MiB of KV alive",
+        "12,000 generated + 345 judged",
+        "not known before a trace has finished",
+        "3: 7, 2, 1",
+        "42 (3), 7 (0.25)",
+        "Ctrl-C",
+    ):
+        assert said in text
+    assert "stopping" in "\n".join(draw(snapshot, note="stopping"))
+    assert "Ctrl-C: the verdict" not in "\n".join(draw(snapshot, note="stopping"))
+
+
+def test_a_model_cannot_steer_the_board() -> None:
+    evil = "4\x1b[2J\n2\x9b1m\x07"
+    row = Row("a", 0, 5, "finished", 0, evil)
+    text = board(Heading(evil, evil), Snapshot("finish", (row,), (), ((evil, 1.0),)), Meter(), 80, 24).plain
+    assert not {"\x1b", "\x9b", "\x07"} & set(text)
+    assert text.count("\n") == 8  # eight lines of top and one of a trace
+    assert plain(evil) == "4[2J 21m"
+
+
+def test_votes_of_nobody() -> None:
+    assert votes([]) == "none yet"
+
+
+def test_what_is_saved_is_what_the_verdict_will_say() -> None:
+    """With everything at an end: n times the mean of the finished traces, less all tokens, generated and judged."""
+    ends, cut, judged = [100, 140], [30, 50, 40], 25
+    done = [Row(f"f{i}", i, tokens, "finished") for i, tokens in enumerate(ends)]
+    stopped = [Row(f"s{i}", 2 + i, tokens, "pruned") for i, tokens in enumerate(cut)]
+    meter = Meter()
+    meter.note(Snapshot("finish", (*done, *stopped), generated=sum(ends) + sum(cut), judged=judged, seconds=2.0))
+    saving = meter.saving()
+    assert saving is not None
+    assert saving.finished == 2
+    assert saving.tokens == 5 * 120 - (360 + judged)
+
+
+def test_seconds_are_priced_at_the_rate_of_exploring() -> None:
+    run = Row("a", 0, 100, "running"), Row("b", 1, 100, "running")
+    meter = Meter()
+    assert meter.saving() is None
+    meter.note(Snapshot("explore", run, generated=0, seconds=0.0))
+    assert meter.rate is None
+    meter.note(Snapshot("explore", run, generated=150, seconds=1.0))
+    meter.note(Snapshot("judge", run, generated=200, seconds=2.0))  # 200 tokens in 2 s of exploring
+    meter.note(Snapshot("finish", run, generated=200, judged=10, seconds=3.0))  # and a second of judging
+    assert meter.rate == 100
+    assert meter.saving() is None  # nobody has finished
+    end = Row("a", 0, 400, "finished"), Row("b", 1, 100, "abandoned")
+    meter.note(Snapshot("vote", end, generated=500, judged=10, seconds=6.0))
+    saving = meter.saving()
+    assert saving is not None
+    assert saving.tokens == 290  # 400 - 100, less 10
+    assert saving.seconds == pytest.approx(800 / 100 - 6.0)
+
+
+def test_a_run_that_never_explores_is_priced_at_its_own_rate() -> None:
+    meter = Meter()
+    meter.note(
+        Snapshot("finish", (Row("a", 0, 300, "finished"), Row("b", 1, 100, "abandoned")), generated=400, seconds=4.0)
+    )
+    saving = meter.saving()
+    assert saving is not None
+    assert (saving.tokens, saving.seconds) == (200, pytest.approx(2.0))
