@@ -27,6 +27,8 @@ class TraceView(Protocol):
     def state(self) -> str: ...
     @property
     def finish_reason(self) -> str | None: ...
+    @property
+    def kv_tokens(self) -> int: ...
 
 
 class ChunkView(Protocol):
@@ -54,6 +56,10 @@ class Source(Protocol):
     def stats(self) -> Any: ...
 
     # What only some engines can; the others raise LaconicError naming what is missing.
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of generated tokens, special tokens left in."""
+        ...
+
     def states(self, trace_ids: Sequence[str], tokens: int) -> Tensor:
         """Hidden states of each trace's first `tokens` generated tokens [n, tokens, D], zeros beyond a trace's end."""
         ...

@@ -69,7 +69,10 @@ class Solving(ABC):
 
     @abstractmethod
     def interrupt(self) -> Verdict:
-        """Stop every trace that still runs and return the verdict so far; the traces' records stay in the engine."""
+        """Stop every trace that still runs and return the verdict so far; the traces' records stay in the engine.
+
+        Of a run that has ended: its verdict. Valid after an exception too, of the engine's or of the judge's.
+        """
 
 
 class Strategy(ABC):
@@ -82,10 +85,12 @@ class Strategy(ABC):
         """Bind to an engine and a question (the user's message; `source.render` makes the prompt). Nothing runs yet."""
 
     def solve(self, source: Source, question: str, sampling: Any) -> Verdict:
-        """Run to the end and return the verdict. The traces' records are dropped from the engine."""
+        """Run to the end and return the verdict. The traces are stopped and dropped from the engine, whatever happens."""
         solving = self.begin(source, question, sampling)
-        for _ in solving:
-            pass
-        verdict = solving.verdict()
-        source.forget([trace.id for trace in verdict.traces])
+        try:
+            for _ in solving:
+                pass
+        finally:
+            verdict = solving.interrupt()
+            source.forget([trace.id for trace in verdict.traces])
         return verdict
