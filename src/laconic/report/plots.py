@@ -44,7 +44,7 @@ def accuracy_plot(report: Report, path: str | Path) -> None:
     if not rows:
         raise LaconicError("The results hold no rows to draw.")
     baseline = next((row for row in rows if row["family"] == "full"), None)
-    with _figure(path, 7.6, 5.0) as axes:
+    with figure(path, 7.6, 5.0) as axes:
         if baseline is not None:
             mean, low, high = (100 * baseline["accuracy"][key] for key in ("mean", "low", "high"))
             axes.axhspan(low, high, color=GREY, alpha=0.13, lw=0)
@@ -98,7 +98,7 @@ def throughput_plot(report: Report, path: str | Path) -> None:
     panels = list(dict.fromkeys((row["shape"], row["batch"]) for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
     width = 0.8 / len(methods)
-    with _figure(path, 2.4 + 4.0 * len(panels), 4.6, columns=len(panels)) as made:
+    with figure(path, 2.4 + 4.0 * len(panels), 4.6, columns=len(panels)) as made:
         for axes, (shape, batch) in zip(made if isinstance(made, list) else [made], panels, strict=True):
             mine = [row for row in rows if (row["shape"], row["batch"]) == (shape, batch)]
             groups = list(dict.fromkeys((row["mode"], row["length"]) for row in mine))
@@ -141,7 +141,7 @@ def analysis_plot(report: Report, path: str | Path) -> None:
     if not groups:
         raise LaconicError("The analysis holds no groups to draw.")
     dashes = {1: ":", 2: "--", 3: "-"}
-    with _figure(path, 9.6, 4.4, columns=2) as (left, right):
+    with figure(path, 9.6, 4.4, columns=2) as (left, right):
         for index, group in enumerate(groups):
             colour = COLOURS[index % len(COLOURS)]
             for n, dash in dashes.items():
@@ -216,7 +216,7 @@ def _legend(axes: Any) -> None:
 
 
 @contextmanager
-def _figure(path: str | Path, width: float, height: float, columns: int = 1) -> Iterator[Any]:
+def figure(path: str | Path, width: float, height: float, columns: int = 1) -> Iterator[Any]:
     """Axes (one, or a list of `columns`) of a figure that is written to `path` afterwards. Opens no window."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
