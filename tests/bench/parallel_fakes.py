@@ -73,16 +73,16 @@ def record(problem: Problem, index: int, compression: Compression, seed: int = 4
 class ScriptedSource:
     """Plays records back, a token a trace a step; every step attends to prompt and tokens (full KV)."""
 
-    def __init__(self, records: Sequence[TraceRecord]) -> None:
-        self.records = list(records)
+    def __init__(self, bench: FakeBench, records: Sequence[TraceRecord]) -> None:
+        self.bench, self.records = bench, list(records)
         self.traces: dict[str, Trace] = {}
         self.steps = 0
-        self.seeds: list[int] = []
 
     def submit(self, prompt: Any, sampling: Sampling, n: int = 1, ids: Sequence[str] | None = None) -> list[str]:
         assert prompt == f"user: {self.records[0].question}"
         assert n <= len(self.records)
-        self.seeds.append(sampling.seed)
+        assert not self.traces  # the last strategy left the engine clean
+        self.bench.solve(sampling)
         names = [f"t{index}" for index in range(n)]
         self.traces = {name: Trace(name, i, PROMPT, sampling) for i, name in enumerate(names)}
         return names
@@ -192,8 +192,8 @@ class FakeVote(Strategy):
 
 
 class FakeBench:
-    """Counts what it is asked for. crash_after: raise KeyboardInterrupt at that many sources made. shorter: index of a
-    trace that live runs end one token early."""
+    """Counts what it is asked for. crash_after: raise KeyboardInterrupt when a strategy begins after so many. shorter:
+    index of a trace that live runs end one token early."""
 
     def __init__(self, problems: Sequence[Problem], n: int) -> None:
         self.problems, self.n = problems, n
@@ -201,28 +201,27 @@ class FakeBench:
         self.lives: list[str] = []
         self.generated: list[str] = []
         self.judges: list[str] = []
-        self.sources: list[ScriptedSource] = []
+        self.seeds: list[int] = []
         self.crash_after: int | None = None
         self.shorter: int | None = None
         self.cut = CUT
+
+    def solve(self, sampling: Sampling) -> None:
+        if len(self.seeds) == self.crash_after:
+            raise KeyboardInterrupt
+        self.seeds.append(sampling.seed)
 
     def traces(self, compression: Compression) -> Mapping[str, Sequence[TraceRecord]]:
         self.generated.append(compression.label)
         return {p.id: [record(p, i, compression) for i in range(self.n)] for p in self.problems}
 
-    def _made(self, source: ScriptedSource) -> ScriptedSource:
-        if self.crash_after is not None and len(self.sources) >= self.crash_after:
-            raise KeyboardInterrupt
-        self.sources.append(source)
-        return source
-
     def replay(self, compression: Compression, records: Sequence[TraceRecord]) -> Source:
         self.replays.append(compression.label)
-        return self._made(ScriptedSource(records))
+        return ScriptedSource(self, records)
 
     def live(self, compression: Compression) -> Source:
         self.lives.append(compression.label)
-        return self._made(LiveSource(self, compression))
+        return LiveSource(self, compression)
 
     def judge(self, spec: str, answers: Answers) -> Judge:
         self.judges.append(spec)
@@ -236,8 +235,8 @@ class LiveSource(ScriptedSource):
     """Knows which problem it is only once it is asked."""
 
     def __init__(self, bench: FakeBench, compression: Compression) -> None:
-        super().__init__([])
-        self.bench, self.compression = bench, compression
+        super().__init__(bench, [])
+        self.compression = compression
 
     def submit(self, prompt: Any, sampling: Sampling, n: int = 1, ids: Sequence[str] | None = None) -> list[str]:
         problem = next(p for p in self.bench.problems if prompt == f"user: {p.question}")

@@ -50,7 +50,7 @@ class Bench(Protocol):
         ...
 
     def replay(self, compression: Compression, records: Sequence[TraceRecord]) -> Source:
-        """An engine that plays one problem's traces back."""
+        """An engine that plays one problem's traces back, any number of times."""
         ...
 
     def live(self, compression: Compression) -> Source:
@@ -103,6 +103,7 @@ def run_parallel(job: Job, bench: Bench, journal: Journal, watch: Watcher | None
     has an entry of the same label with other settings, or a problem lacks traces.
     """
     run = _Run(job, bench, journal, watch)
+    run.recall()  # what can't work is refused before hours of work
     for compression in job.compress:
         run.replays(compression)
     run.timings()
@@ -112,15 +113,34 @@ def run_parallel(job: Job, bench: Bench, journal: Journal, watch: Watcher | None
 class _Run:
     def __init__(self, job: Job, bench: Bench, journal: Journal, watch: Watcher | None) -> None:
         self.job, self.bench, self.journal, self.watch = job, bench, journal, watch
+        self.wanted = {(entry.label, problem.id) for entry in job.entries for problem in job.problems}
         self.have = {(r["entry"], r["problem"]) for r in journal.records if r["kind"] == "result"}
         self.judges: dict[str, Judge] = {}
         self.kept: dict[tuple[str, str], list[TraceRecord]] = {}  # of the timed problems
         self.timed = job.problems[: job.timed]
 
+    def recall(self) -> None:
+        """Write down what each entry is; refuse a journal that knows another by its label."""
+        known = {record["entry"]: record["settings"] for record in self.journal.records if record["kind"] == "entry"}
+        new = []
+        for entry in self.job.entries:
+            settings = describe(entry, self.bench.strategy(entry, self._judge(entry)))
+            old = known.get(entry.label)
+            if old is None:
+                new.append({"kind": "entry", "entry": entry.label, "settings": settings})
+            elif old != settings:
+                differing = [key for key in dict.fromkeys([*old, *settings]) if old.get(key) != settings.get(key)]
+                told = ", ".join(f"{key} was {old.get(key)!r}, now {settings.get(key)!r}" for key in differing)
+                raise LaconicError(
+                    f"{self.journal.path} holds results of {entry.label} with other settings ({told}); nothing was "
+                    "changed: use those settings to go on with it, or name another directory."
+                )
+        self.journal.append(new)
+
     # ---- replayed -------------------------------------------------------------------------------------------------
 
     def replays(self, compression: Compression) -> None:
-        """Every entry of a compression on every problem."""
+        """Every entry of a compression on every problem, whose traces one engine holds for all of them."""
         traces = self.bench.traces(compression)
         for problem in self.job.problems:
             found = traces.get(problem.id, ())
@@ -131,24 +151,21 @@ class _Run:
                 )
         for problem in self.timed:
             self.kept[compression.label, problem.id] = list(traces[problem.id][: self.job.most])
-        for entry in self.job.entries:
-            if entry.compress == compression.label:
-                self._recall(entry)
-                for problem in self.job.problems:
-                    if (entry.label, problem.id) not in self.have:
-                        records = list(traces[problem.id][: entry.n])
-                        record = {"kind": "result", "entry": entry.label, "problem": problem.id}
-                        self.journal.append([record | self._replay(entry, compression, problem, records)])
-                        self.have.add((entry.label, problem.id))
-                        self._tell("replay", entry, len(self.have), len(self.job.entries) * len(self.job.problems))
-
-    def _replay(
-        self, entry: Entry, compression: Compression, problem: Problem, records: Sequence[TraceRecord]
-    ) -> Record:
-        if entry.single:
-            return singles(records, compression)
-        source = self.bench.replay(compression, records)
-        return outcome(self._solve(entry, source, problem, records, self.job.sampling), problem)
+        entries = [entry for entry in self.job.entries if entry.compress == compression.label]
+        for problem in self.job.problems:
+            records = list(traces[problem.id])
+            missing = [entry for entry in entries if (entry.label, problem.id) not in self.have]
+            source = self.bench.replay(compression, records) if missing else None
+            for entry in missing:
+                assert source is not None
+                record = {"kind": "result", "entry": entry.label, "problem": problem.id}
+                if entry.single:
+                    record |= singles(records[: entry.n], compression)
+                else:
+                    record |= outcome(self._solve(entry, source, problem, records, self.job.sampling), problem)
+                self.journal.append([record])
+                self.have.add((entry.label, problem.id))
+                self._tell("replay", entry, len(self.have & self.wanted), len(self.wanted))
 
     def _solve(
         self, entry: Entry, source: Source, problem: Problem, records: Sequence[TraceRecord], sampling: Sampling
@@ -167,25 +184,6 @@ class _Run:
         if entry.judge not in self.judges:
             self.judges[entry.judge] = self.bench.judge(entry.judge, lambda excerpt: self.answer(excerpt))
         return self.judges[entry.judge]
-
-    def _recall(self, entry: Entry) -> None:
-        """Write down what an entry is; refuse a journal that knows another by its label."""
-        settings = describe(entry, self.bench.strategy(entry, self._judge(entry)))
-        for record in self.journal.records:
-            if record["kind"] == "entry" and record["entry"] == entry.label:
-                if record["settings"] != settings:
-                    old, new = record["settings"], settings
-                    told = ", ".join(
-                        f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
-                        for key in dict.fromkeys([*old, *new])
-                        if old.get(key) != new.get(key)
-                    )
-                    raise LaconicError(
-                        f"{self.journal.path} holds results of {entry.label} with other settings ({told}); nothing was "
-                        "changed: use those settings to go on with it, or name another directory."
-                    )
-                return
-        self.journal.append([{"kind": "entry", "entry": entry.label, "settings": settings}])
 
     # ---- live -----------------------------------------------------------------------------------------------------
 
