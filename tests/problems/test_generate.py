@@ -40,7 +40,7 @@ def test_check_reads_the_final_answer():
     other = str((int(problem.answer) + 1) % 10)
     assert check(problem, f"the answer is {problem.answer} . </think> \\boxed{{ {problem.answer} }}")
     assert not check(problem, f"\\boxed{{ {problem.answer} }} no , \\boxed{{ {other} }}")
-    assert not check(problem, f"the answer is {problem.answer} .")
+    assert not check(problem, f"so it is {problem.answer} .")
 
 
 def test_problems_travel_between_processes():

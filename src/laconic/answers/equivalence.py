@@ -1,0 +1,105 @@
+"""Whether two answers are the same, and which of many are."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+
+from laconic.answers.normal import Form, decide, normal
+from laconic.answers.worker import Worker
+from laconic.errors import LaconicError
+
+_WORKER = Worker()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_WORKER.forget)
+
+_counting = threading.Lock()
+_undecided = 0
+# Answers that math-verify can't even compare with 1 in time: asked about once, not once for each of hundreds of traces.
+_hopeless: set[str] = set()
+_MOST_HOPELESS = 4096
+
+
+def equivalent(a: str | None, b: str | None) -> bool:
+    r"""Whether two extracted answers are the same; ``None`` and blank text (no answer) are equivalent to nothing.
+
+    Numbers (fractions, mixed numbers, thousands separators, powers of ten) are compared exactly, or to six decimals once
+    one has a decimal point; choice letters by the letter, with or without its text; words by their spelling; case, LaTeX
+    spacing and fonts don't count. A unit that one side leaves out doesn't count either, two different units differ
+    (nothing is converted). Everything else is math-verify's judgement, asked both ways, and both must say yes. By its
+    rules 50% is 0.5 and also 50, "x = 5" is 5, and "1, 2" is the set {1, 2}.
+
+    Symmetric, but not transitive: 5 cm and 5 m are both 5. The first pair that needs math-verify starts a process (about a
+    second); it is kept. A pair that takes it longer than `worker.CPU_SECONDS` of computing, or makes it crash, counts as
+    different and in `undecided`. Safe to call from any thread, and after a fork. Raises LaconicError for an answer that is
+    neither text nor None, and where the process can't start.
+    """
+    x, y = _form(a), _form(b)
+    if x is None or y is None:
+        return False
+    decided = decide(x, y)
+    # In one order, so that the answer is the same both ways.
+    return _asked(*sorted((x.math, y.math))) if decided is None else decided
+
+
+def groups(answers: Sequence[str | None]) -> list[int | None]:
+    """The class of each answer: 0, 1, ... in the order of their first members; None stays None.
+
+    An answer joins the first class whose first member it is equivalent to (equivalence isn't transitive, so the order of
+    ``answers`` counts). Repeated spellings are compared once. Raises LaconicError as `equivalent` does.
+    """
+    if isinstance(answers, str):
+        raise LaconicError(f"the answers to group are one str, {answers[:40]!r}; expected a sequence of answers")
+    firsts: list[str] = []
+    known: dict[tuple[str, str | None], int] = {}
+    classes: list[int | None] = []
+    for answer in answers:
+        form = _form(answer)
+        if answer is None or form is None:
+            classes.append(None)
+            continue
+        spelling = form.key, form.unit
+        if spelling not in known:
+            found = next((i for i, first in enumerate(firsts) if equivalent(first, answer)), len(firsts))
+            if found == len(firsts):
+                firsts.append(answer)
+            known[spelling] = found
+        classes.append(known[spelling])
+    return classes
+
+
+def undecided() -> int:
+    """How many pairs this process had to count as different, since math-verify ran out of time or crashed."""
+    return _undecided
+
+
+def _form(answer: str | None) -> Form | None:
+    if answer is None:
+        return None
+    if not isinstance(answer, str):
+        raise LaconicError(f"an answer is {answer!r}; expected text, or None for no answer")
+    return normal(answer) if answer.strip() else None
+
+
+@lru_cache(maxsize=65536)
+def _asked(a: str, b: str) -> bool:
+    global _undecided
+    known = a in _hopeless or b in _hopeless
+    verdict = None if known else _WORKER.ask(a, b)
+    if verdict is not None:
+        return verdict
+    with _counting:
+        _undecided += 1
+    if not known:
+        _blame(a, b)
+    return False
+
+
+def _blame(a: str, b: str) -> None:
+    for answer in (a, b):
+        if normal(answer).number is None and _WORKER.ask(answer, "1") is None:
+            if len(_hopeless) >= _MOST_HOPELESS:
+                _hopeless.clear()
+            _hopeless.add(answer)

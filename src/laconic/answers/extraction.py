@@ -1,0 +1,131 @@
+"""Where the final answer of a text stands: a box, else a choice letter, else a number after an answer phrase."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from laconic.errors import LaconicError
+
+_THINK, _END_THINK = "<think>", "</think>"
+
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+# An escaped brace is a character of the answer, not a bracket; a double backslash doesn't escape what follows it.
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+
+# "The final answer to the problem is", "**Answer:**", "answer =", a heading "## Final answer", and "####" as GSM8K has it.
+_PHRASE = re.compile(
+    r"\b(?:answer|option|choice)\b"
+    r"(?:\s+(?:to|for|of|here|choice|option)\b[^.:;?!\n]{0,80}?)?"
+    r"[\s*_]*(?:\b(?:is|are|was|equals|(?:would|should|must|will)\s+be)\b|[:=])"
+    r"|^[#*_ \t]*(?:the[ \t]+)?(?:final[ \t]+)?answer[#*_ \t]*$"
+    r"|^####",
+    re.IGNORECASE | re.MULTILINE,
+)
+# What may stand between the phrase and the answer. Anything else ("not", "unclear", "between") makes it no answer.
+_FILLER = re.compile(
+    r"(?:[\s*_:\"'`]|(?:therefore|thus|hence|then|now|also|still|indeed|clearly|simply|just|exactly|approximately|about|"
+    r"equal\s+to|given\s+by|the\s+number|option|choice|letter)\b,?)*",
+    re.IGNORECASE,
+)
+_REACH = 300  # characters after a phrase in which its answer must end
+
+_LETTER = re.compile(
+    r"(?:\\(?:text|mathrm|mathbf)(?:bf|rm)?\s*\{|\\\(|[$*_\s])*"
+    r"(?:\(\s*([A-Ja-j])\s*\)|\[([A-J])\]|([A-J])(?=\s*(?:[.,;:)\]}*_$\n]|$|\s(?:because|since|as|which)\b)))"
+)
+_ANOTHER = re.compile(r"[\s)*]*(?:,|\band\b|\bor\b|&)[\s(*]*(?:and\b|or\b)?[\s(*]*[A-Ja-j](?![A-Za-z])")
+
+# As in Pandoc, a dollar sign followed by a space, or closed after one, is money.
+_FORMULA = re.compile(
+    r"\$\$(.{1,200}?)\$\$|\$(?=\S)([^$\n]{1,200})(?<=\S)\$(?!\d)|\\\((.{1,200}?)\\\)|\\\[(.{1,200}?)\\\]", re.DOTALL
+)
+# Symbols, LaTeX commands and lone letters, up to the first word.
+_RUN = re.compile(r"(?:\\[A-Za-z]+|\\.|[-+*/^_=<>(){}\[\]|!%$€£.,:\d\s−×·°π√]|(?<![A-Za-z])[A-Za-z](?![A-Za-z]))*")
+_SENTENCE_END = re.compile(r"[.;:!](?=\s|\*|$)|,(?=\s+(?!\d))|\n")
+_NUMBER = re.compile(r"[-+−]?[$€£]?\d(?:[\d,]*\d)?(?:\.\d+)?%?")
+# Words after a number that say it isn't the whole answer.
+_GOES_ON = re.compile(
+    r"(?:or|and|to|if|unless|when|plus|minus|times|over|divided|hundred|thousand|million|billion|trillion)\b", re.I
+)
+
+
+def extract(text: str) -> str | None:
+    r"""The final answer that ``text`` ends in, stripped; ``None`` when it gives none.
+
+    The content of the last balanced, non-empty ``\boxed{}`` (or ``\fbox{}``); else the letter (A to J) after the last answer
+    phrase that has one ("the answer is C", "**Answer: (B)**"); else the number or short LaTeX expression after the last
+    answer phrase that has one, of an equation its right side. A phrase that ends in a question mark gives nothing.
+
+    Where thinking has ended (``</think>``), what follows it is searched first, then the whole text. In thinking that has
+    begun and not ended only a box counts: "the answer is 5, wait" isn't final. Raises LaconicError if ``text`` isn't a str.
+    """
+    if not isinstance(text, str):
+        raise LaconicError(f"the text to extract an answer from is {text!r}; expected a str")
+    _, ended, said = text.rpartition(_END_THINK)
+    stated = _stated if _THINK not in said else lambda _: None
+    if ended and (found := _boxed(said) or stated(said)):
+        return found
+    return _boxed(text) or stated(text)
+
+
+def _boxed(text: str) -> str | None:
+    limit = len(text)
+    for opener in reversed(list(_BOX.finditer(text))):
+        depth = 1
+        for brace in _BRACE.finditer(text, opener.end(), limit):
+            depth += {"{": 1, "}": -1}.get(brace.group(), 0)
+            if depth == 0:
+                # An empty box is mostly an instruction repeated ("put it into \boxed{}").
+                if content := text[opener.end() : brace.start()].strip():
+                    return content
+                break
+        else:
+            # Never closed, so no earlier box is closed behind it. Without this, 10,000 openers would take minutes.
+            limit = opener.start()
+    return None
+
+
+def _stated(text: str) -> str | None:
+    tails = list(_tails(text))
+    for read in (_letter, _expression):
+        for tail in reversed(tails):
+            if found := read(tail):
+                return found
+    return None
+
+
+def _tails(text: str) -> Iterator[str]:
+    """What follows each answer phrase, without filler."""
+    for phrase in _PHRASE.finditer(text):
+        tail = text[phrase.end() : phrase.end() + _REACH]
+        filler = _FILLER.match(tail)
+        yield tail[filler.end() :] if filler else tail
+
+
+def _letter(tail: str) -> str | None:
+    match = _LETTER.match(tail)
+    if not match or _ANOTHER.match(tail, match.end()) or tail[match.end() :].lstrip(")*_} ").startswith("?"):
+        return None
+    return (match[1] or match[2] or match[3]).upper()
+
+
+def _expression(tail: str) -> str | None:
+    if match := _FORMULA.match(tail):
+        content = next(group for group in match.groups() if group).strip()
+        asked = tail[match.end() :].lstrip("*_ ").startswith("?")
+        return content if content and "\\boxed" not in content and not asked else None
+
+    match = _RUN.match(tail)
+    run, rest = (match.group(), tail[match.end() :]) if match else ("", tail)
+    if end := _SENTENCE_END.search(run):
+        run, rest = run[: end.start()], ""
+    if "\\boxed" in run or rest.startswith("?") or _GOES_ON.match(rest):
+        return None
+    run = run.split("=")[-1].strip(" \t*_,:").rstrip("+-*/^_<>([{ ")
+    if not re.search(r"\d|\\[A-Za-z]", run):
+        return None
+    if any(run.count(a) != run.count(b) for a, b in ("()", "{}")):
+        number = _NUMBER.match(run)
+        return number.group() if number else None
+    return run + "%" if re.match(r"percent\b", rest, re.I) else run
