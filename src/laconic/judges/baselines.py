@@ -2,15 +2,14 @@
 
 Each returns numbers in [0, 1]. Those of `TokenJaccard`, `FactOverlap` and `EmbeddingCosine` are similarities, not
 probabilities: they only rank pairs, so a strategy's tau must be chosen for them; `calibrate` does it from labelled pairs.
+None of them needs an engine, and each takes any excerpt.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,53 +18,13 @@ from torch import Tensor
 from laconic.answers import equivalent, groups
 from laconic.compress.checks import number, whole
 from laconic.errors import LaconicError
+from laconic.judges.counted import MatrixJudge, same_class, table
 from laconic.judges.facts import facts
-from laconic.prune.judge import Cost, Excerpt
+from laconic.prune.judge import Excerpt
 from laconic.prune.source import Source
 
 
-class Baseline(ABC):
-    """A `Judge` that needs no engine and takes any excerpt. Two readings of one trace are the same to every baseline."""
-
-    name: str
-    excerpt: str | None = None
-
-    def __init__(self) -> None:
-        self.cost = Cost()
-
-    def read(self, excerpts: Sequence[Excerpt], source: Source | None = None) -> list[Any]:
-        start = time.perf_counter()
-        readings = self._read(excerpts)
-        self.cost.excerpts += len(excerpts)
-        self.cost.seconds += time.perf_counter() - start
-        return readings
-
-    def compare(self, pairs: Sequence[tuple[Any, Any]]) -> list[float]:
-        start = time.perf_counter()
-        found = [self._compare(a, b) for a, b in pairs]
-        self.cost.pairs += len(pairs)
-        self.cost.seconds += time.perf_counter() - start
-        return found
-
-    def matrix(self, readings: Sequence[Any]) -> Tensor:
-        """`compare` of all pairs at once: float32 [n, n]. Counts n (n - 1) / 2 pairs."""
-        start = time.perf_counter()
-        found = self._matrix(readings) if readings else torch.zeros(0, 0)
-        self.cost.pairs += len(readings) * (len(readings) - 1) // 2
-        self.cost.seconds += time.perf_counter() - start
-        return found
-
-    @abstractmethod
-    def _read(self, excerpts: Sequence[Excerpt]) -> list[Any]: ...
-
-    @abstractmethod
-    def _compare(self, a: Any, b: Any) -> float: ...
-
-    @abstractmethod
-    def _matrix(self, readings: Sequence[Any]) -> Tensor: ...
-
-
-class TokenJaccard(Baseline):
+class TokenJaccard(MatrixJudge):
     """Tokens in common: |A and B| / |A or B| of the sets of the excerpts' n-grams of token ids.
 
     ngram: 1 is the set of tokens. An excerpt shorter than `ngram` is one gram, itself. Two empty excerpts are the same.
@@ -78,7 +37,7 @@ class TokenJaccard(Baseline):
         whole("ngram", ngram, 1, "tokens")
         self.ngram = ngram
 
-    def _read(self, excerpts: Sequence[Excerpt]) -> list[frozenset[tuple[int, ...]]]:
+    def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[frozenset[tuple[int, ...]]]:
         return [self._grams(excerpt.token_ids) for excerpt in excerpts]
 
     def _grams(self, ids: tuple[int, ...]) -> frozenset[tuple[int, ...]]:
@@ -86,17 +45,17 @@ class TokenJaccard(Baseline):
             return frozenset([ids])
         return frozenset(zip(*(ids[i:] for i in range(self.ngram)), strict=False))
 
-    def _compare(self, a: frozenset[Any], b: frozenset[Any]) -> float:
+    def _pair(self, a: frozenset[Any], b: frozenset[Any]) -> float:
         return len(a & b) / len(a | b) if a or b else 1.0
 
     def _matrix(self, readings: Sequence[frozenset[Any]]) -> Tensor:
-        present = _table([dict.fromkeys(grams, 1.0) for grams in readings])
+        present = table([dict.fromkeys(grams, 1.0) for grams in readings])
         common, size = present @ present.T, present.sum(dim=1)
         either = size[:, None] + size - common
-        return torch.where(either > 0, common / either.clamp(min=1), 1.0).float()
+        return torch.where(either > 0, common / either.clamp(min=1), 1.0)
 
 
-class FactOverlap(Baseline):
+class FactOverlap(MatrixJudge):
     """Facts in common: the weighted Dice coefficient of what the excerpts' texts state (`facts.facts`).
 
     A fact is a name with its last value (`x = 5`), or a number; a trace that says x = 4 later has taken x = 5 back. Facts
@@ -112,26 +71,26 @@ class FactOverlap(Baseline):
         number("decay", decay, 0.01, 1)
         self.decay = decay
 
-    def _read(self, excerpts: Sequence[Excerpt]) -> list[dict[tuple[str, str], float]]:
+    def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[dict[tuple[str, str], float]]:
         found = []
         for excerpt in excerpts:
             stated = list(facts(excerpt.text).items())
             found.append({fact: self.decay**age for age, fact in enumerate(reversed(stated))})
         return found
 
-    def _compare(self, a: dict[Any, float], b: dict[Any, float]) -> float:
+    def _pair(self, a: dict[Any, float], b: dict[Any, float]) -> float:
         total = math.fsum(a.values()) + math.fsum(b.values())
         return math.fsum(a[fact] + b[fact] for fact in a.keys() & b.keys()) / total if total else 0.5
 
     def _matrix(self, readings: Sequence[dict[Any, float]]) -> Tensor:
-        weights = _table(readings)
+        weights = table(readings)
         shared = weights @ (weights > 0).double().T
         total = weights.sum(dim=1)
         total = total[:, None] + total
-        return torch.where(total > 0, (shared + shared.T) / total.clamp(min=1e-300), 0.5).float()
+        return torch.where(total > 0, (shared + shared.T) / total.clamp(min=1e-300), 0.5)
 
 
-class RandomJudge(Baseline):
+class RandomJudge(MatrixJudge):
     """Says "same" of a pair with probability p: the floor.
 
     Its word is 1 or 0, the same for a pair of trace ids in either order, at any time and in any process, by `seed`.
@@ -145,10 +104,10 @@ class RandomJudge(Baseline):
         whole("seed", seed, 0)
         self.p, self.seed = p, seed
 
-    def _read(self, excerpts: Sequence[Excerpt]) -> list[str]:
+    def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[str]:
         return [excerpt.trace_id for excerpt in excerpts]
 
-    def _compare(self, a: str, b: str) -> float:
+    def _pair(self, a: str, b: str) -> float:
         if a == b:
             return 1.0
         key = repr((self.seed, *sorted((a, b)))).encode()
@@ -160,11 +119,11 @@ class RandomJudge(Baseline):
         found = torch.eye(len(readings))
         for i, a in enumerate(readings):
             for j, b in enumerate(readings[:i]):
-                found[i, j] = found[j, i] = self._compare(a, b)
+                found[i, j] = found[j, i] = self._pair(a, b)
         return found
 
 
-class PerfectJudge(Baseline):
+class PerfectJudge(MatrixJudge):
     """Knows the answers that the traces will end in: the ceiling.
 
     answers: by trace id, or a function of the excerpt; None for a trace that ends without one, which agrees with no other
@@ -177,7 +136,7 @@ class PerfectJudge(Baseline):
         super().__init__()
         self.answers = answers
 
-    def _read(self, excerpts: Sequence[Excerpt]) -> list[tuple[str, str | None]]:
+    def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[tuple[str, str | None]]:
         return [(excerpt.trace_id, self._answer(excerpt)) for excerpt in excerpts]
 
     def _answer(self, excerpt: Excerpt) -> str | None:
@@ -190,12 +149,12 @@ class PerfectJudge(Baseline):
             )
         return self.answers[excerpt.trace_id]
 
-    def _compare(self, a: tuple[str, str | None], b: tuple[str, str | None]) -> float:
+    def _pair(self, a: tuple[str, str | None], b: tuple[str, str | None]) -> float:
         return float(a[0] == b[0] or (a[1] is not None and b[1] is not None and equivalent(a[1], b[1])))
 
     def _matrix(self, readings: Sequence[tuple[str, str | None]]) -> Tensor:
-        itself = _same([trace_id for trace_id, _ in readings])
-        return (itself | _same(groups([answer for _, answer in readings]))).float()
+        itself = same_class([trace_id for trace_id, _ in readings])
+        return itself | same_class(groups([answer for _, answer in readings]))
 
 
 def calibrate(similarities: Sequence[float] | Tensor, same: Sequence[bool] | Tensor, fnr: float = 0.2) -> float:
@@ -220,23 +179,3 @@ def calibrate(similarities: Sequence[float] | Tensor, same: Sequence[bool] | Ten
     under = scores[scores < least]
     between = (least + float(under.max())) / 2 if len(under) else 0.0
     return min(between, math.nextafter(least, -math.inf))
-
-
-def _table(rows: Sequence[Mapping[Any, float]]) -> Tensor:
-    """Mappings as rows of a matrix, a column for each key of any: float64 [n, keys]."""
-    column: dict[Hashable, int] = {}
-    for row in rows:
-        for key in row:
-            column.setdefault(key, len(column))
-    table = torch.zeros(len(rows), len(column), dtype=torch.float64)
-    for i, row in enumerate(rows):
-        if row:
-            table[i, [column[key] for key in row]] = torch.tensor(list(row.values()), dtype=torch.float64)
-    return table
-
-
-def _same(classes: Sequence[Hashable | None]) -> Tensor:
-    """bool [n, n]: which two are of one class; what has none (None) is with itself only."""
-    seen: dict[Hashable, int] = {}
-    index = torch.tensor([-1 - i if c is None else seen.setdefault(c, len(seen)) for i, c in enumerate(classes)])
-    return index[:, None] == index

@@ -12,13 +12,14 @@ from transformers import AutoModel, AutoTokenizer
 
 from laconic.compress.checks import whole
 from laconic.errors import LaconicError
-from laconic.judges.baselines import Baseline
+from laconic.judges.counted import MatrixJudge
 from laconic.prune.judge import Excerpt
+from laconic.prune.source import Source
 
 MOST_TOKENS = 8192  # a piece's, for a model that states no limit
 
 
-class EmbeddingCosine(Baseline):
+class EmbeddingCosine(MatrixJudge):
     """(1 + cosine) / 2 of the embeddings of two excerpts' texts.
 
     model: a sentence-transformers model where that package is installed; else any Hugging Face model, the mean of the last
@@ -43,7 +44,7 @@ class EmbeddingCosine(Baseline):
                 f"The embedding model {model} can't be loaded: {reason}; expected a model's directory or its name on the Hub."
             ) from error
 
-    def _read(self, excerpts: Sequence[Excerpt]) -> list[Tensor]:
+    def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[Tensor]:
         pieces: list[str] = []
         owner: list[int] = []
         weight: list[int] = []
@@ -79,7 +80,7 @@ class EmbeddingCosine(Baseline):
         parts = [ids[i : i + self._room] for i in range(0, len(ids), self._room)]
         return [(self._tokenizer.decode(part), len(part)) for part in parts]
 
-    def _compare(self, a: Tensor, b: Tensor) -> float:
+    def _pair(self, a: Tensor, b: Tensor) -> float:
         return min(1.0, max(0.0, (1 + float(a @ b)) / 2))
 
     def _matrix(self, readings: Sequence[Tensor]) -> Tensor:

@@ -1,0 +1,138 @@
+"""The probe: what would each trace answer if it had to stop thinking here? No second model, no training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from laconic.answers import equivalent, groups
+from laconic.compress.checks import whole
+from laconic.errors import LaconicError
+from laconic.judges.counted import MatrixJudge, same_class, table
+from laconic.prune.judge import Excerpt
+from laconic.prune.source import Source
+
+# What ends the thinking of the models that have such a mark, and begins an answer; the first mark in a vocabulary counts.
+SUFFIXES = {
+    "</think>": "\n</think>\n\n\\boxed{",
+    "[/THINK]": "[/THINK]\\boxed{",
+    "<|channel|>": "<|end|><|start|>assistant<|channel|>final<|message|>\\boxed{",
+}
+PLAIN_SUFFIX = "\n\nThe final answer is \\boxed{"  # a model without thinking marks
+LEAST = 1e-5  # rarer tokens are dropped from a reading: a step's overlap of two is less by under twice that
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """A trace's distributions over its answer's tokens. likely: a step's probability of each token that has one of at least
+    LEAST. greedy: the most probable token of each step. ended: within its excerpt; answer: then, None for none."""
+
+    trace_id: str
+    likely: tuple[dict[int, float], ...]
+    greedy: tuple[int, ...]
+    ended: bool = False
+    answer: str | None = None
+
+
+class ProbeJudge(MatrixJudge):
+    """P(same) = the overlap of two traces' distributions over their answers, probed where they stand.
+
+    The engine copies a trace's cache, appends `suffix` and decodes `steps` tokens greedily (`Engine.probe`). At the first
+    step, sum_v p(v) q(v) is the probability that a draw of each trace agree. While the two greedy tokens agree, the next
+    step's overlap is multiplied in; after they part, the next distributions follow different tokens and say nothing more.
+    Two traces that both ended within their excerpts are compared by their answers instead, and one that ended without an
+    answer agrees with no other.
+
+    suffix: None is the model's own: the end-of-thinking mark of its vocabulary and `\\boxed{` (`SUFFIXES`). steps: tokens
+    read of an answer. The tokens on the bill are those that the engine ran (its `stats.side_tokens`): of a running trace
+    its newest token, the suffix and steps - 1 more; of a stopped or finished one its cache had to be rebuilt, too.
+
+    `read` raises LaconicError without an engine, for one that can't probe, or whose tokenizer isn't known where `suffix`
+    is None.
+    """
+
+    name = "probe"
+
+    def __init__(self, suffix: str | None = None, steps: int = 2) -> None:
+        super().__init__()
+        whole("steps", steps, 1, "tokens of the answer")
+        if suffix is not None and not isinstance(suffix, str):
+            raise LaconicError(f"suffix is {suffix!r}; expected a text, or None for the model's own")
+        self.suffix, self.steps = suffix, steps
+
+    def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[Probed]:
+        if source is None:
+            raise LaconicError(
+                "The probe judge has no engine; it asks the model that writes the traces: use it while they are written, or "
+                "replay them beside their model."
+            )
+        if not excerpts:
+            return []
+        suffix = self.suffix if self.suffix is not None else model_suffix(getattr(source, "tokenizer", None))
+        before = source.stats.side_tokens
+        probed = source.probe([excerpt.trace_id for excerpt in excerpts], suffix, self.steps)
+        self.cost.tokens += source.stats.side_tokens - before
+        self._check(probed, len(excerpts))
+        return [_probed(excerpt, row) for excerpt, row in zip(excerpts, probed, strict=True)]
+
+    def _check(self, probed: Tensor, count: int) -> None:
+        if probed.dim() != 3 or probed.shape[:2] != (count, self.steps):
+            raise LaconicError(
+                f"The engine's probe is of shape {list(probed.shape)}; expected [{count}, {self.steps}, vocabulary]."
+            )
+        if float(probed.min()) < 0 or float((probed.sum(dim=-1) - 1).abs().max()) > 0.01:
+            raise LaconicError("The engine's probe holds no distributions; expected probabilities that add up to 1.")
+
+    def _pair(self, a: Probed, b: Probed) -> float:
+        if a.trace_id == b.trace_id:
+            return 1.0
+        if (a.ended and a.answer is None) or (b.ended and b.answer is None):
+            return 0.0
+        if a.ended and b.ended:
+            return float(equivalent(a.answer, b.answer))
+        agreement = 1.0
+        for p, q, mine, other in zip(a.likely, b.likely, a.greedy, b.greedy, strict=True):
+            agreement *= sum(share * q.get(token, 0.0) for token, share in p.items())
+            if mine != other:
+                break
+        return min(1.0, agreement)
+
+    def _matrix(self, readings: Sequence[Probed]) -> Tensor:
+        agreement = torch.ones(len(readings), len(readings), dtype=torch.float64)
+        together = torch.ones(len(readings), len(readings), dtype=torch.bool)
+        for step in range(self.steps):
+            likely = table([reading.likely[step] for reading in readings])
+            agreement = torch.where(together, agreement * (likely @ likely.T), agreement)
+            greedy = torch.tensor([reading.greedy[step] for reading in readings])
+            together &= greedy[:, None] == greedy
+        ended = torch.tensor([reading.ended for reading in readings])
+        answers = [reading.answer if reading.ended else None for reading in readings]
+        agreement = torch.where(ended[:, None] & ended, same_class(groups(answers)).double(), agreement.clamp(max=1))
+        mute = torch.tensor([reading.ended and reading.answer is None for reading in readings])
+        agreement = agreement.masked_fill(mute[:, None] | mute, 0.0)
+        return agreement.masked_fill(same_class([reading.trace_id for reading in readings]), 1.0)
+
+
+def model_suffix(tokenizer: Any) -> str:
+    """The text that ends a model's thinking and begins its answer, by its tokenizer. Raises LaconicError for None."""
+    if tokenizer is None:
+        raise LaconicError(
+            "The engine tells no tokenizer, so the probe can't know how its model ends its thinking; give the probe a suffix."
+        )
+    vocabulary = tokenizer.get_vocab()
+    return next((suffix for mark, suffix in SUFFIXES.items() if mark in vocabulary), PLAIN_SUFFIX)
+
+
+def _probed(excerpt: Excerpt, distributions: Tensor) -> Probed:
+    likely = []
+    for step in distributions:
+        kept = torch.nonzero(step >= LEAST).flatten()
+        likely.append(dict(zip(kept.tolist(), step[kept].tolist(), strict=True)))
+    greedy = tuple(distributions.argmax(dim=-1).tolist())
+    return Probed(
+        excerpt.trace_id, tuple(likely), greedy, excerpt.complete, excerpt.answer if excerpt.complete else None
+    )
