@@ -59,15 +59,15 @@ def test_drills_are_right():
 
 
 def test_line_drills_are_right():
-    trace = line_drill(random.Random(0), 83)
+    trace = line_drill(random.Random(0), 103)
     words = [TOKENS[i] for i in trace.ids]
-    assert len(words) == len(trace.tags) == 80
-    for i in range(0, 80, 8):
-        first, second = words[i + 4 : i + 6]
-        assert {first, second} == set(words[i : i + 2])
-        assert (words[i + 2][2], words[i + 3][2]) == (first[0], second[0])
-        assert eval(f"({first[2]} {words[i + 3][1]} {second[2]}) % 10") == int(words[i + 6]) == int(words[i + 7][2])
-        assert trace.tags[i : i + 8] == "....rras"
+    assert len(words) == len(trace.tags) == 100
+    for i in range(0, 100, 10):
+        line, operand, a, sign, b, _, result, stored = words[i + 2 : i + 10]
+        assert sorted(words[i : i + 2]) == sorted([f"{line[2]}={a}", f"{operand[2]}={b}"])
+        assert (line[0], operand[:2]) == (stored[0], stored[0] + sign)
+        assert eval(f"({a} {sign} {b}) % 10") == int(result) == int(stored[2])
+        assert trace.tags[i : i + 10] == "....dwdwas"
 
 
 def test_a_mixture_checks_itself():

@@ -57,16 +57,15 @@ def drill(rng: random.Random, length: int) -> Trace:
 
 
 def line_drill(rng: random.Random, length: int) -> Trace:
-    """Single steps as a draft has them, after their two values: ``k=7 w=9 h:w h+k w=9 k=7 6 h=6``."""
+    """Single steps as a draft has them, after their two values: ``k=7 w=9 h:w h+k 9 + 7 = 6 h=6``."""
     words: list[str] = []
-    while len(words) + 8 <= length:
+    while len(words) + 10 <= length:
         letter, first, second = rng.sample(LETTERS, 3)
         a, b, sign = rng.randrange(10), rng.randrange(10), rng.choice("+-")
         result = (a + b if sign == "+" else a - b) % 10
-        given = [f"{first}={a}", f"{second}={b}"]
-        words += [*rng.sample(given, 2), f"{letter}:{first}", f"{letter}{sign}{second}", *given]
-        words += [str(result), f"{letter}={result}"]
-    return Trace(tuple(IDS[word] for word in words), "....rras" * (len(words) // 8), 0, "")
+        words += [*rng.sample([f"{first}={a}", f"{second}={b}"], 2), f"{letter}:{first}", f"{letter}{sign}{second}"]
+        words += [str(a), sign, str(b), "=", str(result), f"{letter}={result}"]
+    return Trace(tuple(IDS[word] for word in words), "....dwdwas" * (len(words) // 10), 0, "")
 
 
 def training_trace(rng: random.Random, mixture: Mixture, habits: Habits) -> Trace:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from laconic.problems.programs import Program
-from training.reasoner.vocabulary import KEYED, Parts
-
-WORD = Parts("word")
+from training.reasoner.vocabulary import KEYED
 
 
 def count_right(program: Program, words: Sequence[str]) -> dict[str, tuple[int, int]]:
@@ -15,7 +13,7 @@ def count_right(program: Program, words: Sequence[str]) -> dict[str, tuple[int, 
 
     copy: operands read from the question (steps without a hint); hinted: operands of hinted steps; arrow: what is first
     or next; recall: values said of letters already known; store: results written under their letter; arithmetic: digits
-    after an equals sign or, in a draft, after two values.
+    after an equals sign.
     """
     steps = {step.letter: step for step in program.steps}
     after = program.successor
@@ -39,7 +37,7 @@ def count_right(program: Program, words: Sequence[str]) -> dict[str, tuple[int, 
                 "hinted" if key in program.hints else "copy", (steps[key].sign, steps[key].second) == (word[1], word[2])
             )
         elif kind == "=":
-            drafted = before[-1].isdigit() and before[-4][:1] == key  # its line, two values, a digit, and this
+            drafted = before[-1].isdigit() and before[-2] == "="  # a draft has no comma between a sum and its letter
             if not drafted and before[-2:] not in ((",", key), ("now", key)):
                 note("recall", memory.get(key) == int(word[2]))
                 continue
@@ -47,11 +45,6 @@ def count_right(program: Program, words: Sequence[str]) -> dict[str, tuple[int, 
             if result.isdigit():
                 note("store", result == word[2])
             memory[key] = int(word[2])
-        elif (
-            kind == "digit" and KEYED.get(before[-1], WORD).kind == "=" and before[-3][1:2] in ("+", "-")
-        ):  # in a draft
-            a, b = (int(w[2]) for w in before[-2:])
-            note("arithmetic", (a + b if before[-3][1] == "+" else a - b) % 10 == int(word))
         elif kind == "digit" and before[-1] == "=" and before[-2].isdigit() and before[-4].isdigit():
             a, sign, b = int(before[-4]), before[-3], int(before[-2])
             note("arithmetic", sign in "+-" and (a + b if sign == "+" else a - b) % 10 == int(word))

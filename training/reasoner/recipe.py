@@ -81,10 +81,10 @@ class Recipe:
 
 SHIPPED = Recipe(
     stages=(
-        Stage("lookup", 700, Mixture(1, 3, flawless=True, drills=0.1), longest=3),
-        Stage("slips", 300, Mixture(1, 3, drills=0.03), longest=4, ramp=240),
-        Stage("grow", 700, Mixture(1, 5, drills=0.03), longest=8, ramp=300),
-        Stage("settle", 700, Mixture(4, 8, drills=0.01), longest=8, rate=(0.8, 0.02)),
+        Stage("lookup", 550, Mixture(1, 3, flawless=True, drills=0.1), longest=3),
+        Stage("slips", 200, Mixture(1, 3, drills=0.03), longest=4, ramp=160),
+        Stage("grow", 650, Mixture(1, 5, drills=0.03), longest=8, ramp=300),
+        Stage("settle", 600, Mixture(4, 8, drills=0.01), longest=8, rate=(0.8, 0.02)),
     )
 )
 TOY = Recipe(

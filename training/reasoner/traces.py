@@ -1,6 +1,6 @@
 """The teacher: writes a chain of thought for a program, with the slips and second looks that a student should learn.
 
-A thought begins with a *draft*, seven tokens a step, that already commits to an answer; what follows does everything again
+A thought begins with a *draft*, nine tokens a step, that already commits to an answer; what follows does everything again
 in full sentences, compares with the draft, and may check all of it once or twice more. Who misread a hint in the draft
 mostly misreads it again: like large reasoning models, most traces end where their first attempt did.
 
@@ -69,7 +69,7 @@ def prompt(question: str) -> str:
     return f"{USER} {question} {ASSISTANT} {THINK}"
 
 
-_OPENINGS = ("okay , a quick draft first .", "let me draft it first .", "first a quick draft .")
+_OPENINGS = ("draft :", "quick draft :", "a draft first :")
 _PROPER = ("now step by step .", "now let me do it with care .", "okay , now one step at a time .")
 _DO = ("let me do", "next is", "now i do", "now", "then compute")
 _RECALL = ("recall", "earlier", "i need", "from above", "i know")
@@ -146,16 +146,12 @@ class _Writer:
         return digit
 
     def draft(self) -> None:
-        """Every step in seven tokens: its two halves, the values they name, the result, its name, what comes next."""
+        """Every step in nine tokens: its two halves, the sum of the values they name, the result, what comes next."""
         self.say(f"*>{self.program.steps[0].letter}", "p")
         for step in self.program.steps:
             first, second = self.look(step, self.habits.hint, 0)
-            self.say(f"{first}={self.memory[first]}", "r")
-            self.say(f"{second}={self.memory[second]}", "r")
-            result = step.apply(self.memory[first], self.memory[second])
-            self.say(str(result), "a")
-            self.say(f"{step.letter}={result}", "s")
-            self.memory[step.letter] = result
+            self.memory[step.letter] = self.compute(step, first, second)
+            self.say(f"{step.letter}={self.memory[step.letter]}", "s")
             self.say(f"{step.letter}>{self.program.successor[step.letter]}", "p")
         self.say(".")
         last = self.program.steps[-1].letter

@@ -9,7 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from laconic.errors import LaconicError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FinishReason = Literal["stop", "length", "stopped"]
 Prompt = str | Sequence[int]
@@ -87,7 +92,8 @@ class EngineStats:
     evicted, kept: tokens summed over rows and compressions (one layer); compressions: row-compressions;
     live_kv_bytes: held now by tokens that can be attended, compressible layers; reserved_kv_bytes: what the buffers take;
     generated_tokens: drawn by the engine; under `laconic.compress`, those whose KV was computed, all but each row's last;
-    kv_token_steps: sum over steps and rows of tokens attended, the work that a KV-bound step does.
+    kv_token_steps: sum over steps and rows of tokens attended, the work that a KV-bound step does; side_tokens: run through
+    the model beside decoding, for `states` and `probe`.
     """
 
     steps: int = 0
@@ -102,6 +108,7 @@ class EngineStats:
     peak_kv_bytes: int = 0
     reserved_kv_bytes: int = 0
     kv_token_steps: int = 0
+    side_tokens: int = 0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
     left_alone: dict[str, list[int]] = field(default_factory=dict)
@@ -151,6 +158,31 @@ class Engine(ABC):
     @abstractmethod
     def render(self, question: str) -> str:
         """The prompt text for a user's question: through the chat template where the model has one."""
+
+    # ---- what only some engines can: reading a trace beside its decoding ------------------------------------------
+
+    def states(self, trace_ids: Sequence[str], tokens: int) -> Tensor:
+        """Hidden states at each trace's first `tokens` generated tokens, float32 [n, tokens, D], on the CPU.
+
+        Row j is the model's state at generated token j, once that token has been fed: a running trace's newest token has
+        none yet. Zeros beyond what there is. What the engine recorded while decoding costs nothing; for the rest the tokens
+        are run again and counted in `stats.side_tokens`. Raises LaconicError in an engine that can't.
+        """
+        raise LaconicError(f"the {self.name} engine gives no hidden states: use a judge that reads text")
+
+    def probe(self, trace_ids: Sequence[str], suffix: str, steps: int) -> Tensor:
+        """What each trace would answer now: its cache is copied, `suffix` appended, `steps` tokens decoded greedily.
+
+        Returns the distributions of those tokens, float32 [n, steps, V], on the CPU. Running and stopped traces go on as if
+        nothing had happened. Counted in `stats.side_tokens`. Raises LaconicError in an engine that can't.
+        """
+        raise LaconicError(f"the {self.name} engine can't probe a trace: use a judge that reads text")
+
+    def kept(self, trace_id: str) -> list[int]:
+        """Which generated tokens the latest compression kept, by position, in order: those that at least half of the layers
+        hold. All tokens so far where there was no compression. Raises LaconicError in an engine that can't tell.
+        """
+        raise LaconicError(f"the {self.name} engine does not tell what compression kept: use another excerpt")
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, n: int = 1) -> list[list[Trace]]:
         """Run all to the end; result [prompt][trace]. The records stay in the engine until `forget`."""

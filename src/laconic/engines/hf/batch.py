@@ -17,6 +17,7 @@ from laconic.compress import Policy
 from laconic.engines.base import EngineStats, Trace
 from laconic.engines.hf.cache import CompressedCache
 from laconic.engines.hf.generation import add_stats, count_cache, text_config
+from laconic.engines.hf.reading import pick
 
 
 @dataclass(slots=True, eq=False)
@@ -24,7 +25,8 @@ class Run:
     """A trace and what the loop needs to know of it.
 
     number: stable over the engine's life; key: of its random stream; limit: tokens it may generate; pending: tokens, text
-    and log-probabilities that no chunk has carried yet; held: what its layers held when it ended, where that is recorded.
+    and log-probabilities that no chunk has carried yet; held: what its layers held when it ended, states: the hidden states
+    of its first tokens, [D] each, where that is recorded.
     """
 
     trace: Trace
@@ -37,6 +39,7 @@ class Run:
     pending_logprobs: list[float] = field(default_factory=list)
     detokenizer: Any = None
     held: Tensor | None = None
+    states: list[Tensor] = field(default_factory=list)
 
     @property
     def computed(self) -> int:
@@ -50,10 +53,16 @@ class Run:
 
 
 class Batch:
-    """Rows of one model under one policy. `runs[i]` is row i of the cache."""
+    """Rows of one model under one policy. `runs[i]` is row i of the cache.
 
-    def __init__(self, model: PreTrainedModel, policy: Policy) -> None:
+    record_states: hidden states of `layers` are noted for so many of a trace's first tokens.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, policy: Policy, record_states: int = 0, layers: Sequence[int] = (-1,)
+    ) -> None:
         self.model, self.policy = model, policy
+        self.record_states, self.layers = record_states, layers
         self.device = next(model.parameters()).device
         # Fails here for a model that has nothing to compress.
         self.left_alone = CompressedCache(text_config(model), policy).left_alone
@@ -78,7 +87,7 @@ class Batch:
         cache.set_token_lookup(self._generated_tokens)
         held, self.runs = self.runs, [*self.runs, *group]  # the newcomers' tokens can be looked up from here on
         try:
-            logits = self._forward(cache, [prompt])
+            logits, _ = self._forward(cache, [prompt])
             self._replay(cache, first, tokens[:-1])
         except BaseException:
             self.runs = held
@@ -112,7 +121,15 @@ class Batch:
         assert self.cache is not None
         positions = torch.tensor([[run.length] for run in self.runs], device=self.device)
         newest = [[run.trace.token_ids[-1]] for run in self.runs]
-        return self._forward(self.cache, newest, positions, self._sliding_mask(self.cache))
+        # A trace that was rebuilt from its tokens has gaps: its states are read again when they are asked for.
+        young = [i for i, run in enumerate(self.runs) if len(run.states) == run.computed < self.record_states]
+        mask = self._sliding_mask(self.cache)
+        logits, hidden = self._forward(self.cache, newest, positions, mask, states=bool(young))
+        if hidden is not None:
+            states = pick(hidden, self.layers)[:, 0]
+            for i in young:
+                self.runs[i].states.append(states[i])
+        return logits
 
     def _forward(
         self,
@@ -120,8 +137,9 @@ class Batch:
         tokens: Sequence[Sequence[int]],
         positions: Tensor | None = None,
         mask: Tensor | None = None,
-    ) -> Tensor:
-        """tokens: B rows of q. Returns the last position's logits [B, V]."""
+        states: bool = False,
+    ) -> tuple[Tensor, Sequence[Tensor] | None]:
+        """tokens: B rows of q. Returns the last position's logits [B, V], and each layer's hidden states if asked for."""
         out = self.model(
             input_ids=torch.tensor(tokens, device=self.device),
             position_ids=positions,
@@ -129,8 +147,9 @@ class Batch:
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
+            output_hidden_states=states,
         )
-        return out.logits[:, -1]
+        return out.logits[:, -1], out.hidden_states if states else None
 
     @torch.inference_mode()
     def remove(self, rows: Sequence[int]) -> None:

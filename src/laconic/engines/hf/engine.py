@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laconic.compress import FullKV, Policy
-from laconic.engines.base import Chunk, Engine, EngineStats, FinishReason, Prompt, Sampling, Trace
+from laconic.engines.base import Chunk, EngineStats, FinishReason, Prompt, Sampling, Trace
 from laconic.engines.hf.attention import Binding
 from laconic.engines.hf.batch import Batch, Run
 from laconic.engines.hf.generation import (
@@ -28,17 +28,21 @@ from laconic.engines.hf.generation import (
     context_length,
     text_config,
 )
+from laconic.engines.hf.readable import ReadableEngine, check_layers
+from laconic.engines.hf.reading import Reader
 from laconic.engines.hf.sampling import draw, mean_top_logprob, trace_key, uniform
 from laconic.errors import LaconicError
 
 MAX_TRACES_PER_PROMPT = 65536
 
 
-class HFEngine(Engine):
+class HFEngine(ReadableEngine):
     """An engine on one transformers decoder.
 
     policy: None is FullKV. max_batch: rows that run at once. chunk_tokens: tokens a chunk holds at most (larger is cheaper).
-    record_held: remember, for `held`, which tokens each layer held when a trace ended. Raises LaconicError for a model that
+    record_held: remember, for `held` and `kept`, which tokens each layer held when a trace ended or was stopped.
+    record_states: remember, for `states`, the hidden states of a trace's first so many tokens, of `state_layers` (indices
+    into transformers' `hidden_states`; several stand side by side). Raises LaconicError for a model that
     can't be compressed, whatever the policy, so that policies can be compared.
     """
 
@@ -52,16 +56,21 @@ class HFEngine(Engine):
         max_batch: int = 64,
         chunk_tokens: int = 1,
         record_held: bool = False,
+        record_states: int = 0,
+        state_layers: Sequence[int] = (-1,),
     ) -> None:
         check_model(model)
         if max_batch < 1:
             raise LaconicError(f"max_batch is {max_batch}; expected at least 1 row")
         if chunk_tokens < 1:
             raise LaconicError(f"chunk_tokens is {chunk_tokens}; expected at least 1 token")
+        check_layers(model, record_states, state_layers)
         self.model, self.tokenizer = model, tokenizer
         self.policy = policy if policy is not None else FullKV()
         self.max_batch, self.chunk_tokens, self.record_held = max_batch, chunk_tokens, record_held
-        self._batch = Batch(model, self.policy)
+        self.state_layers = tuple(state_layers)
+        self._batch = Batch(model, self.policy, record_states, self.state_layers)
+        self._reader = Reader(model, self.policy)
         self._runs: dict[str, Run] = {}
         self._waiting: deque[Run] = deque()
         self._leaving: set[str] = set()
@@ -168,37 +177,7 @@ class HFEngine(Engine):
         left_alone = self._batch.left_alone
         return replace(add_stats(self._batch.stats(), self._counted), left_alone=left_alone)
 
-    # ---- beyond the interface -------------------------------------------------------------------------------------
-
-    def held(self, trace_id: str) -> Tensor:
-        """bool [compressible layers, g, generated tokens]: which tokens' KV each layer holds, at the end of a finished trace.
-
-        g is 1, or the number of KV heads where the policy chooses per head. The newest token's KV has not been computed yet;
-        it counts as held. Needs record_held=True for a trace that is no longer running.
-        """
-        run = self._run(trace_id)
-        if run in self._batch.runs:
-            return self._batch.held(run)
-        if run.held is None:
-            raise LaconicError(f"what trace {trace_id!r} held was not recorded: make the engine with record_held=True")
-        return run.held
-
-    def compression_points(self, trace_id: str) -> list[int]:
-        """Counts of generated tokens at which the trace was compressed."""
-        points, at = [], self.policy.schedule.next_boundary(0)
-        computed = self._run(trace_id).computed
-        while at is not None and at <= computed:
-            points.append(at)
-            at = self.policy.schedule.next_boundary(at)
-        return points
-
     # ---- the loop -------------------------------------------------------------------------------------------------
-
-    def _run(self, trace_id: str) -> Run:
-        try:
-            return self._runs[trace_id]
-        except KeyError:
-            raise KeyError(f"there is no trace {trace_id!r} in this engine") from None
 
     def _tokenize(self, prompt: Prompt) -> tuple[int, ...]:
         if not isinstance(prompt, str):

@@ -1,0 +1,236 @@
+"""Recorded traces, found by prompt and sampling, and what a request gets of each: its tokens, their texts, its end."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers.decoders import DecodeStream
+
+from laconic.engines.base import FinishReason, Prompt, Sampling
+from laconic.errors import LaconicError
+from laconic.traces import TraceRecord, tokenizer_fingerprint
+
+Draws = tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a request gets of a record: its tokens up to an end of its own or of the request's, and why it ends there."""
+
+    record: TraceRecord
+    tokens: tuple[int, ...]
+    finish_reason: FinishReason
+    logprobs: bool
+
+    @property
+    def whole(self) -> bool:
+        """Whether it ends as the record does."""
+        return len(self.tokens) == len(self.record.token_ids) and self.finish_reason == self.record.finish_reason
+
+    @property
+    def shown(self) -> int:
+        """Tokens that have a text: an end token has none."""
+        return len(self.tokens) - (self.finish_reason == "stop")
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """A trace's text as it comes: after i + 1 tokens it is text[: ends[i]]."""
+
+    text: str
+    ends: array[int]
+
+
+class Recorded:
+    """Records of one policy. tokenizer: theirs, for texts token by token and for prompts given as text.
+
+    Raises LaconicError for no records, records of several policies, without token ids or without the settings that say how
+    they were drawn, two for one place, or a tokenizer that is not theirs.
+    """
+
+    def __init__(self, records: Sequence[TraceRecord], tokenizer: Any = None) -> None:
+        if not records:
+            raise LaconicError("there are no recorded traces to play back; expected at least one")
+        self.tokenizer = tokenizer
+        self.policy = str(records[0].settings.get("policy"))
+        self.bytes_per_token = int(records[0].kv.get("bytes_per_token", 0))
+        self._found: dict[tuple[int, ...], dict[Draws, dict[int, TraceRecord]]] = {}
+        self._prompts: dict[str, set[tuple[int, ...]]] = {}
+        self._pieces: dict[int, Pieces] = {}
+        for record in records:
+            self._add(record)
+        self._check_tokenizer(records)
+
+    def _add(self, record: TraceRecord) -> None:
+        where = f"trace {record.index} of problem {record.problem}"
+        if not record.prompt_ids or not record.token_ids:
+            raise LaconicError(f"{where} was recorded without token ids, so it can't be played back")
+        policy = str(record.settings.get("policy"))
+        if policy != self.policy:
+            raise LaconicError(
+                f"the recorded traces are of two policies, {self.policy} and {policy}; play back one policy at a time"
+            )
+        if int(record.kv.get("bytes_per_token", 0)) != self.bytes_per_token:
+            raise LaconicError(
+                f"{where} holds {record.kv.get('bytes_per_token', 0)} bytes of KV a token, others {self.bytes_per_token}; "
+                "play back the traces of one model at a time"
+            )
+        self._prompts.setdefault(record.question, set()).add(record.prompt_ids)
+        places = self._found.setdefault(record.prompt_ids, {}).setdefault(_recorded_draws(record), {})
+        if record.index in places:
+            raise LaconicError(f"{where} is recorded twice under the same settings; give each trace once")
+        places[record.index] = record
+
+    def _check_tokenizer(self, records: Sequence[TraceRecord]) -> None:
+        if self.tokenizer is None:
+            return
+        mine = tokenizer_fingerprint(self.tokenizer)
+        for theirs in {str(record.settings.get("tokenizer", mine)) for record in records}:
+            if theirs != mine:
+                raise LaconicError(
+                    f"the traces were recorded with the tokenizer {theirs}, this one is {mine}; give the model that wrote them"
+                )
+
+    # ---- what a request gets --------------------------------------------------------------------------------------
+
+    def find(self, prompt: Prompt, sampling: Sampling, n: int) -> tuple[tuple[int, ...], list[Part]]:
+        """The prompt's token ids, and its first n traces under this sampling.
+
+        Raises LaconicError for a prompt that was not recorded, drawn in another way, or with fewer than n traces; for
+        log-probabilities that were not recorded; for more tokens than were.
+        """
+        ids = self._ids(prompt)
+        groups = self._found.get(ids)
+        if groups is None:
+            raise LaconicError(
+                "no traces of this prompt were recorded; give a recorded problem, or an engine with a model"
+            )
+        wanted = _draws(sampling.temperature, sampling.top_p, sampling.top_k, sampling.seed)
+        places = groups.get(wanted)
+        if places is None:
+            known = "; ".join(sorted(map(_told, groups)))
+            raise LaconicError(f"this prompt's traces were recorded with {known}; asked for {_told(wanted)}")
+        missing = next((i for i in range(n) if i not in places), None)
+        if missing is not None:
+            raise LaconicError(
+                f"n is {n}, but trace {missing} of this prompt was not recorded ({len(places)} were); ask for at most "
+                f"{missing}, or collect more"
+            )
+        return ids, [self._part(places[i], sampling) for i in range(n)]
+
+    def _ids(self, prompt: Prompt) -> tuple[int, ...]:
+        if not isinstance(prompt, str):
+            ids = tuple(int(token) for token in prompt)
+        elif prompt in self._prompts:
+            known = self._prompts[prompt]
+            if len(known) > 1:
+                raise LaconicError("this question was recorded with several prompts; give the prompt's token ids")
+            (ids,) = known
+        elif self.tokenizer is not None:
+            special = not getattr(self.tokenizer, "chat_template", None)
+            ids = tuple(self.tokenizer(prompt, add_special_tokens=special)["input_ids"])
+        else:
+            raise LaconicError(
+                "no traces of this question were recorded; give one as it was asked, or its prompt's token ids"
+            )
+        if not ids:
+            raise LaconicError("the prompt is empty: give at least one token")
+        return ids
+
+    def _part(self, record: TraceRecord, sampling: Sampling) -> Part:
+        where = f"trace {record.index} of problem {record.problem}"
+        if sampling.logprobs:
+            mine = record.settings.get("logprobs") if record.logprobs is not None else 0
+            if mine != sampling.logprobs:
+                raise LaconicError(
+                    f"logprobs is {sampling.logprobs}, but {where} was recorded with {mine or 0}; collect with that many"
+                )
+        tokens, limit = record.token_ids, sampling.max_new_tokens
+        ends = frozenset(sampling.stop_token_ids)
+        stop = next((i + 1 for i, token in enumerate(tokens[:limit]) if token in ends), None) if ends else None
+        if stop is not None:
+            part = Part(record, tokens[:stop], "stop", sampling.logprobs > 0)
+        elif len(tokens) > limit:
+            part = Part(record, tokens[:limit], "length", sampling.logprobs > 0)
+        else:
+            most = record.settings.get("max_new_tokens", len(tokens))
+            # One that ended before its own limit ended at the model's context, where it would end again.
+            if record.finish_reason == "length" and len(tokens) >= most and limit > len(tokens):
+                raise LaconicError(
+                    f"max_new_tokens is {limit}, but {where} was cut at {len(tokens)} when recorded; ask for at most that"
+                )
+            part = Part(record, tokens, "stop" if record.finish_reason == "stop" else "length", sampling.logprobs > 0)
+        if not part.whole and self.tokenizer is None:
+            raise LaconicError(
+                f"{where} would end before its recorded end, and its text there needs a tokenizer: give one"
+            )
+        return part
+
+    # ---- texts ----------------------------------------------------------------------------------------------------
+
+    def pieces(self, part: Part) -> Pieces | None:
+        """The text by tokens; None where no (fast) tokenizer tells."""
+        record = part.record
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return None
+        known = self._pieces.get(id(record))
+        if known is None:
+            stream, texts, ends, length = DecodeStream(skip_special_tokens=False), [], array("I"), 0
+            shown = len(record.token_ids) - (record.finish_reason == "stop")
+            for token in record.token_ids[:shown]:
+                text = stream.step(backend, token) or ""
+                texts.append(text)
+                length += len(text)
+                ends.append(length)
+            joined = "".join(texts)
+            known = Pieces(record.text if record.text.startswith(joined) else joined, ends)
+            self._pieces[id(record)] = known
+        return known
+
+    def text(self, part: Part) -> str:
+        """The whole text of what a request gets."""
+        if part.whole:
+            return part.record.text
+        return str(self.tokenizer.decode(list(part.tokens[: part.shown]), skip_special_tokens=False))
+
+
+def recorded_sampling(record: TraceRecord) -> Sampling:
+    """How a record was drawn: what an engine has to be given to draw it again, or a replay to play it back."""
+    settings = record.settings
+    _recorded_draws(record)
+    return Sampling(
+        max_new_tokens=int(settings.get("max_new_tokens", len(record.token_ids))),
+        temperature=settings["temperature"],
+        top_p=settings["top_p"],
+        top_k=settings["top_k"],
+        seed=record.seed,
+        logprobs=int(settings.get("logprobs", 0)),
+    )
+
+
+def _recorded_draws(record: TraceRecord) -> Draws:
+    missing = [
+        name for name in ("temperature", "top_p", "top_k") if not isinstance(record.settings.get(name), (int, float))
+    ]
+    if missing:
+        raise LaconicError(
+            f"the settings of trace {record.index} of problem {record.problem} lack {', '.join(missing)}, so how it was drawn "
+            "is unknown"
+        )
+    settings = record.settings
+    return _draws(settings["temperature"], settings["top_p"], settings["top_k"], record.seed)
+
+
+def _draws(temperature: float, top_p: float, top_k: int, seed: int) -> Draws:
+    """Equal for settings that draw the same tokens: a greedy one has no seed."""
+    return (0.0,) if temperature == 0 else (float(temperature), float(top_p), int(top_k), int(seed))
+
+
+def _told(draws: Draws) -> str:
+    if len(draws) == 1:
+        return "temperature 0"
+    return "temperature {:g}, top_p {:g}, top_k {}, seed {}".format(*draws)

@@ -1,0 +1,179 @@
+"""Hidden states, probes and what compression kept, against passes of the plain model over the same tokens."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from laconic.compress import RPC, FullKV
+from laconic.engines.base import Sampling
+from laconic.engines.hf import HFEngine
+from laconic.errors import LaconicError
+from tests.engines.hf.families import family, prompts
+from tests.engines.hf.tokens import tokenizer
+
+FAMILIES = ["llama", "gemma3", "gpt-oss"]
+WARM = Sampling(max_new_tokens=40, temperature=1.0, top_p=0.95, seed=3)
+LEAN = RPC(interval=8, ratio=4, window=4)
+PROMPTS = prompts([7, 12])
+
+
+def running(name, policy=None, upto=20, n=3, **settings):
+    """An engine whose traces have come to `upto` tokens and still run, and their ids."""
+    engine = HFEngine(family(name), tokenizer(), policy, **settings)
+    ids = [i for prompt in PROMPTS for i in engine.submit(prompt, WARM, n=n)]
+    stream = engine.stream()
+    while len(engine.trace(ids[-1]).token_ids) < upto:
+        next(stream)
+    return engine, ids, stream
+
+
+def stop(engine, trace_id, stream):
+    engine.stop(trace_id)
+    while engine.trace(trace_id).state != "stopped":
+        next(stream)
+
+
+@torch.no_grad()
+def reread(name, prompt, tokens, layers):
+    """The plain model's hidden states at the generated tokens [K, D]."""
+    hidden = family(name)(torch.tensor([[*prompt, *tokens]]), output_hidden_states=True).hidden_states
+    return torch.cat([hidden[layer][0, len(prompt) :] for layer in layers], dim=-1)
+
+
+@torch.no_grad()
+def peek(name, prompt, tokens, suffix, steps):
+    """The plain model's distributions over the next tokens, taken greedily [steps, V]."""
+    ids, found = [*prompt, *tokens, *suffix], []
+    for _ in range(steps):
+        found.append(family(name)(torch.tensor([ids])).logits[0, -1].softmax(-1))
+        ids.append(int(found[-1].argmax()))
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("recorded", [12, 5, 0])
+def test_states_are_those_of_a_plain_pass(name, recorded):
+    engine, ids, _ = running(name, record_states=recorded, state_layers=(1, -1))
+    states = engine.states(ids, 12)
+    for row, trace in zip(states, map(engine.trace, ids), strict=True):
+        torch.testing.assert_close(row, reread(name, trace.prompt_ids, trace.token_ids[:12], (1, -1)))
+    # Tokens are run again only where nothing was recorded; each prompt once.
+    assert engine.stats.side_tokens == (0 if recorded == 12 else sum(map(len, PROMPTS)) + 12 * len(ids))
+
+
+def test_recorded_states_under_compression_are_those_read_again():
+    engine, ids, _ = running("llama", LEAN, upto=30, record_states=25)
+    again, its, _ = running("llama", LEAN, upto=30)
+    states = engine.states(ids, 25)
+    assert engine.stats.side_tokens == 0
+    torch.testing.assert_close(states, again.states(its, 25))
+    full = torch.stack([reread("llama", t.prompt_ids, t.token_ids[:25], (-1,)) for t in map(engine.trace, ids)])
+    torch.testing.assert_close(states[:, :11], full[:, :11])
+    assert not torch.allclose(states[:, 12:], full[:, 12:], atol=1e-3), "later tokens no longer see what was evicted"
+
+
+def test_states_end_where_a_trace_ends():
+    engine = HFEngine(family("llama"), tokenizer(), record_states=50)
+    short, long = (engine.submit(PROMPTS[0], Sampling(max_new_tokens=m, temperature=0)) for m in (6, 30))
+    assert engine.states(short, 4).eq(0).all(), "nothing has run yet"
+    for _ in engine.stream():
+        pass
+    states = engine.states([*short, *long], 20)
+    tokens = engine.trace(long[0]).token_ids
+    want = reread("llama", PROMPTS[0], tokens[:20], (-1,))
+    torch.testing.assert_close(states[1], want)
+    torch.testing.assert_close(states[0, :5], want[:5])
+    assert states[0, 5:].eq(0).all(), "the last token was never fed"
+    torch.testing.assert_close(engine.states_of(PROMPTS[0], [tokens[:5], tokens], 20), states)
+
+
+def test_a_trace_that_was_stopped_and_resumed_has_the_same_states():
+    engine, ids, stream = running("llama", LEAN, upto=6, record_states=20)
+    stop(engine, ids[0], stream)
+    engine.resume(ids[0])
+    for _ in stream:
+        pass
+    whole = HFEngine(family("llama"), tokenizer(), LEAN, record_states=20)
+    its = [i for prompt in PROMPTS for i in whole.submit(prompt, WARM, n=3)]
+    for _ in whole.stream():
+        pass
+    torch.testing.assert_close(engine.states(ids, 20), whole.states(its, 20))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_probe_is_the_plain_models_answer_and_leaves_no_mark(name):
+    undisturbed = HFEngine(family(name), tokenizer())
+    want = [t.token_ids for row in undisturbed.generate(PROMPTS, WARM, n=3) for t in row]
+    engine, ids, stream = running(name)
+    stop(engine, ids[0], stream)
+    tail = tokenizer()("w5 w9", add_special_tokens=False)["input_ids"]
+    before = engine.stats
+    answers = engine.probe(ids, "w5 w9", 2)
+    for answer, trace in zip(answers, map(engine.trace, ids), strict=True):
+        torch.testing.assert_close(answer, peek(name, trace.prompt_ids, trace.token_ids, tail, 2))
+    stopped = engine.trace(ids[0])
+    rebuilt = len(stopped.prompt_ids) + len(stopped.token_ids) - 1
+    # On the bill: each newest token, the suffix and one token less than asked for; the stopped trace had to be rebuilt.
+    assert engine.stats.side_tokens == len(ids) * (1 + len(tail) + 1) + rebuilt
+    for field in ("steps", "kv_token_steps", "live_kv_tokens", "generated_tokens", "compressions"):
+        assert getattr(engine.stats, field) == getattr(before, field), field
+    assert engine.stats.peak_kv_tokens > before.peak_kv_tokens, "the copies were held too"
+    engine.resume(ids[0])
+    for _ in stream:
+        pass
+    assert [engine.trace(i).token_ids for i in ids] == want
+
+
+@pytest.mark.parametrize("policy", [FullKV(), LEAN], ids=["full", "rpc"])
+def test_a_probe_of_recorded_tokens_is_the_live_one(policy):
+    engine, ids, _ = running("llama", policy, upto=27)
+    live = engine.probe(ids[:3], "w5", 3)
+    tokens = [list(engine.trace(i).token_ids) for i in ids[:3]]
+    torch.testing.assert_close(engine.probe_of(PROMPTS[0], tokens, "w5", 3), live)
+    ragged = [tokens[0][:20], tokens[1], []]
+    mixed = engine.probe_of(PROMPTS[0], ragged, "w5", 3)
+    torch.testing.assert_close(mixed[1], live[1])
+    if policy == FullKV():
+        tail = tokenizer()("w5", add_special_tokens=False)["input_ids"]
+        for row, t in zip(mixed, ragged, strict=True):
+            torch.testing.assert_close(row, peek("llama", PROMPTS[0], t, tail, 3))
+
+
+def test_a_probe_across_a_compression_point_does_not_compress():
+    engine, ids, stream = running("llama", LEAN, upto=11)
+    engine.probe(ids, "w1 w2 w3 w4 w5 w6 w7 w8", 4)
+    for _ in stream:
+        pass
+    want = HFEngine(family("llama"), tokenizer(), LEAN).generate(PROMPTS, WARM, n=3)
+    assert [engine.trace(i).token_ids for i in ids] == [t.token_ids for row in want for t in row]
+
+
+def test_kept_is_what_the_latest_compression_left():
+    engine, ids, _ = running("llama", LEAN, upto=11)
+    assert engine.kept(ids[0]) == list(range(11)), "no compression yet"
+    engine, ids, _ = running("llama", LEAN, upto=26)
+    points = engine.compression_points(ids[0])
+    kept = engine.kept(ids[0])
+    held = engine.held(ids[0])[..., : points[-1]].float().mean(dim=(0, 1))
+    assert kept == [i for i, share in enumerate(held.tolist()) if share >= 0.5]
+    assert set(range(points[-1] - 4, points[-1])) <= set(kept), "the window stays in every layer"
+    assert max(kept) < points[-1]
+
+
+def test_bad_requests_are_refused():
+    with pytest.raises(LaconicError, match=r"state_layers is \(9,\); expected indices from -3 to 2"):
+        HFEngine(family("llama"), tokenizer(), state_layers=(9,))
+    with pytest.raises(LaconicError, match="record_states is -1"):
+        HFEngine(family("llama"), tokenizer(), record_states=-1)
+    engine, ids, _ = running("llama")
+    with pytest.raises(LaconicError, match="tokens is 0"):
+        engine.states(ids, 0)
+    with pytest.raises(LaconicError, match="steps is 0"):
+        engine.probe(ids, "w1", 0)
+    with pytest.raises(KeyError, match="no trace 'x'"):
+        engine.probe(["x"], "w1", 1)
+    silent = HFEngine(family("llama"), None)
+    silent.submit(PROMPTS[0], WARM, ids=["a"])
+    with pytest.raises(LaconicError, match="no tokenizer"):
+        silent.probe(["a"], "w1", 1)
