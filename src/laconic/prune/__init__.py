@@ -1,1 +1,39 @@
-"""Pruning across traces (DeepPrune, arXiv 2510.08483): strategies that start, judge, stop, resume and vote."""
+"""Pruning across traces (DeepPrune, arXiv 2510.08483): strategies that start, judge, stop, resume and vote.
+
+A strategy drives anything that is a `Source` (an engine) and returns a `Verdict`:
+
+>>> from laconic.prune import DeepPrune
+>>> DeepPrune(n=64, judge=judge).solve(engine, "What is 2 + 2?", sampling)  # doctest: +SKIP
+
+Nothing here knows an engine, a tokenizer or a model; judges that need one live in `laconic.judges`.
+"""
+
+from __future__ import annotations
+
+from laconic.prune.cluster import Clustering
+from laconic.prune.judge import Cost, Excerpt, Judge
+from laconic.prune.source import Source
+from laconic.prune.strategies.base import Solving, Strategy
+from laconic.prune.strategies.deepconf import DeepConf
+from laconic.prune.strategies.deepprune import DeepPrune
+from laconic.prune.strategies.registry import parse
+from laconic.prune.strategies.self_consistency import SelfConsistency
+from laconic.prune.verdict import Tokens, TraceFate, Verdict, Vote
+
+__all__ = [
+    "Clustering",
+    "Cost",
+    "DeepConf",
+    "DeepPrune",
+    "Excerpt",
+    "Judge",
+    "SelfConsistency",
+    "Solving",
+    "Source",
+    "Strategy",
+    "Tokens",
+    "TraceFate",
+    "Verdict",
+    "Vote",
+    "parse",
+]

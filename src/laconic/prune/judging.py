@@ -1,0 +1,68 @@
+"""A judge at work on one run: excerpts read as they come, newcomers placed in order, and the bill."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from laconic.errors import LaconicError
+from laconic.prune.cluster import Clustering, Placement
+from laconic.prune.judge import Cost, Excerpt, Judge
+from laconic.prune.source import Source
+
+WORTH_A_MATRIX = 8
+
+
+class Judging:
+    """Readings of excerpts by number, and the clustering that they feed.
+
+    A judge may have a method ``matrix(readings) -> Tensor [n, n]`` that gives P(same answer) of all pairs at once; it is
+    used where at least one in WORTH_A_MATRIX of the readings so far is new, since one call then replaces many.
+    """
+
+    def __init__(self, judge: Judge, clustering: Clustering) -> None:
+        self.judge, self.clustering = judge, clustering
+        self._before = replace(judge.cost)
+        self._readings: dict[int, Any] = {}
+        self._rows: dict[int, int] = {}
+        self._table: list[list[float]] = []
+
+    def __contains__(self, number: int) -> bool:
+        """Whether that excerpt has been read."""
+        return number in self._readings
+
+    @property
+    def cost(self) -> Cost:
+        """What the judge has done for this run."""
+        return self.judge.cost.minus(self._before)
+
+    def read(self, excerpts: Mapping[int, Excerpt], source: Source | None = None) -> None:
+        """Read excerpts by number, all in one batch. Raises LaconicError for a judge that gives back another number."""
+        readings = self.judge.read(list(excerpts.values()), source)
+        if len(readings) != len(excerpts):
+            raise LaconicError(
+                f"judge {self.judge.name} gave {len(readings)} readings of {len(excerpts)} excerpts; expected one of each"
+            )
+        self._readings.update(zip(excerpts, readings, strict=True))
+        matrix = getattr(self.judge, "matrix", None)
+        if matrix is not None and 1 < len(self._readings) <= WORTH_A_MATRIX * len(excerpts):
+            count = len(self._readings)
+            table = matrix(list(self._readings.values()))
+            if tuple(table.shape) != (count, count):
+                raise LaconicError(
+                    f"the matrix of judge {self.judge.name} is {list(table.shape)}; expected [{count}, {count}]"
+                )
+            self._table = table.tolist()
+            self._rows = {number: row for row, number in enumerate(self._readings)}
+
+    def place(self, number: int) -> Placement:
+        """Put one that was read into the clustering."""
+        query = self.clustering.query(number)
+        row = self._rows.get(number)
+        if row is not None and all(member in self._rows for member in query.members):
+            table = self._table[row]
+            return self.clustering.place(query, [table[self._rows[member]] for member in query.members])
+        mine = self._readings[number]
+        pairs = [(self._readings[member], mine) for member in query.members]
+        return self.clustering.place(query, self.judge.compare(pairs) if pairs else [])

@@ -1,0 +1,343 @@
+"""What the runs of all strategies share: records, the clock, driving the engine, snapshots, verdicts and a clean end."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from laconic import answers
+from laconic.errors import LaconicError
+from laconic.prune.source import ChunkView, Source, TraceView
+from laconic.prune.strategies.base import Progress, Row, Snapshot, Solving
+from laconic.prune.verdict import Fate, Tokens, TraceFate, Verdict, Vote
+from laconic.prune.voting import Tally
+
+MOST_TRACES = 4096
+"""The limit on n of every strategy."""
+
+DECIDED = "the vote was decided without it"
+
+
+@dataclass(slots=True)
+class Record:
+    """A trace as its run sees it.
+
+    view: the engine's record, live. live: the engine has not sent its last chunk yet. halted: it was asked to stop. ended:
+    it came to its own end or its limit, so its answer (or that it has none) is known. complete: it did so within its excerpt.
+    """
+
+    view: TraceView
+    index: int
+    fate: Fate = "waiting"
+    reason: str = "not started yet"
+    tokens: int = 0
+    cluster: int | None = None
+    answer: str | None = None
+    weight: float = 0.0
+    live: bool = True
+    halted: bool = False
+    ended: bool = False
+    complete: bool = False
+
+    @property
+    def id(self) -> str:
+        return self.view.id
+
+
+class Clock:
+    """Wall time by phase. It stands still while whoever iterates over a run is at work."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.phase: str | None = None
+        self._since: float | None = None
+
+    def go(self, phase: str | None = None) -> None:
+        """Count on, for `phase` (None: for the same as before)."""
+        self.stop()
+        self.phase = phase or self.phase
+        self._since = time.perf_counter()
+
+    def stop(self) -> None:
+        if self._since is not None and self.phase is not None:
+            passed = time.perf_counter() - self._since
+            self.seconds[self.phase] = self.seconds.get(self.phase, 0.0) + passed
+        self._since = None
+
+    @contextmanager
+    def during(self, phase: str) -> Iterator[None]:
+        """Count for `phase`, then for the one before, or stand still again."""
+        before, running = self.phase, self._since is not None
+        self.go(phase)
+        try:
+            yield
+        finally:
+            self.go(before)
+            if not running:
+                self.stop()
+
+    @property
+    def total(self) -> float:
+        now = 0.0 if self._since is None else time.perf_counter() - self._since
+        return sum(self.seconds.values()) + now
+
+
+class Run(Solving):
+    """One run of a strategy. A subclass says what happens when a trace moves on (`_moved_on`) or ends (`_ended`).
+
+    It drives the engine alone while it lasts: chunks of traces that aren't its own are not kept for anyone.
+    """
+
+    def __init__(
+        self, name: str, n: int, settings: dict[str, Any], source: Source, question: str, sampling: Any
+    ) -> None:
+        self.name, self.n, self.settings = name, n, settings
+        self.source, self.question, self.sampling = source, question, sampling
+        self.records: list[Record] = []
+        self.tally = Tally()
+        self.votes: tuple[Vote, ...] = ()
+        self.note = ""
+        self.clock = Clock()
+        self._by_id: dict[str, Record] = {}
+        self._step: set[int] = set()
+        self._moved: dict[str, None] = {}
+        self._messages: list[str] = []
+        self._complete = False
+        self._peak = self._peak_before = self._token_steps_before = 0
+        self._whole = self._run()
+
+    # ---- what a strategy is ---------------------------------------------------------------------------------------
+
+    phase = "finish"
+
+    @abstractmethod
+    def _start(self) -> None:
+        """The traces have been submitted: stop those that are not to run yet."""
+
+    def _moved_on(self, record: Record) -> None:
+        """A running trace has new tokens."""
+
+    @abstractmethod
+    def _ended(self, record: Record) -> None:
+        """A trace has ended; its answer is known."""
+
+    def _step_over(self) -> None:
+        """All rows of a step have been seen."""
+
+    def _close(self) -> None:
+        """No trace runs any more."""
+
+    def _judged(self) -> int:
+        """Tokens on the judge's account so far."""
+        return 0
+
+    def _clusters(self) -> Sequence[Sequence[int]]:
+        return ()
+
+    def _extra(self) -> dict[str, Any]:
+        return {}
+
+    # ---- running --------------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Progress]:
+        return self._whole
+
+    def _run(self) -> Iterator[Progress]:
+        """The steps, with the clock running only inside them."""
+        self.clock.go(self.phase)
+        try:
+            for progress in self._steps():
+                self.clock.stop()
+                yield progress
+                self.clock.go()
+            self._complete = True
+        finally:
+            self.clock.stop()
+
+    def _steps(self) -> Iterator[Progress]:
+        if not self.question.strip():
+            raise LaconicError("the problem is empty: give a question")
+        stats = self.source.stats
+        self._peak_before = getattr(stats, "peak_kv_bytes", 0)
+        self._token_steps_before = getattr(stats, "kv_token_steps", 0)
+        ids = self.source.submit(self.source.render(self.question), self.sampling, self.n)
+        self.records = [Record(self.source.trace(name), index) for index, name in enumerate(ids)]
+        self._by_id = {record.id: record for record in self.records}
+        self._start()
+        while any(record.live for record in self.records):
+            yield from self._drive()
+        self._close()
+        with self.clock.during("vote"):
+            self.votes = self.tally.votes()
+        yield from self._flush("vote")
+
+    def _drive(self) -> Iterator[Progress]:
+        """Run the engine until none of the run's traces is live, a Progress a step and a decision."""
+        with closing(self.source.stream()) as stream:  # type: ignore[type-var]
+            for chunk in stream:
+                record = self._by_id.get(chunk.trace_id)
+                if record is None:
+                    continue
+                over = record.index in self._step  # its second chunk: the step before is over
+                if over:
+                    self._step_over()
+                    self._step.clear()
+                # Taken before anything is yielded: whoever stops iterating there loses no token.
+                self._take(record, chunk)
+                if over or self._messages:
+                    yield from self._flush()
+                if not record.live and not any(r.live for r in self.records):
+                    break
+        self._step.clear()
+        self._step_over()
+        yield from self._flush()
+
+    def _take(self, record: Record, chunk: ChunkView) -> None:
+        self._step.add(record.index)
+        self._moved[record.id] = None
+        record.tokens += len(chunk.token_ids)
+        if chunk.finish_reason is None:
+            if not record.halted:
+                if record.fate == "waiting":
+                    record.fate, record.reason = "running", "running"
+                self._moved_on(record)
+        else:
+            record.live = False
+            if chunk.finish_reason != "stopped":
+                self._finish(record)
+                self._ended(record)
+
+    def _finish(self, record: Record) -> None:
+        record.live, record.ended, record.fate = False, True, "finished"
+        limit = record.view.finish_reason == "length"
+        record.reason = f"reached its limit of {record.tokens} tokens" if limit else "came to its end"
+        with self.clock.during("vote"):
+            record.answer = answers.extract(record.view.text)
+
+    def _stop(self, record: Record, fate: Fate, reason: str) -> None:
+        """Stop a trace that has not ended, running or waiting; its memory is free at the next step."""
+        record.fate, record.reason = fate, reason
+        self._moved[record.id] = None
+        if not record.halted:
+            record.halted = True
+            self.source.stop(record.id)
+            # One that had not started sends no last chunk.
+            record.live = record.live and record.view.state != "stopped"
+
+    def _resume(self, record: Record) -> None:
+        """Let a stopped trace go on. Of one that ended meanwhile the last chunk is on its way."""
+        record.fate, record.reason = "running", "running"
+        self._moved[record.id] = None
+        record.halted = False
+        if record.view.state != "finished":
+            self.source.resume(record.id)
+            record.live = True
+
+    def _say(self, message: str) -> None:
+        self._messages.append(message)
+
+    def _flush(self, phase: str = "") -> Iterator[Progress]:
+        """What is new, a Progress a message, the moved traces with the first."""
+        self._sample()
+        moved, messages = tuple(self._moved), self._messages or [""]
+        self._moved, self._messages = {}, []
+        for number, message in enumerate(messages):
+            yield Progress(phase or self.phase, () if number else moved, message)
+
+    def _sample(self) -> int:
+        """KV bytes held now."""
+        now = int(getattr(self.source.stats, "live_kv_bytes", 0) or 0)
+        self._peak = max(self._peak, now)
+        return now
+
+    # ---- what came of it ------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(
+            phase="vote" if self._complete else self.phase,
+            rows=tuple(Row(r.id, r.index, r.tokens, r.fate, r.cluster, r.answer, r.reason) for r in self.records),
+            clusters=tuple(len(cluster) for cluster in self._clusters()),
+            votes=tuple((vote.answer, vote.weight) for vote in self.votes),
+            generated=sum(r.tokens for r in self.records),
+            judged=self._judged(),
+            seconds=self.clock.total,
+            kv_bytes=self._sample(),
+            extra=self._extra(),
+        )
+
+    def verdict(self) -> Verdict:
+        votes = self.tally.votes()
+        note = self.note
+        if self._complete and not votes:
+            unanswered = sum(r.ended for r in self.records)
+            note = "; ".join(filter(None, [f"none of the {unanswered} traces that ended gave an answer", note]))
+        elif not self._complete:
+            note = "; ".join(filter(None, ["this is how it stood before the end", note]))
+        return Verdict(
+            strategy=self.name,
+            n=self.n,
+            answer=votes[0].answer if votes else None,
+            votes=votes,
+            traces=tuple(
+                TraceFate(r.id, r.index, r.fate, r.reason, r.tokens, r.cluster, r.answer, r.weight)
+                for r in self.records
+            ),
+            tokens=self._tokens(),
+            clusters=tuple(tuple(cluster) for cluster in self._clusters()),
+            seconds={**self.clock.seconds, "total": self.clock.total},
+            kv=self._kv(),
+            settings=self.settings,
+            complete=self._complete,
+            note=note,
+        )
+
+    def _tokens(self) -> Tokens:
+        generated, judged = sum(r.tokens for r in self.records), self._judged()
+        lengths = [r.tokens for r in self.records if r.fate == "finished"]
+        saved = None
+        if lengths:
+            saved = round(self.n * sum(lengths) / len(lengths)) - generated - judged
+        return Tokens(generated, judged, saved)
+
+    def _kv(self) -> dict[str, int]:
+        """Peak bytes are exact where this run went beyond what the engine ever held before, else the most seen at a step."""
+        stats = self.source.stats
+        told: dict[str, int] = {}
+        peak = getattr(stats, "peak_kv_bytes", None)
+        if peak is not None:
+            told["peak_bytes"] = peak if peak > self._peak_before else self._peak
+        steps = getattr(stats, "kv_token_steps", None)
+        if steps is not None:
+            told["token_steps"] = steps - self._token_steps_before
+        return told
+
+    def interrupt(self) -> Verdict:
+        if not self._complete:
+            self._whole.close()  # type: ignore[attr-defined]
+            for record in self.records:
+                if record.live and not record.ended and record.view.state != "finished":
+                    record.halted = False  # an earlier stop may not have got through
+                    self._stop(record, record.fate, record.reason)
+            self._settle()
+            for record in self.records:
+                record.tokens = len(record.view.token_ids)
+                if not record.ended and record.view.state == "finished":
+                    self._finish(record)
+                if record.fate in ("running", "waiting"):
+                    record.fate, record.reason = "interrupted", "the run was interrupted"
+        return self.verdict()
+
+    def _settle(self) -> None:
+        """Let the engine carry the stops out and send what it still has to say."""
+        if any(record.live for record in self.records):
+            with closing(self.source.stream()) as stream:  # type: ignore[type-var]
+                for chunk in stream:
+                    record = self._by_id.get(chunk.trace_id)
+                    if record is not None and chunk.finish_reason is not None:
+                        record.live = False
+                        if not any(r.live for r in self.records):
+                            break

@@ -1,0 +1,65 @@
+"""Self-consistency (arXiv 2203.11171): n traces, one vote each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from laconic.prune import checks
+from laconic.prune.source import Source
+from laconic.prune.strategies.base import Strategy
+from laconic.prune.strategies.run import DECIDED, MOST_TRACES, Record, Run
+from laconic.prune.strategies.settings import setting, settings_of
+from laconic.prune.voting import decided
+
+
+@dataclass(frozen=True)
+class SelfConsistency(Strategy):
+    """Majority vote over n traces; n = 1 is a single trace.
+
+    With `early_end`, what still runs is stopped once no remaining vote can change the winner, so the answer is the one
+    that all n would have given (perhaps in another spelling). Raises LaconicError for settings out of range.
+    """
+
+    name = "self-consistency"
+
+    n: int
+    early_end: bool = setting(True, "stop the rest once the vote can't change any more")
+
+    def __post_init__(self) -> None:
+        checks.whole("n", self.n, 1, MOST_TRACES, "of traces")
+        checks.flag("early_end", self.early_end)
+
+    def begin(self, source: Source, question: str, sampling: Any) -> Voting:
+        return Voting(self, source, question, sampling)
+
+
+class Voting(Run):
+    """A run of `SelfConsistency`."""
+
+    def __init__(self, strategy: SelfConsistency, source: Source, question: str, sampling: Any) -> None:
+        super().__init__(strategy.name, strategy.n, settings_of(strategy), source, question, sampling)
+        self.early_end = strategy.early_end
+        self.over = False
+
+    def _start(self) -> None:
+        self._say(f"{self.n} traces start")
+
+    def _ended(self, record: Record) -> None:
+        with self.clock.during("vote"):
+            if record.answer is not None:
+                record.weight = 1.0
+                self.tally.add(record.index, record.answer)
+                self.votes = self.tally.votes()
+            running = [r for r in self.records if not r.ended]
+            if self.over or not self.early_end or not running:
+                return
+            self.over = decided(self.votes, [(r.index, 1.0) for r in running])
+        if self.over:
+            for r in running:
+                self._stop(r, "abandoned", DECIDED)
+            lead = self.votes[0]
+            self._say(
+                f"the vote is decided: {lead.answer} has {len(lead.traces)} of {self.n} votes, {len(running)} traces "
+                "can't change it"
+            )

@@ -1,0 +1,20 @@
+"""A strategy's settings as fields of its dataclass, each with a one-line meaning."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from laconic.prune.strategies.base import Strategy
+
+
+def setting(default: Any, meaning: str) -> Any:
+    """A field with a default and a meaning for people."""
+    return dataclasses.field(default=default, metadata={"meaning": meaning})
+
+
+def settings_of(strategy: Strategy) -> dict[str, Any]:
+    """Every setting by name, as values that JSON can hold; a judge by its name. `n` is not among them."""
+    assert dataclasses.is_dataclass(strategy)
+    values = {f.name: getattr(strategy, f.name) for f in dataclasses.fields(strategy) if f.name != "n"}
+    return {name: getattr(value, "name", value) for name, value in values.items()}

@@ -1,0 +1,163 @@
+"""Voting: answers grouped by equivalence, weights added up, and whether the lead can still be overtaken.
+
+The winner is the answer with the most weight; of equals, the one that the trace with the lowest index gave. Votes are plain
+(weight 1), by cluster size (`shares`) or by confidence (`Confidence`).
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from laconic import answers
+from laconic.prune.verdict import Vote
+
+Pending = tuple[int, float]
+"""A vote not cast yet: (index of the trace, weight at most)."""
+
+
+class Tally:
+    """Votes as they come in, in any order. The outcome depends on which there are, not on that order."""
+
+    def __init__(self) -> None:
+        self._cast: dict[int, tuple[str, float]] = {}
+        self._classes: dict[str, int] = {}
+        self._spellings: tuple[str, ...] = ()
+
+    def add(self, index: int, answer: str, weight: float = 1.0) -> None:
+        """The vote of trace `index`. A trace votes once: a second vote takes the place of its first."""
+        self._cast[index] = answer, weight
+
+    def __len__(self) -> int:
+        return len(self._cast)
+
+    def votes(self) -> tuple[Vote, ...]:
+        """By falling weight, equals by their first trace. An answer is spelled as the first trace that gave it spelled it.
+
+        Equivalence is asked (`answers.groups`) only where there is a spelling that wasn't there before.
+        """
+        order = sorted(self._cast)
+        spellings = tuple(dict.fromkeys(self._cast[i][0] for i in order))
+        if spellings != self._spellings:
+            found = answers.groups(spellings)
+            self._classes = {s: c for s, c in zip(spellings, found, strict=True) if c is not None}
+            self._spellings = spellings
+        members: dict[int, list[int]] = {}
+        for i in order:
+            where = self._classes.get(self._cast[i][0])
+            if where is not None:  # a blank answer is none
+                members.setdefault(where, []).append(i)
+        counted = [
+            Vote(self._cast[voters[0]][0], math.fsum(self._cast[i][1] for i in voters), tuple(voters))
+            for voters in members.values()
+        ]
+        return tuple(sorted(counted, key=lambda vote: (-vote.weight, vote.traces[0])))
+
+
+def decided(votes: Sequence[Vote], pending: Sequence[Pending]) -> bool:
+    """Whether the first of `votes` wins whatever the pending ones turn out to be; each may also not be cast at all.
+
+    Exact, tie rule included: the worst for the leader is that all the pending vote for one and the same rival.
+    """
+    if not pending:
+        return True
+    if not votes:
+        return False
+    lead = votes[0]
+    weights, first = [weight for _, weight in pending], min(index for index, _ in pending)
+    rivals = [(vote.weight, vote.traces[0]) for vote in votes[1:]]
+    for weight, index in [*rivals, (0.0, first)]:  # the last: an answer that nobody has given yet
+        reach = math.fsum([weight, *weights])
+        if reach > lead.weight or (reach == lead.weight and min(index, first) < lead.traces[0]):
+            return False
+    return True
+
+
+def enough(votes: Sequence[Vote], pending: Sequence[Pending]) -> int:
+    """The fewest of `pending`, from its start, that could decide the vote: if all of them vote for the leader.
+
+    All of them where a weight is infinite, which stands for one that isn't known.
+    """
+    if any(math.isinf(weight) for _, weight in pending):
+        return len(pending)
+    return bisect_left(range(len(pending)), True, key=lambda count: _could(votes, pending, count))
+
+
+def _could(votes: Sequence[Vote], pending: Sequence[Pending], count: int) -> bool:
+    """Whether the vote is decided once the first `count` pending votes have gone to the leader (or made one)."""
+    cast, rest = pending[:count], pending[count:]
+    lead = votes[0] if votes else None
+    voters = [*(lead.traces if lead else ()), *(index for index, _ in cast)]
+    if not voters:
+        return False
+    weight = math.fsum([lead.weight if lead else 0.0, *(weight for _, weight in cast)])
+    return decided([Vote("", weight, (min(voters),)), *votes[1:]], rest)
+
+
+def consensus(votes: Sequence[Vote]) -> float:
+    """The leader's share of the weight; 0 without votes."""
+    total = math.fsum(vote.weight for vote in votes)
+    return votes[0].weight / total if total > 0 else 0.0
+
+
+def seats(sizes: Sequence[int], count: int) -> list[int]:
+    """`count` voters over clusters in proportion to their sizes (D'Hondt's rule; ties: the earlier cluster).
+
+    No cluster gets more voters than it has members; fewer than `count` are given where there are fewer members.
+    """
+    given = [0] * len(sizes)
+    for _ in range(min(count, sum(sizes))):
+        best = max((c for c in range(len(sizes)) if given[c] < sizes[c]), key=lambda c: (sizes[c] / (given[c] + 1), -c))
+        given[best] += 1
+    return given
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which a share (0 to 1) of the values lies, linear between neighbours (numpy's default).
+
+    Raises ValueError for no values.
+    """
+    if not values:
+        raise ValueError("no values; expected at least one")
+    ranked = sorted(values)
+    at = share * (len(ranked) - 1)
+    low = min(int(at), len(ranked) - 1)
+    high = min(low + 1, len(ranked) - 1)
+    return ranked[low] + (ranked[high] - ranked[low]) * (at - low)
+
+
+@dataclass(slots=True)
+class Confidence:
+    """One trace's confidence as it is written (DeepConf, arXiv 2508.15260), a token at a time.
+
+    A token's confidence is minus the mean log-probability of its top candidates; a group's is the mean over the latest
+    `window` tokens, once there are so many; `lowest` is that of the least confident group so far. A trace shorter than a
+    window is one group: all of it.
+    """
+
+    window: int
+    tokens: int = 0
+    _latest: list[float] | None = None
+    _sum: float = 0.0
+    _lowest: float = math.inf
+
+    def add(self, logprob: float) -> None:
+        """The next token's mean log-probability."""
+        if self._latest is None:
+            self._latest = [0.0] * self.window
+        place = self.tokens % self.window
+        self.tokens += 1
+        old, self._latest[place] = self._latest[place], -logprob
+        # Summed anew once a window, so that rounding does not pile up over a long trace.
+        self._sum = math.fsum(self._latest) if place == self.window - 1 else self._sum - old - logprob
+        if self.tokens >= self.window:
+            self._lowest = min(self._lowest, self._sum / self.window)
+
+    @property
+    def lowest(self) -> float:
+        """0 for a trace without tokens."""
+        if self.tokens >= self.window:
+            return self._lowest
+        return self._sum / self.tokens if self.tokens else 0.0
