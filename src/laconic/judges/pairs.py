@@ -5,21 +5,33 @@ Problems are what a judge must generalise over, so a problem's traces are never 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from laconic.answers import groups
+from laconic.engines.recorded import recorded_sampling
+from laconic.engines.replay import ReplayEngine
 from laconic.errors import LaconicError
+from laconic.prune.excerpts import Excerpts, parse
 from laconic.prune.judge import Excerpt
+from laconic.traces import TraceFile, TraceRecord
+
+PARTS = ("train", "validation", "test")
+SHARES = (0.7, 0.15, 0.15)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Pairs:
     """P pairs over E excerpts of some problems.
 
     excerpts: each once. left, right: which two a pair is of, indices into excerpts, int64 [P]. same: whether the two
-    traces end in the same answer, bool [P]. problem: index into problems, int64 [P]. problems: their ids.
+    traces end in the same answer, bool [P]. problem: index into problems, int64 [P]. problems: their ids. answers: of the
+    traces behind the excerpts, None for none.
 
     Raises LaconicError for tensors of other shapes or kinds, or indices out of range.
     """
@@ -30,8 +42,11 @@ class Pairs:
     same: Tensor
     problem: Tensor
     problems: tuple[str, ...]
+    answers: tuple[str | None, ...]
 
     def __post_init__(self) -> None:
+        if len(self.answers) != len(self.excerpts):
+            raise LaconicError(f"Pairs.answers has {len(self.answers)} entries; expected {len(self.excerpts)}")
         for name, kind, most in (
             ("left", torch.int64, len(self.excerpts)),
             ("right", torch.int64, len(self.excerpts)),
@@ -41,10 +56,10 @@ class Pairs:
             value: Tensor = getattr(self, name)
             if value.dtype != kind or value.dim() != 1 or len(value) != len(self.left):
                 raise LaconicError(
-                    f"Pairs.{name} is {value.dtype} {list(value.shape)}; expected {kind} [{len(self.left)}]."
+                    f"Pairs.{name} is {value.dtype} {list(value.shape)}; expected {kind} [{len(self.left)}]"
                 )
             if len(value) and not 0 <= int(value.min()) <= int(value.max()) < most:
-                raise LaconicError(f"Pairs.{name} has an index out of range; expected 0 to {most - 1}.")
+                raise LaconicError(f"Pairs.{name} has an index out of range; expected 0 to {most - 1}")
 
     def __len__(self) -> int:
         return len(self.left)
@@ -54,4 +69,140 @@ class Pairs:
         ends = torch.stack([self.left[index], self.right[index]])
         needed, places = ends.unique(return_inverse=True)
         excerpts = tuple(self.excerpts[i] for i in needed.tolist())
-        return Pairs(excerpts, places[0], places[1], self.same[index], self.problem[index], self.problems)
+        answers = tuple(self.answers[i] for i in needed.tolist())
+        return Pairs(excerpts, places[0], places[1], self.same[index], self.problem[index], self.problems, answers)
+
+    def of(self, problems: Iterable[str]) -> Pairs:
+        """The pairs of these problems."""
+        wanted = set(problems)
+        chosen = torch.tensor([name in wanted for name in self.problems], dtype=torch.bool)
+        return self.take(torch.nonzero(chosen[self.problem]).flatten())
+
+    def check(self, what: str) -> Pairs:
+        """Itself. Raises LaconicError, naming `what`, where one class is missing: nothing can be learnt or scored then."""
+        count, same = len(self), int(self.same.sum())
+        if not 0 < same < count:
+            found = f"{count} pairs, all {'the same' if same else 'different'}" if count else "no pairs"
+            raise LaconicError(
+                f"{what} has {found}; expected pairs of both classes: give more problems, or traces that disagree more"
+            )
+        return self
+
+
+def make_pairs(
+    traces: TraceFile | Sequence[TraceRecord], kind: str, tokenizer: Any = None, model_engine: Any = None
+) -> Pairs:
+    """All C(n, 2) pairs of every problem's n traces, labelled by the equivalence of their answers.
+
+    A trace without an answer is different from every other. kind: of the excerpts. tokenizer: decodes excerpts' tokens;
+    model_engine: an HFEngine on the model and policy of the traces, which `kept` excerpts are cut with.
+
+    Raises LaconicError for an unknown kind, or an excerpt that can't be cut.
+    """
+    records = traces if isinstance(traces, TraceFile) else TraceFile(tuple(traces))
+    tokenizer = tokenizer if tokenizer is not None else getattr(model_engine, "tokenizer", None)
+    decode = None if tokenizer is None else lambda ids: tokenizer.decode(ids, skip_special_tokens=False)
+    cutter = parse(kind, decode=decode)
+    excerpts: list[Excerpt] = []
+    answers: list[str | None] = []
+    columns: list[Tensor] = []
+    problems = []
+    for problem, group in records.by_problem().items():
+        names = [f"{problem}#{place}" for place in range(len(group))]
+        cut = _cut_live(cutter, group, names, model_engine) if cutter.fresh else _cut(cutter, group, names)
+        classes = groups([record.answer for record in group])
+        known = torch.tensor([-1 - i if c is None else c for i, c in enumerate(classes)], dtype=torch.int64)
+        both = torch.combinations(torch.arange(len(group)), 2)
+        same = known[both[:, 0]] == known[both[:, 1]]
+        place = torch.full((len(both), 1), len(problems))
+        columns.append(torch.cat([both + len(excerpts), same[:, None].long(), place], dim=1))
+        problems.append(problem)
+        excerpts += cut
+        answers += [record.answer for record in group]
+    left, right, same, place = (torch.cat(columns) if columns else torch.zeros(0, 4, dtype=torch.int64)).unbind(1)
+    return Pairs(tuple(excerpts), left, right, same.bool(), place, tuple(problems), tuple(answers))
+
+
+def split(problems: Iterable[str], shares: Sequence[float] = SHARES, seed: int = 0) -> dict[str, list[str]]:
+    """Which problems are for what: {"train": ids, "validation": ids, "test": ids}.
+
+    A keyed hash of a problem's id decides, so it stays where it is when a file grows, and `shares` are met on average.
+    Raises LaconicError for shares that are none, or a part with a share but no problem.
+    """
+    if len(shares) != len(PARTS) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
+        raise LaconicError(
+            f"the shares of {', '.join(PARTS)} are {list(shares)}; expected three from 0 to 1 that add up to 1"
+        )
+    parts: dict[str, list[str]] = {part: [] for part in PARTS}
+    for problem in problems:
+        digest = hashlib.blake2b(problem.encode(), key=f"laconic.judges.split/{seed}".encode(), digest_size=8).digest()
+        at = int.from_bytes(digest, "big") / 2**64
+        parts[PARTS[0] if at < shares[0] else PARTS[1] if at < shares[0] + shares[1] else PARTS[2]].append(problem)
+    for (part, found), share in zip(parts.items(), shares, strict=True):
+        if share and not found:
+            count = sum(len(ids) for ids in parts.values())
+            raise LaconicError(
+                f"of {count} problems none fell to the {part} part (share {share:g}): collect more problems, or split "
+                "with another seed"
+            )
+    return parts
+
+
+def oversampled(same: Tensor, factor: int) -> Tensor:
+    """Indices of all pairs, those of the rarer class `factor` times: int64, sorted. 1 is off. same: bool [P]."""
+    if factor < 1:
+        raise LaconicError(f"the oversampling factor is {factor}; expected at least 1 (off)")
+    rare = same if int(same.sum()) * 2 < len(same) else ~same
+    return torch.arange(len(same)).repeat_interleave(torch.where(rare, factor, 1))
+
+
+@dataclass(slots=True)
+class _Recorded:
+    """A finished record as a `TraceView`."""
+
+    record: TraceRecord
+    id: str
+    token_ids: list[int]
+    logprobs: list[float] = field(default_factory=list)
+    state: str = "finished"
+
+    @property
+    def index(self) -> int:
+        return self.record.index
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        return self.record.prompt_ids
+
+    @property
+    def text(self) -> str:
+        return self.record.text
+
+    @property
+    def kv_tokens(self) -> int:
+        return 0
+
+    @property
+    def finish_reason(self) -> str:
+        return self.record.finish_reason
+
+
+def _cut(cutter: Excerpts, records: Sequence[TraceRecord], names: Sequence[str]) -> list[Excerpt]:
+    return [
+        cutter.cut(_Recorded(record, name, list(record.token_ids)), record.question)
+        for record, name in zip(records, names, strict=True)
+    ]
+
+
+def _cut_live(cutter: Excerpts, records: Sequence[TraceRecord], names: Sequence[str], engine: Any) -> list[Excerpt]:
+    """Played back and cut when they are ready: what compression kept can only be asked at that moment."""
+    found = []
+    for record, name in zip(records, names, strict=True):
+        replay = ReplayEngine([replace(record, index=0)], model_engine=engine)
+        replay.submit(record.prompt_ids, recorded_sampling(record), ids=[name])
+        for _ in replay.stream():
+            trace = replay.trace(name)
+            if cutter.ready(trace):
+                found.append(cutter.cut(trace, record.question, replay))
+                break
+    return found
