@@ -138,13 +138,15 @@ def test_seconds_are_priced_at_the_rate_of_exploring() -> None:
     assert meter.saving() is None
     meter.note(Snapshot("explore", run, generated=0, seconds=0.0))
     assert meter.rate is None
-    meter.note(Snapshot("explore", run, generated=150, seconds=1.0))
-    meter.note(Snapshot("judge", run, generated=200, seconds=2.0))  # 200 tokens in 2 s of exploring
-    meter.note(Snapshot("finish", run, generated=200, judged=10, seconds=3.0))  # and a second of judging
+    meter.note(Snapshot("explore", run, generated=150, seconds=1.7, phases={"explore": 1.5, "judge": 0.2}))
+    # 200 tokens in 2 s of exploring, and a second of judging
+    meter.note(Snapshot("finish", run, generated=200, judged=10, seconds=3.0, phases={"explore": 2.0, "judge": 1.0}))
     assert meter.rate == 100
     assert meter.saving() is None  # nobody has finished
     end = Row("a", 0, 400, "finished"), Row("b", 1, 100, "abandoned")
-    meter.note(Snapshot("vote", end, generated=500, judged=10, seconds=6.0))
+    phases = {"explore": 2.0, "judge": 1.0, "finish": 3.0}
+    meter.note(Snapshot("vote", end, generated=500, judged=10, seconds=6.0, phases=phases))
+    assert meter.rate == 100
     saving = meter.saving()
     assert saving is not None
     assert saving.tokens == 290  # 400 - 100, less 10

@@ -55,30 +55,26 @@ class Meter:
     """
 
     def __init__(self) -> None:
-        self.last: Snapshot | None = None
-        self.explored_tokens = 0
-        self.explored_seconds = 0.0
+        self.last = Snapshot("", ())
+        self.explored = 0  # tokens generated while exploring
 
     def note(self, snapshot: Snapshot) -> None:
-        """To be told at least whenever the phase changes; what came since the last time belongs to the phase seen then."""
-        last = self.last if self.last is not None else Snapshot(snapshot.phase, ())
-        if last.phase == "explore":
-            self.explored_tokens += snapshot.generated - last.generated
-            self.explored_seconds += snapshot.seconds - last.seconds
+        """To be told at least whenever the phase changes."""
+        if "explore" in (snapshot.phase, self.last.phase):
+            self.explored = snapshot.generated
         self.last = snapshot
 
     @property
     def rate(self) -> float | None:
         """Tokens a second while exploring, or of the whole run where it doesn't explore; None before the first."""
-        if self.explored_tokens and self.explored_seconds > 0:
-            return self.explored_tokens / self.explored_seconds
-        if self.last is not None and self.last.generated and self.last.seconds > 0:
-            return self.last.generated / self.last.seconds
-        return None
+        tokens, seconds = self.explored, self.last.phases.get("explore", 0.0)
+        if not tokens:
+            tokens, seconds = self.last.generated, self.last.seconds
+        return tokens / seconds if tokens and seconds > 0 else None
 
     def saving(self) -> Saving | None:
         """None as long as no trace has finished: nothing is known of their length."""
-        if self.last is None or self.rate is None:
+        if self.rate is None:
             return None
         ends = [row.tokens for row in self.last.rows if row.state == "finished"]
         if not ends:

@@ -40,17 +40,21 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything a live view needs, cheap to make (no judging, no equivalence checks beyond those already made)."""
+    """Everything a live view needs, cheap to make (no judging, no equivalence checks beyond those already made).
+
+    clusters: their sizes. votes: answers and weights. seconds: of wall time; phases: the same by phase.
+    """
 
     phase: str
     rows: tuple[Row, ...]
-    clusters: tuple[int, ...] = ()  # sizes
+    clusters: tuple[int, ...] = ()
     votes: tuple[tuple[str, float], ...] = ()
     generated: int = 0
     judged: int = 0
     seconds: float = 0.0
     kv_bytes: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
+    phases: dict[str, float] = field(default_factory=dict)
 
 
 class Solving(ABC):

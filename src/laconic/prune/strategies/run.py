@@ -265,6 +265,7 @@ class Run(Solving):
             generated=sum(r.tokens for r in self.records),
             judged=self._judged(),
             seconds=self.clock.total,
+            phases=dict(self.clock.seconds),
             kv_bytes=self._sample(),
             extra=self._extra(),
         )
