@@ -13,6 +13,7 @@ from transformers import AutoModel, AutoTokenizer
 from laconic.compress.checks import whole
 from laconic.errors import LaconicError
 from laconic.judges.counted import MatrixJudge
+from laconic.judges.llm_files import quiet
 from laconic.prune.judge import Excerpt
 from laconic.prune.source import Source
 
@@ -35,7 +36,8 @@ class EmbeddingCosine(MatrixJudge):
         whole("batch", batch, 1, "texts")
         self.model, self.batch = model, batch
         try:
-            self._embed, self._tokenizer, self._room = _load(model, device)
+            with quiet():
+                self._embed, self._tokenizer, self._room = _load(model, device)
         except LaconicError:
             raise
         except Exception as error:  # whatever the Hub or the packages raise

@@ -1,0 +1,299 @@
+"""The judge of the paper: a language model is asked whether two traces will agree, and its two answer tokens are weighed."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from laconic.engines.hf import load
+from laconic.engines.hf.generation import context_length
+from laconic.errors import LaconicError
+from laconic.judges.counted import CountedJudge
+from laconic.judges.llm_files import Saved, quiet, read_saved, write_saved
+from laconic.judges.pairs import Pairs
+from laconic.judges.prompts import LLMJudgeSettings, Prompts
+from laconic.judges.tuning import LoRA, add_adapter, load_adapter
+from laconic.prune.judge import Excerpt
+from laconic.prune.source import Source
+
+MOST_ROWS = 64  # of a batch: each brings logits of the whole vocabulary
+LEAST_SHARED = 16  # tokens: below, a pass of its own for a common prefix costs more than it saves
+SHAREABLE = {"full_attention", "sliding_attention"}  # layers whose cache is keys and values and can be copied
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A trace as the model is told of it."""
+
+    trace_id: str
+    question: str
+    text: str
+
+
+class LLMJudge(CountedJudge):
+    """P(same) from a causal language model: the softmax over the logits of its two answer tokens.
+
+    model, tokenizer: any decoder of transformers. settings: what it is asked, see LLMJudgeSettings. excerpt: the kind that
+    it was trained for (None: any). base: the model's name or directory, for who loads an adapter. A judge is zero-shot until
+    `tune` makes it `Trainable` and `laconic.judges.training.fit` trains it. Without `both_orders`, P(a, b) and P(b, a)
+    differ.
+
+    Prompts run in batches filled up at the right, where a causal model doesn't look, and their logits are taken where they
+    end: no mask, and no position moves. Tokens are counted without the filling; a prefix that several prompts share counts
+    once.
+
+    Raises LaconicError for answer words that aren't two different tokens, or an excerpt of another kind than it was trained
+    for, or without text; a prompt longer than the model reads is refused or cut, as the settings say.
+    """
+
+    name = "llm"
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: LLMJudgeSettings | None = None,
+        excerpt: str | None = None,
+        base: str = "",
+    ) -> None:
+        super().__init__()
+        self.model: nn.Module = model.eval().requires_grad_(False)
+        self.tokenizer, self.excerpt = tokenizer, excerpt
+        self.base = base or str(getattr(model.config, "name_or_path", ""))
+        self.settings = settings if settings is not None else LLMJudgeSettings()
+        stated = [n for n in (context_length(model), self.settings.max_tokens) if n is not None]
+        self.prompts = Prompts(tokenizer, self.settings, min(stated, default=None))
+        known = inspect.signature(model.forward).parameters
+        self._picks = "logits_to_keep" in known
+        kinds = getattr(model.config.get_text_config(), "layer_types", None) or ()
+        self._shares = self.settings.share_prefix and "past_key_values" in known and set(kinds) <= SHAREABLE
+        self._lora: LoRA | None = None
+        self._tuned = False
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        settings: LLMJudgeSettings | None = None,
+        excerpt: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+    ) -> LLMJudge:
+        """A judge from a model's directory or its name on the Hub (`THU-KEG/DeepPrune-Judge-4B`), or from what `save` wrote.
+
+        What was saved has its settings and its excerpt; settings given win, but for another template or other answers
+        than it was trained with, which are refused. device, dtype: as `laconic.engines.hf.load` takes them, which also says
+        what it raises.
+        """
+        saved = read_saved(Path(name))
+        if saved is not None:
+            settings, excerpt = saved.merge(settings, excerpt)
+        base = saved.base if saved is not None and saved.lora is not None else str(name)
+        model, tokenizer = load(base, dtype, device)
+        if saved is None and Path(name).is_dir():
+            base = str(Path(name).resolve())  # an adapter must find it from elsewhere, too
+        judge = cls(model, tokenizer, settings, excerpt, saved.base if saved is not None else base)
+        if saved is not None and saved.lora is not None:
+            judge.model = add_adapter(model, saved.lora)
+            judge._lora = saved.lora
+            judge.model.requires_grad_(False)
+            load_adapter(judge.model, Path(name))
+        judge.model.eval()
+        return judge
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    # ---- judging --------------------------------------------------------------------------------------------------
+
+    def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[Asked]:
+        return [self._ask(excerpt) for excerpt in excerpts]
+
+    def _ask(self, excerpt: Excerpt) -> Asked:
+        if self.excerpt is not None and excerpt.kind != self.excerpt:
+            raise LaconicError(
+                f"The judge was trained for excerpts {self.excerpt}, not {excerpt.kind}: cut those, or use another judge."
+            )
+        if excerpt.token_ids and not excerpt.text:
+            raise LaconicError(
+                f"The excerpt of trace {excerpt.trace_id!r} has no text; the LLM judge reads text: give the engine a tokenizer."
+            )
+        return Asked(excerpt.trace_id, self.prompts.clean(excerpt.question), self.prompts.clean(excerpt.text))
+
+    @torch.inference_mode()
+    def _compare(self, pairs: Sequence[tuple[Asked, Asked]]) -> list[float]:
+        asked = [*pairs, *((b, a) for a, b in pairs)] if self.settings.both_orders else pairs
+        probabilities = self._all_odds(asked).double().sigmoid()
+        if self.settings.both_orders:
+            probabilities = probabilities.view(2, -1).mean(dim=0)
+        return [float(p) for p in probabilities]
+
+    def _all_odds(self, pairs: Sequence[tuple[Asked, Asked]]) -> Tensor:
+        """Log-odds of "same" of pairs in this order, float32 [n] on the CPU; without a gradient. Tokens are counted."""
+        prompts = [self._prompt(a, b) for a, b in pairs]
+        odds = torch.empty(len(pairs))
+        groups: dict[str, list[int]] = {}
+        for i, (a, _) in enumerate(pairs):
+            groups.setdefault(a.trace_id if self._shares else "", []).append(i)
+        alone: list[int] = []
+        for group in groups.values():
+            common = _common(prompts[i] for i in group) if self._shares and len(group) > 1 else 0
+            if common < LEAST_SHARED:
+                alone += group
+                continue
+            cache = self._prefill(prompts[group[0]][:common])
+            for batch in self._batches(group, prompts):
+                odds[batch] = self._odds([prompts[i][common:] for i in batch], cache).cpu()
+                self.cost.tokens += sum(len(prompts[i]) - common for i in batch)
+        for batch in self._batches(alone, prompts):
+            odds[batch] = self._odds([prompts[i] for i in batch]).cpu()
+            self.cost.tokens += sum(len(prompts[i]) for i in batch)
+        return odds
+
+    def _prompt(self, a: Asked, b: Asked) -> list[int]:
+        if a.question != b.question:
+            raise LaconicError(
+                f"Traces {a.trace_id!r} and {b.trace_id!r} are of different problems; a judge compares traces of one problem."
+            )
+        return self.prompts.ids(a.question, a.text, b.text)
+
+    def _batches(self, indices: Sequence[int], prompts: Sequence[Sequence[int]]) -> Iterable[list[int]]:
+        """Indices in batches of prompts of about one length, as many as batch_tokens allow."""
+        batch: list[int] = []
+        for i in sorted(indices, key=lambda i: len(prompts[i])):  # so the newest is the longest
+            if batch and (len(batch) == MOST_ROWS or (len(batch) + 1) * len(prompts[i]) > self.settings.batch_tokens):
+                yield batch
+                batch = []
+            batch.append(i)
+        if batch:
+            yield batch
+
+    def _prefill(self, prefix: Sequence[int]) -> DynamicCache:
+        cache = DynamicCache(config=self.model.config)  # type: ignore[arg-type]
+        keep: dict[str, Any] = {"logits_to_keep": 1} if self._picks else {}
+        self.model(input_ids=torch.tensor([prefix], device=self.device), past_key_values=cache, use_cache=True, **keep)
+        self.cost.tokens += len(prefix)
+        return cache
+
+    def _odds(self, prompts: Sequence[Sequence[int]], prefix: DynamicCache | None = None) -> Tensor:
+        """Logit of "same" less that of "different" after each prompt: float32 [n]. prefix: a cache that comes before all."""
+        longest = max(map(len, prompts))
+        ids = torch.tensor([[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts], device=self.device)
+        ends, place = torch.tensor([len(prompt) - 1 for prompt in prompts]).unique(return_inverse=True)
+        more: dict[str, Any] = {"use_cache": False}
+        if prefix is not None:
+            cache = copy.deepcopy(prefix)
+            cache.batch_repeat_interleave(len(prompts))
+            more = {"use_cache": True, "past_key_values": cache}
+        if self._picks:
+            more["logits_to_keep"] = ends.to(self.device)
+        # Weights in float32 that are being tuned on a GPU are multiplied in bfloat16.
+        mixed = self._tuned and self.device.type == "cuda"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
+            logits = self.model(input_ids=ids, **more).logits
+        if not self._picks:
+            logits = logits[:, ends]
+        at = logits[torch.arange(len(prompts)), place].float()
+        return at[:, self.prompts.same] - at[:, self.prompts.different]
+
+    # ---- Trainable ------------------------------------------------------------------------------------------------
+
+    def tune(self, lora: LoRA | None = None, recompute: bool = False) -> LLMJudge:
+        """Make the judge trainable, in place: all weights in float32, or (lora) an adapter beside the frozen ones.
+
+        An adapter's first values are drawn from torch's global generator. recompute: activations are computed again in
+        the backward pass, which takes less memory and a third more time. Raises LaconicError for a judge that is tuned
+        another way already, or where peft is missing.
+        """
+        if self._lora is not None and lora != self._lora:
+            raise LaconicError(
+                f"The judge has an adapter {self._lora}; it can't be tuned with {lora or 'all weights'} now."
+            )
+        if lora is not None and self._lora is None:
+            self.model = add_adapter(self.model, lora)
+            self._lora = lora
+        if lora is None:
+            self.model.float().requires_grad_(True)
+        else:
+            for name, parameter in self.model.named_parameters():
+                parameter.requires_grad_("lora_" in name)
+        if recompute:
+            model: Any = self.model
+            # The name that transformers gives it from 5.23 on, and the one before.
+            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
+        self._tuned = True
+        return self
+
+    def parameters(self) -> list[nn.Parameter]:
+        """See Trainable. Raises LaconicError before `tune`."""
+        if not self._tuned:
+            raise LaconicError("The LLM judge is not being tuned; call tune() first.")
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def loss_logits(self, pairs: Pairs) -> Tensor:
+        """See Trainable. While training, about half of the pairs, the same ones every time, are asked the other way round."""
+        asked = [self._ask(excerpt) for excerpt in pairs.excerpts]
+        order = []
+        for i, j in zip(pairs.left.tolist(), pairs.right.tolist(), strict=True):
+            a, b = asked[i], asked[j]
+            turned = self.model.training and zlib.crc32(repr((a.trace_id, b.trace_id)).encode()) % 2
+            order.append((b, a) if turned else (a, b))
+        if not self.settings.both_orders:
+            return self._asked_odds(order)
+        there, back = self._asked_odds(order), self._asked_odds([(b, a) for a, b in order])
+        same = torch.logaddexp(nn.functional.logsigmoid(there), nn.functional.logsigmoid(back))
+        different = torch.logaddexp(nn.functional.logsigmoid(-there), nn.functional.logsigmoid(-back))
+        return same - different
+
+    def _asked_odds(self, pairs: Sequence[tuple[Asked, Asked]]) -> Tensor:
+        if not torch.is_grad_enabled():
+            return self._all_odds(pairs)
+        prompts = [self._prompt(a, b) for a, b in pairs]
+        batches = list(self._batches(range(len(prompts)), prompts))
+        odds = [self._odds([prompts[i] for i in batch]) for batch in batches]
+        back = torch.tensor([i for batch in batches for i in batch]).argsort()
+        return torch.cat(odds)[back.to(self.device)].cpu() if odds else torch.zeros(0)
+
+    def train(self, mode: bool = True) -> LLMJudge:
+        """See Trainable."""
+        self.model.train(mode)
+        return self
+
+    def save(self, directory: Path) -> None:
+        """See Trainable. All weights and the tokenizer, or the adapter; with them settings, excerpt and the base's name."""
+        with quiet():
+            self.model.save_pretrained(directory)  # type: ignore[operator]
+            if self._lora is None:
+                self.tokenizer.save_pretrained(directory)
+        write_saved(directory, Saved(self.settings, self.excerpt, self.base, self._lora))
+
+    def load(self, directory: Path) -> LLMJudge:
+        """See Trainable. Raises LaconicError for what another kind of judge wrote."""
+        saved = read_saved(directory)
+        if saved is None or saved.lora != self._lora:
+            has = "no LLM judge" if saved is None else f"one with {saved.lora or 'all weights'}"
+            raise LaconicError(f"{directory} holds {has}; expected an LLM judge with {self._lora or 'all weights'}.")
+        if self._lora is not None:
+            load_adapter(self.model, directory)
+        else:
+            self.model.load_state_dict(load(directory, device="cpu")[0].state_dict())
+        return self
+
+
+def _common(prompts: Iterable[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with, leaving each at least one of its own."""
+    listed = [list(prompt) for prompt in prompts]
+    low, high = min(listed), max(listed)  # what these two share, all in between share
+    most = min(map(len, listed)) - 1
+    return next((i for i in range(most) if low[i] != high[i]), most)

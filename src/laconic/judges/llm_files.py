@@ -1,0 +1,78 @@
+"""What an LLM judge's directory says beside its weights: how the model is asked, and for which excerpts."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers.utils import logging as hf_logging
+
+from laconic.errors import LaconicError
+from laconic.judges.prompts import LLMJudgeSettings
+from laconic.judges.tuning import LoRA
+
+FILE = "judge.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """settings; excerpt: kind that it was trained for, or None; base: the model that tuning began with; lora: of an adapter,
+    None where all weights are there."""
+
+    settings: LLMJudgeSettings
+    excerpt: str | None
+    base: str
+    lora: LoRA | None
+
+    def merge(self, settings: LLMJudgeSettings | None, excerpt: str | None) -> tuple[LLMJudgeSettings, str | None]:
+        """The settings and the excerpt to use, where others are asked for. Raises LaconicError for other questions or
+        excerpts than the judge was trained with."""
+        if excerpt is not None and self.excerpt is not None and excerpt != self.excerpt:
+            raise LaconicError(f"The judge was trained for excerpts {self.excerpt}, not {excerpt}: use {self.excerpt}.")
+        if settings is None:
+            return self.settings, self.excerpt or excerpt
+        for field in ("template", "same", "different"):
+            asked, trained = getattr(settings, field), getattr(self.settings, field)
+            if asked != trained:
+                raise LaconicError(f"The judge was trained with {field} {trained!r}, not {asked!r}: leave it out.")
+        return settings, self.excerpt or excerpt
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars, which would run through ours."""
+    bars = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if bars:
+            hf_logging.enable_progress_bar()
+
+
+def write_saved(directory: Path, saved: Saved) -> None:
+    record = {"kind": "llm", **dataclasses.asdict(saved)}
+    (directory / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def read_saved(directory: Path) -> Saved | None:
+    """What `write_saved` wrote; None where there is no such file. Raises LaconicError for one that isn't an LLM judge's."""
+    path = directory / FILE
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record.pop("kind") != "llm":
+            raise ValueError("its kind is not llm")
+        lora = LoRA(**record["lora"]) if record["lora"] is not None else None
+        return Saved(LLMJudgeSettings(**record["settings"]), record["excerpt"], record["base"], lora)
+    except LaconicError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise LaconicError(
+            f"{path} is not an LLM judge's ({error!r}); expected what `LLMJudge.save` writes."
+        ) from error

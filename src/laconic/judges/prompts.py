@@ -1,0 +1,168 @@
+"""What a language model is asked of two traces: one question, as tokens, whose answer is one of two tokens."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from laconic.compress.checks import whole, word
+from laconic.errors import LaconicError
+
+TEMPLATE = """Two attempts at one problem were cut off before their end. Judge from what they have worked out so far whether \
+both would arrive at the same final answer.
+
+Problem:
+{question}
+
+Attempt A:
+{first}
+
+Attempt B:
+{second}
+
+Would both attempts arrive at the same final answer? Reply with one word, {same} or {different}."""
+GAP = " [...] "  # where an excerpt was cut
+_PLACES = re.compile(r"\{(question|first|second|same|different)\}")
+_PLAIN = "\n\nReply:"  # what a model without a chat template continues
+
+
+@dataclass(frozen=True, slots=True)
+class LLMJudgeSettings:
+    """How a language model is asked.
+
+    template: the user's message, with the places {first} and {second}, and if wanted {question}, {same} and {different}.
+    same, different: the two answers, each one token where the model's turn begins. both_orders: ask (a, b) and (b, a) and
+    average the probabilities, at twice the cost. max_tokens: of a prompt; None is the model's context. overlong: what
+    becomes of a pair whose prompt is longer: "refuse", or "cut" the middle out of the longer excerpt (of both, where each
+    takes more than half). batch_tokens: of a forward pass, padding included; a longer prompt runs alone. share_prefix: what
+    the prompts of pairs with the same first trace have in common is computed once.
+    """
+
+    template: str = TEMPLATE
+    same: str = "Yes"
+    different: str = "No"
+    both_orders: bool = False
+    max_tokens: int | None = None
+    overlong: Literal["refuse", "cut"] = "refuse"
+    batch_tokens: int = 16384
+    share_prefix: bool = True
+
+    def __post_init__(self) -> None:
+        for place in ("{first}", "{second}"):
+            if not isinstance(self.template, str) or place not in self.template:
+                raise LaconicError(
+                    f"template is {self.template!r}; expected a text with the places {{first}} and {{second}}"
+                )
+        for field in ("same", "different"):
+            value = getattr(self, field)
+            if not isinstance(value, str) or not value.strip():
+                raise LaconicError(f"{field} is {value!r}; expected the answer's word")
+        if self.max_tokens is not None:
+            whole("max_tokens", self.max_tokens, 1, "of a prompt")
+        word("overlong", self.overlong, ("refuse", "cut"))
+        whole("batch_tokens", self.batch_tokens, 1, "of a forward pass")
+
+
+class Prompts:
+    """Pairs of texts as prompts of one model.
+
+    limit: the longest prompt in tokens (None: any). Raises LaconicError where the two answers aren't one token each, or
+    are the same one.
+    """
+
+    def __init__(self, tokenizer: Any, settings: LLMJudgeSettings, limit: int | None = None) -> None:
+        self.tokenizer, self.settings, self.limit = tokenizer, settings, limit
+        self.chat = bool(getattr(tokenizer, "chat_template", None))
+        self._special = [token for token in tokenizer.all_special_tokens if token]
+        self.same, self.different = self._answers()
+
+    def clean(self, text: str) -> str:
+        """A text without the tokenizer's special tokens, which could end the user's turn in the middle of it."""
+        for token in self._special:
+            text = text.replace(token, " ")
+        return text
+
+    def ids(self, question: str, first: str, second: str) -> list[int]:
+        """The prompt's tokens. Raises LaconicError for one that is too long, as the settings say."""
+        found = self._tokens(self._text(question, first, second))
+        if self.limit is None or len(found) <= self.limit:
+            return found
+        if self.settings.overlong == "refuse":
+            raise LaconicError(
+                f"The judge's prompt takes {len(found)} tokens; its limit is {self.limit}: use shorter excerpts, or "
+                'overlong="cut".'
+            )
+        return self._cut(question, first, second)
+
+    def _cut(self, question: str, first: str, second: str) -> list[int]:
+        a, b = self._plain(first), self._plain(second)
+        assert self.limit is not None
+        # Tokens merge otherwise at the edges of a cut, so what is left is measured, and cut again if need be.
+        room = self.limit - len(self._tokens(self._text(question, "", "")))
+        while room > 0:
+            half = room // 2
+            most_a = min(len(a), max(half, room - len(b)))
+            texts = self._middle_out(first, a, most_a), self._middle_out(second, b, room - most_a)
+            found = self._tokens(self._text(question, *texts))
+            if len(found) <= self.limit:
+                return found
+            room -= len(found) - self.limit
+        raise LaconicError(
+            f"The judge's prompt without its excerpts leaves no room in {self.limit} tokens: use a shorter template or a model "
+            "with a longer context."
+        )
+
+    def _middle_out(self, text: str, ids: list[int], most: int) -> str:
+        """The text whole if it has at most `most` tokens, else its beginning and its end."""
+        if len(ids) <= most:
+            return text
+        head = most // 2
+        tail = most - head
+        return self.tokenizer.decode(ids[:head]) + GAP + self.tokenizer.decode(ids[len(ids) - tail :])
+
+    def _text(self, question: str, first: str, second: str) -> str:
+        values = {
+            "question": question,
+            "first": first,
+            "second": second,
+            "same": self.settings.same,
+            "different": self.settings.different,
+        }
+        # In one pass: a trace that has "{second}" in it stays as it is.
+        content = _PLACES.sub(lambda place: values[place[1]], self.settings.template)
+        if not self.chat:
+            return content + _PLAIN
+        return str(
+            self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": content}],
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=False,  # templates that know it leave no room for thoughts; the others don't look
+            )
+        )
+
+    def _tokens(self, text: str) -> list[int]:
+        # A chat template writes its own special tokens.
+        return list(self.tokenizer(text, add_special_tokens=not self.chat, verbose=False)["input_ids"])
+
+    def _plain(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def _answers(self) -> tuple[int, int]:
+        """The two tokens, found by what a prompt that ends in them adds to one that doesn't."""
+        words = self.settings.same, self.settings.different
+        text = self._text("1 + 1 ?", "2", "3")
+        before = self._tokens(text)
+        # A model's turn begins at once in most chat templates, and with a blank in plain text.
+        for joint in ("", " ") if self.chat else (" ", ""):
+            after = [self._tokens(text + joint + answer) for answer in words]
+            added = [ids[len(before) :] for ids in after if ids[: len(before)] == before]
+            if len(added) == 2 and all(len(ids) == 1 for ids in added) and added[0] != added[1]:
+                unknown = getattr(self.tokenizer, "unk_token_id", None)
+                if unknown is None or unknown not in (added[0][0], added[1][0]):
+                    return added[0][0], added[1][0]
+        raise LaconicError(
+            f"The answers {words[0]!r} and {words[1]!r} don't begin with two different tokens of their own in the judge "
+            "model's vocabulary; expected two words of one token each: choose others (settings same and different)."
+        )

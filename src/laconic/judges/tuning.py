@@ -1,0 +1,59 @@
+"""Low-rank adapters for language models, by peft (the extra `train`)."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import nn
+
+from laconic.compress.checks import number, whole
+from laconic.errors import LaconicError
+
+
+@dataclass(frozen=True, slots=True)
+class LoRA:
+    """An adapter on every linear layer but the output (arXiv 2106.09685). rank; alpha: updates are scaled by alpha / rank;
+    dropout: of an adapter's input, in training."""
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+
+    def __post_init__(self) -> None:
+        whole("rank", self.rank, 1)
+        whole("alpha", self.alpha, 1)
+        number("dropout", self.dropout, 0, 0.99)
+
+
+def add_adapter(model: Any, lora: LoRA) -> nn.Module:
+    """The model with a new adapter, which changes nothing yet. Raises LaconicError where peft is missing."""
+    peft = _peft()
+    config = peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    return peft.get_peft_model(model, config)
+
+
+def load_adapter(model: nn.Module, directory: Path) -> None:
+    """Put an adapter's saved weights into a model that has an adapter of the same form."""
+    path = directory / "adapter_model.safetensors"
+    if not path.is_file():
+        raise LaconicError(
+            f"{directory} has no {path.name}; expected the adapter of an LLM judge: copy the whole directory."
+        )
+    _peft().set_peft_model_state_dict(model, load_file(path))
+
+
+def _peft() -> Any:
+    try:
+        return importlib.import_module("peft")
+    except ImportError as error:
+        raise LaconicError("LoRA needs the package peft: install laconic[train], or tune all weights.") from error
