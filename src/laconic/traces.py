@@ -200,6 +200,7 @@ class _Shared:
         self._settings: dict[str, Any] = {}
         self._prompts: dict[tuple[int, ...], tuple[int, ...]] = {}
         self._texts: dict[str, str] = {}
+        self._numbers: dict[int, int] = {}  # a token id each time anew would be most of what a file takes
 
     def record(self, raw: dict[str, Any]) -> TraceRecord:
         settings = raw.get("settings")
@@ -210,6 +211,8 @@ class _Shared:
                 raw[name] = self._texts.setdefault(raw[name], raw[name])
         record = TraceRecord.from_json(raw)
         object.__setattr__(record, "prompt_ids", self._prompts.setdefault(record.prompt_ids, record.prompt_ids))
+        same = self._numbers.setdefault
+        object.__setattr__(record, "token_ids", tuple(map(same, record.token_ids, record.token_ids)))
         return record
 
 

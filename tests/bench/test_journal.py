@@ -261,3 +261,18 @@ def test_only_what_is_asked_for_is_remembered(tmp_path: Path) -> None:
         journal.sync()
     with Journal(path, "test/1", SETTINGS, remember=lambda record: {"n": record["n"]}) as journal:
         assert journal.records == [{"n": 0}]
+
+
+def test_a_record_that_can_not_be_remembered_is_a_broken_line(tmp_path: Path) -> None:
+    def positive(record: dict) -> dict:
+        if record["n"] == 1:
+            raise LaconicError("n is 1")
+        return record
+
+    path = tmp_path / "results.jsonl"
+    write(path, 3)
+    with Journal(path, "test/1", SETTINGS, remember=positive, skip_broken=True) as journal:
+        assert journal.records == [{"n": 0}, {"n": 2}]
+        assert journal.broken == ["line 3 is no record of its kind (n is 1)"]
+    with pytest.raises(LaconicError, match=r"Line 3 of .* is no record of its kind \(n is 1\)"):
+        Journal(path, "test/1", SETTINGS, remember=positive)

@@ -32,8 +32,8 @@ class Journal:
 
     path: the file; missing directories are made. format: name and version of the records' layout, such as
     "laconic.accuracy/1". settings: what must be equal for records to belong together; plain JSON values. remember: what
-    to keep in memory of each record, for files that are larger than that should be (None: all of it). skip_broken: go on
-    past a broken line instead of refusing the file.
+    to keep in memory of each record, for files that are larger than that should be (None: all of it); a record for which it
+    raises LaconicError counts as broken. skip_broken: go on past a broken line instead of refusing the file.
 
     records: what the file held when opened and what was appended since, without the header. torn: bytes dropped from a
     last line cut short. broken: the other broken lines, one clause each that begins with the line's number.
@@ -120,6 +120,14 @@ class Journal:
                 if problem and not whole:  # nothing follows, not even a line end: a write cut short
                     self.torn = len(line)
                     break
+                if not problem and found:
+                    try:
+                        self.records.append(self._remember(record))
+                    except LaconicError as error:
+                        problem = f"is no record of its kind ({error})"
+                elif not problem:
+                    check_header(record, header, self.path)
+                    found = True
                 if problem and not (skip_broken and found):
                     raise LaconicError(
                         f"Line {number} of {self.path} {problem}; expected one record a line: "
@@ -127,11 +135,6 @@ class Journal:
                     )
                 if problem:
                     self.broken.append(f"line {number} {problem}")
-                elif not found:
-                    check_header(record, header, self.path)
-                    found = True
-                else:
-                    self.records.append(self._remember(record))
         if not found:
             self._file.seek(0)
             start = self._file.read(len(_START)) or b""

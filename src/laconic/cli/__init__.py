@@ -22,6 +22,7 @@ COMMANDS = (  # name, module, attribute: a function is a command, a Typer a grou
     ("think", "laconic.cli.think", "think"),
     ("problems", "laconic.cli.problems", "problems"),
     ("policies", "laconic.cli.policies", "policies"),
+    ("collect", "laconic.cli.collect", "collect"),
     ("bench", "laconic.cli.bench", "app"),
     ("analyze", "laconic.cli.analyze", "analyze"),
 )
