@@ -70,12 +70,12 @@ def terminal(width: int = 80, height: int = 24) -> tuple[io.StringIO, Console]:
 def test_a_line_a_decision_and_one_a_phase(capsys: pytest.CaptureFixture[str]) -> None:
     assert watch(Scripted(STEPS), PlainView()).complete
     assert capsys.readouterr().out.splitlines() == [
-        "explore: from 0.5 s, 1 tokens on",
-        "judge: from 1.0 s, 2 tokens on",
+        "explore phase (0.5 s, 1 tokens so far)",
+        "judge phase (1.0 s, 2 tokens so far)",
         "trace 0 opens cluster 0",
         "trace 1 pruned: agrees with cluster 0 (.93)",
-        "finish: from 2.5 s, 5 tokens on",
-        "vote: from 3.0 s, 6 tokens on",
+        "finish phase (2.5 s, 5 tokens so far)",
+        "vote phase (3.0 s, 6 tokens so far)",
     ]
 
 

@@ -70,10 +70,8 @@ class PlainView(MeteredView):
         super().feed(progress, solving, brake)
         if progress.phase not in self.entered:
             self.entered.add(progress.phase)
-            print(
-                f"{progress.phase}: from {self.snapshot.seconds:.1f} s, {self.snapshot.generated:,} tokens on",
-                flush=True,
-            )
+            at = self.snapshot
+            print(f"{progress.phase} phase ({at.seconds:.1f} s, {at.generated:,} tokens so far)", flush=True)
         if progress.message:
             print(plain(progress.message), flush=True)
 

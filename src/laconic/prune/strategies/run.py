@@ -105,7 +105,7 @@ class Run(Solving):
         self._by_id: dict[str, Record] = {}
         self._step: set[int] = set()
         self._moved: dict[str, None] = {}
-        self._messages: list[str] = []
+        self._messages: list[tuple[str, str]] = []  # with the phase in which each was said
         self._complete = False
         self._peak = self._peak_before = self._token_steps_before = 0
         self._whole = self._run()
@@ -238,15 +238,15 @@ class Run(Solving):
             record.live = True
 
     def _say(self, message: str) -> None:
-        self._messages.append(message)
+        self._messages.append((self.phase, message))
 
     def _flush(self, phase: str = "") -> Iterator[Progress]:
         """What is new, a Progress a message, the moved traces with the first."""
         self._sample()
-        moved, messages = tuple(self._moved), self._messages or [""]
+        moved, messages = tuple(self._moved), self._messages or [(phase or self.phase, "")]
         self._moved, self._messages = {}, []
-        for number, message in enumerate(messages):
-            yield Progress(phase or self.phase, () if number else moved, message)
+        for number, (said, message) in enumerate(messages):
+            yield Progress(said, () if number else moved, message)
 
     def _sample(self) -> int:
         """KV bytes held now."""
