@@ -15,6 +15,7 @@ from laconic.errors import LaconicError
 if TYPE_CHECKING:
     from laconic.compress import Policy
     from laconic.engines.base import Sampling
+    from laconic.prune import Judge, Strategy
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -23,6 +24,10 @@ BUNDLED = "bundled"
 # RPC's published interval is ten times a whole trace of the bundled model. These compress such a trace several times,
 # at the published ratio.
 SMALL = {"interval": 128, "ratio": 4, "window": 32, "budget": 128}
+# Its terse draft is over by then, a tenth of a trace; DeepConf's published window is four times a whole trace.
+SMALL_STRATEGY = {"excerpt": "tokens:56", "window": 64}
+WARMUP_SHARE = 4  # DeepConf's warm-up: a quarter of the traces, where that is fewer than its own 16
+PUBLISHED_JUDGE = "llm:THU-KEG/DeepPrune-Judge-4B"
 PUBLISHED = {"temperature": 0.6, "top_p": 0.95, "max_new_tokens": 32768}
 
 
@@ -84,7 +89,9 @@ def choose_policy(spec: str, small: bool, **options: Any) -> Policy:
 
     name, _, rest = spec.partition(":")
     given = {part.partition("=")[0].strip() for part in rest.split(",")}
-    overrides = {key: value for key, value in options.items() if value is not None}
+    # The command line reads 4 as 4.0, which would be another policy's name for the same thing.
+    exact = {key: int(v) if isinstance(v, float) and v.is_integer() else v for key, v in options.items()}
+    overrides = {key: value for key, value in exact.items() if value is not None}
     for key in overrides:
         if key in given:
             raise LaconicError(f"{key} is given both in --policy {spec} and as --{key}; give it once")
@@ -98,6 +105,44 @@ def choose_policy(spec: str, small: bool, **options: Any) -> Policy:
                 wanted["buffer"] = SMALL["interval"]
         overrides = {key: value for key, value in wanted.items() if key not in given} | overrides
     return parse(spec, **overrides)
+
+
+def choose_judge(spec: str | None, strategy: str, small: bool) -> str | None:
+    """The judge of ``--judge``, else the bundled model's own or the published one; None where the strategy asks none.
+
+    Raises LaconicError for a judge that nobody asks, or an unknown strategy.
+    """
+    from laconic.prune.strategies.registry import needs_judge
+
+    if not needs_judge(strategy):
+        if spec is not None:
+            raise LaconicError(f"strategy {strategy} asks no judge; leave --judge {spec} out")
+        return None
+    return spec if spec is not None else BUNDLED if small else PUBLISHED_JUDGE
+
+
+def choose_strategy(spec: str, n: int, judge: Judge | None, small: bool, **options: Any) -> Strategy:
+    """The strategy of ``--strategy`` and of the options beside it (by the setting's name; None: not given).
+
+    small: what neither of them says comes from SMALL_STRATEGY where the strategy has that setting; a judge that was made
+    for an excerpt gets that one. Raises LaconicError for an unknown strategy or setting, a value out of range, a setting
+    given twice, or an excerpt that the judge was not made for.
+    """
+    from laconic.prune.strategies.registry import parse, settings
+
+    given = {part.partition("=")[0].strip() for part in spec.partition(":")[2].split(",")}
+    overrides = {key: value for key, value in options.items() if value is not None}
+    for key in overrides:
+        if key in given:
+            raise LaconicError(f"{key} is given both in --strategy {spec} and by an option; give it once")
+    wanted: dict[str, Any] = dict(SMALL_STRATEGY) if small else {}
+    if judge is not None and judge.excerpt is not None:
+        wanted.pop("excerpt", None)
+    defaults = {setting.field: setting.default for setting in settings(spec)}
+    if "warmup" in defaults and n >= 1:
+        wanted["warmup"] = min(int(defaults["warmup"]), max(1, n // WARMUP_SHARE))
+    own = {key: value for key, value in wanted.items() if key in defaults and key not in given}
+    return parse(spec, n, judge, **own | overrides)
 
 
 def choose_sampling(model: Any, **options: Any) -> Sampling:

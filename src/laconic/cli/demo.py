@@ -74,7 +74,7 @@ def demo(
         return
     console = Console(highlight=False)
     _table(console, rows, per_token)
-    policy = choose_policy("rpc", True, ratio=int(ratio) if float(ratio).is_integer() else ratio)
+    policy = choose_policy("rpc", True, ratio=ratio)
     engine = HFEngine(model, tokenizer, policy=policy, record_held=True)
     trace_id = engine.submit(engine.render(questions[0].question), sampling)[0]
     pieces = [chunk.text for chunk in engine.stream()]

@@ -143,8 +143,7 @@ def think(
     """
     small = is_bundled(model)
     question = choose_question(problem, file, bundled, level, small)
-    ratio_exact = int(ratio) if ratio is not None and ratio.is_integer() else ratio
-    chosen = choose_policy(policy, small, interval=interval, ratio=ratio_exact, window=window, budget=budget)
+    chosen = choose_policy(policy, small, interval=interval, ratio=ratio, window=window, budget=budget)
     if html is not None:
         check_writable(html, "the page")
 
