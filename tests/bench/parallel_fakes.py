@@ -83,7 +83,9 @@ class ScriptedSource:
         assert n <= len(self.records)
         assert not self.traces  # the last strategy left the engine clean
         self.bench.solve(sampling)
-        names = [f"t{index}" for index in range(n)]
+        assert ids is not None
+        self.bench.names.append(list(ids))
+        names = list(ids)
         self.traces = {name: Trace(name, i, PROMPT, sampling) for i, name in enumerate(names)}
         return names
 
@@ -202,6 +204,7 @@ class FakeBench:
         self.generated: list[str] = []
         self.judges: list[str] = []
         self.seeds: list[int] = []
+        self.names: list[list[str]] = []
         self.crash_after: int | None = None
         self.shorter: int | None = None
         self.cut = CUT

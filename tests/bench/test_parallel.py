@@ -100,6 +100,15 @@ def test_a_run_cut_short_goes_on_and_ends_the_same(tmp_path: Path, crash_after: 
     assert len(bench.seeds) == len(whole.seeds) + max(0, crash_after - 14 * 6)
 
 
+def test_a_trace_has_the_same_id_replayed_and_live(tmp_path: Path) -> None:
+    bench = FakeBench(PROBLEMS, 6)
+    run(tmp_path / "r.jsonl", bench, job())
+    assert len(bench.names) == len(bench.seeds)
+    for names in bench.names:
+        assert names == [f"{names[0].partition('/')[0]}/{index}" for index in range(len(names))]
+    assert {names[0] for names in bench.names} == {f"{problem.id}/0" for problem in PROBLEMS}
+
+
 def test_a_finished_run_runs_nothing(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     first = run(path, FakeBench(PROBLEMS, 6), job())

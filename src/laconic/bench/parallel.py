@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from laconic.answers import equivalent
+from laconic.bench import accuracy
 from laconic.bench.journal import Journal, Record
 from laconic.bench.lineup import Compression, Entry
+from laconic.bench.named import Named
+from laconic.compress import Policy
 from laconic.engines.base import Sampling
 from laconic.errors import LaconicError
 from laconic.problems import Problem
@@ -124,7 +127,8 @@ class _Run:
         known = {record["entry"]: record["settings"] for record in self.journal.records if record["kind"] == "entry"}
         new = []
         for entry in self.job.entries:
-            settings = describe(entry, self.bench.strategy(entry, self._judge(entry)))
+            policy = self._compression(entry).policy
+            settings = describe(entry, policy, self.bench.strategy(entry, self._judge(entry)))
             old = known.get(entry.label)
             if old is None:
                 new.append({"kind": "entry", "entry": entry.label, "settings": settings})
@@ -170,12 +174,17 @@ class _Run:
     def _solve(
         self, entry: Entry, source: Source, problem: Problem, records: Sequence[TraceRecord], sampling: Sampling
     ) -> Verdict:
+        named: Any = Named(source, problem.id)
+
         def answer(excerpt: Excerpt) -> str | None:
-            return records[source.trace(excerpt.trace_id).index].answer
+            return records[named.trace(excerpt.trace_id).index].answer
 
         self.answer = answer
         strategy = self.bench.strategy(entry, self._judge(entry))
-        return strategy.solve(source, problem.question, dataclasses.replace(sampling, seed=records[0].seed))
+        return strategy.solve(named, problem.question, dataclasses.replace(sampling, seed=records[0].seed))
+
+    def _compression(self, entry: Entry) -> Compression:
+        return next(c for c in self.job.compress if c.label == entry.compress)
 
     def _judge(self, entry: Entry) -> Judge | None:
         """Each judge is opened once, and asks for answers wherever it is used at the moment."""
@@ -210,7 +219,7 @@ class _Run:
             self.journal.append(group)
 
     def _live(self, entry: Entry, problem: Problem, sampling: Sampling) -> Record:
-        compression = next(c for c in self.job.compress if c.label == entry.compress)
+        compression = self._compression(entry)
         # A single trace is a vote of one, whatever number of traces pass@1 is the mean of.
         entry = dataclasses.replace(entry, n=1) if entry.single else entry
         records = self.kept[entry.compress, problem.id]
@@ -231,6 +240,14 @@ class _Run:
     def _tell(self, phase: str, entry: Entry, done: int, total: int) -> None:
         if self.watch:
             self.watch(Progress(phase, entry.label, done, total))
+
+
+def settings(*, model: Mapping[str, Any], problem_set: str, job: Job) -> dict[str, Any]:
+    """What all results of a directory must agree on, for `Journal`; what an entry is stands in a record of its own."""
+    of = accuracy.settings(
+        model=model, problem_set=problem_set, problems=job.problems, contenders=(), samples=1, sampling=job.sampling
+    )
+    return {name: of[name] for name in ("model", "problems", "sampling")}
 
 
 def outcome(verdict: Verdict, problem: Problem) -> Record:
@@ -275,10 +292,9 @@ def sittings(records: Sequence[Record], problem: str) -> list[list[Record]]:
     return list(groups.values())
 
 
-def describe(entry: Entry, strategy: Strategy) -> dict[str, Any]:
+def describe(entry: Entry, policy: Policy, strategy: Strategy) -> dict[str, Any]:
     """An entry and its strategy's settings as plain JSON values; the judge by its name and its excerpt's kind."""
-    found: dict[str, Any] = {"family": entry.family, "n": entry.n, "compress": entry.compress}
-    found["strategy"] = strategy.name
+    found: dict[str, Any] = {"family": entry.family, "n": entry.n, "policy": policy.spec(), "strategy": strategy.name}
     for field in dataclasses.fields(strategy):  # type: ignore[arg-type]  # every strategy is a frozen record
         value = getattr(strategy, field.name)
         if field.name == "judge":
