@@ -157,6 +157,29 @@ def test_words_of_a_trace_that_is_read_as_it_comes_need_no_decoder():
         parse("words:2:1").cut(whole(text), "")
 
 
+def test_an_engine_that_gives_no_text_has_no_words():
+    view = View("so it is " * 20).go(64)
+    view.text = ""
+    with pytest.raises(
+        LaconicError, match="trace t has 64 tokens and no text, in which excerpt words:2 looks for words"
+    ):
+        parse("words:2").ready(view)
+
+
+def test_an_engine_that_can_not_decode_is_no_obstacle_where_the_tokens_were_counted():
+    class Deaf(Holder):
+        def decode(self, tokens):
+            raise LaconicError("no tokenizer")
+
+    text = "a so b c d thus e f g h"
+    cut, view = parse("words:2:1"), View(text)
+    while not cut.ready(view):
+        view.go(1)
+    assert cut.cut(view, "", Deaf()).text == "a so b … d thus e"
+    with pytest.raises(LaconicError, match="no tokenizer"):
+        parse("words:2:1").cut(view, "", Deaf())
+
+
 def test_ready_reads_no_character_twice(monkeypatch):
     read = []
 

@@ -161,6 +161,10 @@ class Engine(ABC):
 
     # ---- what only some engines can: reading a trace beside its decoding ------------------------------------------
 
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of generated tokens, special tokens left in. Raises LaconicError in an engine without a tokenizer."""
+        raise LaconicError(f"the {self.name} engine has no tokenizer: make it with one")
+
     def states(self, trace_ids: Sequence[str], tokens: int) -> Tensor:
         """Hidden states at each trace's first `tokens` generated tokens, float32 [n, tokens, D], on the CPU.
 

@@ -101,6 +101,12 @@ class ReplayEngine(RereadingEngine):
             self._waiting.append(play)
         return names
 
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """See Engine.decode."""
+        if self.recorded.tokenizer is None:
+            return super().decode(token_ids)
+        return str(self.recorded.tokenizer.decode(list(token_ids), skip_special_tokens=False))
+
     def stream(self) -> Iterator[Chunk]:
         if self._streaming:
             raise LaconicError("this engine is streaming already: go on with that iterator, or close it first")

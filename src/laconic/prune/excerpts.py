@@ -35,6 +35,7 @@ REASONING_WORDS = frozenset(_LISTED.split())
 """Words that mark a step of reasoning: turns, consequences, order, checks and doubt. The paper gives three examples (wait,
 thus, since) and no list; this one is ours, and `parse(kind, words=...)` takes another."""
 
+TEXTLESS = 64  # tokens without any text: the engine has no tokenizer
 _WORD = re.compile(r"\S+")
 _EDGES = re.compile(r"^\W+|\W+$")
 _GAP = " … "
@@ -116,7 +117,7 @@ class Excerpts(ABC):
 
 @dataclass(frozen=True)
 class FirstTokens(Excerpts):
-    """The first `count` generated tokens."""
+    """The first `count` generated tokens. The text is empty where the engine has no tokenizer."""
 
     count: int
 
@@ -177,6 +178,11 @@ class FirstWords(Excerpts):
             return True
         scan = self._scans.setdefault(trace.id, _Scan())
         if scan.end is None:
+            if len(trace.token_ids) >= TEXTLESS and not trace.text:
+                raise LaconicError(
+                    f"trace {trace.id} has {len(trace.token_ids)} tokens and no text, in which excerpt {self.kind} looks for "
+                    "words: make the engine with a tokenizer, or use tokens:K"
+                )
             self._read(scan, trace.text, final=False)
             if scan.end is not None:
                 scan.tokens = len(trace.token_ids)
@@ -190,18 +196,16 @@ class FirstWords(Excerpts):
             return self._whole(trace, question)
         if scan.end is None:
             raise self._not_ready(trace)
-        seen = self._scans.get(trace.id)
-        decode = self.decode or getattr(source, "decode", None)
-        if decode is not None:
-            tokens, end = trace.token_ids, scan.end
+        tokens, end, seen = trace.token_ids, scan.end, self._scans.get(trace.id)
+        try:
+            decode = self._decoder(trace, source)
             # The fewest tokens whose text reaches the end of the last span.
             needed = bisect_left(range(len(tokens)), end, key=lambda n: len(decode(tokens[:n])))
-        elif seen is not None and seen.tokens is not None:
+        except LaconicError:
+            if seen is None or seen.tokens is None:
+                raise
             needed = seen.tokens
-        else:
-            self._decoder(trace, source)  # says what is missing
-            raise AssertionError
-        return self._excerpt(trace, question, trace.token_ids[:needed], self._spans(scan, text))
+        return self._excerpt(trace, question, tokens[:needed], self._spans(scan, text))
 
     def _read(self, scan: _Scan, text: str, final: bool) -> None:
         """Go on from where the scan stands, over words that a blank (or the end of an ended trace) completes."""

@@ -23,20 +23,21 @@ def solve(scripts, engine=None, **settings_):
 
 
 def sequential(scripts, mode, warmup, window, threshold, quorum):
-    """One trace after another. (votes as index -> weight, tokens of each trace that ran)"""
+    """One trace after another. (votes as index -> weight, tokens of each trace that ran, which were stopped)"""
     series = [[script.logprob(i) for i in range(script.length)] for script in scripts]
     lowest = [float(window_confidence(s, window)) for s in series]
     first = sorted(lowest[:warmup])
     at = (0.9 if mode == "low" else 0.1) * (len(first) - 1)
     low = int(at)
     bar = first[low] + (first[min(low + 1, len(first) - 1)] - first[low]) * (at - low)
-    weights, tokens = {}, {}
+    weights, tokens, stopped = {}, {}, set()
     for index, script in enumerate(scripts):
         length = script.length
         if index >= warmup:
             for end in range(window, script.length + 1):
                 if sum(-x for x in series[index][end - window : end]) / window < bar:
                     length = end
+                    stopped.add(index)
                     break
         tokens[index] = length
         if script.answer is not None and lowest[index] >= bar:
@@ -47,7 +48,7 @@ def sequential(scripts, mode, warmup, window, threshold, quorum):
                 shares[scripts[i].answer] = shares.get(scripts[i].answer, 0) + weight
             if max(shares.values()) >= threshold * sum(shares.values()) - 1e-12:
                 break
-    return weights, tokens
+    return weights, tokens, stopped
 
 
 # Quarters add up exactly, so that the reference need not worry about rounding.
@@ -71,7 +72,7 @@ SCRIPTS = st.lists(
     chunk=st.integers(1, 5),
 )
 def test_the_outcome_is_that_of_one_trace_after_another(scripts, mode, warmup, window, quorum, parallel, batch, chunk):
-    weights, tokens = sequential(scripts, mode, min(warmup, len(scripts)), window, 0.8, quorum)
+    weights, tokens, stopped = sequential(scripts, mode, min(warmup, len(scripts)), window, 0.8, quorum)
     verdict = solve(
         scripts,
         ScriptedEngine(scripts, batch, chunk),
@@ -85,12 +86,12 @@ def test_the_outcome_is_that_of_one_trace_after_another(scripts, mode, warmup, w
     if weights:
         assert {t.index: t.weight for t in verdict.traces if t.weight} == pytest.approx(weights)
     else:
-        assert (verdict.answer is None) == all(s.answer is None for s in scripts)
+        assert (verdict.answer is None) == all(s.answer is None for i, s in enumerate(scripts) if i not in stopped)
     for trace in verdict.traces:
-        if trace.index in tokens and chunk == 1:
-            assert tokens[trace.index] <= trace.tokens <= tokens[trace.index] + 1  # two come with a trace's first step
-        if trace.index in tokens and trace.fate == "pruned":
-            assert trace.index >= warmup
+        if trace.index in tokens:
+            assert (trace.fate == "pruned") == (trace.index in stopped)
+            if chunk == 1:  # two tokens come with a trace's first step
+                assert tokens[trace.index] <= trace.tokens <= tokens[trace.index] + 1
 
 
 def confident(*levels, answers="1" * 99, length=20):

@@ -57,6 +57,12 @@ class ReadableEngine(Engine):
             at = self.policy.schedule.next_boundary(at)
         return points
 
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """See Engine.decode."""
+        if self.tokenizer is None:
+            return super().decode(token_ids)
+        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=False))
+
     def states(self, trace_ids: Sequence[str], tokens: int) -> Tensor:
         """See Engine.states. Recorded as far as `record_states` goes, of the layers `state_layers`."""
         if tokens < 1:
