@@ -49,7 +49,7 @@ def test_the_board_fits_the_terminal(width: int, height: int, count: int) -> Non
 def test_every_trace_has_its_line_or_is_counted() -> None:
     for count, height in ((16, 24), (17, 24), (64, 24), (64, 40)):
         found = rows(count)
-        lines = draw(Snapshot("explore", found), height=height)[8:]
+        lines = draw(Snapshot("explore", found, (count,)), height=height)[8:]
         seen = {int(line.split()[0]) for line in lines if line.split()[0].isdigit()}
         if count == 16:
             assert seen == set(range(16))
@@ -70,13 +70,15 @@ def test_lines_are_in_order_and_say_what_the_row_says() -> None:
     found = (
         Row("a", 0, 1234, "finished", 3, "\\frac{1}{2}", "its end"),
         Row("b", 1, 56, "pruned", 3, None, "agrees with cluster 3 (.93)"),
-        Row("c", 2, 0, "waiting"),
+        Row("c", 2, 0, "waiting", None, None, "waits to be judged"),
+        Row("d", 3, 7, "running", None, None, "running"),
     )
     lines = draw(Snapshot("judge", found))
-    assert [line.split() for line in lines[8:]] == [
+    assert [line.split() for line in lines[7:]] == [
         ["0", "1,234", "finished", "3", "\\frac{1}{2}"],
         ["1", "56", "pruned", "3", "agrees", "with", "cluster", "3", "(.93)"],
-        ["2", "0", "waiting", "-"],
+        ["2", "0", "waiting", "-", "waits", "to", "be", "judged"],
+        ["3", "7", "running", "-"],
     ]
 
 
@@ -106,12 +108,16 @@ def test_the_top_says_phase_cost_clusters_and_votes() -> None:
     assert "Ctrl-C: the verdict" not in "\n".join(draw(snapshot, note="stopping"))
 
 
+def test_no_line_for_clusters_that_the_strategy_does_not_make() -> None:
+    assert not any("clusters" in line for line in draw(Snapshot("finish", rows(9), (), (("1", 2.0),))))
+
+
 def test_a_model_cannot_steer_the_board() -> None:
     evil = "4\x1b[2J\n2\x9b1m\x07"
     row = Row("a", 0, 5, "finished", 0, evil)
     text = board(Heading(evil, evil), Snapshot("finish", (row,), (), ((evil, 1.0),)), Meter(), 80, 24).plain
     assert not {"\x1b", "\x9b", "\x07"} & set(text)
-    assert text.count("\n") == 8  # eight lines of top and one of a trace
+    assert text.count("\n") == 7  # seven lines of top and one of a trace
     assert plain(evil) == "4[2J 21m"
 
 

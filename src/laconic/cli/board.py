@@ -93,7 +93,7 @@ def board(heading: Heading, snapshot: Snapshot, meter: Meter, width: int, height
         _phase(snapshot, note),
         _named("tokens", f"{snapshot.generated:,} generated + {snapshot.judged:,} judged"),
         _named("saved", _saved(meter.saving())),
-        _named("clusters", _clusters(snapshot.clusters)),
+        *([_named("clusters", _clusters(snapshot.clusters))] if snapshot.clusters else []),
         _named("votes", votes(snapshot.votes)),
         Text(_columns("#", "tokens", "state", "cluster", "answer"), style="dim"),
     ]
@@ -134,8 +134,6 @@ def _saved(saving: Saving | None) -> str:
 
 
 def _clusters(sizes: Sequence[int]) -> str:
-    if not sizes:
-        return "none yet"
     return f"{len(sizes)}: " + ", ".join(str(count) for count in sorted(sizes, reverse=True))
 
 
@@ -164,6 +162,6 @@ def _trace(row: Row) -> Text:
     line = Text(start, style=STYLES.get(row.state, ""))
     if row.answer is not None:
         line.append(plain(row.answer), style="bold")
-    else:
+    elif row.reason != row.state:
         line.append(plain(row.reason), style="dim")
     return line

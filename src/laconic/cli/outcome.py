@@ -1,0 +1,92 @@
+"""What a run of a strategy came to: a few lines for people, one object for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from laconic.answers import equivalent
+from laconic.cli.board import plain, votes
+from laconic.cli.common import Question, size
+from laconic.engines.base import Sampling
+from laconic.prune.verdict import Verdict
+
+FATES = ("finished", "pruned", "abandoned", "interrupted", "waiting", "running")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A verdict, and what it was reached with. policy, judge: specs; judge: None for a strategy that asks none."""
+
+    question: Question
+    model: str
+    policy: str
+    judge: str | None
+    sampling: Sampling
+    verdict: Verdict
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the answer is the known one; None where none is known."""
+        return None if self.question.answer is None else equivalent(self.verdict.answer, self.question.answer)
+
+    def sentence(self) -> str:
+        so_far = "" if self.verdict.complete else "interrupted; so far "
+        if self.verdict.answer is None:
+            known = f" (it is {plain(self.question.answer)})" if self.question.answer is not None else ""
+            return f"{so_far}no answer{known}"
+        known = {True: ", which is right", False: f", but it is {plain(str(self.question.answer))}", None: ""}[
+            self.right
+        ]
+        return f"{so_far}answer {plain(self.verdict.answer)}{known}"
+
+    def facts(self) -> list[tuple[str, str]]:
+        """The summary as (name, value) pairs, for people."""
+        verdict = self.verdict
+        fates: Counter[str] = Counter(trace.fate for trace in verdict.traces)
+        counts = ", ".join(f"{fates[fate]} {fate}" for fate in FATES if fates[fate]) or "none started"
+        found = [
+            ("votes", votes([(vote.answer, vote.weight) for vote in verdict.votes]) if verdict.votes else "none"),
+            ("traces", f"{len(verdict.traces)}: {counts}"),
+        ]
+        if verdict.clusters:
+            sizes = sorted(map(len, verdict.clusters), reverse=True)
+            found.append(("clusters", f"{len(sizes)}: {', '.join(map(str, sizes))}"))
+        found.append(("tokens", f"{verdict.tokens.generated:,} generated + {verdict.tokens.judged:,} judged"))
+        if verdict.complete:  # before, only the shortest traces have finished
+            found.append(("saved", self._saved(fates["finished"])))
+        phases = ", ".join(f"{name} {value:.1f}" for name, value in verdict.seconds.items() if name != "total")
+        found.append(("seconds", f"{verdict.seconds.get('total', 0.0):.1f}" + (f": {phases}" if phases else "")))
+        if "peak_bytes" in verdict.kv:
+            found.append(("KV, peak", size(verdict.kv["peak_bytes"])))
+        if verdict.note:
+            found.append(("note", plain(verdict.note)))
+        return found
+
+    def _saved(self, finished: int) -> str:
+        tokens = self.verdict.tokens
+        if tokens.saved is None:
+            return "not known: no trace came to its end"
+        whole = tokens.total + tokens.saved
+        share = f"{tokens.saved / whole:.0%}" if whole else "nothing"
+        return (
+            f"{share} of the {whole:,} tokens that all {self.verdict.n} would take (estimate from {finished} finished)"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole verdict with the problem, what is known of it, the settings and the versions."""
+        from laconic.bench.environment import versions
+
+        return {
+            "problem": self.question.text,
+            "gold": self.question.answer,
+            "right": self.right,
+            **self.verdict.to_dict(),
+            "model": self.model,
+            "policy": self.policy,
+            "judge": self.judge,
+            "sampling": dataclasses.asdict(self.sampling),
+            "versions": versions(),
+        }
