@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from laconic.engines.base import Sampling
     from laconic.engines.hf import HFEngine, compress
     from laconic.errors import LaconicError
+    from laconic.prune import DeepConf, DeepPrune, SelfConsistency, Verdict
 
 _HOMES = {
+    "DeepConf": "laconic.prune",
+    "DeepPrune": "laconic.prune",
     "FullKV": "laconic.compress",
     "H2O": "laconic.compress",
     "HFEngine": "laconic.engines.hf",
@@ -34,8 +37,10 @@ _HOMES = {
     "RPC": "laconic.compress",
     "Random": "laconic.compress",
     "Sampling": "laconic.engines.base",
+    "SelfConsistency": "laconic.prune",
     "StreamingLLM": "laconic.compress",
     "TOVA": "laconic.compress",
+    "Verdict": "laconic.prune",
 }
 
 __all__ = [
@@ -43,6 +48,8 @@ __all__ = [
     "RKV",
     "RPC",
     "TOVA",
+    "DeepConf",
+    "DeepPrune",
     "FullKV",
     "HFEngine",
     "LaconicError",
@@ -50,7 +57,9 @@ __all__ = [
     "Policy",
     "Random",
     "Sampling",
+    "SelfConsistency",
     "StreamingLLM",
+    "Verdict",
     "__version__",
     "compress",
 ]
