@@ -5,9 +5,21 @@ from types import SimpleNamespace
 
 import pytest
 
-from laconic.cli.common import SMALL, Question, choose_policy, choose_sampling, read_question
+from laconic.cli.common import (
+    PUBLISHED_JUDGE,
+    SMALL,
+    SMALL_STRATEGY,
+    Question,
+    choose_judge,
+    choose_policy,
+    choose_sampling,
+    choose_strategy,
+    read_question,
+)
 from laconic.compress import H2O, RKV, RPC, FullKV, Random, StreamingLLM
 from laconic.errors import LaconicError
+from laconic.judges.baselines import RandomJudge
+from laconic.prune import DeepConf, DeepPrune, SelfConsistency
 
 
 def test_published_defaults_for_other_models() -> None:
@@ -81,3 +93,48 @@ def test_files_that_hold_no_text_are_refused(tmp_path: Path) -> None:
     path.write_text(" \n")
     with pytest.raises(LaconicError, match="is empty"):
         read_question(str(path))
+
+
+def test_the_judge_is_asked_for_only_where_the_strategy_needs_one() -> None:
+    assert choose_judge(None, "deepprune:tau=0.7", True) == "bundled"
+    assert choose_judge(None, "deepprune", False) == PUBLISHED_JUDGE
+    assert choose_judge("probe", "deepprune", True) == "probe"
+    assert choose_judge(None, "deepconf:low", True) is None
+    with pytest.raises(LaconicError, match="strategy self-consistency asks no judge; leave --judge probe out"):
+        choose_judge("probe", "self-consistency", True)
+    with pytest.raises(LaconicError, match="strategy 'magic' is unknown; expected one of self-consistency, deepprune"):
+        choose_judge(None, "magic", True)
+
+
+def test_a_strategys_settings_for_the_bundled_model_and_for_others() -> None:
+    anyone, made_for = RandomJudge(), RandomJudge()
+    made_for.excerpt = "words:10"
+    small = choose_strategy("deepprune", 64, anyone, True)
+    assert small.excerpt_kind == SMALL_STRATEGY["excerpt"]
+    assert (small.n, small.judge, small.tau) == (64, anyone, 0.5)
+    assert choose_strategy("deepprune", 64, made_for, True).excerpt_kind == "words:10"
+    assert choose_strategy("deepprune", 64, anyone, False) == DeepPrune(64, anyone)
+    assert choose_strategy("deepprune:excerpt=words:3", 64, anyone, True).excerpt_kind == "words:3"
+    assert choose_strategy("deepconf:high", 64, None, False) == DeepConf(64, "high")
+    assert choose_strategy("deepconf:low", 64, None, True) == DeepConf(64, "low", window=64)
+    assert choose_strategy("deepconf:low,window=5", 64, None, True).window == 5
+    # A warm-up of 16 of 8 traces would leave nothing to stop.
+    assert choose_strategy("deepconf:low", 8, None, True).warmup == 2
+    assert choose_strategy("deepconf:low,warmup=3", 8, None, True).warmup == 3
+    assert choose_strategy("self-consistency", 5, None, True) == SelfConsistency(5)
+
+
+def test_options_are_the_strategys_settings() -> None:
+    judge = RandomJudge()
+    chosen = choose_strategy("deepprune:seed=3", 8, judge, True, tau=0.7, K=4, K1=3, K2=2, K3=1, excerpt="tokens:9")
+    assert chosen == DeepPrune(8, judge, tau=0.7, K=4, K1=3, K2=2, K3=1, excerpt="tokens:9", seed=3)
+    with pytest.raises(LaconicError, match="K is given both in --strategy deepprune:K=3 and by an option"):
+        choose_strategy("deepprune:K=3", 8, judge, True, K=4)
+    with pytest.raises(
+        LaconicError, match="setting 'tau' of strategy self-consistency is unknown; its settings: early"
+    ):
+        choose_strategy("self-consistency", 8, None, True, tau=0.5)
+
+
+def test_a_whole_ratio_is_a_whole_number() -> None:
+    assert choose_policy("rpc", True, ratio=4.0).spec() == choose_policy("rpc:ratio=4", True).spec()
