@@ -1,0 +1,71 @@
+"""What a trained judge was made for, and whether that is what it is now used with."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from laconic.errors import LaconicError
+from laconic.traces import tokenizer_fingerprint
+
+SAMPLED = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a pair encoder was made for. excerpt: kind of excerpts. vectors: "none", "states" or "model:NAME"; layers: of the
+    states. tokenizer, model: fingerprints of the reasoner's ("" where nothing hangs on it)."""
+
+    excerpt: str
+    vectors: str = "none"
+    layers: tuple[int, ...] = ()
+    tokenizer: str = ""
+    model: str = ""
+
+    def __post_init__(self) -> None:
+        if self.vectors not in ("none", "states") and not self.vectors.startswith("model:"):
+            raise LaconicError(f"vectors is {self.vectors!r}; expected none, states or model:NAME_OR_PATH")
+        if self.vectors == "states" and self.excerpt.split(":")[0] == "kept":
+            raise LaconicError(
+                f"an encoder of hidden states needs excerpts that begin where a trace begins, and {self.excerpt} does not; "
+                "use tokens:K or words:K, or vectors none"
+            )
+        if bool(self.layers) != (self.vectors == "states"):
+            raise LaconicError(
+                f"layers is {list(self.layers)} for vectors {self.vectors}; hidden states alone have them"
+            )
+
+
+def check_fits(made: Made, where: object, model: Any = None, tokenizer: Any = None) -> None:
+    """Raises LaconicError, naming both, where an encoder was made for another tokenizer or model than these."""
+    for what, theirs, given, find in (
+        ("tokenizer", made.tokenizer, tokenizer, tokenizer_fingerprint),
+        ("model", made.model, model, signature),
+    ):
+        if not theirs or given is None:
+            continue
+        mine = find(given)
+        if mine != theirs:
+            raise LaconicError(
+                f"the judge at {where} was trained for the {what} {theirs}, this reasoner's is {mine}; use it with the "
+                "reasoner that it was trained for, or train one for this"
+            )
+
+
+def signature(model: nn.Module) -> str:
+    """16 hex digits that tell one set of weights from another, in whatever number format they were loaded.
+
+    Of the name, the shape and the signs of up to 64 evenly spaced values of every parameter: rounding never turns a sign,
+    and training turns many.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for name, parameter in sorted(model.named_parameters()):
+        flat = parameter.detach().reshape(-1)
+        step = max(1, flat.numel() // SAMPLED)
+        signs = torch.signbit(flat[::step][:SAMPLED]).cpu().tolist()
+        digest.update(f"{name}{tuple(parameter.shape)}{signs}".encode())
+    return digest.hexdigest()

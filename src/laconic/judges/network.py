@@ -1,0 +1,137 @@
+"""The pair encoder's network: an excerpt's tokens to one vector, two vectors to one logit.
+
+Shapes: n excerpts, L tokens, D width of the vectors that are given, W the network's own, E of an encoding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from laconic.errors import LaconicError
+
+ABSENT = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The sizes. given: D, 0 where no vectors are given; vocabulary: of the reasoner's tokenizer, 0 where tokens are not
+    embedded; embedding: width of a token's; tokens: most that are read of an excerpt; width, layers, heads: of the
+    transformer; pools: attention pools whose results the encoding is made of; encoding: E; hidden: of the head.
+    dropout: while training."""
+
+    given: int = 0
+    vocabulary: int = 0
+    embedding: int = 192
+    tokens: int = 64
+    width: int = 64
+    layers: int = 1
+    heads: int = 4
+    pools: int = 4
+    encoding: int = 64
+    hidden: int = 64
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "dropout":
+                if not 0 <= value < 1:
+                    raise LaconicError(f"dropout is {value}; expected 0 to below 1")
+                continue
+            least = 0 if field.name in ("given", "vocabulary") else 1
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise LaconicError(f"{field.name} is {value!r}; expected a whole number of at least {least}")
+        if self.width % self.heads:
+            raise LaconicError(f"width is {self.width}; expected a multiple of heads, {self.heads}")
+        if not self.given and not self.vocabulary:
+            raise LaconicError("given and vocabulary are both 0; expected vectors, tokens or both to read")
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Excerpts side by side, padded on the right. tokens: int64 [n, L], ABSENT where padded. before: int64 [n, L], the token
+    that stands before the same token in the question, ABSENT where the question has no such token, or it begins with it.
+    given: float [n, L, D], or None."""
+
+    tokens: Tensor
+    before: Tensor
+    given: Tensor | None = None
+
+
+class Network(nn.Module):
+    """See `encode` and `compare`."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        width = shape.width
+        if shape.vocabulary:
+            self.embedding = nn.Embedding(shape.vocabulary, shape.embedding)
+            self.token = nn.Linear(shape.embedding, width)
+            self.question = nn.Linear(shape.embedding, width, bias=False)
+        if shape.given:
+            self.given_norm = nn.LayerNorm(shape.given)
+            self.given = nn.Linear(shape.given, width)
+        self.position = nn.Parameter(torch.randn(shape.tokens, width) * 0.02)
+        self.neighbours = nn.Linear(2 * width, width)
+        self.layers = nn.ModuleList(Layer(width, shape.heads, shape.dropout) for _ in range(shape.layers))
+        self.norm = nn.LayerNorm(width)
+        self.pools = nn.Linear(width, shape.pools)
+        self.encoding = nn.Linear(shape.pools * width, shape.encoding)
+        self.both = nn.Linear(shape.encoding, shape.hidden)
+        self.apart = nn.Linear(shape.encoding, shape.hidden, bias=False)
+        self.alike = nn.Linear(shape.encoding, shape.hidden, bias=False)
+        self.verdict = nn.Linear(shape.hidden, 1)
+
+    def encode(self, inputs: Inputs) -> Tensor:
+        """One vector an excerpt, [n, E]. An excerpt without tokens is read as one padded position."""
+        present = inputs.tokens != ABSENT
+        n, length = inputs.tokens.shape
+        if length > self.shape.tokens:
+            raise LaconicError(f"an excerpt has {length} tokens; this network reads at most {self.shape.tokens}")
+        x = self.position[:length].expand(n, -1, -1)
+        if self.shape.vocabulary:
+            x = x + self.token(self.embedding(inputs.tokens.clamp(min=0)))
+            seen = inputs.before != ABSENT
+            x = x + self.question(self.embedding(inputs.before.clamp(min=0))) * seen[..., None]
+        if self.shape.given:
+            assert inputs.given is not None
+            x = x + self.given(self.given_norm(inputs.given))
+        # What stands just before a token, at once: attention takes long to find it.
+        x = x + F.gelu(self.neighbours(torch.cat([x, F.pad(x, (0, 0, 1, 0))[:, :-1]], dim=-1)))
+        # A row of nothing but padding would be a softmax over nothing.
+        visible = present | ((torch.arange(length, device=present.device) == 0) & ~present.any(-1, keepdim=True))
+        for layer in self.layers:
+            x = layer(x, visible)
+        x = self.norm(x)
+        weights = self.pools(x).masked_fill(~visible[..., None], -torch.inf).softmax(dim=1)
+        return self.encoding(torch.einsum("nlp,nlw->npw", weights, x).flatten(1))
+
+    def compare(self, a: Tensor, b: Tensor) -> Tensor:
+        """Logits of "same" [P] of encodings a and b [P, E]; symmetric, to the last bit."""
+        hidden = self.both(a + b) + self.apart((a - b).abs()) + self.alike(a * b)
+        return self.verdict(F.gelu(hidden)).squeeze(-1)
+
+
+class Layer(nn.Module):
+    """A transformer layer that sees both ways; norms first."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm, self.hidden_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attend, self.project = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 3 * width), nn.Linear(3 * width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
+        n, length, width = x.shape
+        split = self.attend(self.attention_norm(x)).view(n, length, 3, self.heads, -1)
+        q, k, v = split.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=visible[:, None, None, :])
+        x = x + self.dropout(self.project(mixed.transpose(1, 2).reshape(n, length, width)))
+        return x + self.dropout(self.down(F.gelu(self.up(self.hidden_norm(x)))))

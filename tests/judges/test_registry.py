@@ -1,0 +1,85 @@
+"""Judges by name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from laconic.errors import LaconicError
+from laconic.judges.registry import known, open_judge
+from laconic.prune.judge import Excerpt, judge_pairs
+
+
+def excerpt(name: str, *ids: int) -> Excerpt:
+    return Excerpt(name, "tokens:3", "q", (1,), ids, " ".join(map(str, ids)))
+
+
+A, B = excerpt("a", 1, 2, 3), excerpt("b", 1, 2, 4)
+
+
+@pytest.mark.parametrize(
+    "spec", ["jaccard", "jaccard:ngram=2", "facts", "facts:decay=0.5", "random:p=0.3,seed=4", " Random "]
+)
+def test_a_judge_from_text_judges(spec: str) -> None:
+    judge = open_judge(spec)
+    (found,) = judge_pairs(judge, [(A, B)])
+    assert 0 <= found <= 1
+    assert judge.name in spec.lower()
+    assert judge.cost.pairs == 1
+
+
+def test_settings_reach_the_judge() -> None:
+    assert judge_pairs(open_judge("jaccard"), [(A, B)]) == [0.5]
+    assert judge_pairs(open_judge("jaccard:ngram=2"), [(A, B)]) == [pytest.approx(1 / 3)]
+    assert open_judge("probe:steps=3,suffix= so ").steps == 3  # type: ignore[attr-defined]
+
+
+def test_the_perfect_judge_needs_answers() -> None:
+    judge = open_judge("perfect", answers={"a": "1", "b": "1.0"})
+    assert judge_pairs(judge, [(A, B)]) == [1.0]
+    with pytest.raises(LaconicError, match="needs the answers of finished traces"):
+        open_judge("perfect")
+
+
+@pytest.mark.parametrize("name", known())
+def test_every_known_name_is_dealt_with(name: str) -> None:
+    # Each is either made, or refused for what it lacks, never for its name.
+    try:
+        assert open_judge(name).name
+    except LaconicError as error:
+        said = str(error)
+    else:
+        return
+    assert "unknown" not in said
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (
+            "oracle",
+            r"judge 'oracle' is unknown; expected one of bundled, encoder:DIRECTORY, llm:NAME_OR_DIRECTORY, probe",
+        ),
+        ("", "judge '' is unknown"),
+        ("encoder", "write encoder:DIRECTORY"),
+        ("llm:", "write llm:NAME"),
+        ("encoder:/no/such/place", "no judge at /no/such/place"),
+        ("random:q=1", "setting 'q' of judge random is unknown; its settings: p, seed"),
+        ("random:p", "has no value"),
+        ("random:p=1,p=0", "p is given twice"),
+        ("random:p=x", "p of judge random is 'x'; expected a number"),
+        ("random:seed=1.5", "seed of judge random is '1.5'; expected a whole number"),
+        ("perfect:x=1", "its settings: none"),
+        ("bundled:x=1", "its settings: none"),
+    ],
+)
+def test_bad_specs_are_refused(spec: str, said: str) -> None:
+    with pytest.raises(LaconicError, match=said):
+        open_judge(spec)
+
+
+def test_importing_it_loads_no_model_library() -> None:
+    code = "import sys, laconic.judges.registry; print('transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
