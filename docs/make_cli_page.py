@@ -17,8 +17,8 @@ HEAD = """<!-- Written by docs/make_cli_page.py from the commands' own help; `ma
 
 `laconic` and `python -m laconic` are the same. `laconic COMMAND --help` prints what this page says.
 
-Exit codes: 0 done; 2 bad input, with one sentence on stderr (`laconic --debug COMMAND` adds the traceback); 130
-interrupted. Results go to stdout, everything about the run to stderr.
+Exit codes: 0 done; 1 no answer (`laconic solve`); 2 bad input, with one sentence on stderr (`laconic --debug COMMAND` adds
+the traceback); 130 interrupted. Results go to stdout, everything about the run to stderr.
 """
 
 

@@ -104,6 +104,10 @@ def test_the_judge_is_asked_for_only_where_the_strategy_needs_one() -> None:
         choose_judge("probe", "self-consistency", True)
     with pytest.raises(LaconicError, match="strategy 'magic' is unknown; expected one of self-consistency, deepprune"):
         choose_judge(None, "magic", True)
+    with pytest.raises(
+        LaconicError, match="judge 'delphi' is unknown; expected one of bundled, encoder:DIRECTORY, llm:"
+    ):
+        choose_judge("delphi", "deepprune", True)
 
 
 def test_a_strategys_settings_for_the_bundled_model_and_for_others() -> None:

@@ -69,7 +69,9 @@ def terminal(width: int = 80, height: int = 24) -> tuple[io.StringIO, Console]:
 
 def test_a_line_a_decision_and_one_a_phase(capsys: pytest.CaptureFixture[str]) -> None:
     assert watch(Scripted(STEPS), PlainView()).complete
-    assert capsys.readouterr().out.splitlines() == [
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
         "explore phase (0.5 s, 1 tokens so far)",
         "judge phase (1.0 s, 2 tokens so far)",
         "trace 0 opens cluster 0",

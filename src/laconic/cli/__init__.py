@@ -20,6 +20,7 @@ from laconic.version import __version__
 COMMANDS = (  # name, module, attribute: a function is a command, a Typer a group of commands
     ("demo", "laconic.cli.demo", "demo"),
     ("think", "laconic.cli.think", "think"),
+    ("solve", "laconic.cli.solve", "solve"),
     ("problems", "laconic.cli.problems", "problems"),
     ("policies", "laconic.cli.policies", "policies"),
     ("collect", "laconic.cli.collect", "collect"),

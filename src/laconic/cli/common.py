@@ -110,15 +110,18 @@ def choose_policy(spec: str, small: bool, **options: Any) -> Policy:
 def choose_judge(spec: str | None, strategy: str, small: bool) -> str | None:
     """The judge of ``--judge``, else the bundled model's own or the published one; None where the strategy asks none.
 
-    Raises LaconicError for a judge that nobody asks, or an unknown strategy.
+    Raises LaconicError for a judge that nobody asks, or an unknown judge or strategy.
     """
+    from laconic.judges.registry import split
     from laconic.prune.strategies.registry import needs_judge
 
     if not needs_judge(strategy):
         if spec is not None:
             raise LaconicError(f"strategy {strategy} asks no judge; leave --judge {spec} out")
         return None
-    return spec if spec is not None else BUNDLED if small else PUBLISHED_JUDGE
+    chosen = spec if spec is not None else BUNDLED if small else PUBLISHED_JUDGE
+    split(chosen)
+    return chosen
 
 
 def choose_strategy(spec: str, n: int, judge: Judge | None, small: bool, **options: Any) -> Strategy:

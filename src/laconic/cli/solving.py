@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 
 from laconic.cli.board import Heading, Meter, board, plain
+from laconic.cli.common import complain
 from laconic.prune.strategies.base import Progress, Snapshot, Solving
 from laconic.prune.verdict import Verdict
 
@@ -60,7 +61,7 @@ class MeteredView(SilentView):
 
 
 class PlainView(MeteredView):
-    """A line a decision, and one when a phase is entered for the first time, for pipes and files."""
+    """A line on stderr for each decision, and one where a phase is entered for the first time: for pipes and files."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,9 +72,9 @@ class PlainView(MeteredView):
         if progress.phase not in self.entered:
             self.entered.add(progress.phase)
             at = self.snapshot
-            print(f"{progress.phase} phase ({at.seconds:.1f} s, {at.generated:,} tokens so far)", flush=True)
+            complain(f"{progress.phase} phase ({at.seconds:.1f} s, {at.generated:,} tokens so far)")
         if progress.message:
-            print(plain(progress.message), flush=True)
+            complain(plain(progress.message))
 
 
 class BoardView(MeteredView):

@@ -44,6 +44,20 @@ def known() -> dict[str, Known]:
     return dict(_KNOWN)
 
 
+def split(spec: str) -> tuple[str, str]:
+    """The name that a spec begins with, and the rest of it: what can be refused before a model is loaded.
+
+    Raises LaconicError for an unknown name (lists the known ones), or a judge that needs a place and has none.
+    """
+    name, _, rest = spec.strip().partition(":")
+    name, rest = name.strip().lower(), rest.strip()
+    if name not in _KNOWN:
+        raise LaconicError(f"judge {name!r} is unknown; expected one of {', '.join(k.form for k in _KNOWN.values())}")
+    if name in _WITH_PLACE and not rest:
+        raise LaconicError(f"judge {name} needs to know which; write {_KNOWN[name].form}")
+    return name, rest
+
+
 def open_judge(
     spec: str,
     *,
@@ -62,12 +76,7 @@ def open_judge(
     Raises LaconicError for an unknown name (lists the known ones), a missing path, an unknown setting (lists the judge's),
     or a judge that does not fit.
     """
-    name, _, rest = spec.strip().partition(":")
-    name, rest = name.strip().lower(), rest.strip()
-    if name not in _KNOWN:
-        raise LaconicError(f"judge {name!r} is unknown; expected one of {', '.join(k.form for k in _KNOWN.values())}")
-    if name in _WITH_PLACE and not rest:
-        raise LaconicError(f"judge {name} needs to know which; write {_KNOWN[name].form}")
+    name, rest = split(spec)
     judge = _made(name, rest, model, tokenizer, answers, device)
     if excerpt is not None and judge.excerpt is not None and judge.excerpt != excerpt:
         raise LaconicError(

@@ -1,0 +1,195 @@
+"""`laconic solve`: one problem, many traces, and the answer that they agree on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from laconic.cli.common import (
+    INTERRUPTED,
+    check_vocabulary,
+    check_writable,
+    choose_judge,
+    choose_policy,
+    choose_question,
+    choose_sampling,
+    choose_strategy,
+    complain,
+    is_bundled,
+    model_path,
+    one_thread,
+)
+from laconic.errors import LaconicError
+
+if TYPE_CHECKING:
+    from laconic.cli.outcome import Outcome
+
+NO_ANSWER = 1
+
+
+def solve(
+    problem: Annotated[
+        str | None, typer.Argument(help="The problem. Without one: a problem of the bundled set.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", "-n", help="Traces to start.")] = 64,
+    strategy: Annotated[
+        str,
+        typer.Option(
+            "--strategy",
+            "-s",
+            help="NAME or NAME:setting=value,...: deepprune, self-consistency, deepconf:low or :high.",
+        ),
+    ] = "deepprune",
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            "--judge", "-j", help="Who says which traces agree: bundled, encoder:DIR, llm:NAME, probe, jaccard, ..."
+        ),
+    ] = None,
+    excerpt: Annotated[
+        str | None, typer.Option(help="What the judge sees of a trace: tokens:K, words:K or kept.")
+    ] = None,
+    tau: Annotated[float | None, typer.Option(help="Similarity above which a trace joins a cluster and stops.")] = None,
+    clusters: Annotated[int | None, typer.Option("--clusters", "--K", help="K: at most so many clusters.")] = None,
+    compare: Annotated[
+        int | None, typer.Option("--compare", "--K1", help="K1: members of a cluster that a trace is compared with.")
+    ] = None,
+    finish: Annotated[
+        int | None,
+        typer.Option("--finish", "--K2", help="K2: traces of the largest cluster that are finished, at most."),
+    ] = None,
+    fallback: Annotated[
+        int | None, typer.Option("--fallback", "--K3", help="K3: traces finished where no two agree.")
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option("--file", "-f", help="Read the problem from a text file, a .jsonl (its first line) or - ."),
+    ] = None,
+    bundled: Annotated[
+        int | None, typer.Option("--bundled", help="Solve the held-out bundled problem of this seed.", metavar="SEED")
+    ] = None,
+    level: Annotated[int | None, typer.Option("--level", help="Steps of the bundled problem, 1 to 8.")] = None,
+    gold: Annotated[str | None, typer.Option(help="The right answer, where you know it.", metavar="ANSWER")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="A directory or a Hub name; without it the bundled reasoner.")
+    ] = None,
+    compress: Annotated[
+        str,
+        typer.Option(
+            "--compress",
+            "--policy",
+            "-p",
+            help="none, or a policy: NAME or NAME:setting=value,... (`laconic policies`).",
+        ),
+    ] = "none",
+    interval: Annotated[int | None, typer.Option(help="Generated tokens between two compressions.")] = None,
+    ratio: Annotated[float | None, typer.Option(help="How many times slower than the output the cache grows.")] = None,
+    window: Annotated[int | None, typer.Option(help="Latest generated tokens that always stay.")] = None,
+    budget: Annotated[int | None, typer.Option(help="Generated tokens kept, for policies with a fixed budget.")] = None,
+    batch: Annotated[int, typer.Option(help="Traces that run at once.")] = 64,
+    max_new_tokens: Annotated[int | None, typer.Option(help="At most so many; the context is a limit too.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Above 0, at most 1.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="0 is off.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")] = "auto",
+    out: Annotated[Path | None, typer.Option("--out", help="Also write the verdict as JSON to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Nothing but the verdict, as one JSON object.")] = False,
+) -> None:
+    """Think about one problem in many traces, stop those that would end in the same answer, and let the others vote.
+
+    On a terminal a board shows every trace as it goes; elsewhere each decision is a line on stderr. Ctrl-C ends the run with
+    the verdict so far (a second one in the middle of a step). Exit codes: 0 with an answer, 1 where no trace gave one, 2 for
+    bad input, 130 after Ctrl-C.
+
+    For the bundled reasoner what you don't say starts from its own settings; other models start from what was published.
+    Tokens saved are estimated from the traces that finished; `laconic bench parallel` measures them.
+    """
+    small = is_bundled(model)
+    question = choose_question(problem, file, bundled, level, small)
+    if gold is not None:
+        question = dataclasses.replace(question, answer=gold)
+    policy = choose_policy(
+        "full" if compress == "none" else compress,
+        small,
+        interval=interval,
+        ratio=ratio,
+        window=window,
+        budget=budget,
+    )
+    if batch < 1:
+        raise LaconicError(f"--batch is {batch}; expected at least 1 trace")
+    if out is not None:
+        check_writable(out, "the verdict")
+    options = {"tau": tau, "K": clusters, "K1": compare, "K2": finish, "K3": fallback, "excerpt": excerpt}
+    judge_spec = choose_judge(judge, strategy, small)
+
+    from laconic.judges.baselines import RandomJudge
+
+    # With a stand-in for the judge: what is wrong with the strategy is refused before a model is loaded.
+    choose_strategy(strategy, n, RandomJudge() if judge_spec else None, small, **options)
+
+    from rich.console import Console
+
+    from laconic.cli.board import Heading
+    from laconic.cli.outcome import Outcome
+    from laconic.cli.solving import choose_view, watch
+    from laconic.engines.hf import HFEngine, load
+    from laconic.judges.registry import open_judge
+
+    if small:
+        one_thread()
+    loaded, tokenizer = load(model_path(model), dtype=dtype, device=device)
+    if small:
+        check_vocabulary(tokenizer, question)
+    sampling = choose_sampling(
+        loaded, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed
+    )
+    opened = None
+    if judge_spec is not None:
+        opened = open_judge(judge_spec, model=loaded, tokenizer=tokenizer, excerpt=excerpt, device=device)
+    chosen = choose_strategy(strategy, n, opened, small, **options)
+    engine = HFEngine(loaded, tokenizer, policy=policy, max_batch=batch)
+    name = "bundled reasoner" if small else str(model)
+    setting = f"{chosen.name} · {n} traces · {name} · {policy.spec()}" + (
+        f" · judge {judge_spec}" if judge_spec else ""
+    )
+    view = choose_view(as_json, Console(highlight=False), Heading(setting, question.text))
+    verdict = watch(chosen.begin(engine, question.text, sampling), view)
+    outcome = Outcome(question, name, policy.spec(), judge_spec, sampling, verdict)
+    show(outcome, as_json)
+    if out is not None:
+        out.write_text(json.dumps(outcome.to_json(), indent=1) + "\n", encoding="utf-8")
+        complain(f"wrote {out}")
+    if not verdict.complete:
+        raise typer.Exit(INTERRUPTED)
+    if verdict.answer is None:
+        raise typer.Exit(NO_ANSWER)
+
+
+def show(outcome: Outcome, as_json: bool) -> None:
+    """The verdict: as JSON, with a table on a terminal, or the answer alone on stdout and what it cost on stderr."""
+    if as_json:
+        typer.echo(json.dumps(outcome.to_json()))
+    elif sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        console = Console(highlight=False)
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        for name, value in outcome.facts():
+            table.add_row(Text(name, style="dim"), Text(value))
+        mark = {True: ("✓ ", "bold green"), False: ("✗ ", "bold red"), None: ("", "bold")}[outcome.right]
+        console.print(Text.assemble(mark, (outcome.sentence(), mark[1])))
+        console.print(table)
+    else:
+        for name, value in outcome.facts():
+            complain(f"{name}: {value}")
+        typer.echo(outcome.sentence())

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from laconic.answers import equivalent
+from laconic.assets import reasoner_path
+from laconic.compress import RPC, FullKV
+from laconic.engines.base import Sampling
+from laconic.engines.hf import HFEngine, load
+from laconic.judges.baselines import TokenJaccard
+from laconic.problems import generate
+from laconic.prune import DeepPrune, SelfConsistency
+
+EASY = ("--bundled", 1, "--level", 1)
+PRUNE = ("--n", 6, "--judge", "jaccard", "--excerpt", "tokens:8", "--tau", 0.4, "--finish", 2)
+FIGURES = ("answer", "votes", "traces", "tokens", "clusters", "kv", "settings", "strategy", "n", "complete", "note")
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def alone(path: Path, policy: Any, strategy: Any, question: str, sampling: Sampling) -> dict[str, Any]:
+    """The same verdict straight from the strategy."""
+    model, tokenizer = load(path)
+    verdict = strategy.solve(HFEngine(model, tokenizer, policy=policy), question, sampling)
+    found: dict[str, Any] = json.loads(json.dumps(verdict.to_dict()))
+    return found
+
+
+def test_json_is_the_strategys_verdict_and_nothing_else(invoke: Any) -> None:
+    result = invoke("solve", *EASY, *PRUNE, "--json", "--seed", 5)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    assert result.stdout.count("\n") == 1
+    record = json.loads(result.stdout)
+    problem = generate(1, seed=1, level=1)[0]
+    strategy = DeepPrune(6, TokenJaccard(), tau=0.4, K2=2, excerpt="tokens:8")
+    sampling = Sampling(max_new_tokens=1024, temperature=1.0, top_p=0.95, seed=5)
+    told = alone(reasoner_path(), FullKV(), strategy, problem.question, sampling)
+    assert {key: record[key] for key in FIGURES} == {key: told[key] for key in FIGURES}
+    assert record["complete"] is True
+    assert (record["problem"], record["gold"]) == (problem.question, problem.answer)
+    assert record["right"] == equivalent(record["answer"], problem.answer)
+    assert (record["judge"], record["policy"], record["model"]) == ("jaccard", "full", "bundled reasoner")
+    assert record["sampling"]["seed"] == 5
+
+
+def test_decisions_are_lines_and_stdout_is_the_answer(invoke: Any, tmp_path: Path) -> None:
+    out = tmp_path / "verdict.json"
+    result = invoke("solve", *EASY, *PRUNE, "--out", out)
+    assert result.exit_code == 0, result.stderr
+    record = json.loads(out.read_text(encoding="utf-8"))
+    assert result.stdout.startswith(f"answer {record['answer']}, ")
+    assert result.stdout.count("\n") == 1
+    lines = result.stderr.splitlines()
+    assert lines[0].startswith("explore phase (")
+    placed = [line for line in lines if "pruned: agrees with cluster" in line]
+    assert len(placed) == sum(len(cluster) - 1 for cluster in record["clusters"]) > 0
+    assert sum("opens cluster" in line for line in lines) == len(record["clusters"])
+    assert any(line.startswith("traces: 6: ") for line in lines)
+    assert any(line.startswith("saved: ") and "estimate from" in line for line in lines)
+    assert lines[-1] == f"wrote {out}"
+
+
+def test_compression_is_the_engines(invoke: Any, tiny: Path) -> None:
+    options = ("-m", tiny, "--n", 3, "-s", "self-consistency", "--temperature", 0.9, "--json")
+    full = json.loads(invoke("solve", "c d e", *options).stdout)
+    rpc = ("--compress", "rpc", "--interval", 16, "--ratio", 4, "--window", 8)
+    pruned = json.loads(invoke("solve", "c d e", *options, *rpc).stdout)
+    told = alone(
+        tiny,
+        RPC(interval=16, ratio=4, window=8),
+        SelfConsistency(3),
+        "c d e",
+        Sampling(max_new_tokens=60, temperature=0.9, top_p=0.95),
+    )
+    assert (full["policy"], pruned["policy"]) == ("full", "rpc:interval=16,ratio=4,window=8")
+    assert pruned["kv"] == told["kv"]
+    assert pruned["kv"]["token_steps"] < full["kv"]["token_steps"]
+
+
+def test_no_answer_at_all_is_said_and_exit_1(invoke: Any, tiny: Path) -> None:
+    options = ("-m", tiny, "--n", 2, "-s", "self-consistency", "--temperature", 0)
+    result = invoke("solve", "c d e", *options, "--gold", 7)
+    assert result.exit_code == 1, result.stderr
+    assert result.stdout == "no answer (it is 7)\n"
+    result = invoke("solve", "c d e", *options, "--json")
+    record = json.loads(result.stdout)
+    assert (result.exit_code, record["answer"], record["complete"], record["gold"], record["right"]) == (
+        1, None, True, None, None,
+    )  # fmt: skip
+
+
+def test_the_gold_answer_of_the_option_beats_the_files(invoke: Any, tiny: Path, tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"question": "c d e", "answer": "7"}\n')
+    options = ("--file", path, "-m", tiny, "-n", 1, "-s", "cons", "--max-new-tokens", 3, "--json")
+    assert json.loads(invoke("solve", *options).stdout)["gold"] == "7"
+    assert json.loads(invoke("solve", *options, "--gold", "8").stdout)["gold"] == "8"
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_in_a_step_of_the_engine_ends_with_the_verdict_so_far(
+    invoke: Any, tiny: Path, monkeypatch: pytest.MonkeyPatch, presses: int
+) -> None:
+    """Pressed between the forward pass and the drawing of the tenth tokens; the second press breaks the step off there."""
+    accept, steps = HFEngine._accept, []
+
+    def pressed(self: HFEngine, runs: Any, logits: Any) -> None:
+        steps.append(len(runs))
+        if len(steps) == 10:
+            for _ in range(presses):
+                signal.raise_signal(signal.SIGINT)
+        accept(self, runs, logits)
+
+    monkeypatch.setattr(HFEngine, "_accept", pressed)
+    before = signal.getsignal(signal.SIGINT)
+    options = ("-m", tiny, "-n", 4, "-s", "self-consistency", "--temperature", 0)
+    result = invoke("solve", "c d e", *options, "--json")
+    assert result.exit_code == 130, (result.stderr, result.exception)
+    assert signal.getsignal(signal.SIGINT) is before
+    record = json.loads(result.stdout)
+    assert record["complete"] is False
+    assert {trace["fate"] for trace in record["traces"]} == {"interrupted"}
+    counts = [trace["tokens"] for trace in record["traces"]]
+    assert record["tokens"]["generated"] == sum(counts)
+    # The first press lets the step end, and the strategy see of it what tells that it has; the second one doesn't.
+    assert counts == [9] * 4 if presses == 2 else all(10 <= count <= 11 for count in counts)
+    assert len(steps) <= 11
+
+
+def test_bad_input_is_one_sentence(invoke: Any, tiny: Path, tmp_path: Path) -> None:
+    strategies = "expected one of self-consistency, deepprune, deepconf:low, deepconf:high"
+    jaccard = ("-m", tiny, "-j", "jaccard")
+    cases: list[tuple[list[Any], str]] = [
+        (["c", "-m", tiny, "-s", "magic"], f"strategy 'magic' is unknown; {strategies}"),
+        (
+            ["c", "-m", tiny, "-j", "delphi"],
+            "judge 'delphi' is unknown; expected one of bundled, encoder:DIRECTORY, llm:",
+        ),
+        (["c", "-m", tiny, "-j", "encoder"], "judge encoder needs to know which"),
+        (["c", "-m", tiny, "-j", "perfect"], "judge perfect needs the answers of finished traces"),
+        (["c", *jaccard, "--excerpt", "pages:3"], "tokens:"),
+        (["c", *jaccard, "--excerpt", "tokens:0"], "tokens:0"),
+        (["c", *jaccard, "--n", 0], "n is 0; expected"),
+        (["c", *jaccard, "--n", 5000], "n is 5000; expected"),
+        (["c", *jaccard, "--tau", 1.5], "tau is 1.5"),
+        (["c", *jaccard, "--clusters", 0], "K is 0"),
+        (["c", *jaccard, "--compare", 0], "K1 is 0"),
+        (["c", *jaccard, "--finish", 0], "K2 is 0"),
+        (["c", *jaccard, "--fallback", 0], "K3 is 0"),
+        (["c", *jaccard, "-s", "deepprune:K=3", "--K", 4], "K is given both in --strategy"),
+        (["c", *jaccard, "-s", "cons"], "strategy cons asks no judge"),
+        (["c", "-m", tiny, "-s", "cons", "--tau", 0.5], "setting 'tau' of strategy self-consistency is unknown"),
+        (["  ", *jaccard], "the problem is empty"),
+        ([*jaccard], "there is no problem"),
+        (["c", "--bundled", 1, *jaccard], "PROBLEM and --bundled each name a problem"),
+        (["c " * 300, *jaccard], "the model's context is 256"),
+        (["c", *jaccard, "-p", "nonsense"], "policy 'nonsense' is unknown"),
+        (["c", *jaccard, "--ratio", 4], "setting 'ratio' of policy full is unknown"),
+        (["c", *jaccard, "--temperature", -1], "temperature is -1"),
+        (["c", *jaccard, "--batch", 0], "--batch is 0"),
+        (["c", *jaccard, "--out", tmp_path], "is a directory"),
+        (["c", *jaccard, "--out", tmp_path / "no" / "x.json"], "there is no directory"),
+        (["c", "-m", tmp_path / "nowhere", "-j", "jaccard"], "there is no model at"),
+        (["what is 2+2?", "-j", "jaccard"], "only reads the notation that `laconic problems` prints"),
+    ]
+    for args, said in cases:
+        result = invoke("solve", *args)
+        assert result.exit_code == 2, (args, result.output, result.exception)
+        assert result.stdout == "", args
+        assert said in result.stderr, (args, result.stderr)
+        assert result.stderr.startswith("error: "), args
+        assert result.stderr.count("\n") == 1, (args, result.stderr)
+
+
+def test_what_is_wrong_with_a_strategy_is_refused_before_a_model_is_loaded(
+    invoke: Any, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr("laconic.engines.hf.load", never)
+    for args in (["-s", "magic"], ["-j", "delphi"], ["--tau", 2], ["--n", 0], ["--excerpt", "pages:3"], ["--batch", 0]):
+        assert invoke("solve", "c", "-m", tiny, *args).exit_code == 2, args
+
+
+def test_a_verdict_that_could_not_be_written_is_refused_before_the_work(
+    invoke: Any, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    result = invoke("solve", "c", "-m", tiny, "-j", "jaccard", "--out", tmp_path / "x.json")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "can't be written" in result.stderr
