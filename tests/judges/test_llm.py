@@ -14,6 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from laconic.errors import LaconicError
 from laconic.judges.llm import LLMJudge
 from laconic.judges.prompts import LLMJudgeSettings
+from laconic.judges.registry import open_judge
 from laconic.judges.scoring import auroc
 from laconic.judges.training import TrainSettings, fit, predict
 from laconic.judges.tuning import LoRA
@@ -217,7 +218,7 @@ def check_saved(asked: LLMJudge, logits: torch.Tensor, tmp_path: Path, lora: LoR
 
     faster = LLMJudge.from_pretrained(saved, LLMJudgeSettings(template=TEMPLATE, batch_tokens=64))
     assert faster.settings.batch_tokens == 64
-    with pytest.raises(LaconicError, match="was trained with same 'Yes', not 'No'"):
+    with pytest.raises(LaconicError, match="judge's same is 'Yes', not 'No'"):
         LLMJudge.from_pretrained(saved, LLMJudgeSettings(template=TEMPLATE, same="No", different="Yes"))
     with pytest.raises(LaconicError, match="trained for excerpts tokens:4, not words:25"):
         LLMJudge.from_pretrained(saved, excerpt="words:25")
@@ -284,6 +285,22 @@ def test_a_judge_from_the_hub_is_asked_for_by_name(monkeypatch: pytest.MonkeyPat
     asked = LLMJudge.from_pretrained("THU-KEG/DeepPrune-Judge-4B", settings, "words:25", "cpu", "bfloat16")
     assert seen == [("THU-KEG/DeepPrune-Judge-4B", "bfloat16", "cpu")]
     assert (asked.base, asked.excerpt, WORDS[asked.prompts.same]) == ("THU-KEG/DeepPrune-Judge-4B", "words:25", "same")
+
+
+def test_a_file_says_which_model_is_asked_and_how(tmp_path: Path) -> None:
+    llama(len(WORDS)).save_pretrained(tmp_path / "base")
+    word_tokenizer().save_pretrained(tmp_path / "base")
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps({"base": str(tmp_path / "base"), "settings": {"template": TEMPLATE, "same": "same"}}))
+    asked: Any = open_judge(f"llm:{file}", device="cpu")
+    assert (asked.settings.template, asked.settings.same, asked.excerpt) == (TEMPLATE, "same", None)
+    pairs = all_pairs(random_excerpts(3))
+    assert judge_pairs(asked, pairs) == pytest.approx(judge_pairs(judge(same="same"), pairs), abs=1e-6)
+    file.write_text(json.dumps({"base": "x", "same": "Yes"}))
+    with pytest.raises(LaconicError, match="it has same"):
+        open_judge(f"llm:{file}")
+    with pytest.raises(LaconicError, match=r"There is no file .*other.json"):
+        LLMJudge.from_pretrained(tmp_path / "other.json")
 
 
 def test_refuses_directories_that_hold_no_judge(tmp_path: Path) -> None:

@@ -88,25 +88,28 @@ class LLMJudge(CountedJudge):
         device: str = "auto",
         dtype: str = "auto",
     ) -> LLMJudge:
-        """A judge from a model's directory or its name on the Hub (`THU-KEG/DeepPrune-Judge-4B`), or from what `save` wrote.
+        """A judge from a model's directory or its name on the Hub (`THU-KEG/DeepPrune-Judge-4B`), from what `save` wrote, or
+        from a file `NAME.json` that says which model is asked and how (`llm_files.Saved`).
 
-        What was saved has its settings and its excerpt; settings given win, but for another template or other answers
-        than it was trained with, which are refused. device, dtype: as `laconic.engines.hf.load` takes them, which also says
-        what it raises.
+        What was saved has its settings and its excerpt; settings given win, but for another template or other answers,
+        which are refused. device, dtype: as `laconic.engines.hf.load` takes them, which also says what it raises.
         """
-        saved = read_saved(Path(name))
+        place = Path(name)
+        saved = read_saved(place)
+        base = str(place.resolve()) if place.is_dir() else str(name)  # an adapter must find it from elsewhere, too
+        weights = base
         if saved is not None:
             settings, excerpt = saved.merge(settings, excerpt)
-        base = saved.base if saved is not None and saved.lora is not None else str(name)
-        model, tokenizer = load(base, dtype, device)
-        if saved is None and Path(name).is_dir():
-            base = str(Path(name).resolve())  # an adapter must find it from elsewhere, too
-        judge = cls(model, tokenizer, settings, excerpt, saved.base if saved is not None else base)
+            base = saved.base
+            if saved.lora is not None or place.is_file():
+                weights = base
+        model, tokenizer = load(weights, dtype, device)
+        judge = cls(model, tokenizer, settings, excerpt, base)
         if saved is not None and saved.lora is not None:
             judge.model = add_adapter(model, saved.lora)
             judge._lora = saved.lora
             judge.model.requires_grad_(False)
-            load_adapter(judge.model, Path(name))
+            load_adapter(judge.model, place.parent if place.is_file() else place)
         judge.model.eval()
         return judge
 

@@ -20,8 +20,8 @@ FILE = "judge.json"
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """settings; excerpt: kind that it was trained for, or None; base: the model that tuning began with; lora: of an adapter,
-    None where all weights are there."""
+    """settings: how the model is asked. excerpt: the kind that it was trained for, or None. base: the model's name or
+    directory; where it was tuned, of the model before. lora: of an adapter, None where all weights are there."""
 
     settings: LLMJudgeSettings
     excerpt: str | None
@@ -38,7 +38,7 @@ class Saved:
         for field in ("template", "same", "different"):
             asked, trained = getattr(settings, field), getattr(self.settings, field)
             if asked != trained:
-                raise LaconicError(f"The judge was trained with {field} {trained!r}, not {asked!r}: leave it out.")
+                raise LaconicError(f"The judge's {field} is {trained!r}, not {asked!r}: leave it out.")
         return settings, self.excerpt or excerpt
 
 
@@ -59,17 +59,25 @@ def write_saved(directory: Path, saved: Saved) -> None:
     (directory / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def read_saved(directory: Path) -> Saved | None:
-    """What `write_saved` wrote; None where there is no such file. Raises LaconicError for one that isn't an LLM judge's."""
-    path = directory / FILE
+def read_saved(place: Path) -> Saved | None:
+    """What `write_saved` wrote into a directory, or a file of that form, `NAME.json`, in which all but "base" may be left
+    out; None where there is no such file. Raises LaconicError for one that isn't an LLM judge's."""
+    path = place if place.suffix == ".json" else place / FILE
     if not path.is_file():
+        if place.suffix == ".json":
+            raise LaconicError(
+                f"There is no file {place}; expected a judge's description, a model's directory or its name."
+            )
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        if record.pop("kind") != "llm":
+        if record.pop("kind", "llm") != "llm":
             raise ValueError("its kind is not llm")
-        lora = LoRA(**record["lora"]) if record["lora"] is not None else None
-        return Saved(LLMJudgeSettings(**record["settings"]), record["excerpt"], record["base"], lora)
+        unknown = set(record) - {field.name for field in dataclasses.fields(Saved)}
+        if unknown:
+            raise ValueError(f"it has {', '.join(sorted(unknown))}")
+        lora = LoRA(**record["lora"]) if record.get("lora") is not None else None
+        return Saved(LLMJudgeSettings(**record.get("settings", {})), record.get("excerpt"), record["base"], lora)
     except LaconicError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
