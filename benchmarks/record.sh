@@ -9,10 +9,11 @@ export HF_HUB_OFFLINE=1
 record() {
   case "$1" in
     accuracy) laconic bench accuracy --problems 300 --batch 192 --out benchmarks/accuracy ;;
+    parallel) laconic bench parallel --problems 100 --batch 128 --out benchmarks/parallel ;;
     traces) laconic analyze --model bundled --problems 200 --policies "full;rpc;random" --out benchmarks/traces ;;
     cpu-kv | cpu-policies | cpu-weights | cpu-parity | rpc-paper) laconic bench throughput --preset "$1" --out "benchmarks/$1" ;;
     *)
-      echo "error: there is nothing to record by the name $1; expected accuracy, traces, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
+      echo "error: there is nothing to record by the name $1; expected accuracy, parallel, traces, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
         "rpc-paper or all" >&2
       exit 2
       ;;
@@ -20,5 +21,5 @@ record() {
 }
 
 [ $# -gt 0 ] || set -- help
-[ "$1" != all ] || set -- accuracy traces cpu-kv cpu-policies cpu-weights cpu-parity
+[ "$1" != all ] || set -- accuracy parallel traces cpu-kv cpu-policies cpu-weights cpu-parity
 for name in "$@"; do record "$name"; done

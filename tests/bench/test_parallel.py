@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.bench.parallel_fakes import CUT, PROBLEMS, PROMPT, FakeBench, job, record, run
 
-from laconic.bench.parallel import sittings
+from laconic.bench.outcomes import sittings
 from laconic.errors import LaconicError
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from laconic.answers import equivalent
 from laconic.bench.journal import Record
 from laconic.bench.lineup import CONS, FULL, Entry
-from laconic.bench.parallel import Job, sittings
+from laconic.bench.outcomes import sittings
+from laconic.bench.parallel import Job
 from laconic.bench.stats import Interval, mean_interval, paired_difference
 
 FATES = {"f": "finished", "p": "pruned", "a": "abandoned"}

@@ -1,4 +1,4 @@
-"""`laconic bench`: accuracy of policies at equal cache size, and throughput against what bytes predict."""
+"""`laconic bench`: accuracy of policies at equal cache size, throughput against what bytes predict, what pruning saves."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from laconic.cli.parallel import parallel
+
 app = typer.Typer(
     no_args_is_help=True,
-    help="Measure: accuracy against cache size, and throughput against what bytes predict.",
+    help="Measure: accuracy against cache size, throughput against what bytes predict, and what pruning saves.",
 )
+app.command()(parallel)
 
 # Which tokens of the bundled task hold a result (`h=6`): what the oracle keeps there.
 BUNDLED_RESULTS = r"^[a-z]=\d$"

@@ -1,0 +1,217 @@
+"""`laconic bench parallel`: pruning against voting over all traces, on the very same traces."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from laconic.cli.common import (
+    Question,
+    check_vocabulary,
+    choose_policy,
+    choose_sampling,
+    choose_strategy,
+    complain,
+    is_bundled,
+    model_path,
+    one_thread,
+)
+from laconic.cli.measuring import Bar
+
+PLAIN_SECONDS = 20.0
+
+
+def parallel(
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Name or path; without it the bundled reasoner.")
+    ] = None,
+    source: Annotated[
+        str, typer.Option("--source", help="Where problems come from: bundled, a JSON-lines file, or hub:NAME[:SPLIT].")
+    ] = "bundled",
+    problems: Annotated[
+        int | None, typer.Option("--problems", help="How many; without it 100 bundled ones, or all of a source.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Which bundled problems.")] = 0,
+    level: Annotated[int | None, typer.Option(help="Their level; without it the mixture of figures.")] = None,
+    n: Annotated[str, typer.Option("--n", "-n", help="Numbers of traces, separated by commas.")] = "16,64",
+    few: Annotated[
+        str, typer.Option(help="Also cons@m for these m, which costs about what pruning does; empty: none.")
+    ] = "4,8",
+    compress: Annotated[
+        str, typer.Option("--compress", "-c", help="Policies separated by semicolons; full KV (none) is always there.")
+    ] = "none;rpc:ratio=2;rpc:ratio=4",
+    strategies: Annotated[
+        str, typer.Option("--strategies", "-s", help="Beside pass@1, cons@n and cons@n with early end; by semicolons.")
+    ] = "deepconf:low;deepconf:high;deepprune",
+    judges: Annotated[
+        str, typer.Option("--judges", "-j", help="DeepPrune runs once with each; by semicolons.")
+    ] = "bundled;probe;jaccard;random;perfect",
+    excerpt: Annotated[
+        str | None,
+        typer.Option(
+            help="What judges without an excerpt of their own see of a trace; tokens:56 for the bundled model, else words:25."
+        ),
+    ] = None,
+    timed: Annotated[int, typer.Option(help="Problems on which everything also runs live, against the clock.")] = 8,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Limit of a trace.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Above 0, or all traces are one.")] = None,
+    top_p: Annotated[float | None, typer.Option()] = None,
+    top_k: Annotated[int | None, typer.Option(help="0 is off.")] = None,
+    sample_seed: Annotated[int, typer.Option(help="Another seed, other traces.")] = 0,
+    batch: Annotated[int, typer.Option(help="Traces that run at once while they are generated.")] = 64,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Directory of traces-*.jsonl and results.jsonl (resumed), results.json, table.md, plot.png.",
+        ),
+    ] = Path("runs/parallel"),
+    plot: Annotated[bool | None, typer.Option(help="Draw plot.png; without it, if matplotlib is there.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of a table.")] = False,
+) -> None:
+    """What stopping redundant traces saves against voting over all of them, and costs in right answers.
+
+    Every strategy runs on the same recorded traces, for exact and paired figures, and on the first problems also live, for
+    seconds and memory. Traces and results are written at once; the same command goes on where an interrupted one stopped.
+    """
+    import dataclasses
+
+    from laconic.bench.collecting import Origin
+    from laconic.bench.environment import environment, public
+    from laconic.bench.fingerprint import fingerprint
+    from laconic.bench.journal import Journal
+    from laconic.bench.lineup import FULL, Compression, compressions, lineup
+    from laconic.bench.parallel import FORMAT, Job, run_parallel, settings
+    from laconic.bench.parallel_rows import agreement, summarise
+    from laconic.bench.rig import Rig, logprobs_of
+    from laconic.cli.measuring import check_plot, split_policies, split_whole, write_report
+    from laconic.engines.hf import load
+    from laconic.errors import LaconicError
+    from laconic.problems.sources import load_problems
+    from laconic.prune.strategies.registry import needs_judge
+    from laconic.report.parallel import parallel_plot, parallel_tables
+    from laconic.traces import tokenizer_fingerprint
+
+    check_plot(plot)
+    if batch < 1:
+        raise LaconicError(f"--batch is {batch}; expected at least 1.")
+    small = is_bundled(model)
+    # Everything that can be wrong without the model is refused before the model is loaded.
+    asked = load_problems(source, 100 if problems is None and source == "bundled" else problems, seed, level)
+    found = [
+        Compression(spec, choose_policy("full" if spec == FULL else spec, small)) for spec in split_policies(compress)
+    ]
+    compressed = compressions(found)
+    specs = split_policies(strategies)
+    entries = lineup(
+        split_whole("--n", n),
+        compressed,
+        specs,
+        split_policies(judges),
+        needs_judge,
+        split_whole("--few", few),
+    )
+    logprobs = logprobs_of(specs)
+    if small:
+        one_thread()
+    language, tokenizer = load(model_path(model), dtype=dtype, device=device)
+    sampling = choose_sampling(
+        language,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        seed=sample_seed,
+    )
+    name = "bundled" if small else public(str(model))
+    problem_set = (
+        f"bundled, heldout, seed {seed}, level {level or 'mixture'}" if source == "bundled" else public(source)
+    )
+    weights, tokens = fingerprint(language), tokenizer_fingerprint(tokenizer)
+    kind = str(language.dtype).removeprefix("torch.")
+    job = Job(asked, compressed, entries, sampling, min(timed, len(asked)))
+    described = settings(model={"name": name, "fingerprint": weights, "dtype": kind}, problem_set=problem_set, job=job)
+
+    def make(spec: str, traces: int, judge: Any) -> Any:
+        free = judge is not None and judge.excerpt is None
+        return choose_strategy(spec, traces, judge, small, excerpt=excerpt if free else None)
+
+    with Phases(not as_json) as phases:
+        rig = Rig(
+            language,
+            tokenizer,
+            origin=lambda c: Origin(name, weights, kind, tokens, c.policy.spec(), problem_set),
+            problems=asked,
+            sampling=sampling,
+            n=job.most,
+            directory=out,
+            logprobs=logprobs,
+            batch=batch,
+            device=device,
+            make=make,
+            check_question=(lambda text: check_vocabulary(tokenizer, Question(text))) if small else None,
+            watch=lambda label, event: phases.tell(
+                f"traces {label}", event.done, event.total, f"{event.tokens:,} tokens"
+            ),
+        )
+        with Journal(out / "results.jsonl", FORMAT, described) as journal:
+            phases.tell_journal(journal)
+            records = run_parallel(
+                job, rig, journal, lambda event: phases.tell(event.phase, event.done, event.total, event.label)
+            )
+    rows = summarise(job, records)
+    agreed = agreement(rows)
+    report = {
+        "format": FORMAT,
+        **environment(),
+        "settings": described | {"timed": job.timed, "batch": batch},
+        "entries": {r["entry"]: r["settings"] for r in records if r["kind"] == "entry"},
+        "rows": [row.to_json() for row in rows],
+        "agreement": None if agreed is None else dataclasses.asdict(agreed),
+    }
+    write_report(report, parallel_tables(report), parallel_plot, out, plot, as_json)
+
+
+class Phases:
+    """A bar for each part of a run where stderr is a terminal, else a line now and then."""
+
+    def __init__(self, shown: bool = True) -> None:
+        self.shown = shown
+        self.phase = ""
+        self.bar: Bar | None = None
+        self.told = 0.0
+
+    def __enter__(self) -> Phases:
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._close()
+
+    def tell_journal(self, journal: Any) -> None:
+        bar = Bar(self.shown)
+        bar.tell_journal(journal, "result", "results")
+
+    def tell(self, phase: str, done: int, total: int, note: str) -> None:
+        """Where a part of the run stands; another part's name begins another bar."""
+        if phase != self.phase:
+            self._close()
+            self.phase, self.told = phase, 0.0
+            self.bar = Bar(self.shown)
+            self.bar.__enter__()
+        assert self.bar is not None
+        self.bar.update(phase, done, total, note)
+        now = time.monotonic()
+        if self.shown and not self.bar.console.is_terminal and (now - self.told > PLAIN_SECONDS or done == total):
+            self.told = now
+            complain(f"{phase}: {done:,} of {total:,} ({note})")
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.__exit__(None, None, None)
+            self.bar = None
