@@ -150,6 +150,7 @@ def test_a_trace_waits_for_its_turn_without_memory():
     class Judge(TableJudge):
         def read(self, excerpts, source=None):
             held.append(sorted(e.trace_id for e in excerpts))
+            assert {source.trace(e.trace_id).state for e in excerpts} == {"running"}
             return super().read(excerpts, source)
 
     scripts = [slow_one, quick, quick, quick]

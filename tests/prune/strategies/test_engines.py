@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from laconic.assets import reasoner_path
 from laconic.compress import RPC
-from laconic.engines.base import Engine, Sampling
+from laconic.engines.base import Sampling
 from laconic.engines.hf import HFEngine
 from laconic.engines.replay import ReplayEngine
 from laconic.errors import LaconicError
@@ -108,10 +108,8 @@ def test_what_compression_kept_can_be_judged(reasoner):
     assert set(stopped) <= {16 + 8 + 1}
 
 
-@pytest.mark.parametrize("spec", ["cons", "deepprune", "deepconf"])
-def test_a_replay_is_the_live_run(reasoner, plain, spec):
-    model, tokenizer = reasoner
-    records = [
+def records(plain):
+    return [
         TraceRecord(
             problem="p",
             question=QUESTION,
@@ -137,13 +135,18 @@ def test_a_replay_is_the_live_run(reasoner, plain, spec):
         )
         for t in plain
     ]
+
+
+@pytest.mark.parametrize("spec", ["cons", "deepprune", "deepconf"])
+def test_a_replay_is_the_live_run(reasoner, plain, spec):
+    model, tokenizer = reasoner
     strategy = {
         "cons": SelfConsistency(N),
         "deepprune": DeepPrune(N, Words(), excerpt=f"tokens:{K}", K2=3),
         "deepconf": DeepConf(N, "low", warmup=3, window=8),
     }[spec]
     live = strategy.solve(HFEngine(model, tokenizer, max_batch=N), QUESTION, SAMPLING)
-    replay = strategy.solve(ReplayEngine(records, max_batch=N, tokenizer=tokenizer), QUESTION, SAMPLING)
+    replay = strategy.solve(ReplayEngine(records(plain), max_batch=N, tokenizer=tokenizer), QUESTION, SAMPLING)
     assert (replay.answer, replay.clusters) == (live.answer, live.clusters)
     for played, lived in zip(replay.votes, live.votes, strict=True):  # confidences are floating point
         assert (played.answer, played.traces) == (lived.answer, lived.traces)
@@ -157,6 +160,7 @@ def test_engines_decode(reasoner, plain):
     model, tokenizer = reasoner
     tokens = plain[0].token_ids
     assert HFEngine(model, tokenizer).decode(tokens[:K]) == tokenizer.decode(tokens[:K])
-    with pytest.raises(LaconicError, match="the hf engine has no tokenizer: make it with one"):
-        HFEngine(model, None).decode(tokens)
-    assert issubclass(HFEngine, Engine)
+    assert ReplayEngine(records(plain), tokenizer=tokenizer).decode(tokens[:K]) == tokenizer.decode(tokens[:K])
+    for name, engine in (("hf", HFEngine(model, None)), ("replay", ReplayEngine(records(plain)))):
+        with pytest.raises(LaconicError, match=f"the {name} engine has no tokenizer: make it with one"):
+            engine.decode(tokens)

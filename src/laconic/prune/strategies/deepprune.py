@@ -146,11 +146,10 @@ class Pruning(Run):
             self._stop(record, "waiting", "waits to be judged")
         if not excerpt.complete or excerpt.answer is not None:
             self.waiting[record.index] = excerpt
-        running = (r for r in reversed(self.records) if r.live and not r.halted)
-        if all(r.index in self._step or r.view.state != "running" for r in running):
-            self._step_over()
+        self._eager = True  # judge before the engine carries the stop out
 
     def _step_over(self) -> None:
+        self._eager = False
         if self.phase != "explore":
             return
         if self.waiting:

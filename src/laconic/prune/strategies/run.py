@@ -1,11 +1,10 @@
-"""What the runs of all strategies share: records, the clock, driving the engine, snapshots, verdicts and a clean end."""
+"""What the runs of all strategies share: records, driving the engine, snapshots, verdicts and a clean end."""
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from laconic import answers
 from laconic.errors import LaconicError
 from laconic.prune.source import ChunkView, Source, TraceView
 from laconic.prune.strategies.base import Progress, Row, Snapshot, Solving
+from laconic.prune.strategies.clock import Clock
 from laconic.prune.verdict import Fate, Tokens, TraceFate, Verdict, Vote
 from laconic.prune.voting import Tally
 
@@ -48,44 +48,6 @@ class Record:
         return self.view.id
 
 
-class Clock:
-    """Wall time by phase. It stands still while whoever iterates over a run is at work."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.phase: str | None = None
-        self._since: float | None = None
-
-    def go(self, phase: str | None = None) -> None:
-        """Count on, for `phase` (None: for the same as before)."""
-        self.stop()
-        self.phase = phase or self.phase
-        self._since = time.perf_counter()
-
-    def stop(self) -> None:
-        if self._since is not None and self.phase is not None:
-            passed = time.perf_counter() - self._since
-            self.seconds[self.phase] = self.seconds.get(self.phase, 0.0) + passed
-        self._since = None
-
-    @contextmanager
-    def during(self, phase: str) -> Iterator[None]:
-        """Count for `phase`, then for the one before, or stand still again."""
-        before, running = self.phase, self._since is not None
-        self.go(phase)
-        try:
-            yield
-        finally:
-            self.go(before)
-            if not running:
-                self.stop()
-
-    @property
-    def total(self) -> float:
-        now = 0.0 if self._since is None else time.perf_counter() - self._since
-        return sum(self.seconds.values()) + now
-
-
 class Run(Solving):
     """One run of a strategy. A subclass says what happens when a trace moves on (`_moved_on`) or ends (`_ended`).
 
@@ -107,6 +69,7 @@ class Run(Solving):
         self._moved: dict[str, None] = {}
         self._messages: list[tuple[str, str]] = []  # with the phase in which each was said
         self._complete = False
+        self._eager = False
         self._peak = self._peak_before = self._token_steps_before = 0
         self._whole = self._run()
 
@@ -126,7 +89,7 @@ class Run(Solving):
         """A trace has ended; its answer is known."""
 
     def _step_over(self) -> None:
-        """All rows of a step have been seen."""
+        """All rows of a step have been seen; at its end where `_eager` is set, else when the next one has begun."""
 
     def _close(self) -> None:
         """No trace runs any more."""
@@ -188,6 +151,8 @@ class Run(Solving):
                     self._step.clear()
                 # Taken before anything is yielded: whoever stops iterating there loses no token.
                 self._take(record, chunk)
+                if self._eager and self._all_seen():
+                    self._step_over()
                 if over or self._messages:
                     yield from self._flush()
                 if not record.live and not any(r.live for r in self.records):
@@ -195,6 +160,11 @@ class Run(Solving):
         self._step.clear()
         self._step_over()
         yield from self._flush()
+
+    def _all_seen(self) -> bool:
+        """Whether every row that runs has sent its chunk of this step, so that nothing has been carried out yet."""
+        running = (r for r in reversed(self.records) if r.live and not r.halted)
+        return all(r.index in self._step or r.view.state != "running" for r in running)
 
     def _take(self, record: Record, chunk: ChunkView) -> None:
         self._step.add(record.index)
