@@ -7,7 +7,7 @@ shapes; a batch holds about ``tokens`` tokens. The stream's place is (chunk, off
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,12 +23,16 @@ KEYED_WEIGHT = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """What traces a stage trains on: lengths of programs (drawn evenly), the teacher's habits, the share of drills."""
+    """What traces a stage trains on: lengths of programs (drawn evenly), the teacher's habits, the share of drills.
+
+    hint: how often a draft takes a hint, where that is not the recipe's habit.
+    """
 
     shortest: int = 1
     longest: int = MAX_STEPS
     flawless: bool = False
     drills: float = 0.03
+    hint: float | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.shortest <= self.longest <= MAX_STEPS:
@@ -70,10 +74,18 @@ def line_drill(rng: random.Random, length: int) -> Trace:
 
 def training_trace(rng: random.Random, mixture: Mixture, habits: Habits) -> Trace:
     """A trace of the training split."""
+    habits = habits_of(mixture, habits)
     while True:
         program = sample_program(rng, rng.randint(mixture.shortest, mixture.longest), hints=not mixture.flawless)
         if program.split() == "train":
-            return write_trace(program, rng, FLAWLESS if mixture.flawless else habits)
+            return write_trace(program, rng, habits)
+
+
+def habits_of(mixture: Mixture, habits: Habits) -> Habits:
+    """A recipe's habits as a stage has them."""
+    if mixture.flawless:
+        return FLAWLESS
+    return habits if mixture.hint is None else replace(habits, hint=mixture.hint)
 
 
 def chunk(
@@ -117,5 +129,5 @@ def heldout_traces(seed: int, mixture: Mixture, count: int, habits: Habits) -> l
     while len(traces) < count:
         program = sample_program(rng, rng.randint(mixture.shortest, mixture.longest), hints=not mixture.flawless)
         if program.split() == "heldout":
-            traces.append(write_trace(program, rng, FLAWLESS if mixture.flawless else habits))
+            traces.append(write_trace(program, rng, habits_of(mixture, habits)))
     return traces

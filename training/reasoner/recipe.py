@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from training.reasoner.data import Mixture
@@ -33,7 +33,7 @@ class Stage:
     def mixture_at(self, step: int) -> Mixture:
         """What traces to train on at this step of the stage."""
         grown = (self.longest - self.mixture.longest) * min(step, self.ramp) // self.ramp
-        return Mixture(self.mixture.shortest, self.mixture.longest + grown, self.mixture.flawless, self.mixture.drills)
+        return replace(self.mixture, longest=self.mixture.longest + grown)
 
     def rate_at(self, step: int) -> float:
         return self.rate[0] + (self.rate[1] - self.rate[0]) * step / self.steps
@@ -85,6 +85,8 @@ SHIPPED = Recipe(
         Stage("slips", 200, Mixture(1, 3, drills=0.03), longest=4, ramp=160),
         Stage("grow", 650, Mixture(1, 5, drills=0.03), longest=8, ramp=300),
         Stage("settle", 600, Mixture(4, 8, drills=0.01), longest=8, rate=(0.8, 0.02)),
+        # Fewer hints: a student takes some of them far more often than its teacher, and a vote can't mend those.
+        Stage("steady", 300, Mixture(4, 8, drills=0.01, hint=0.26), longest=8, rate=(0.3, 0.02)),
     )
 )
 TOY = Recipe(
