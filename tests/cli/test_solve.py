@@ -10,12 +10,18 @@ import pytest
 
 from laconic.answers import equivalent
 from laconic.assets import reasoner_path
+from laconic.cli.common import judged_engine
 from laconic.compress import RPC, FullKV
 from laconic.engines.base import Sampling
 from laconic.engines.hf import HFEngine, load
 from laconic.judges.baselines import TokenJaccard
+from laconic.judges.encoder import PairEncoder
+from laconic.judges.made import Made
+from laconic.judges.network import Shape
+from laconic.judges.vectors import States
 from laconic.problems import generate
 from laconic.prune import DeepPrune, SelfConsistency
+from laconic.traces import tokenizer_fingerprint
 
 EASY = ("--bundled", 1, "--level", 1)
 PRUNE = ("--n", 6, "--judge", "jaccard", "--excerpt", "tokens:8", "--tau", 0.4, "--finish", 2)
@@ -85,6 +91,48 @@ def test_compression_is_the_engines(invoke: Any, tiny: Path) -> None:
     assert (full["policy"], pruned["policy"]) == ("full", "rpc:interval=16,ratio=4,window=8")
     assert pruned["kv"] == told["kv"]
     assert pruned["kv"]["token_steps"] < full["kv"]["token_steps"]
+
+
+def test_a_trained_judge_reads_states_that_the_engine_noted(
+    invoke: Any, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Made("tokens:8", "states", layers=(1, 2))
+    PairEncoder(made, Shape(given=64, tokens=8), States(64, (1, 2))).save(tmp_path)
+    engines: list[HFEngine] = []
+    monkeypatch.setattr(
+        "laconic.cli.solve.judged_engine", lambda *args: engines.append(judged_engine(*args)) or engines[-1]
+    )
+    options = ("-m", tiny, "-j", f"encoder:{tmp_path}", "-n", 4, "--temperature", 1, "--json")
+    record = json.loads(invoke("solve", "c d e", *options).stdout)
+    assert record["settings"]["excerpt"] == "tokens:8"
+    assert record["tokens"]["judged"] == 0
+    assert engines[0].stats.side_tokens == 0
+    assert len(record["clusters"]) > 0
+
+
+def test_the_kept_tokens_of_stopped_traces_can_be_read(invoke: Any, tiny: Path) -> None:
+    rpc = ("--compress", "rpc", "--interval", 16, "--ratio", 4, "--window", 8)
+    options = ("-m", tiny, "-j", "jaccard", "--excerpt", "kept", "-n", 3, "--temperature", 1, "--json")
+    result = invoke("solve", "c d e", *options, *rpc)
+    assert result.exit_code in (0, 1), result.stderr
+    assert json.loads(result.stdout)["settings"]["excerpt"] == "kept"
+
+
+def test_a_judge_made_for_another_tokenizer_or_excerpt_is_refused_naming_both(
+    invoke: Any, tiny: Path, tmp_path: Path
+) -> None:
+    PairEncoder(Made("tokens:8", tokenizer="0" * 16), Shape(vocabulary=43, tokens=8)).save(tmp_path)
+    options = ("-m", tiny, "-j", f"encoder:{tmp_path}")
+    _, tokenizer = load(tiny)
+    result = invoke("solve", "c d e", *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "0" * 16 in result.stderr
+    assert tokenizer_fingerprint(tokenizer) in result.stderr
+    PairEncoder(Made("tokens:8"), Shape(vocabulary=43, tokens=8)).save(tmp_path)
+    result = invoke("solve", "c d e", *options, "--excerpt", "tokens:9")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "tokens:8" in result.stderr
+    assert "tokens:9" in result.stderr
 
 
 def test_no_answer_at_all_is_said_and_exit_1(invoke: Any, tiny: Path) -> None:

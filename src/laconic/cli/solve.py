@@ -21,6 +21,7 @@ from laconic.cli.common import (
     choose_strategy,
     complain,
     is_bundled,
+    judged_engine,
     model_path,
     one_thread,
 )
@@ -140,7 +141,7 @@ def solve(
     from laconic.cli.board import Heading
     from laconic.cli.outcome import Outcome
     from laconic.cli.solving import choose_view, watch
-    from laconic.engines.hf import HFEngine, load
+    from laconic.engines.hf import load
     from laconic.judges.registry import open_judge
 
     if small:
@@ -155,7 +156,7 @@ def solve(
     if judge_spec is not None:
         opened = open_judge(judge_spec, model=loaded, tokenizer=tokenizer, excerpt=excerpt, device=device)
     chosen = choose_strategy(strategy, n, opened, small, **options)
-    engine = HFEngine(loaded, tokenizer, policy=policy, max_batch=batch)
+    engine = judged_engine(loaded, tokenizer, policy, batch, chosen)
     name = "bundled reasoner" if small else str(model)
     setting = f"{chosen.name} · {n} traces · {name} · {policy.spec()}" + (
         f" · judge {judge_spec}" if judge_spec else ""
