@@ -183,6 +183,13 @@ def test_more_traces_than_rows_are_judged_as_they_come():
     assert engine.rebuilt == 2
 
 
+def test_a_judge_that_has_worked_before_is_billed_for_this_run_only():
+    judge = TableJudge(perfect(MIXED))
+    first = solve(MIXED, judge)
+    assert solve(MIXED, judge).tokens == first.tokens
+    assert (first.tokens.judged, judge.cost.tokens) == (70, 140)
+
+
 def test_a_matrix_is_asked_once_where_all_come_together():
     judge = MatrixJudge(perfect(MIXED))
     verdict = solve(MIXED, judge)
