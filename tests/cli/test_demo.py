@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,12 @@ import pytest
 import torch
 
 import laconic.assets
+from laconic.cli import demo as module
 from laconic.compress import RPC, FullKV, Random
+from laconic.judges.encoder import PairEncoder
+from laconic.judges.made import Made
+from laconic.judges.network import Shape
+from laconic.problems import generate
 
 
 @pytest.fixture
@@ -58,3 +65,35 @@ def test_the_bundled_model_keeps_to_one_thread_unless_told(monkeypatch: pytest.M
     monkeypatch.delenv("OMP_NUM_THREADS")
     one_thread()
     assert asked == [1]
+
+
+@pytest.fixture
+def judged(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The tiny model with a judge beside it, as the bundled one has it."""
+    (tmp_path / "judge").mkdir()
+    PairEncoder(Made("tokens:8"), Shape(vocabulary=43, tokens=8)).save(tmp_path / "judge")
+    shutil.copytree(small, tmp_path / "reasoner")
+    monkeypatch.setattr(laconic.assets, "reasoner_path", lambda: tmp_path / "reasoner")
+    monkeypatch.setattr(module, "TRACES", 5)
+    return tmp_path
+
+
+def test_with_a_judge_the_demo_ends_with_a_problem_solved_by_many_traces(invoke: Any, judged: Path) -> None:
+    result = invoke("demo", "--problems", 1, env={"COLUMNS": "100"})
+    assert result.exit_code == 0, result.stderr
+    end = result.stdout.partition("The first problem by 5 traces")[2]
+    assert "no answer (it is " in end
+    assert re.search(r"traces +5: ", end)
+    assert re.search(r"tokens +[0-9,]+ generated \+ 0 judged", end)
+
+
+def test_json_has_the_verdict_too(invoke: Any, judged: Path) -> None:
+    out = json.loads(invoke("demo", "--problems", 1, "--json").stdout)
+    problem = generate(1, seed=0)[0]
+    assert (out["solve"]["problem"], out["solve"]["gold"]) == (problem.question, problem.answer)
+    assert (out["solve"]["strategy"], out["solve"]["n"], out["solve"]["judge"]) == ("deepprune", 5, "bundled")
+    assert out["solve"]["policy"] == RPC(interval=128, window=32).spec()
+
+
+def test_without_a_judge_it_does_not(invoke: Any, small: Path) -> None:
+    assert "by 64 traces" not in invoke("demo", "--problems", 1).stdout

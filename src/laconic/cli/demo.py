@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from laconic.cli.common import SMALL, choose_policy, choose_sampling, complain, model_path, one_thread, size
+from laconic.cli.common import (
+    BUNDLED,
+    SMALL,
+    Question,
+    choose_policy,
+    choose_sampling,
+    choose_strategy,
+    complain,
+    judged_engine,
+    model_path,
+    one_thread,
+    size,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,11 +29,16 @@ if TYPE_CHECKING:
 
     from laconic.bench.accuracy import Row
     from laconic.bench.stats import Interval
+    from laconic.cli.outcome import Outcome
+    from laconic.cli.solving import SilentView
     from laconic.compress import Policy
+    from laconic.engines.base import Sampling
     from laconic.engines.hf import HFEngine
+    from laconic.problems import Problem
 
 MAX_BATCH = 32
 EXCERPT = 120  # tokens
+TRACES = 64
 
 
 def demo(
@@ -34,13 +51,15 @@ def demo(
     """Solve held-out problems with the bundled reasoner: full KV, RPC, and random eviction at RPC's cache size.
 
     Needs no network. Prints accuracy with its 95 % interval, KV tokens and bytes, tokens per second, and an excerpt of
-    a trace that shows what RPC evicted.
+    a trace that shows what RPC evicted. Where there is a bundled judge, the first problem is then solved by 64 traces under
+    DeepPrune and RPC together, with what that saved.
     """
     from rich.console import Console
 
     from laconic.bench.accuracy import run_accuracy
     from laconic.bench.contenders import plan
     from laconic.cli.measuring import Bar
+    from laconic.cli.solving import SilentView
     from laconic.engines.base import Engine
     from laconic.engines.hf import HFEngine, load
     from laconic.problems import generate
@@ -69,16 +88,63 @@ def demo(
     stats = engines[0].stats
     per_token = stats.peak_kv_bytes / stats.peak_kv_tokens
 
-    if as_json:
-        typer.echo(json.dumps({"bytes_per_kv_token": per_token, "rows": [row.to_json() for row in rows]}))
-        return
     console = Console(highlight=False)
-    _table(console, rows, per_token)
     policy = choose_policy("rpc", True, ratio=ratio)
+    if as_json:
+        report = {"bytes_per_kv_token": per_token, "rows": [row.to_json() for row in rows]}
+        if _has_judge():
+            report["solve"] = _solve(model, tokenizer, policy, questions[0], sampling, SilentView()).to_json()
+        typer.echo(json.dumps(report))
+        return
+    _table(console, rows, per_token)
     engine = HFEngine(model, tokenizer, policy=policy, record_held=True)
     trace_id = engine.submit(engine.render(questions[0].question), sampling)[0]
     pieces = [chunk.text for chunk in engine.stream()]
     _excerpt(console, pieces, engine.held(trace_id).any(dim=0).any(dim=0).tolist(), engine.compression_points(trace_id))
+    if _has_judge():
+        _show_solving(console, model, tokenizer, policy, questions[0], sampling)
+
+
+def _has_judge() -> bool:
+    from laconic.assets import reasoner_path
+
+    return (reasoner_path().parent / "judge" / "config.json").is_file()
+
+
+def _solve(
+    model: Any, tokenizer: Any, policy: Policy, problem: Problem, sampling: Sampling, view: SilentView
+) -> Outcome:
+    """One problem by many traces, both ways of saving at once."""
+    from laconic.cli.outcome import Outcome
+    from laconic.cli.solving import watch
+    from laconic.judges.registry import open_judge
+
+    judge = open_judge(BUNDLED, model=model, tokenizer=tokenizer)
+    strategy = choose_strategy("deepprune", TRACES, judge, True)
+    engine = judged_engine(model, tokenizer, policy, TRACES, strategy)
+    verdict = watch(strategy.begin(engine, problem.question, sampling), view)
+    if not verdict.complete:
+        raise KeyboardInterrupt
+    question = Question(problem.question, problem.answer)
+    return Outcome(question, "bundled reasoner", policy.spec(), BUNDLED, sampling, verdict)
+
+
+def _show_solving(
+    console: Console, model: Any, tokenizer: Any, policy: Policy, problem: Problem, sampling: Sampling
+) -> None:
+    from laconic.cli.board import Heading
+    from laconic.cli.solve import summarise
+    from laconic.cli.solving import BoardView, SilentView, can_show
+
+    setting = f"deepprune · {TRACES} traces · bundled reasoner · {policy.spec()} · bundled judge"
+    view = BoardView(console, Heading(setting, problem.question)) if can_show(console) else SilentView()
+    console.print()
+    console.print(
+        f"The first problem by {TRACES} traces: DeepPrune stops those that would agree, RPC compresses the others."
+    )
+    outcome = _solve(model, tokenizer, policy, problem, sampling, view)
+    summarise(console, outcome)
+    console.print("The same, live, for any problem: laconic solve --compress rpc", style="dim")
 
 
 def _table(console: Console, rows: list[Row], per_token: float) -> None:

@@ -28,6 +28,8 @@ from laconic.cli.common import (
 from laconic.errors import LaconicError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from laconic.cli.outcome import Outcome
 
 NO_ANSWER = 1
@@ -180,17 +182,22 @@ def show(outcome: Outcome, as_json: bool) -> None:
         typer.echo(json.dumps(outcome.to_json()))
     elif sys.stdout.isatty():
         from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
 
-        console = Console(highlight=False)
-        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-        for name, value in outcome.facts():
-            table.add_row(Text(name, style="dim"), Text(value))
-        mark = {True: ("✓ ", "bold green"), False: ("✗ ", "bold red"), None: ("", "bold")}[outcome.right]
-        console.print(Text.assemble(mark, (outcome.sentence(), mark[1])))
-        console.print(table)
+        summarise(Console(highlight=False), outcome)
     else:
         for name, value in outcome.facts():
             complain(f"{name}: {value}")
         typer.echo(outcome.sentence())
+
+
+def summarise(console: Console, outcome: Outcome) -> None:
+    """The answer, and under it a table of what it cost."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, value in outcome.facts():
+        table.add_row(Text(name, style="dim"), Text(value))
+    mark = {True: ("✓ ", "bold green"), False: ("✗ ", "bold red"), None: ("", "bold")}[outcome.right]
+    console.print(Text.assemble(mark, (outcome.sentence(), mark[1])))
+    console.print(table)

@@ -133,9 +133,12 @@ def choose_view(as_json: bool, console: Console, heading: Heading) -> SilentView
     """The view for where the output goes."""
     if as_json:
         return SilentView()
-    if console.is_terminal and not console.is_dumb_terminal:
-        return BoardView(console, heading)
-    return PlainView()
+    return BoardView(console, heading) if can_show(console) else PlainView()
+
+
+def can_show(console: Console) -> bool:
+    """Whether there is a terminal that a board can be drawn on."""
+    return console.is_terminal and not console.is_dumb_terminal
 
 
 def watch(solving: Solving, view: SilentView) -> Verdict:
