@@ -66,7 +66,6 @@ class PairEncoder(MatrixJudge):
             torch.manual_seed(seed)
             self.network = Network(shape).to(self.device).eval()
         self.scale, self.shift = 1.0, 0.0
-        self.training: dict[str, Any] = {}  # settings and figures, for who reads the file
         self._memory: dict[str, _Seen] = {}
 
     @property
@@ -205,7 +204,6 @@ class PairEncoder(MatrixJudge):
             "shape": asdict(self.shape),
             "scale": self.scale,
             "shift": self.shift,
-            "training": self.training,
         }
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
         save_file(weights, directory / "model.safetensors")
@@ -218,7 +216,7 @@ class PairEncoder(MatrixJudge):
             theirs = config[key]
             if json.loads(json.dumps(asdict(mine))) != theirs:
                 raise LaconicError(f"the judge at {directory} has {key} {theirs}, this one {asdict(mine)}")
-        self.scale, self.shift, self.training = config["scale"], config["shift"], config["training"]
+        self.scale, self.shift = config["scale"], config["shift"]
         try:
             self.network.load_state_dict(load_file(directory / "model.safetensors"))
         except Exception as error:

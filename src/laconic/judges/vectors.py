@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -111,28 +111,3 @@ class Decoder:
             text = text[-self.context :]
             question = question[len(question) + len(text) - self.context :]
         return question if question or text else [0], text
-
-
-class TeacherForced:
-    """Recorded traces as a `Source` of hidden states: their tokens are run through the model, one prompt at a time.
-
-    engine: an HFEngine on the model that wrote them (or, to see how a judge does on another's traces, the one that the judge
-    was trained with). excerpts: those that will be asked about, which begin where their traces begin. Nothing is counted:
-    an engine that decodes notes the states on the way.
-    """
-
-    def __init__(self, engine: Any, excerpts: Sequence[Excerpt]) -> None:
-        self.engine, self.excerpts = engine, {excerpt.trace_id: excerpt for excerpt in excerpts}
-        self.state_layers = engine.state_layers
-        self.stats = None
-
-    def states(self, trace_ids: Sequence[str], tokens: int) -> Tensor:
-        """See Source.states."""
-        groups: dict[tuple[int, ...], list[str]] = {}
-        for trace_id in trace_ids:
-            groups.setdefault(self.excerpts[trace_id].prompt_ids, []).append(trace_id)
-        found: dict[str, Tensor] = {}
-        for prompt, names in groups.items():
-            rows = self.engine.states_of(prompt, [self.excerpts[name].token_ids[:tokens] for name in names], tokens)
-            found |= dict(zip(names, rows, strict=True))
-        return torch.stack([found[trace_id] for trace_id in trace_ids])
