@@ -218,11 +218,11 @@ class FakeBench:
         self.generated.append(compression.label)
         return {p.id: [record(p, i, compression) for i in range(self.n)] for p in self.problems}
 
-    def replay(self, compression: Compression, records: Sequence[TraceRecord]) -> Source:
+    def replay(self, compression: Compression, records: Sequence[TraceRecord], strategy: Strategy) -> Source:
         self.replays.append(compression.label)
         return ScriptedSource(self, records)
 
-    def live(self, compression: Compression) -> Source:
+    def live(self, compression: Compression, strategy: Strategy) -> Source:
         self.lives.append(compression.label)
         return LiveSource(self, compression)
 

@@ -27,9 +27,9 @@ def test_every_entry_runs_on_every_problem_and_live_on_the_timed_ones(tmp_path: 
     assert len({(r["entry"], r["problem"]) for r in records if r["kind"] == "result"}) == 18 * 6
     assert bench.generated == ["none", "rpc"]  # once each
     assert bench.judges == ["oracle"]
-    assert bench.replays == ["none"] * 6 + ["rpc"] * 6  # an engine a problem
-    assert len(bench.lives) == 18 * 2 + 8  # one of its own for each live run, and for each kind's warm-up
-    assert len(bench.seeds) == 14 * 6 + len(bench.lives)  # pass@1 needs no replay
+    assert bench.replays == ["none"] * 7 * 6 + ["rpc"] * 7 * 6  # pass@1 needs none
+    assert len(bench.lives) == 18 * 2 + 8  # each live run, and each kind's warm-up
+    assert len(bench.seeds) == len(bench.replays) + len(bench.lives)
     assert set(bench.seeds) == {40}  # the records', not the run's
 
 

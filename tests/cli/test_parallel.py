@@ -27,7 +27,7 @@ def problem_file(tmp_path: Path) -> Path:
     return path
 
 
-def arguments(tiny: Path, problem_file: Path, out: Path, judges: str = "jaccard;perfect") -> list[object]:
+def arguments(tiny: Path, problem_file: Path, out: Path, judges: str = "probe;perfect") -> list[object]:
     return [
         "bench", "parallel", "-m", tiny, "--source", problem_file, "--n", "2,4", "--few", "1", "--judges", judges,
         "--compress", "rpc:interval=4,ratio=4,window=2", "--strategies", "deepconf:low,window=4;deepprune:K2=1",
@@ -46,7 +46,7 @@ def test_it_writes_all_it_says_and_goes_on_from_it(invoke, tiny: Path, problem_f
     assert sorted(path.name for path in out.iterdir()) == [*FILES, other]
     report = json.loads((out / "results.json").read_text())
     families = ["pass@1", "cons", "cons, early end", "deepconf:low,window=4"]
-    families += [f"deepprune:K2=1, {judge}" for judge in ("jaccard", "perfect")]
+    families += [f"deepprune:K2=1, {judge}" for judge in ("probe", "perfect")]
     policies = ("none", "rpc:interval=4,ratio=4,window=2")
     assert [(row["block"], row["family"], row["n"], row["compress"]) for row in report["rows"]] == [
         (n, family, m, policy)
@@ -62,8 +62,11 @@ def test_it_writes_all_it_says_and_goes_on_from_it(invoke, tiny: Path, problem_f
     shares = {(row["family"], row["compress"]): row["kv_share"] for row in report["rows"] if row["block"] == 4}
     assert shares["cons", "none"] == 1
     assert shares["cons", policies[1]] < 1
+    judged = {row["judge"]: row["judge_tokens"] for row in report["rows"] if row["n"] == 4}
+    assert judged["probe"] > 0
+    assert judged["perfect"] == judged[None] == 0
     assert report["entries"]["deepconf:low,window=4 n=4 none"]["warmup"] == 1  # a quarter of the traces
-    assert report["entries"]["deepprune:K2=1, jaccard n=4 none"]["excerpt"] == "tokens:4"
+    assert report["entries"]["deepprune:K2=1, perfect n=4 none"]["excerpt"] == "tokens:4"
     text = (out / "results.json").read_text()
     assert str(tiny.parent) not in text  # no directory of this machine
     assert str(tmp_path) not in text

@@ -51,12 +51,12 @@ class Bench(Protocol):
         """Every problem's traces under a compression by the problem's id, in the order of their index."""
         ...
 
-    def replay(self, compression: Compression, records: Sequence[TraceRecord]) -> Source:
-        """An engine that plays one problem's traces back, any number of times."""
+    def replay(self, compression: Compression, records: Sequence[TraceRecord], strategy: Strategy) -> Source:
+        """An engine that plays one problem's traces back to a strategy."""
         ...
 
-    def live(self, compression: Compression) -> Source:
-        """An engine that generates."""
+    def live(self, compression: Compression, strategy: Strategy) -> Source:
+        """An engine that generates, and notes what the strategy's judge will ask for."""
         ...
 
     def judge(self, spec: str, answers: Answers) -> Judge:
@@ -143,7 +143,7 @@ class _Run:
     # ---- replayed -------------------------------------------------------------------------------------------------
 
     def replays(self, compression: Compression) -> None:
-        """Every entry of a compression on every problem, whose traces one engine holds for all of them."""
+        """Every entry of a compression on every problem."""
         traces = self.bench.traces(compression)
         for problem in self.job.problems:
             found = traces.get(problem.id, ())
@@ -157,21 +157,24 @@ class _Run:
         entries = [entry for entry in self.job.entries if entry.compress == compression.label]
         for problem in self.job.problems:
             records = list(traces[problem.id])
-            missing = [entry for entry in entries if (entry.label, problem.id) not in self.have]
-            source = self.bench.replay(compression, records) if missing else None
-            for entry in missing:
-                assert source is not None
-                record = {"kind": "result", "entry": entry.label, "problem": problem.id}
-                if entry.single:
-                    record |= singles(records[: entry.n], compression)
-                else:
-                    record |= outcome(self._solve(entry, source, problem, records, self.job.sampling), problem)
-                self.journal.append([record])
-                self.have.add((entry.label, problem.id))
-                self._tell("replay", entry, len(self.have & self.wanted), len(self.wanted))
+            for entry in entries:
+                if (entry.label, problem.id) not in self.have:
+                    record = {"kind": "result", "entry": entry.label, "problem": problem.id}
+                    self.journal.append([record | self._replay(entry, compression, problem, records)])
+                    self.have.add((entry.label, problem.id))
+                    self._tell("replay", entry, len(self.have & self.wanted), len(self.wanted))
+
+    def _replay(
+        self, entry: Entry, compression: Compression, problem: Problem, records: Sequence[TraceRecord]
+    ) -> Record:
+        if entry.single:
+            return singles(records[: entry.n], compression)
+        strategy = self.bench.strategy(entry, self._judge(entry))
+        source = self.bench.replay(compression, records, strategy)
+        return outcome(self._solve(strategy, source, problem, records, self.job.sampling), problem)
 
     def _solve(
-        self, entry: Entry, source: Source, problem: Problem, records: Sequence[TraceRecord], sampling: Sampling
+        self, strategy: Strategy, source: Source, problem: Problem, records: Sequence[TraceRecord], sampling: Sampling
     ) -> Verdict:
         named: Any = Named(source, problem.id)
 
@@ -179,7 +182,6 @@ class _Run:
             return records[named.trace(excerpt.trace_id).index].answer
 
         self.answer = answer
-        strategy = self.bench.strategy(entry, self._judge(entry))
         return strategy.solve(named, problem.question, dataclasses.replace(sampling, seed=records[0].seed))
 
     def _compression(self, entry: Entry) -> Compression:
@@ -222,7 +224,8 @@ class _Run:
         # A single trace is a vote of one, whatever number of traces pass@1 is the mean of.
         entry = dataclasses.replace(entry, n=1) if entry.single else entry
         records = self.kept[entry.compress, problem.id]
-        verdict = self._solve(entry, self.bench.live(compression), problem, records, sampling)
+        strategy = self.bench.strategy(entry, self._judge(entry))
+        verdict = self._solve(strategy, self.bench.live(compression, strategy), problem, records, sampling)
         return outcome(verdict, problem) | {
             "seconds": {name: float(value) for name, value in verdict.seconds.items()},
             "peak_kv_bytes": verdict.kv.get("peak_bytes"),

@@ -13,6 +13,7 @@ from laconic.bench.collecting import Origin, collect, open_file
 from laconic.bench.collecting import Progress as Collected
 from laconic.bench.lineup import Compression, Entry
 from laconic.bench.parallel import Answers
+from laconic.compress import Policy
 from laconic.engines.base import Sampling
 from laconic.engines.hf import HFEngine
 from laconic.engines.replay import ReplayEngine
@@ -30,6 +31,7 @@ COLLECT_CHUNK = 16
 
 
 Maker = Callable[[str, int, Judge | None], Strategy]
+EngineMaker = Callable[[Policy, int, Strategy], HFEngine]
 
 
 @dataclass
@@ -38,7 +40,8 @@ class Rig:
 
     sampling: of all traces, without log-probabilities. n: traces a problem. logprobs: candidates whose mean
     log-probability is recorded with each token, 0 for none. batch: rows that run at once while traces are generated.
-    make: a strategy from its spec, the number of traces and the judge. device: for judges with a network. check_question:
+    make: a strategy from its spec, the number of traces and the judge. engine: one that notes what a strategy's judge asks
+    for, from a policy and the rows that run at once. device: for judges with a network. check_question:
     raises LaconicError for a question that the model can't read. watch: hears of every generated trace.
     """
 
@@ -50,6 +53,7 @@ class Rig:
     n: int
     directory: Path
     make: Maker
+    engine: EngineMaker
     logprobs: int = 0
     batch: int = 64
     device: str = "auto"
@@ -88,13 +92,13 @@ class Rig:
             )
         return read_traces(path).by_problem()
 
-    def replay(self, compression: Compression, records: Sequence[TraceRecord]) -> Source:
+    def replay(self, compression: Compression, records: Sequence[TraceRecord], strategy: Strategy) -> Source:
         # Nothing runs on the model's engine by itself: it is there for what only a model can tell.
-        engine = HFEngine(self.model, self.tokenizer, policy=compression.policy)
+        engine = self.engine(compression.policy, self.n, strategy)
         return ReplayEngine(records, compression.policy, max_batch=self.n, model_engine=engine)
 
-    def live(self, compression: Compression) -> Source:
-        return HFEngine(self.model, self.tokenizer, policy=compression.policy, max_batch=self.n)
+    def live(self, compression: Compression, strategy: Strategy) -> Source:
+        return self.engine(compression.policy, self.n, strategy)
 
     def judge(self, spec: str, answers: Answers) -> Judge:
         return open_judge(spec, model=self.model, tokenizer=self.tokenizer, answers=answers, device=self.device)

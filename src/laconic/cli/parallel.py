@@ -16,6 +16,7 @@ from laconic.cli.common import (
     choose_strategy,
     complain,
     is_bundled,
+    judged_engine,
     model_path,
     one_thread,
 )
@@ -155,6 +156,7 @@ def parallel(
             batch=batch,
             device=device,
             make=make,
+            engine=lambda policy, rows, strategy: judged_engine(language, tokenizer, policy, rows, strategy),
             check_question=(lambda text: check_vocabulary(tokenizer, Question(text))) if small else None,
             watch=lambda label, event: phases.tell(
                 f"traces {label}", event.done, event.total, f"{event.tokens:,} tokens"

@@ -53,6 +53,7 @@ class ReplayEngine(RereadingEngine):
             raise LaconicError(f"chunk_tokens is {chunk_tokens}; expected at least 1 token")
         if tokenizer is None and model_engine is not None:
             tokenizer = model_engine.tokenizer
+        self.tokenizer = tokenizer
         self.recorded = Recorded(records, tokenizer)
         self.policy = policy if policy is not None else parse(self.recorded.policy)
         for what, spec in (
