@@ -68,11 +68,11 @@ class TrainSettings:
 
     loss: Loss = field(default_factory=Loss)
     oversample: int = 2
-    epochs: int = 12
-    batch: int = 4
+    epochs: int = 8
+    batch: int = 1
     by_problem: bool = True
     micro: int = 0
-    rate: float = 2e-3
+    rate: float = 1e-3
     warmup: float = 0.05
     decay: float = 0.05
     clip: float = 1.0

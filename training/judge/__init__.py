@@ -1,0 +1,1 @@
+"""What made the bundled judge, from recorded traces and a seed."""
