@@ -183,6 +183,50 @@ def test_more_traces_than_rows_are_judged_as_they_come():
     assert engine.rebuilt == 2
 
 
+def test_the_order_in_which_rows_report_changes_nothing():
+    class Backwards(ScriptedEngine):
+        def _emit(self):
+            self._batch.reverse()
+            super()._emit()
+            self._batch.reverse()
+
+    judge = TableJudge(perfect(MIXED))
+    verdict = solve(MIXED, judge, Backwards(MIXED))
+    assert judge.read_calls == [[f"p0-{i}" for i in range(10)]]
+    forwards = solve(MIXED)
+    assert (verdict.clusters, verdict.votes) == (forwards.clusters, forwards.votes)
+
+
+def test_with_large_chunks_a_step_is_judged_when_the_next_has_begun():
+    scripts = [Script(30, "1")] * 12
+    judge = TableJudge(perfect(scripts))
+    solve(scripts, judge, ScriptedEngine(scripts, max_batch=5, chunk_tokens=3), excerpt="tokens:7")
+    # The last rows report together and alone, so they are judged in their own step.
+    assert [len(call) for call in judge.read_calls] == [5, 5, 2]
+    uneven = [Script(3 if i == 2 else 30, "1") for i in range(9)]
+    late = TableJudge(perfect(uneven))
+    solving = DeepPrune(9, late, excerpt="tokens:7").begin(ScriptedEngine(uneven, 4, 3), "why?", SAMPLING)
+    exploring = [len(late.read_calls) for progress in solving if progress.phase == "explore"]
+    assert exploring[-1] > 1, "some were judged while others still explored"
+
+
+def test_a_stop_that_comes_too_late_is_no_harm():
+    """An engine may end a trace before it carries a stop out."""
+
+    class Late(ScriptedEngine):
+        def stop(self, trace_id):
+            row = self._rows[trace_id]
+            if row.trace.state == "running":
+                while len(row.trace.token_ids) < row.script.length:
+                    self._draw(row)
+                self._emit()
+
+    verdict = solve(MIXED, engine=Late(MIXED), K2=3, early_end=False)
+    assert fates(verdict) == ["finished"] * 10
+    assert [v.traces for v in verdict.votes] == [(0, 1, 3)]
+    assert [t.tokens for t in verdict.traces] == [s.length for s in MIXED]
+
+
 def test_a_judge_that_has_worked_before_is_billed_for_this_run_only():
     judge = TableJudge(perfect(MIXED))
     first = solve(MIXED, judge)
