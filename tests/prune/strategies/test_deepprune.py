@@ -197,11 +197,10 @@ def test_the_order_in_which_rows_report_changes_nothing():
     assert (verdict.clusters, verdict.votes) == (forwards.clusters, forwards.votes)
 
 
-def test_with_large_chunks_a_step_is_judged_when_the_next_has_begun():
+def test_with_large_chunks_traces_are_judged_as_they_come():
     scripts = [Script(30, "1")] * 12
     judge = TableJudge(perfect(scripts))
     solve(scripts, judge, ScriptedEngine(scripts, max_batch=5, chunk_tokens=3), excerpt="tokens:7")
-    # The last rows report together and alone, so they are judged in their own step.
     assert [len(call) for call in judge.read_calls] == [5, 5, 2]
     uneven = [Script(3 if i == 2 else 30, "1") for i in range(9)]
     late = TableJudge(perfect(uneven))

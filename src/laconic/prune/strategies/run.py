@@ -89,7 +89,7 @@ class Run(Solving):
         """A trace has ended; its answer is known."""
 
     def _step_over(self) -> None:
-        """All rows of a step have been seen; at its end where `_eager` is set, else when the next one has begun."""
+        """All rows have been seen since `_eager` was set, or none is left."""
 
     def _close(self) -> None:
         """No trace runs any more."""
@@ -147,7 +147,6 @@ class Run(Solving):
                     continue
                 over = record.index in self._step  # its second chunk: the step before is over
                 if over:
-                    self._step_over()
                     self._step.clear()
                 # Taken before anything is yielded: whoever stops iterating there loses no token.
                 self._take(record, chunk)
