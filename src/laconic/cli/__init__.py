@@ -24,6 +24,7 @@ COMMANDS = (  # name, module, attribute: a function is a command, a Typer a grou
     ("problems", "laconic.cli.problems", "problems"),
     ("policies", "laconic.cli.policies", "policies"),
     ("collect", "laconic.cli.collect", "collect"),
+    ("judge", "laconic.cli.judge", "app"),
     ("bench", "laconic.cli.bench", "app"),
     ("analyze", "laconic.cli.analyze", "analyze"),
 )

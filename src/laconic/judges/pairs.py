@@ -90,12 +90,17 @@ class Pairs:
 
 
 def make_pairs(
-    traces: TraceFile | Sequence[TraceRecord], kind: str, tokenizer: Any = None, model_engine: Any = None
+    traces: TraceFile | Sequence[TraceRecord],
+    kind: str,
+    tokenizer: Any = None,
+    model_engine: Any = None,
+    prefix: str = "",
 ) -> Pairs:
     """All C(n, 2) pairs of every problem's n traces, labelled by the equivalence of their answers.
 
     A trace without an answer is different from every other. kind: of the excerpts. tokenizer: decodes excerpts' tokens;
-    model_engine: an HFEngine on the model and policy of the traces, which `kept` excerpts are cut with.
+    model_engine: an HFEngine on the model and policy of the traces, which `kept` excerpts are cut with. prefix: of trace ids,
+    to tell the traces of several files apart.
 
     Raises LaconicError for an unknown kind, or an excerpt that can't be cut.
     """
@@ -106,9 +111,9 @@ def make_pairs(
     excerpts: list[Excerpt] = []
     answers: list[str | None] = []
     columns: list[Tensor] = []
-    problems = []
+    problems: list[str] = []
     for problem, group in records.by_problem().items():
-        names = [f"{problem}#{place}" for place in range(len(group))]
+        names = [f"{prefix}{problem}#{place}" for place in range(len(group))]
         cut = _cut_live(cutter, group, names, model_engine) if cutter.fresh else _cut(cutter, group, names)
         classes = groups([record.answer for record in group])
         known = torch.tensor([-1 - i if c is None else c for i, c in enumerate(classes)], dtype=torch.int64)

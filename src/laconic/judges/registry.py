@@ -58,6 +58,14 @@ def split(spec: str) -> tuple[str, str]:
     return name, rest
 
 
+def place_of(spec: str) -> Path | None:
+    """The directory of the trained judge that a spec names; None for judges that nobody trained here."""
+    name, rest = split(spec)
+    if name == "bundled":
+        return _bundled(rest)
+    return Path(rest).expanduser() if name in ("encoder", "llm") else None
+
+
 def open_judge(
     spec: str,
     *,
