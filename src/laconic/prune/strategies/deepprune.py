@@ -220,7 +220,7 @@ class Pruning(Run):
     def _go_on(self) -> None:
         """Let as many of the panel run as may be needed, or stop them all where the vote is decided."""
         assert self.panel is not None
-        left = sorted((r for r in self.panel.records if not r.ended), key=lambda r: r.fate != "running")
+        left = [r for r in self.panel.records if not r.ended]  # those that run come first, as they were let go in order
         pending: list[Pending] = [(r.index, self.panel.weight(r)) for r in left]
         if not left:
             return
