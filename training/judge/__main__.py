@@ -6,20 +6,29 @@ import argparse
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from laconic.assets import reasoner_path
 from laconic.engines.hf import HFEngine, load
 from laconic.judges.losses import Loss
-from laconic.judges.recipe import CHECKPOINTS, EncoderPlan, prepare, train_encoder, write_record
+from laconic.judges.pairs import Pairs, make_pairs
+from laconic.judges.recipe import CHECKPOINTS, Data, EncoderPlan, prepare, train_encoder, write_record
 from laconic.judges.training import Look, TrainSettings
-from laconic.traces import read_traces
+from laconic.traces import TraceFile, read_traces
+from training.judge.renaming import rename_problem
 
-# Up to the third reasoning word and two words beyond it: where the bundled reasoner's draft ends, whatever its length.
-EXCERPT = "words:3:2"
+# An eighth of a trace of the bundled reasoner, where most drafts are nearly done. Further on the draft's answer is written
+# out and any comparison of texts finds it (`words:2:2`: an AUROC of 1.0 without training), at a third more tokens.
+EXCERPT = "tokens:56"
+RENAMINGS = (
+    47  # of each training problem's letters: AUROC on the validation part .913 without, .953 with 15, .956 with 47
+)
 PLAN = EncoderPlan()
-SETTINGS = TrainSettings(loss=Loss(focal=True, alpha=0.5, gamma=1.0), oversample=2, epochs=8, batch=1, rate=1e-3)
+SETTINGS = TrainSettings(
+    loss=Loss(focal=True, alpha=0.5, gamma=1.0), oversample=2, epochs=1, batch=1, rate=1e-3, every=500, patience=0
+)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -29,6 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--excerpt", default=EXCERPT)
     parser.add_argument("--states", type=int, nargs="*", default=[], help="read these layers' hidden states too")
     parser.add_argument("--reasoner", type=Path, default=reasoner_path(), help="default: the bundled one")
+    parser.add_argument("--renamings", type=int, default=RENAMINGS, help="of each problem's letters, in training")
     parser.add_argument("--epochs", type=int, default=SETTINGS.epochs)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -45,12 +55,21 @@ def main(arguments: list[str] | None = None) -> None:
     print(json.dumps(data.describe()))
     settings = replace(SETTINGS, seed=chosen.seed, epochs=chosen.epochs)
     checkpoints = chosen.folder.parent / f"{chosen.folder.name}-{CHECKPOINTS}"
-    trained = train_encoder(data, plan, settings, model, tokenizer, engine, checkpoints, _told)
+    more = replace(data, parts=data.parts | {"train": renamed(data, traces, chosen.renamings, tokenizer, engine)})
+    trained = train_encoder(more, plan, settings, model, tokenizer, engine, checkpoints, _told)
     chosen.folder.mkdir(parents=True, exist_ok=True)
     trained.judge.save(chosen.folder)
-    write_record(chosen.folder, "encoder", data, settings, trained, plan=asdict(plan))
+    write_record(chosen.folder, "encoder", data, settings, trained, plan=asdict(plan), renamings=chosen.renamings)
     test = trained.test
     print(json.dumps({"auroc": test.auroc, "tnr": test.tnr, "ece": round(test.ece, 4), "pairs": test.pairs}))
+
+
+def renamed(data: Data, traces: TraceFile, copies: int, tokenizer: Any, engine: Any) -> Pairs:
+    """The training part's pairs, and those of its problems with their letters renamed."""
+    train = data.parts["train"]
+    problems = {train.problems[i] for i in train.problem.unique().tolist()}
+    own = [record for record in traces.records if record.problem in problems]
+    return make_pairs(TraceFile((*own, *rename_problem(own, copies, seed=0)), ()), data.excerpt, tokenizer, engine)
 
 
 def _told(look: Look) -> None:
