@@ -151,7 +151,7 @@ def test_what_the_bar_kept_out_votes_rather_than_nobody():
     assert verdict.note == "no trace above the bar gave an answer, so all that ended voted"
     assert verdict.traces[3].fate == "pruned"
     none = solve([Script(9), Script(9)], window=4)
-    assert (none.answer, none.note) == (None, "none of the 2 traces that ended gave an answer")
+    assert (none.answer, none.note) == (None, "of 2 traces that ended none gave an answer")
 
 
 def test_a_trace_shorter_than_the_window_is_one_group_and_never_stopped():

@@ -304,7 +304,7 @@ def test_those_left_out_at_the_cap_are_asked_last():
 def test_no_answer_anywhere():
     verdict = solve([Script(9), Script(3), Script(12)], TableJudge(lambda a, b: 1.0))
     assert (verdict.answer, verdict.votes) == (None, ())
-    assert verdict.note == "none of the 3 traces that ended gave an answer"
+    assert verdict.note == "of 3 traces that ended none gave an answer"
     assert fates(verdict) == ["finished"] * 3
     assert solve([Script(3), Script(3)]).answer is None
 

@@ -74,7 +74,7 @@ def test_ties_go_to_the_answer_of_the_first_trace():
 def test_no_answer_is_a_verdict_that_says_so():
     verdict = solve([Script(3), Script(5, finish="length")])
     assert (verdict.answer, verdict.votes, verdict.complete) == (None, (), True)
-    assert verdict.note == "none of the 2 traces that ended gave an answer"
+    assert verdict.note == "of 2 traces that ended none gave an answer"
     assert verdict.traces[1].reason == "reached its limit of 5 tokens"
 
 

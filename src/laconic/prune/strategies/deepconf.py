@@ -9,7 +9,7 @@ from laconic.errors import LaconicError
 from laconic.prune import checks
 from laconic.prune.source import Source
 from laconic.prune.strategies.base import Strategy
-from laconic.prune.strategies.run import DECIDED, MOST_TRACES, Record, Run
+from laconic.prune.strategies.run import DECIDED, MOST_TRACES, Record, Run, traces
 from laconic.prune.strategies.settings import setting, settings_of
 from laconic.prune.voting import Confidence, Tally, consensus, percentile
 
@@ -72,7 +72,7 @@ class Confiding(Run):
     def _start(self) -> None:
         for record in self.records[self.warmup :]:
             self._stop(record, "waiting", "not started yet")
-        self._say(f"{self.warmup} traces start, to set the bar")
+        self._say(f"{traces(self.warmup)} start, to set the bar")
 
     def _extra(self) -> dict[str, Any]:
         return {} if self.bar is None else {"bar": self.bar}
@@ -119,7 +119,7 @@ class Confiding(Run):
                 return
             lowest = [self.confidence[i].lowest for i in range(self.warmup)]
             self.bar = percentile(lowest, 1 - KEPT[self.strategy.mode])
-            self._say(f"the bar is a confidence of {self.bar:.2f}, set by {self.warmup} traces")
+            self._say(f"the bar is a confidence of {self.bar:.2f}, set by {traces(self.warmup)}")
             self.phase = "finish"
             self.clock.go(self.phase)
         with self.clock.during("vote"):
@@ -154,7 +154,7 @@ class Confiding(Run):
         if self.turn < self.n:
             share = consensus(self.votes)
             self._say(
-                f"{self.votes[0].answer} holds {share:.0%} of the weight: {self.n - self.turn} traces are not needed"
+                f"{self.votes[0].answer} holds {share:.0%} of the weight: {traces(self.n - self.turn)} not needed"
             )
 
     def _begin_more(self) -> None:

@@ -15,7 +15,7 @@ from laconic.prune.judging import Judging
 from laconic.prune.source import Source
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.panels import VOTES, Panel, panels
-from laconic.prune.strategies.run import DECIDED, MOST_TRACES, Record, Run
+from laconic.prune.strategies.run import DECIDED, MOST_TRACES, Record, Run, traces
 from laconic.prune.strategies.settings import setting, settings_of
 from laconic.prune.voting import Pending, decided, enough
 
@@ -120,7 +120,7 @@ class Pruning(Run):
         self.panel: Panel | None = None
 
     def _start(self) -> None:
-        self._say(f"{self.n} traces start, up to {self.excerpts.kind}")
+        self._say(f"{traces(self.n)} start, up to {self.excerpts.kind}")
 
     def _judged(self) -> int:
         return self.judging.cost.tokens
@@ -193,7 +193,7 @@ class Pruning(Run):
         self.clock.go(self.phase)
         voters = [r for r in self.records if not r.complete or r.answer is not None]
         if self.clustering.clusters and self.clustering.singletons:
-            self._say(f"no two traces were judged alike: {min(self.strategy.fallback, len(voters))} are finished")
+            self._say("no two traces were judged alike, so the clusters say nothing")
             if len(voters) > 1:
                 self.note = "every cluster was a singleton, so the clustering was dropped"
         if all(r.complete for r in self.records):
@@ -210,8 +210,7 @@ class Pruning(Run):
             for record in self.panel.records:
                 if record.ended:
                     self._cast(record)
-            sizes = f"{len(self.panel.records)} {'trace' if len(self.panel.records) == 1 else 'traces'}"
-            self._say(f"{sizes} of {self.panel.whose} may vote")
+            self._say(f"{traces(len(self.panel.records))} of {self.panel.whose} may vote")
             self._go_on()
             if self.votes or any(r.fate == "running" for r in self.panel.records):
                 return
@@ -241,9 +240,8 @@ class Pruning(Run):
             self._stop(record, "abandoned", DECIDED)
         lead = self.votes[0]
         self._say(
-            f"the vote is decided: {lead.answer} has a weight of {lead.weight:g}, {len(left)} traces can't change it"
+            f"the vote is decided: {lead.answer} has a weight of {lead.weight:g}, {traces(len(left))} can't change it"
         )
-        self.panels.clear()
 
     def _ended(self, record: Record) -> None:
         if self.phase == "explore":

@@ -22,7 +22,11 @@ MOST_TRACES = 4096
 DECIDED = "the vote was decided without it"
 
 
-@dataclass(slots=True)
+def traces(count: int) -> str:
+    return f"{count} trace" if count == 1 else f"{count} traces"
+
+
+@dataclass(slots=True, eq=False)
 class Record:
     """A trace as its run sees it.
 
@@ -244,7 +248,7 @@ class Run(Solving):
         note = self.note
         if self._complete and not votes:
             unanswered = sum(r.ended for r in self.records)
-            note = "; ".join(filter(None, [f"none of the {unanswered} traces that ended gave an answer", note]))
+            note = "; ".join(filter(None, [f"of {traces(unanswered)} that ended none gave an answer", note]))
         elif not self._complete:
             note = "; ".join(filter(None, ["this is how it stood before the end", note]))
         return Verdict(

@@ -8,7 +8,7 @@ from typing import Any
 from laconic.prune import checks
 from laconic.prune.source import Source
 from laconic.prune.strategies.base import Strategy
-from laconic.prune.strategies.run import DECIDED, MOST_TRACES, Record, Run
+from laconic.prune.strategies.run import DECIDED, MOST_TRACES, Record, Run, traces
 from laconic.prune.strategies.settings import setting, settings_of
 from laconic.prune.voting import decided
 
@@ -43,7 +43,7 @@ class Voting(Run):
         self.over = False
 
     def _start(self) -> None:
-        self._say(f"{self.n} traces start")
+        self._say(f"{traces(self.n)} start")
 
     def _ended(self, record: Record) -> None:
         with self.clock.during("vote"):
@@ -60,6 +60,6 @@ class Voting(Run):
                 self._stop(r, "abandoned", DECIDED)
             lead = self.votes[0]
             self._say(
-                f"the vote is decided: {lead.answer} has {len(lead.traces)} of {self.n} votes, {len(running)} traces "
+                f"the vote is decided: {lead.answer} has {len(lead.traces)} of {self.n} votes, {traces(len(running))} "
                 "can't change it"
             )
