@@ -31,7 +31,9 @@ def test_focal_is_the_formula(alpha: float, gamma: float) -> None:
 
 
 def test_cross_entropy_is_minus_log_of_the_truth() -> None:
-    slow = sum(-math.log(1 / (1 + math.exp(-z if y else z))) for z, y in zip(LOGITS.tolist(), SAME.tolist(), strict=True))
+    slow = sum(
+        -math.log(1 / (1 + math.exp(-z if y else z))) for z, y in zip(LOGITS.tolist(), SAME.tolist(), strict=True)
+    )
     assert cross_entropy(LOGITS, SAME).item() == pytest.approx(slow / len(SAME))
     assert Loss(focal=False)(LOGITS, SAME).item() == pytest.approx(slow / len(SAME))
 
