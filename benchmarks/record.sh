@@ -8,8 +8,11 @@ export HF_HUB_OFFLINE=1
 
 record() {
   case "$1" in
-    accuracy) laconic bench accuracy --problems 300 --batch 192 --out benchmarks/accuracy ;;
-    parallel) laconic bench parallel --problems 100 --batch 128 --out benchmarks/parallel ;;
+    accuracy) laconic bench accuracy --problems 100 --batch 192 --out benchmarks/accuracy ;;
+    parallel)
+      laconic bench parallel --problems 100 --compress "none;rpc:ratio=4" --timed 3 --batch 192 --out benchmarks/parallel \
+        --strategies "deepconf:low;deepconf:high;deepprune;deepprune:K2=3" --judges "bundled;jaccard;random;perfect"
+      ;;
     traces) laconic analyze --model bundled --problems 200 --policies "full;rpc;random" --out benchmarks/traces ;;
     cpu-kv | cpu-policies | cpu-weights | cpu-parity | rpc-paper) laconic bench throughput --preset "$1" --out "benchmarks/$1" ;;
     *)
