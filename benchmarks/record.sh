@@ -9,24 +9,17 @@ export HF_HUB_OFFLINE=1
 record() {
   case "$1" in
     accuracy) laconic bench accuracy --problems 100 --batch 192 --out benchmarks/accuracy ;;
-    parallel)
-      laconic bench parallel --problems 100 --compress "none;rpc:ratio=4" --timed 3 --batch 192 --out benchmarks/parallel \
-        --strategies "deepconf:low;deepconf:high;deepprune;deepprune:K2=3" --judges "bundled;jaccard;random;perfect"
-      ;;
-    parallel-c2)
-      laconic bench parallel --problems 100 --n 16 --compress "none;rpc:ratio=2" --timed 0 --batch 192 --out benchmarks/parallel-c2 \
-        --strategies "deepconf:low;deepconf:high;deepprune;deepprune:K2=3" --judges "bundled;jaccard;random;perfect"
-      ;;
-    judges)
+    parallel) laconic bench parallel --problems 100 --compress "none;rpc:ratio=4" --strategies "deepconf:low;deepconf:high;deepprune;deepprune:K2=3" --judges "bundled;jaccard;random;perfect" --timed 3 --batch 192 --out benchmarks/parallel ;;
+    parallel-c2) laconic bench parallel --problems 100 --n 16 --compress "none;rpc:ratio=2" --strategies "deepconf:low;deepconf:high;deepprune;deepprune:K2=3" --judges "bundled;jaccard;random;perfect" --timed 0 --batch 192 --out benchmarks/parallel-c2 ;;
+    judged-traces)
       laconic collect --count 100 --n 16 --batch 192 --out runs/heldout.jsonl
       laconic collect --count 40 --n 16 --seed 4 --temperature 0.6 --batch 192 --out runs/cool.jsonl
-      laconic judge eval --traces runs/heldout.jsonl --unseen runs/cool.jsonl -j bundled -j jaccard -j facts -j random -j probe \
-        --out benchmarks/judges
       ;;
+    judges) laconic judge eval -t runs/heldout.jsonl --unseen runs/cool.jsonl -j bundled -j jaccard -j facts -j random -j probe --out benchmarks/judges ;;
     traces) laconic analyze --model bundled --problems 200 --policies "full;rpc;random" --out benchmarks/traces ;;
     cpu-kv | cpu-policies | cpu-weights | cpu-parity | rpc-paper) laconic bench throughput --preset "$1" --out "benchmarks/$1" ;;
     *)
-      echo "error: there is nothing to record by the name $1; expected accuracy, parallel, parallel-c2, judges, traces, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
+      echo "error: there is nothing to record by the name $1; expected accuracy, parallel, parallel-c2, judged-traces, judges, traces, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
         "rpc-paper or all" >&2
       exit 2
       ;;
@@ -34,5 +27,5 @@ record() {
 }
 
 [ $# -gt 0 ] || set -- help
-[ "$1" != all ] || set -- accuracy parallel parallel-c2 judges traces cpu-kv cpu-policies cpu-weights cpu-parity
+[ "$1" != all ] || set -- accuracy parallel parallel-c2 judged-traces judges traces cpu-kv cpu-policies cpu-weights cpu-parity
 for name in "$@"; do record "$name"; done
