@@ -116,7 +116,7 @@ def test_consensus():
 @pytest.mark.parametrize(
     ("sizes", "count", "want"),
     [
-        ([30, 15, 8, 5], 7, [4, 2, 1, 0]),
+        ([30, 15, 8, 5], 7, [3, 2, 1, 1]),
         ([2, 2], 3, [2, 1]),
         ([1, 9], 4, [0, 4]),
         ([3, 1], 10, [3, 1]),
@@ -130,9 +130,9 @@ def test_seats(sizes, count, want):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 40), max_size=6), st.integers(0, 30))
-def test_seats_are_dhondts(sizes, count):
-    """The largest quotients size / 1, size / 2, ... win."""
-    quotients = sorted((-size / k, c) for c, size in enumerate(sizes) for k in range(1, size + 1))
+def test_seats_are_websters(sizes, count):
+    """The largest quotients size / 1, size / 3, size / 5, ... win."""
+    quotients = sorted((-size / (2 * k + 1), c) for c, size in enumerate(sizes) for k in range(size))
     want = [sum(c == mine for _, c in quotients[:count]) for mine in range(len(sizes))]
     assert seats(sizes, count) == want
 

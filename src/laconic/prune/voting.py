@@ -103,13 +103,16 @@ def consensus(votes: Sequence[Vote]) -> float:
 
 
 def seats(sizes: Sequence[int], count: int) -> list[int]:
-    """`count` voters over clusters in proportion to their sizes (D'Hondt's rule; ties: the earlier cluster).
+    """`count` voters over clusters in proportion to their sizes (Webster's rule, which favours neither large
+    nor small ones; ties: the earlier cluster).
 
     No cluster gets more voters than it has members; fewer than `count` are given where there are fewer members.
     """
     given = [0] * len(sizes)
     for _ in range(min(count, sum(sizes))):
-        best = max((c for c in range(len(sizes)) if given[c] < sizes[c]), key=lambda c: (sizes[c] / (given[c] + 1), -c))
+        best = max(
+            (c for c in range(len(sizes)) if given[c] < sizes[c]), key=lambda c: (sizes[c] / (2 * given[c] + 1), -c)
+        )
         given[best] += 1
     return given
 
