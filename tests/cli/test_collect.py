@@ -86,6 +86,7 @@ INTERRUPTED = """
 import os, runpy, signal
 from laconic.bench.journal import Journal
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background has it ignored
 plain, written = Journal.append, []
 
 def append(self, *args, **kwargs):
