@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +30,8 @@ class Evidence:
     context_keys: [B, G, Pr, D], the prompt's keys, right-aligned; only if `scorer.reads_prompt`.
     context_valid: bool [B, Pr]; None: all real.
     layer: the layer's index. rows: long [B], a stable number a trace; None: zeros.
+    across: where a layer's heads are spread over devices, the mean of a tensor over them (equal shares of the heads each);
+    None: all heads are here. Scorers with aggregation "layer" put their mean over heads through `over_heads`.
     """
 
     queries: Tensor | None
@@ -42,6 +45,11 @@ class Evidence:
     context_valid: Tensor | None = None
     layer: int = 0
     rows: Tensor | None = None
+    across: Callable[[Tensor], Tensor] | None = None
+
+    def over_heads(self, mean: Tensor) -> Tensor:
+        """The mean over all of the layer's heads, from the mean over those that are here."""
+        return mean if self.across is None else self.across(mean)
 
     @property
     def candidates(self) -> int:

@@ -53,7 +53,7 @@ class Redundancy(Scorer):
             similar = similar.masked_fill(~evidence.valid.unsqueeze(1), -torch.inf)
         redundancy = similar.softmax(dim=-1).nan_to_num(0.0)  # a row without candidates has nothing to share
         if self.aggregation == "layer":
-            redundancy = redundancy.mean(dim=1, keepdim=True)
+            redundancy = evidence.over_heads(redundancy.mean(dim=1, keepdim=True))
         return self.lam * importance - (1 - self.lam) * redundancy
 
 

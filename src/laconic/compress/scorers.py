@@ -35,9 +35,9 @@ def recent_attention(scorer: Scorer, evidence: Evidence) -> Tensor:
         asked = positions[..., -1:] + W - torch.arange(S - 1, -1, -1, device=positions.device)[:, None]  # [B,g,1,S,1]
         causal = positions <= asked
         visible = causal if visible is None else visible & causal
-    return attention_sums(
-        queries, evidence.keys[:, :, :M], evidence.scaling, visible, by_group=scorer.aggregation == "group"
-    )
+    by_group = scorer.aggregation == "group"
+    sums = attention_sums(queries, evidence.keys[:, :, :M], evidence.scaling, visible, by_group=by_group)
+    return sums if by_group else evidence.over_heads(sums)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,76 @@
+"""A request's plan: its policy's schedule applied to its prompt. Integer arithmetic, no tensors.
+
+The scheduler's process and every worker make the plan of a request for themselves and so agree on it without a message.
+
+Counting: `computed` is how many of a request's tokens, prompt included, have had their KV computed, evicted ones included (vLLM's
+`num_computed_tokens`). Held tokens lie in the request's blocks one after another: prompt, then what is left of the generated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from laconic.compress import Policy
+from laconic.errors import LaconicError
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """prompt: tokens that are never evicted. end: the most tokens the request can come to, prompt included."""
+
+    policy: Policy
+    prompt: int
+    end: int
+
+    def __post_init__(self) -> None:
+        if self.prompt < 1:
+            raise LaconicError(f"prompt is {self.prompt}; expected at least 1 token")
+        if self.end < self.prompt:
+            raise LaconicError(f"end is {self.end}; expected at least the prompt's {self.prompt} tokens")
+
+    def generated(self, computed: int) -> int:
+        return max(0, computed - self.prompt)
+
+    def rounds(self, computed: int) -> int:
+        """Compressions done once `computed` tokens are."""
+        return self.policy.schedule.rounds(self.generated(computed))
+
+    def evicted(self, computed: int) -> int:
+        """Tokens evicted once `computed` are computed and a compression due there is done."""
+        return self.policy.schedule.evicted(self.generated(computed))
+
+    def held(self, computed: int) -> int:
+        """Tokens held then."""
+        return computed - self.evicted(computed)
+
+    def slots(self, upto: int) -> int:
+        """Slots that a step which computes tokens up to `upto` needs: a compression due there comes after it.
+
+        The step must not cross a compression (see `clip`)."""
+        return upto - self.evicted(upto - 1)
+
+    def boundary(self, computed: int) -> int | None:
+        """The next count of computed tokens at which a compression is due; None: never."""
+        due = self.policy.schedule.next_boundary(self.generated(computed))
+        return None if due is None else self.prompt + due
+
+    def clip(self, computed: int, new: int) -> int:
+        """How many of `new` tokens may be computed in one step: not beyond the next compression."""
+        boundary = self.boundary(computed)
+        return new if boundary is None else min(new, boundary - computed)
+
+    def peak(self, upto: int) -> int:
+        """The most slots that getting from nothing to `upto` computed tokens takes at any moment."""
+        if upto <= self.prompt:
+            return upto
+        return self.policy.schedule.peak(upto - self.prompt, self.prompt)
+
+    def outlook(self, computed: int) -> int:
+        """The most slots taken until the next compression has run, or until the end if that comes first.
+
+        Without compressions ahead nothing is foreseen: what is computed, and one more token.
+        """
+        boundary = self.boundary(computed)
+        if boundary is None:
+            return min(computed + 1, self.end)
+        return self.slots(max(computed, min(boundary, self.end)))

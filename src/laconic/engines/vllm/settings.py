@@ -1,0 +1,167 @@
+"""What `{"laconic": ...}` means: for a launch (`--additional-config`) and for one request (`SamplingParams.extra_args`).
+
+Written as a mapping, `{"policy": "rpc", "interval": 1024, "ratio": 4}`; or as text, `"rpc:interval=1024,ratio=4"` or that mapping
+as JSON, because vLLM's HTTP schema lets `vllm_xargs` hold no nested mappings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from laconic.compress import FullKV, Policy
+from laconic.compress.checks import whole
+from laconic.compress.registry import get, known, parse
+from laconic.errors import LaconicError
+
+KEY = "laconic"
+"""The key of both dictionaries that is ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A launch's settings.
+
+    policy: what requests get that don't say otherwise. queries: how many of the latest queries each request's ring holds, at
+    least what `policy` reads; more lets single requests ask for a policy with a longer window.
+    """
+
+    policy: Policy
+    queries: int
+
+    def __post_init__(self) -> None:
+        check_policy(self.policy)
+        whole("queries", self.queries, 0, "latest queries kept for each request")
+        needed = _queries(self.policy)
+        if self.queries < needed:
+            raise LaconicError(
+                f"queries is {self.queries}, but policy {self.policy.spec()} reads the latest {needed}; expected at least that"
+            )
+
+    def describe(self) -> str:
+        return f"{self.policy.spec()}, {self.queries} latest queries a request"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSettings:
+    """One request's settings. prompt_tokens: how many of the tokens sent are the prompt, the rest having been generated
+    before; None: all of them."""
+
+    policy: Policy
+    prompt_tokens: int | None = None
+
+
+def parse_launch(raw: object) -> Settings:
+    """The settings of a launch. Raises LaconicError that names what is wrong and lists what is known."""
+    given = _mapping(raw)
+    if "policy" not in given:
+        raise LaconicError(
+            f"laconic's settings name no policy; expected e.g. {{'policy': 'rpc', 'interval': 1024, 'ratio': 4}}, "
+            f"with a policy of {_supported()}"
+        )
+    queries = given.pop("queries", None)
+    policy = _policy(given, "queries")
+    if queries is not None:
+        whole("queries", queries, 0, "latest queries kept for each request")
+    return Settings(policy, _queries(policy) if queries is None else queries)
+
+
+def parse_request(raw: object, launch: Settings) -> RequestSettings:
+    """A request's settings, on top of the launch's: what isn't said stays as the launch has it, unless another policy is named.
+
+    Raises LaconicError for what `parse_launch` refuses, for `prompt_tokens` below 1, and for a policy that reads more queries
+    than the launch keeps.
+    """
+    if raw is None:
+        return RequestSettings(launch.policy)
+    given = _mapping(raw)
+    prompt_tokens = given.pop("prompt_tokens", None)
+    if prompt_tokens is not None:
+        whole("prompt_tokens", prompt_tokens, 1, "the first tokens sent, which are the prompt")
+    if "policy" not in given or _class(given["policy"]) is type(launch.policy):
+        own = {f.name: getattr(launch.policy, f.name) for f in fields(launch.policy)}
+        given = {**own, **given, "policy": launch.policy.name}
+    policy = _policy(given, "prompt_tokens")
+    check_policy(policy)
+    if _queries(policy) > launch.queries:
+        raise LaconicError(
+            f"policy {policy.spec()} reads the latest {_queries(policy)} queries, but this server keeps {launch.queries} a "
+            f"request; expected a shorter window, or a launch with 'queries': {_queries(policy)} in its laconic settings"
+        )
+    return RequestSettings(policy, prompt_tokens)
+
+
+def check_policy(policy: Policy) -> None:
+    """Raises LaconicError for a policy that can't run inside vLLM, with the reason."""
+    reason = _unsupported(policy)
+    if reason:
+        raise LaconicError(f"policy {policy.name} can't run inside vLLM: {reason}; expected one of {_supported()}")
+
+
+def _unsupported(policy: Policy) -> str:
+    scorer = policy.scorer
+    if scorer is None:
+        return ""
+    if scorer.accumulates:
+        return "it accumulates the attention of every step, which vLLM's kernels don't give away"
+    if scorer.needs_token_ids:
+        return "it looks at token ids"
+    if scorer.reads_prompt:
+        return "it weighs the prompt's keys at every compression"
+    return ""
+
+
+def _supported() -> str:
+    names = []
+    for name, cls in known().items():
+        try:
+            policy = cls()
+        except (TypeError, LaconicError):  # needs an argument: from Python only
+            continue
+        if not _unsupported(policy):
+            names.append("none" if name == FullKV.name else name)
+    return ", ".join(names)
+
+
+def _queries(policy: Policy) -> int:
+    return 0 if policy.scorer is None else policy.scorer.queries
+
+
+def _class(name: object) -> type[Policy]:
+    if not isinstance(name, str):
+        raise LaconicError(f"policy is {name!r}; expected the name of one: {_supported()}")
+    return FullKV if name.strip().lower() == "none" else get(name)
+
+
+def _policy(given: dict[str, Any], own: str) -> Policy:
+    """The policy of a mapping whose other keys are its settings. own: the key of ours that may stand beside them."""
+    cls = _class(given.pop("policy"))
+    names = [f.name for f in fields(cls)]
+    for key in given:
+        if key not in names:
+            raise LaconicError(
+                f"{key!r} in laconic's settings is unknown; known with policy {cls.name}: {', '.join(['policy', *names, own])}"
+            )
+    return parse(cls.name, **given)
+
+
+def _mapping(raw: object) -> dict[str, Any]:
+    if isinstance(raw, str):
+        text = raw.strip()
+        if not text.startswith("{"):
+            name, _, _ = text.partition(":")
+            if _class(name) is FullKV:
+                return {"policy": "none"}
+            policy = parse(text)
+            return {"policy": policy.name, **{f.name: getattr(policy, f.name) for f in fields(policy)}}
+        try:
+            raw = json.loads(text)
+        except ValueError as error:
+            raise LaconicError(f"laconic's settings are no valid JSON ({error}); they are {text!r}") from None
+    if not isinstance(raw, Mapping) or not all(isinstance(key, str) for key in raw):
+        raise LaconicError(
+            f"laconic's settings are {raw!r}; expected a mapping such as {{'policy': 'rpc', 'interval': 1024, 'ratio': 4}}"
+        )
+    return dict(raw)
