@@ -14,10 +14,11 @@ from transformers import PreTrainedTokenizerBase
 
 from laconic.compress import Policy, parse
 from laconic.engines.base import Chunk, EngineStats, FinishReason, Prompt, Sampling, Trace
-from laconic.engines.hf.engine import MAX_TRACES_PER_PROMPT, HFEngine
+from laconic.engines.hf.engine import HFEngine
 from laconic.engines.hf.generation import add_stats
 from laconic.engines.played import Play, PlayedRows
 from laconic.engines.recorded import Recorded
+from laconic.engines.requests import check_count, check_settings, name_traces
 from laconic.engines.rereading import RereadingEngine
 from laconic.errors import LaconicError
 from laconic.traces import TraceRecord
@@ -47,10 +48,7 @@ class ReplayEngine(RereadingEngine):
         tokenizer: PreTrainedTokenizerBase | None = None,
         chunk_tokens: int = 1,
     ) -> None:
-        if max_batch < 1:
-            raise LaconicError(f"max_batch is {max_batch}; expected at least 1 row")
-        if chunk_tokens < 1:
-            raise LaconicError(f"chunk_tokens is {chunk_tokens}; expected at least 1 token")
+        check_settings(max_batch, chunk_tokens)
         if tokenizer is None and model_engine is not None:
             tokenizer = model_engine.tokenizer
         self.tokenizer = tokenizer
@@ -85,15 +83,9 @@ class ReplayEngine(RereadingEngine):
 
     def submit(self, prompt: Prompt, sampling: Sampling, n: int = 1, ids: Sequence[str] | None = None) -> list[str]:
         """See Engine.submit. prompt: a recorded question, or a recorded prompt's text or token ids. Raises as Recorded.find."""
-        if not 1 <= n <= MAX_TRACES_PER_PROMPT:
-            raise LaconicError(f"n is {n}; expected 1 to {MAX_TRACES_PER_PROMPT} traces")
+        check_count(n)
         tokens, parts = self.recorded.find(prompt, sampling, n)
-        names = list(ids) if ids is not None else [f"p{self._prompts}-{i}" for i in range(n)]
-        if len(names) != n or len(set(names)) != n:
-            raise LaconicError(f"ids has {len(names)} names ({len(set(names))} different); expected {n} different ones")
-        taken = [name for name in names if name in self._plays]
-        if taken:
-            raise LaconicError(f"trace id {taken[0]!r} is in use: choose another, or forget the old trace first")
+        names = name_traces(n, ids, self._prompts, self._plays)
         self._prompts += 1
         for index, (name, part) in enumerate(zip(names, parts, strict=True)):
             play = Play(Trace(id=name, index=index, prompt_ids=tokens, sampling=sampling), self._numbers, part)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from laconic.engines.base import EngineStats, Trace
 from laconic.engines.hf.cache import CompressedCache
 from laconic.engines.hf.generation import add_stats, count_cache, text_config
 from laconic.engines.hf.reading import pick
+from laconic.engines.text import Detokenizer
 
 
 @dataclass(slots=True, eq=False)
@@ -34,10 +34,10 @@ class Run:
     key: int
     limit: int
     stop_ids: frozenset[int]
+    text: Detokenizer
     pending: list[int] = field(default_factory=list)
     pending_text: list[str] = field(default_factory=list)
     pending_logprobs: list[float] = field(default_factory=list)
-    detokenizer: Any = None
     held: Tensor | None = None
     states: list[Tensor] = field(default_factory=list)
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
-from tokenizers.decoders import DecodeStream
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -30,10 +29,10 @@ from laconic.engines.hf.generation import (
 )
 from laconic.engines.hf.readable import ReadableEngine, check_layers
 from laconic.engines.hf.reading import Reader
-from laconic.engines.hf.sampling import draw, mean_top_logprob, trace_key, uniform
+from laconic.engines.requests import check_count, check_settings, check_vocabulary, name_traces
+from laconic.engines.sampling import draw, mean_top_logprob, trace_key, uniform
+from laconic.engines.text import Detokenizer, end_ids, render, tokenize
 from laconic.errors import LaconicError
-
-MAX_TRACES_PER_PROMPT = 65536
 
 
 class HFEngine(ReadableEngine):
@@ -60,10 +59,7 @@ class HFEngine(ReadableEngine):
         state_layers: Sequence[int] = (-1,),
     ) -> None:
         check_model(model)
-        if max_batch < 1:
-            raise LaconicError(f"max_batch is {max_batch}; expected at least 1 row")
-        if chunk_tokens < 1:
-            raise LaconicError(f"chunk_tokens is {chunk_tokens}; expected at least 1 token")
+        check_settings(max_batch, chunk_tokens)
         check_layers(model, record_states, state_layers)
         self.model, self.tokenizer = model, tokenizer
         self.policy = policy if policy is not None else FullKV()
@@ -78,41 +74,29 @@ class HFEngine(ReadableEngine):
         self._numbers = 0
         self._prompts = 0
         self._counted = EngineStats()
-        self._end_ids = _end_ids(model, tokenizer)
+        self._end_ids = end_ids(model.generation_config, model.config, tokenizer)
         self._streaming = False
 
     # ---- the interface --------------------------------------------------------------------------------------------
 
     def render(self, question: str) -> str:
-        if not question.strip():
-            raise LaconicError("the problem is empty: give a question")
-        if self.tokenizer is None or not getattr(self.tokenizer, "chat_template", None):
-            return question
-        messages = [{"role": "user", "content": question}]
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        return render(self.tokenizer, question)
 
     def submit(self, prompt: Prompt, sampling: Sampling, n: int = 1, ids: Sequence[str] | None = None) -> list[str]:
         """See Engine.submit. Text is tokenized without extra special tokens where the tokenizer has a chat template."""
-        if not 1 <= n <= MAX_TRACES_PER_PROMPT:
-            raise LaconicError(f"n is {n}; expected 1 to {MAX_TRACES_PER_PROMPT} traces")
-        tokens = self._tokenize(prompt)
+        check_count(n)
+        tokens = tokenize(self.tokenizer, prompt)
         check_prompt_fits(self.model, len(tokens))
-        vocabulary = text_config(self.model).vocab_size
-        if not 0 <= min(tokens) <= max(tokens) < vocabulary:
-            raise LaconicError(f"a token id of the prompt is outside the model's vocabulary, 0 to {vocabulary - 1}")
-        names = list(ids) if ids is not None else [f"p{self._prompts}-{i}" for i in range(n)]
-        if len(names) != n or len(set(names)) != n:
-            raise LaconicError(f"ids has {len(names)} names ({len(set(names))} different); expected {n} different ones")
-        taken = [name for name in names if name in self._runs]
-        if taken:
-            raise LaconicError(f"trace id {taken[0]!r} is in use: choose another, or forget the old trace first")
+        check_vocabulary(tokens, text_config(self.model).vocab_size)
+        names = name_traces(n, ids, self._prompts, self._runs)
         self._prompts += 1
         context = context_length(self.model)
         limit = sampling.max_new_tokens if context is None else min(sampling.max_new_tokens, context - len(tokens))
         stop_ids = self._end_ids | frozenset(sampling.stop_token_ids)
         for index, name in enumerate(names):
             trace = Trace(id=name, index=index, prompt_ids=tokens, sampling=sampling)
-            run = Run(trace, self._numbers, trace_key(sampling.seed, index), limit, stop_ids)
+            text = Detokenizer(self.tokenizer)
+            run = Run(trace, self._numbers, trace_key(sampling.seed, index), limit, stop_ids, text)
             self._numbers += 1
             self._runs[name] = run
             self._waiting.append(run)
@@ -179,14 +163,6 @@ class HFEngine(ReadableEngine):
 
     # ---- the loop -------------------------------------------------------------------------------------------------
 
-    def _tokenize(self, prompt: Prompt) -> tuple[int, ...]:
-        if not isinstance(prompt, str):
-            return tuple(int(t) for t in prompt)
-        if self.tokenizer is None:
-            raise LaconicError("this engine has no tokenizer: give prompts as token ids")
-        special = not getattr(self.tokenizer, "chat_template", None)
-        return tuple(self.tokenizer(prompt, add_special_tokens=special)["input_ids"])
-
     def _settle(self) -> None:
         """Rows that were asked to stop leave the batch."""
         if self._leaving:
@@ -203,12 +179,10 @@ class HFEngine(ReadableEngine):
             run.held = self._batch.held(run)
         self._account(run)
         trace.kv_tokens = 0
-        if reason != "stopped" and self.tokenizer is not None:
-            # What the incremental detokenizer still held back (half a character, say) comes now.
-            whole = self._decode([t for t in trace.token_ids if t not in run.stop_ids])
-            if whole.startswith(trace.text) and len(whole) > len(trace.text):
-                run.pending_text.append(whole[len(trace.text) :])
-            trace.text = whole
+        if reason != "stopped":
+            held_back = run.text.finish([t for t in trace.token_ids if t not in run.stop_ids])
+            run.pending_text.append(held_back)
+            trace.text = run.text.text
         return self._flush(run, reason)
 
     def _flush(self, run: Run, reason: FinishReason | None = None) -> Chunk:
@@ -299,39 +273,11 @@ class HFEngine(ReadableEngine):
                 trace.logprobs.append(value)
                 run.pending_logprobs.append(value)
             if token not in run.stop_ids:
-                self._detokenize(run, token)
+                run.pending_text.append(run.text.add(token))
+                trace.text = run.text.text
         self._counted.generated_tokens += len(runs)
-
-    def _detokenize(self, run: Run, token: int) -> None:
-        if self.tokenizer is None:
-            return
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        if backend is None:
-            return  # a slow tokenizer: the text comes whole, with the last chunk
-        if run.detokenizer is None:
-            run.detokenizer = DecodeStream(skip_special_tokens=False)
-        text = run.detokenizer.step(backend, token)
-        if text:
-            run.pending_text.append(text)
-            run.trace.text += text
-
-    def _decode(self, ids: list[int]) -> str:
-        assert self.tokenizer is not None
-        return str(self.tokenizer.decode(ids, skip_special_tokens=False))
 
     def _finish_reason(self, run: Run) -> FinishReason | None:
         if run.trace.token_ids[-1] in run.stop_ids:
             return "stop"
         return "length" if len(run.trace.token_ids) >= run.limit else None
-
-
-def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
-    """The model's end-of-sequence tokens, from its generation config and its tokenizer."""
-    found: set[int] = set()
-    for source in (model.generation_config, model.config, tokenizer):
-        value = getattr(source, "eos_token_id", None)
-        if isinstance(value, int):
-            found.add(value)
-        elif value is not None:
-            found.update(int(v) for v in value)
-    return frozenset(found)

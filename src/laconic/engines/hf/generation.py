@@ -11,6 +11,7 @@ from laconic.compress import Policy
 from laconic.engines.base import EngineStats
 from laconic.engines.hf.attention import Binding
 from laconic.engines.hf.cache import CompressedCache
+from laconic.engines.requests import check_length
 from laconic.errors import LaconicError
 
 REFUSED = {
@@ -143,11 +144,7 @@ def context_length(model: PreTrainedModel) -> int | None:
 
 
 def check_prompt_fits(model: PreTrainedModel, prompt: int) -> None:
-    limit = context_length(model)
-    if prompt < 1:
-        raise LaconicError("the prompt is empty: give at least one token")
-    if limit is not None and prompt >= limit:
-        raise LaconicError(f"the prompt has {prompt} tokens, but the model's context is {limit}: shorten the prompt")
+    check_length(prompt, context_length(model))
 
 
 def count_cache(stats: EngineStats, cache: CompressedCache) -> EngineStats:

@@ -7,7 +7,7 @@ import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from laconic.engines.base import Sampling
-from laconic.engines.hf.sampling import draw, mean_top_logprob, mix64, trace_key, uniform
+from laconic.engines.sampling import draw, mean_top_logprob, mix64, trace_key, uniform
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0, -3.0]])
 
@@ -51,7 +51,7 @@ def test_large_vocabularies_draw_as_a_whole_sort_would(top_p, monkeypatch):
     ours = draw(logits, sampling, uniforms)
     alone = torch.cat([draw(logits[i : i + 1], sampling[:1], uniforms[i : i + 1]) for i in range(40)])
     assert torch.equal(ours, alone)
-    monkeypatch.setattr("laconic.engines.hf.sampling.RANKED", 1000)
+    monkeypatch.setattr("laconic.engines.sampling.RANKED", 1000)
     assert torch.equal(ours, draw(logits, sampling, uniforms))
 
 

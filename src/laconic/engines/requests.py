@@ -1,0 +1,46 @@
+"""What is wrong with a request, and what its traces are called: the same in every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+
+from laconic.errors import LaconicError
+
+MAX_TRACES_PER_PROMPT = 65536
+
+
+def check_count(n: int) -> None:
+    if not 1 <= n <= MAX_TRACES_PER_PROMPT:
+        raise LaconicError(f"n is {n}; expected 1 to {MAX_TRACES_PER_PROMPT} traces")
+
+
+def check_settings(max_batch: int, chunk_tokens: int) -> None:
+    if max_batch < 1:
+        raise LaconicError(f"max_batch is {max_batch}; expected at least 1 row")
+    if chunk_tokens < 1:
+        raise LaconicError(f"chunk_tokens is {chunk_tokens}; expected at least 1 token")
+
+
+def check_length(length: int, context: int | None) -> None:
+    """LaconicError unless a prompt of `length` tokens leaves room in the context for one more."""
+    if length < 1:
+        raise LaconicError("the prompt is empty: give at least one token")
+    if context is not None and length >= context:
+        raise LaconicError(f"the prompt has {length} tokens, but the model's context is {context}: shorten the prompt")
+
+
+def check_vocabulary(tokens: Sequence[int], vocabulary: int) -> None:
+    if not 0 <= min(tokens) <= max(tokens) < vocabulary:
+        raise LaconicError(f"a token id of the prompt is outside the model's vocabulary, 0 to {vocabulary - 1}")
+
+
+def name_traces(n: int, ids: Sequence[str] | None, prompts: int, taken: Container[str]) -> list[str]:
+    """The names of a prompt's n traces: `ids`, or names made of how many prompts came before. Raises LaconicError for names
+    that are too few, alike or in use."""
+    names = list(ids) if ids is not None else [f"p{prompts}-{i}" for i in range(n)]
+    if len(names) != n or len(set(names)) != n:
+        raise LaconicError(f"ids has {len(names)} names ({len(set(names))} different); expected {n} different ones")
+    for name in names:
+        if name in taken:
+            raise LaconicError(f"trace id {name!r} is in use: choose another, or forget the old trace first")
+    return names

@@ -1,0 +1,77 @@
+"""Between text and tokens, for every engine that has a tokenizer: prompts in, a trace's text out as its tokens come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tokenizers.decoders import DecodeStream
+
+from laconic.engines.base import Prompt
+from laconic.errors import LaconicError
+
+
+def render(tokenizer: Any, question: str) -> str:
+    """The prompt text for a user's question: through the chat template where there is one. Raises LaconicError for none."""
+    if not question.strip():
+        raise LaconicError("the problem is empty: give a question")
+    if tokenizer is None or not getattr(tokenizer, "chat_template", None):
+        return question
+    messages = [{"role": "user", "content": question}]
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+
+def tokenize(tokenizer: Any, prompt: Prompt) -> tuple[int, ...]:
+    """Token ids of a prompt; text gets no special tokens where the tokenizer has a chat template, which writes them itself."""
+    if not isinstance(prompt, str):
+        return tuple(int(t) for t in prompt)
+    if tokenizer is None:
+        raise LaconicError("this engine has no tokenizer: give prompts as token ids")
+    special = not getattr(tokenizer, "chat_template", None)
+    return tuple(tokenizer(prompt, add_special_tokens=special)["input_ids"])
+
+
+def decode(tokenizer: Any, token_ids: Sequence[int]) -> str:
+    """The text of tokens, special tokens left in."""
+    return str(tokenizer.decode(list(token_ids), skip_special_tokens=False))
+
+
+def end_ids(*sources: Any) -> frozenset[int]:
+    """The end-of-sequence tokens that configurations and tokenizers name."""
+    found: set[int] = set()
+    for source in sources:
+        value = getattr(source, "eos_token_id", None)
+        if isinstance(value, int):
+            found.add(value)
+        elif value is not None:
+            found.update(int(v) for v in value)
+    return frozenset(found)
+
+
+class Detokenizer:
+    """The text of one trace. text: what has been told so far. Without a tokenizer there is none."""
+
+    __slots__ = ("_stream", "_tokenizer", "text")
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.text = ""
+        self._tokenizer = tokenizer
+        self._stream: Any = None
+
+    def add(self, token: int) -> str:
+        """The text that the next token adds; empty while a character is incomplete."""
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return ""  # no tokenizer, or a slow one, whose text comes whole at the end
+        if self._stream is None:
+            self._stream = DecodeStream(skip_special_tokens=False)
+        more = self._stream.step(backend, token) or ""
+        self.text += more
+        return more
+
+    def finish(self, token_ids: Sequence[int]) -> str:
+        """The trace has ended with these tokens: `text` becomes theirs. Returns what was held back (half a character, say)."""
+        if self._tokenizer is None:
+            return ""
+        told, self.text = self.text, decode(self._tokenizer, token_ids)
+        return self.text[len(told) :] if self.text.startswith(told) else ""
