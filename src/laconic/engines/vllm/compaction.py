@@ -137,9 +137,10 @@ def _compact(
             across=across,
         )
         chosen = select(scorer.score(evidence), keep, valid, check=False)  # [B, g, K]
+        told = positions.expand(-1, chosen.shape[1], -1)  # [B, g, M + W]
         for i, d in enumerate(due):
-            stays = positions[i, :, :M].gather(-1, chosen[i])[:, K - kept[i] :]
-            d.positions[layer.name] = torch.cat((stays, positions[i, :, M:]), dim=-1)
+            stays = told[i, :, :M].gather(-1, chosen[i])[:, K - kept[i] :]
+            d.positions[layer.name] = torch.cat((stays, told[i, :, M:]), dim=-1)
         index = chosen.transpose(1, 2)[..., None].expand(-1, -1, layer.kv_heads, layer.head_size)
         key = torch.cat((keys[:, :M].gather(1, index), keys[:, M:]), dim=1)  # [B, K + W, G, D]
         value = torch.cat((values[:, :M].gather(1, index), values[:, M:]), dim=1)

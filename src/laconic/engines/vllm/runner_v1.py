@@ -57,6 +57,7 @@ class HooksV1:
             positions = positions - lost[self.runner.req_indices.gpu[: positions.shape[0]]]
         self._compute_slot_mapping(num_reqs, query_start_loc, positions)
 
+    @torch.inference_mode()
     def _compact(self) -> None:
         batch = self.runner.input_batch
         table = batch.block_table[0]
