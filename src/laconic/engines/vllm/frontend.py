@@ -1,9 +1,11 @@
-"""What the front end's process adds: bad per-request settings are refused before they reach the engine, counts become metrics."""
+"""What the front end's process adds: bad per-request settings are refused before they reach the engine, counts become
+metrics.
+"""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 from vllm.exceptions import VLLMValidationError
 from vllm.utils.math_utils import cdiv
@@ -18,7 +20,9 @@ from laconic.errors import LaconicError
 
 
 def install() -> None:
-    """Put the hooks into this process, once. Each looks at its object's configuration first: stock ones are left as they are."""
+    """Put the hooks into this process, once. Each looks at its object's configuration first: stock ones are left as they
+    are.
+    """
     if getattr(InputProcessor.process_inputs, "by_laconic", False):
         return
     process, record, start = InputProcessor.process_inputs, StatLoggerManager.record, StatLoggerManager.__init__
@@ -48,9 +52,9 @@ def install() -> None:
         record(self, scheduler_stats, *args, **kwargs)
 
     process_inputs.by_laconic = True  # type: ignore[attr-defined]
-    InputProcessor.process_inputs = process_inputs  # type: ignore[method-assign]
-    StatLoggerManager.__init__ = start_loggers  # type: ignore[method-assign]
-    StatLoggerManager.record = record_stats  # type: ignore[method-assign]
+    InputProcessor.process_inputs = process_inputs
+    StatLoggerManager.__init__ = start_loggers
+    StatLoggerManager.record = record_stats
 
 
 def check_request(request: EngineCoreRequest, vllm_config: Any) -> None:
@@ -59,7 +63,9 @@ def check_request(request: EngineCoreRequest, vllm_config: Any) -> None:
     if launch is None or request.sampling_params is None:
         return
     if request.resumable:
-        raise LaconicError("streaming sessions add to a prompt after it was compressed, which is not supported: send it whole")
+        raise LaconicError(
+            "streaming sessions add to a prompt after it was compressed, which is not supported: send it whole"
+        )
     if request.prompt_token_ids is None:
         raise LaconicError("prompts given as embeddings are not supported: send token ids or text")
     params, sent = request.sampling_params, len(request.prompt_token_ids)
@@ -68,19 +74,19 @@ def check_request(request: EngineCoreRequest, vllm_config: Any) -> None:
     plan = make_plan(params.extra_args, sent, end, launch)
     blocks, size = vllm_config.cache_config.num_gpu_blocks, vllm_config.cache_config.block_size
     if blocks:
-        peak = plan.peak(plan.end)
+        peak = plan.peak(max(sent, plan.end - 1))  # the last token's KV is never computed
         if cdiv(peak, size) > blocks - 1:  # one block is vLLM's own
             raise LaconicError(
-                f"the request would hold {peak} tokens at its peak ({plan.prompt} of prompt, {plan.end - plan.prompt} generated, "
-                f"policy {plan.policy.spec()}), but the KV cache has room for {(blocks - 1) * size}: lower max_tokens, shorten the "
-                "prompt or compress more"
+                f"the request would hold {peak} tokens at its peak ({plan.prompt} of prompt, {plan.end - plan.prompt} "
+                f"generated, policy {plan.policy.spec()}), but the KV cache has room for {(blocks - 1) * size}: lower "
+                "max_tokens, shorten the prompt or compress more"
             )
 
 
 class Metrics:
     """laconic's Prometheus metrics, in the registry that vLLM serves at /metrics. One set a process."""
 
-    _made: dict[str, Any] = {}
+    _made: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, model_name: str) -> None:
         from prometheus_client import Counter, Gauge
