@@ -95,3 +95,15 @@ def assert_same(got: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]], n
         str(name): first_difference(g, w) for name, g, w in zip(names, got, wanted, strict=True) if list(g) != list(w)
     }
     assert not parted, f"texts that differ, and from which token on: {parted}"
+
+
+def compressor_of(llm: Any) -> Any:
+    """The compressor of the one worker of an engine that lives in this process."""
+    return llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.laconic
+
+
+def drain(llm: Any) -> None:
+    """Steps until the worker too has heard who is finished."""
+    core = llm.llm_engine.engine_core
+    while scheduler_of(llm).has_requests():
+        core.get_output()
