@@ -1,7 +1,8 @@
-"""One compression inside the paged KV cache: read a request's generated tokens, let the policy choose, write back those that stay.
+"""One compression inside the paged KV cache: read a request's generated tokens, let the policy choose, write back those
+that stay.
 
-Shapes: B requests that are due, G KV heads, H query heads, D head size, M candidates of the longest, W window, K kept of the most.
-Shorter requests are right-aligned in front of nothing, as `Evidence` wants it.
+Shapes: B requests that are due, G KV heads, H query heads, D head size, M candidates of the longest, W window, K kept of
+the most. Shorter requests are right-aligned in front of nothing, as `Evidence` wants it.
 """
 
 from __future__ import annotations
@@ -44,9 +45,10 @@ class Layer:
 class Due:
     """A request at a compression.
 
-    prompt: its prompt's length. held: tokens it holds now. round: which compression this is, from 1. computed: tokens computed.
-    slot: its slot in the query ring. blocks: long [n], its block ids. since: generated tokens since the last compression.
-    positions: what `held` generated tokens the last compression left, [layer name] -> long [g, kept + W]; empty before the first.
+    prompt: its prompt's length. held: tokens it holds now. round: which compression this is, from 1. computed: tokens
+    computed. slot: its slot in the query ring. blocks: long [n], its block ids. since: generated tokens since the last
+    compression. positions: what `held` generated tokens the last compression left, [layer name] -> long [g, kept + W];
+    empty before the first.
     """
 
     prompt: int
@@ -62,13 +64,18 @@ def compact(
     layers: Sequence[Layer],
     policy: Policy,
     due: Sequence[Due],
+    size: int,
     ring: QueryRing | None,
     across: Callable[[Tensor], Tensor] | None,
 ) -> None:
-    """Compress requests that have one policy, in all layers. across: the mean over the devices that share a layer's heads."""
+    """Compress requests that have one policy, in all layers.
+
+    size: tokens of a block, as the block ids count them (kernels may split blocks further). across: the mean over the devices
+    that share a layer's heads.
+    """
     assert policy.scorer is not None
     for some in _chunks(due, layers[0]):
-        _compact(layers, policy, some, ring, across)
+        _compact(layers, policy, some, size, ring, across)
 
 
 def _chunks(due: Sequence[Due], layer: Layer) -> list[list[Due]]:
@@ -87,6 +94,7 @@ def _compact(
     layers: Sequence[Layer],
     policy: Policy,
     due: Sequence[Due],
+    size: int,
     ring: QueryRing | None,
     across: Callable[[Tensor], Tensor] | None,
 ) -> None:
@@ -108,7 +116,6 @@ def _compact(
     valid = None if alike else back >= M - count_B[:, None]  # [B, M]
     # Places among a request's held tokens, of its candidates and window in order; junk places are its first generated token.
     place = prompt_B[:, None] + (torch.arange(M + W, device=device) - (M - count_B[:, None])).clamp(min=0)
-    size = layers[0].layout.size
     blocks = torch.nn.utils.rnn.pad_sequence([d.blocks for d in due], batch_first=True)
     source = blocks.gather(1, place // size) * size + place % size  # [B, M + W]
     # Where what stays goes: kept candidates right-aligned, then the window.

@@ -36,7 +36,10 @@ class Held:
 
 
 class Compressor:
-    """max_requests: requests that run at once, at most. across: see `Evidence`."""
+    """max_requests: requests that run at once, at most. across: see `Evidence`.
+
+    `layers` and `block_size` are set once there is a KV cache.
+    """
 
     def __init__(
         self,
@@ -48,6 +51,7 @@ class Compressor:
     ) -> None:
         self.settings, self.max_model_len, self.ring, self.across = settings, max_model_len, ring, across
         self.layers: list[Layer] = []
+        self.block_size = 0
         self._known: dict[str, Plan] = {}
         self._held: dict[str, Held] = {}
         self._free = list(range(max_requests - 1, -1, -1))
@@ -112,7 +116,9 @@ class Compressor:
             plan = self._known[request_id]
             held = self._held[request_id] = Held(plan, self._free.pop())
             if plan.evicted(computed):
-                raise RuntimeError(f"request {request_id} starts at {computed} tokens, beyond a compression that nobody did")
+                raise RuntimeError(
+                    f"request {request_id} starts at {computed} tokens, beyond a compression that nobody did"
+                )
             self._look_ahead(held, computed)
         return held.slot
 
@@ -156,5 +162,5 @@ class Compressor:
             self._look_ahead(held, computed)
         self._due = []
         for policy, due in by_policy.items():
-            compact(self.layers, policy, due, self.ring, self.across)
+            compact(self.layers, policy, due, self.block_size, self.ring, self.across)
         return left

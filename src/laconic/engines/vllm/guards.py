@@ -38,7 +38,9 @@ SIGNATURES = {
     "vllm.v1.worker.gpu.block_table:BlockTables.compute_slot_mappings": (
         "self idx_mapping query_start_loc positions num_tokens_padded out"
     ),
-    "vllm.v1.attention.backends.cpu_attn:CPUAttentionBackendImpl.do_kv_cache_update": "self layer key value kv_cache slot_mapping",
+    "vllm.v1.attention.backends.cpu_attn:CPUAttentionBackendImpl.do_kv_cache_update": (
+        "self layer key value kv_cache slot_mapping"
+    ),
     "vllm.v1.engine.input_processor:InputProcessor.process_inputs": (
         "self request_id prompt params supported_tasks arrival_time lora_request tokenization_kwargs trace_headers priority "
         "data_parallel_rank resumable session_id kv_hints"
@@ -52,8 +54,8 @@ def check_version(version: str) -> None:
     # A build's own suffix (0.32.0+cpu) says nothing of the sources.
     if version.split("+")[0] not in VERSIONS:
         raise LaconicError(
-            f"vLLM is {version}, but laconic's hooks were tested with {', '.join(VERSIONS)} only: install that version, or start "
-            "without laconic's settings"
+            f"vLLM is {version}, but laconic's hooks were tested with {', '.join(VERSIONS)} only: install that version, or "
+            "start without laconic's settings"
         )
 
 
@@ -66,11 +68,14 @@ def check_signatures(expected: dict[str, str] = SIGNATURES) -> None:
             for part in name.split("."):
                 found = getattr(found, part)
         except (ImportError, AttributeError):
-            raise LaconicError(f"this vLLM has no {path}, which laconic's hooks need: install vLLM {VERSIONS[-1]}") from None
+            raise LaconicError(
+                f"this vLLM has no {path}, which laconic's hooks need: install vLLM {VERSIONS[-1]}"
+            ) from None
         have = " ".join(inspect.signature(found).parameters)
         if have != wanted:
             raise LaconicError(
-                f"{path} of this vLLM takes ({have}), but laconic's hooks were written for ({wanted}): install vLLM {VERSIONS[-1]}"
+                f"{path} of this vLLM takes ({have}), but laconic's hooks were written for ({wanted}): install vLLM "
+                f"{VERSIONS[-1]}"
             )
 
 
@@ -100,8 +105,10 @@ def _reasons(config: Any) -> Iterator[str]:
     window = model.get_sliding_window()
     layer_types = set(getattr(model.hf_text_config, "layer_types", None) or ["full_attention"])
     if window is not None or layer_types != {"full_attention"}:
-        yield f"layers with a sliding window or another cache than full attention ({_kinds(window, layer_types)}) are not supported"
-    if getattr(model.hf_text_config, "alibi", False) or "alibi" in str(getattr(model.hf_text_config, "position_embedding_type", "")):
+        kinds = _kinds(window, layer_types)
+        yield f"layers with a sliding window or another cache than full attention ({kinds}) are not supported"
+    embedding = str(getattr(model.hf_text_config, "position_embedding_type", ""))
+    if getattr(model.hf_text_config, "alibi", False) or "alibi" in embedding:
         yield "ALiBi takes a token's distance from its place in the cache, which changes when others are evicted"
     if parallel.decode_context_parallel_size > 1 or parallel.prefill_context_parallel_size > 1:
         yield "context parallelism spreads one request's tokens over several devices; set both context parallel sizes to 1"
@@ -115,9 +122,29 @@ def _reasons(config: Any) -> Iterator[str]:
         yield "layers that share their KV are not supported; leave --kv-sharing-fast-prefill out"
     if parallel.worker_cls not in WORKERS and parallel.worker_cls not in WORKERS.values():
         yield f"worker class {parallel.worker_cls} is none of those that laconic extends: {', '.join(WORKERS)}"
+    refused = _refused_block_size(config)
+    if refused:
+        yield refused
     chosen = config.scheduler_config.scheduler_cls
     if chosen is not None and _name(chosen) not in (SCHEDULER, ASYNC_SCHEDULER):
         yield f"scheduler class {_name(chosen)} is not laconic's; leave --scheduler-cls out, laconic sets its own"
+
+
+def _refused_block_size(config: Any) -> str:
+    """Why the attention backend can't use the block size; "" if it can, or if vLLM has yet to choose the backend."""
+    if config.parallel_config.worker_cls.rpartition(".")[2].endswith("CPUWorker"):
+        from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend as backend
+    else:
+        chosen = config.attention_config.backend
+        if chosen is None:
+            return ""
+        backend = chosen.get_class()
+    size = config.cache_config.block_size
+    if backend.supports_block_size(size):
+        return ""
+    known = ", ".join(str(getattr(s, "base", s)) for s in backend.get_supported_kernel_block_sizes())
+    name = backend.get_name()
+    return f"the attention backend {name} takes no blocks of {size} tokens; give --block-size a multiple of {known}"
 
 
 def check_launch_complete(vllm_config: Any) -> Settings:
@@ -130,8 +157,8 @@ def check_launch_complete(vllm_config: Any) -> Settings:
         )
     if vllm_config.parallel_config.worker_cls not in WORKERS.values():
         raise LaconicError(
-            "laconic's scheduler runs, but its worker doesn't: vLLM did not load laconic's plugin. Is VLLM_PLUGINS set? Unset it, or "
-            "add laconic to it"
+            "laconic's scheduler runs, but its worker doesn't: vLLM did not load laconic's plugin. Is VLLM_PLUGINS set? Unset "
+            "it, or add laconic to it"
         )
     return settings
 

@@ -1,11 +1,12 @@
 """Reading keys and values out of vLLM's paged KV cache. (Writing is `impl.do_kv_cache_update`, which every backend has.)
 
-A layer's cache is always seen as `[blocks, KV heads, block size, 2 * head size]`; the strides tell how it lies in memory. Slot s is
-place s % block size of block s // block size. What differs is where within a head's page of a block the numbers are:
+A layer's cache is always seen as `[blocks, KV heads, block size, 2 * head size]`; the strides tell how it lies in memory.
+Slot s is place s % block size of block s // block size. What differs is where within a head's page of a block the numbers
+are:
 
 - FlashAttention, Triton, FlashInfer: the last dimension is the key, then the value (`Interleaved`).
-- CPU: a head's page is its keys, then its values, and the keys lie as the kernels like them, differently for each instruction set
-  and type (`Probed`: found by writing numbers that tell where they went).
+- CPU: a head's page is its keys, then its values, and the keys lie as the kernels like them, differently for each
+  instruction set and type (`Probed`: found by writing numbers that tell where they went).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from laconic.errors import LaconicError
 
 Write = Callable[[Tensor, Tensor, Tensor, Tensor], None]
 """(key [n, G, D], value [n, G, D], cache, slots [n]): put n tokens into a cache, as the backend does."""
+
+LOST = "the KV cache does not give back what was written into it: this attention backend is not supported"
 
 
 class Layout(ABC):
@@ -55,9 +58,11 @@ class Probed(Layout):
     """
 
     def __init__(self, cache: Tensor, head_size: int, write: Write) -> None:
-        blocks, heads, self.size, width = cache.shape
+        _, heads, self.size, width = cache.shape
         if width != 2 * head_size:
-            raise LaconicError(f"the KV cache's last dimension is {width}; expected {2 * head_size}: key and value of a token")
+            raise LaconicError(
+                f"the KV cache's last dimension is {width}; expected {2 * head_size}: key and value of a token"
+            )
         self.width = width
         scratch = torch.zeros((1, heads, self.size, width), dtype=cache.dtype, device=cache.device)
         slots = torch.arange(self.size, device=cache.device)
@@ -80,7 +85,7 @@ class Probed(Layout):
         written = (tokens > 0).nonzero()[:, 0]
         where[tokens[written] - 1, dims[written] - 1] = written
         if len(written) != self.size * head_size or bool((where < 0).any()):
-            raise LaconicError("the KV cache does not give back what was written into it: this attention backend is not supported")
+            raise LaconicError(LOST)
         return where
 
     def read(self, cache: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,8 +108,8 @@ def layout_of(backend: str, cache: Tensor, head_size: int, write: Write) -> Layo
     if backend in ("FLASH_ATTN", "TRITON_ATTN", "FLASHINFER"):
         return Interleaved(cache, head_size)
     raise LaconicError(
-        f"attention backend {backend} is not supported; expected CPU_ATTN, FLASH_ATTN, TRITON_ATTN or FLASHINFER: choose one with "
-        "--attention-backend"
+        f"attention backend {backend} is not supported; expected CPU_ATTN, FLASH_ATTN, TRITON_ATTN or FLASHINFER: choose one "
+        "with --attention-backend"
     )
 
 
@@ -120,5 +125,5 @@ def check_layout(layout: Layout, cache: Tensor, heads: int, head_size: int, writ
     write(key, value, cache, slots)
     keys, values = layout.read(cache, slots)
     if not (torch.equal(keys, key) and torch.equal(values, value)):
-        raise LaconicError("the KV cache does not give back what was written into it: this attention backend is not supported")
+        raise LaconicError(LOST)
     write(torch.zeros_like(key), torch.zeros_like(value), cache, slots)

@@ -1,8 +1,8 @@
 """What compression does, seen from outside: counted in the scheduler, carried by vLLM's own statistics, shown by Prometheus.
 
-vLLM's scheduler statistics have no place for a plugin's numbers, so they travel as extra keys of `num_kv_fetch_reqs_by_stage`, a
-dictionary that stock loggers read by its known keys only (KV connectors, whose numbers it holds, are refused beside laconic); the
-front end takes them out again before a logger sees them.
+vLLM's scheduler statistics have no place for a plugin's numbers, so they travel as extra keys of
+`num_kv_fetch_reqs_by_stage`, a dictionary that stock loggers read by its known keys only (KV connectors, whose numbers it
+holds, are refused beside laconic); the front end takes them out again before a logger sees them.
 """
 
 from __future__ import annotations

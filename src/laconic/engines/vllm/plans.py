@@ -2,8 +2,9 @@
 
 The scheduler's process and every worker make the plan of a request for themselves and so agree on it without a message.
 
-Counting: `computed` is how many of a request's tokens, prompt included, have had their KV computed, evicted ones included (vLLM's
-`num_computed_tokens`). Held tokens lie in the request's blocks one after another: prompt, then what is left of the generated.
+Counting: `computed` is how many of a request's tokens, prompt included, have had their KV computed, evicted ones included
+(vLLM's `num_computed_tokens`). Held tokens lie in the request's blocks one after another: prompt, then what is left of the
+generated.
 """
 
 from __future__ import annotations

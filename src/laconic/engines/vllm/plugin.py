@@ -1,8 +1,8 @@
 """The entry point that vLLM calls in each of its processes. It changes nothing until a launch asks for laconic.
 
-`register` only listens to `EngineArgs.create_engine_config`, by which every front end (the server, `LLM`, `AsyncLLM`) makes its
-configuration. One with `{"laconic": {...}}` in its `additional_config` is then checked, gets our scheduler and worker, and the front
-end's hooks are put in place. From there on vLLM itself carries the two classes' names to its other processes.
+`register` only listens to `EngineArgs.create_engine_config`, by which every front end (the server, `LLM`, `AsyncLLM`) makes
+its configuration. One with `{"laconic": {...}}` in its `additional_config` is then checked, gets our scheduler and worker,
+and the front end's hooks are put in place. From there on vLLM itself carries the two classes' names to its other processes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""A request's plan, made from what vLLM knows of it: in the front end to refuse it in time, in the scheduler and the workers to act."""
+"""A request's plan, made from what vLLM knows of it: in the front end to refuse it in time, in the scheduler and the
+workers to act.
+"""
 
 from __future__ import annotations
 

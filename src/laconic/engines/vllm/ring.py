@@ -1,8 +1,9 @@
 """The latest queries of every request, kept as they pass through attention.
 
-One tensor a layer, `[(requests + 1) * R, H, D]`: R places for each request's slot, a token at position p in place p % R of its slot;
-the last R places take what nobody needs. What is written where stands in `places`, one persistent tensor for the whole step, so
-that the write (an index_copy_ into a persistent tensor) can be recorded in a CUDA graph and be steered from outside.
+One tensor a layer, `[(requests + 1) * R, H, D]`: R places for each request's slot, a token at position p in place p % R of
+its slot; the last R places take what nobody needs. What is written where stands in `places`, one persistent tensor for the
+whole step, so that the write (an index_copy_ into a persistent tensor) can be recorded in a CUDA graph and be steered from
+outside.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""vLLM's schedulers, with compression: blocks go back when their tokens are evicted, requests are admitted by what they will hold.
+"""vLLM's schedulers, with compression: blocks go back when their tokens are evicted, requests are admitted by what they
+will hold.
 
 The mixin adds to the stock classes and replaces none of their loops:
 
@@ -6,7 +7,8 @@ The mixin adds to the stock classes and replaces none of their loops:
   where it was);
 - after a step has been scheduled, each request that comes to a compression gives back the blocks that it won't need. The
   worker compacts at the end of that step, and whatever is written into those blocks is scheduled later;
-- a request is admitted if what it will take until its next compression fits beside what the running ones will take until theirs;
+- a request is admitted if what it will take until its next compression fits beside what the running ones will take until
+  theirs;
 - cache hits end with the prompt.
 """
 

@@ -1,7 +1,7 @@
 """What `{"laconic": ...}` means: for a launch (`--additional-config`) and for one request (`SamplingParams.extra_args`).
 
-Written as a mapping, `{"policy": "rpc", "interval": 1024, "ratio": 4}`; or as text, `"rpc:interval=1024,ratio=4"` or that mapping
-as JSON, because vLLM's HTTP schema lets `vllm_xargs` hold no nested mappings.
+Written as a mapping, `{"policy": "rpc", "interval": 1024, "ratio": 4}`; or as text, `"rpc:interval=1024,ratio=4"` or that
+mapping as JSON, because vLLM's HTTP schema lets `vllm_xargs` hold no nested mappings.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from laconic.compress import FullKV, Policy
 from laconic.compress.checks import whole
-from laconic.compress.registry import get, known, parse
+from laconic.compress.registry import broken, get, known, parse
 from laconic.errors import LaconicError
 
 KEY = "laconic"
@@ -132,7 +132,14 @@ def _queries(policy: Policy) -> int:
 def _class(name: object) -> type[Policy]:
     if not isinstance(name, str):
         raise LaconicError(f"policy is {name!r}; expected the name of one: {_supported()}")
-    return FullKV if name.strip().lower() == "none" else get(name)
+    if name.strip().lower() == "none":
+        return FullKV
+    try:
+        return get(name)
+    except LaconicError:
+        if name in broken():  # a third party's, which says why it doesn't load
+            raise
+        raise LaconicError(f"policy {name!r} is unknown; expected one that runs inside vLLM: {_supported()}") from None
 
 
 def _policy(given: dict[str, Any], own: str) -> Policy:
@@ -154,7 +161,7 @@ def _mapping(raw: object) -> dict[str, Any]:
             name, _, _ = text.partition(":")
             if _class(name) is FullKV:
                 return {"policy": "none"}
-            policy = parse(text)
+            policy = parse(text)  # its settings are checked here, where they are still text
             return {"policy": policy.name, **{f.name: getattr(policy, f.name) for f in fields(policy)}}
         try:
             raw = json.loads(text)

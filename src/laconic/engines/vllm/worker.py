@@ -62,6 +62,7 @@ class Compressed:
         self.laconic.layers = [
             _layer(index, name, layer) for index, (name, layer) in enumerate(attention_layers(self.vllm_config).items())
         ]
+        self.laconic.block_size = kv_cache_config.kv_cache_groups[0].kv_cache_spec.block_size
         if self.use_v2_model_runner:
             from laconic.engines.vllm.runner_v2 import HooksV2
 
@@ -80,12 +81,15 @@ def attention_layers(vllm_config: Any) -> dict[str, Any]:
     """This worker's attention layers by name, in order. Raises LaconicError for one that can't be compressed."""
     layers = get_layers_from_vllm_config(vllm_config, Attention)
     for name, layer in layers.items():
+        reason = ""
         if layer.sliding_window is not None:
-            raise LaconicError(f"layer {name} attends to a sliding window, which is not supported: serve without laconic's settings")
-        if layer.kv_sharing_target_layer_name is not None:
-            raise LaconicError(f"layer {name} shares another layer's KV, which is not supported: serve without laconic's settings")
-        if getattr(layer.impl, "alibi_slopes", None) is not None:
-            raise LaconicError(f"layer {name} uses ALiBi, which takes distances from places in the cache: serve without laconic's settings")
+            reason = "attends to a sliding window"
+        elif layer.kv_sharing_target_layer_name is not None:
+            reason = "shares another layer's KV"
+        elif getattr(layer.impl, "alibi_slopes", None) is not None:
+            reason = "uses ALiBi, which takes distances from places in the cache"
+        if reason:
+            raise LaconicError(f"layer {name} {reason}, which is not supported: serve without laconic's settings")
     return dict(layers)
 
 
@@ -110,7 +114,8 @@ def start_line(settings: Settings, max_model_len: int, max_requests: int, ring: 
 def _compressed(name: str, spec: KVCacheSpec) -> KVCacheSpec:
     if type(spec) is not FullAttentionSpec:
         raise LaconicError(
-            f"layer {name} keeps its cache as {type(spec).__name__}; only full attention can be compressed: serve without laconic's settings"
+            f"layer {name} keeps its cache as {type(spec).__name__}; only full attention can be compressed: serve without "
+            "laconic's settings"
         )
     return CompressedSpec(**{f.name: getattr(spec, f.name) for f in fields(spec) if f.init})
 
