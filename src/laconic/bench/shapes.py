@@ -124,6 +124,19 @@ _ALL = (
         max_position_embeddings=65536,
         tie_word_embeddings=True,
     ),
+    _shape(
+        "tiny-steps",
+        "qwen2",
+        "1 M parameters and 1 KiB of KV a token in float32: bound by what a step costs whatever it computes, on a CPU",
+        hidden_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=1,
+        intermediate_size=512,
+        vocab_size=512,
+        max_position_embeddings=65536,
+        tie_word_embeddings=True,
+    ),
 )
 SHAPES: dict[str, Shape] = {shape.name: shape for shape in _ALL}
 

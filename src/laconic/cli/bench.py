@@ -1,4 +1,4 @@
-"""`laconic bench`: accuracy of policies at equal cache size, throughput against what bytes predict, what pruning saves."""
+"""`laconic bench`: accuracy of policies at equal cache size, throughput against what bytes predict, pruning, vLLM."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
+from laconic.cli.bench_vllm import vllm
 from laconic.cli.parallel import parallel
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Measure: accuracy against cache size, throughput against what bytes predict, and what pruning saves.",
+    help="Measure: accuracy against cache size, throughput against what bytes predict, what pruning saves, policies in vLLM.",
 )
 app.command()(parallel)
+app.command()(vllm)
 
 # Which tokens of the bundled task hold a result (`h=6`): what the oracle keeps there.
 BUNDLED_RESULTS = r"^[a-z]=\d$"
