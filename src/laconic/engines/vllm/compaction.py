@@ -46,9 +46,8 @@ class Due:
     """A request at a compression.
 
     prompt: its prompt's length. held: tokens it holds now. round: which compression this is, from 1. computed: tokens
-    computed. slot: its slot in the query ring. blocks: long [n], its block ids. since: generated tokens since the last
-    compression. positions: what `held` generated tokens the last compression left, [layer name] -> long [g, kept + W];
-    empty before the first.
+    computed. slot: its slot in the query ring. blocks: long [n], its block ids. positions: which generated tokens the last
+    compression left, [layer name] -> long [g, kept + W]; empty before the first.
     """
 
     prompt: int

@@ -100,7 +100,7 @@ class Compressor:
         kept = np.maximum(end - first, 0)
         rows = kept.nonzero()[0]
         if not len(rows):
-            ring.steer(torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long))
+            ring.rest()
             return
         counts = kept[rows]
         step = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -163,4 +163,6 @@ class Compressor:
         self._due = []
         for policy, due in by_policy.items():
             compact(self.layers, policy, due, self.block_size, self.ring, self.across)
+        if self.ring is not None:
+            self.ring.rest()
         return left

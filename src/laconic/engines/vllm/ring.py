@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from laconic.engines.vllm.device import send
+
 
 class QueryRing:
     """R queries for each of `requests` slots, of each named layer.
@@ -55,8 +57,13 @@ class QueryRing:
         staged[: self._used] = self._nowhere
         staged[tokens] = places
         upto = max(self._used, int(tokens[-1]) + 1 if self.wanted else 0)
-        self.places[:upto].copy_(staged[:upto], non_blocking=False)
+        self.places[:upto].copy_(send(staged[:upto], self.places.device))
         self._used = upto if self.wanted else 0
+
+    def rest(self) -> None:
+        """Nobody's queries are wanted until the next `steer`: a step without requests (a dummy one, say) leaves no trace."""
+        nobody = torch.empty(0, dtype=torch.long)
+        self.steer(nobody, nobody)
 
     def place(self, slot: Tensor, position: Tensor) -> Tensor:
         """Where the token at `position` of the request in `slot` is kept."""

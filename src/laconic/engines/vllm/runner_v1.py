@@ -14,6 +14,7 @@ from torch import Tensor
 from vllm.utils.math_utils import cdiv
 
 from laconic.engines.vllm.compressor import Compressor
+from laconic.engines.vllm.device import send
 
 
 class HooksV1:
@@ -48,12 +49,12 @@ class HooksV1:
             # Sampling has read the logical lengths by now; attention's metadata is built from these afterwards.
             runner.optimistic_seq_lens_cpu[:count] -= lost
             if runner.seq_lens.data_ptr() != runner.optimistic_seq_lens_cpu.data_ptr():
-                runner.seq_lens[:count] -= lost.to(runner.device)
+                runner.seq_lens[:count] -= send(lost, runner.device)
         return result
 
     def compute_slot_mapping(self, num_reqs: int, query_start_loc: Tensor, positions: Tensor) -> None:
         if self._evicted is not None:
-            lost = torch.from_numpy(self._evicted).to(positions.device)
+            lost = send(torch.from_numpy(self._evicted), positions.device)
             positions = positions - lost[self.runner.req_indices.gpu[: positions.shape[0]]]
         self._compute_slot_mapping(num_reqs, query_start_loc, positions)
 
@@ -65,7 +66,7 @@ class HooksV1:
         def blocks_of(request_id: str, held: int) -> Tensor:
             row = batch.req_id_to_index[request_id]
             ids = table.block_table.np[row, : cdiv(held, table.block_size)]
-            return torch.from_numpy(ids.astype(np.int64)).to(self.runner.device)
+            return send(torch.from_numpy(ids.astype(np.int64)), self.runner.device)
 
         for request_id, held in self.compressor.finish(blocks_of).items():
             keep = cdiv(held, table.block_size)
