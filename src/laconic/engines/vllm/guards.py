@@ -48,6 +48,11 @@ SIGNATURES = {
 }
 """Parameters, in order, of what our hooks override or call."""
 
+NO_SETTINGS = (
+    "laconic's scheduler or worker was chosen, but --additional-config has no settings for it: give "
+    """--additional-config '{"laconic": {"policy": "rpc", "interval": 1024, "ratio": 4}}', or leave the class out"""
+)
+
 
 def check_version(version: str) -> None:
     """Raises LaconicError for a vLLM that the hooks weren't tested with."""
@@ -151,10 +156,7 @@ def check_launch_complete(vllm_config: Any) -> Settings:
     """The settings, or a LaconicError: our scheduler or worker was chosen by hand and its counterpart is not there."""
     settings = settings_of(vllm_config)
     if settings is None:
-        raise LaconicError(
-            "laconic's scheduler or worker was chosen, but --additional-config has no settings for it: give "
-            """--additional-config '{"laconic": {"policy": "rpc", "interval": 1024, "ratio": 4}}', or leave the class out"""
-        )
+        raise LaconicError(NO_SETTINGS)
     if vllm_config.parallel_config.worker_cls not in WORKERS.values():
         raise LaconicError(
             "laconic's scheduler runs, but its worker doesn't: vLLM did not load laconic's plugin. Is VLLM_PLUGINS set? Unset "

@@ -28,7 +28,7 @@ def register() -> None:
     def create_engine_config(self: Any, *args: Any, **kwargs: Any) -> Any:
         wanted = isinstance(self.additional_config, dict) and "laconic" in self.additional_config
         try:
-            if wanted:
+            if wanted or str(self.scheduler_cls).startswith("laconic."):
                 check_early(self)
             config = stock(self, *args, **kwargs)
             if wanted:
@@ -44,14 +44,17 @@ def register() -> None:
 
 
 def check_early(engine_args: Any) -> None:
-    """What can be refused before vLLM looks at the model: its version, and laconic's own settings."""
+    """What can be refused before vLLM looks at the model: its version, and laconic's own settings, missing or wrong."""
     import vllm
 
-    from laconic.engines.vllm.guards import check_version
+    from laconic.engines.vllm.guards import NO_SETTINGS, check_version
     from laconic.engines.vllm.settings import KEY, parse_launch
 
     check_version(vllm.__version__)
-    parse_launch(engine_args.additional_config[KEY])
+    given = engine_args.additional_config
+    if not isinstance(given, dict) or KEY not in given:
+        raise LaconicError(NO_SETTINGS)
+    parse_launch(given[KEY])
 
 
 def configure(vllm_config: Any) -> None:
