@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 
 from laconic.compress.checks import number, whole
 from laconic.errors import LaconicError
@@ -179,7 +180,7 @@ class Proportional(Periodic):
                 f"of {exact.numerator}: use interval {' or '.join(map(str, near))}"
             )
 
-    @property
+    @cached_property
     def share(self) -> int:
         """P / c: tokens by which the kept part grows at each compression."""
         exact = Fraction(str(self.ratio))

@@ -9,10 +9,12 @@ generated.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from laconic.compress import Policy
 from laconic.errors import LaconicError
+
+NEVER = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,9 @@ class Plan:
     policy: Policy
     prompt: int
     end: int
+    # [low, high, gone]: from `low` computed tokens on, below `high`, where the next compression is due, `gone` are evicted.
+    # A scheduler asks a few times a step and request, nearly always within one stretch.
+    _stretch: list[int] = field(default_factory=lambda: [0, 0, 0], init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.prompt < 1:
@@ -38,7 +43,15 @@ class Plan:
 
     def evicted(self, computed: int) -> int:
         """Tokens evicted once `computed` are computed and a compression due there is done."""
-        return self.policy.schedule.evicted(self.generated(computed))
+        low, high, gone = self._stretch
+        return gone if low <= computed < high else self._look(computed)[2]
+
+    def _look(self, computed: int) -> list[int]:
+        schedule, generated = self.policy.schedule, self.generated(computed)
+        after = schedule.next_boundary(generated)
+        due = NEVER if after is None else self.prompt + after
+        self._stretch[:] = computed, due, schedule.evicted(generated)
+        return self._stretch
 
     def held(self, computed: int) -> int:
         """Tokens held then."""
@@ -52,8 +65,9 @@ class Plan:
 
     def boundary(self, computed: int) -> int | None:
         """The next count of computed tokens at which a compression is due; None: never."""
-        due = self.policy.schedule.next_boundary(self.generated(computed))
-        return None if due is None else self.prompt + due
+        low, high, _ = self._stretch
+        due = high if low <= computed < high else self._look(computed)[1]
+        return None if due == NEVER else due
 
     def clip(self, computed: int, new: int) -> int:
         """How many of `new` tokens may be computed in one step: not beyond the next compression."""
