@@ -109,6 +109,7 @@ class EngineStats:
     reserved_kv_bytes: int = 0
     kv_token_steps: int = 0
     side_tokens: int = 0
+    preemptions: int = 0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
     left_alone: dict[str, list[int]] = field(default_factory=dict)

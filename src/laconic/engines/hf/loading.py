@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging as hf_logging
 
@@ -30,7 +37,7 @@ def load(
     a model, an encoder or encoder-decoder model, weights that can't be read, an unknown dtype or device.
     """
     name = os.fspath(name_or_path)
-    _check_path(name)
+    check_path(name)
     where = _device(device)
     kind: Any = "auto" if dtype == "auto" else DTYPES.get(dtype)
     if kind is None:
@@ -53,7 +60,22 @@ def load(
     return model.to(where).eval(), tokenizer
 
 
-def _check_path(name: str) -> None:
+def load_tokenizer(name: str, **settings: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer alone; settings go to transformers. Raises LaconicError for one that can't be read."""
+    with _quiet():
+        tokenizer: PreTrainedTokenizerBase = _try(name, "tokenizer", AutoTokenizer.from_pretrained, name, **settings)
+    return tokenizer
+
+
+def load_generation_config(name: str, **settings: Any) -> GenerationConfig:
+    """How the model's makers sample from it; where they don't say, transformers' own defaults."""
+    with _quiet(), contextlib.suppress(OSError):
+        return GenerationConfig.from_pretrained(name, **settings)
+    return GenerationConfig()
+
+
+def check_path(name: str) -> None:
+    """LaconicError for what looks like a path and has no model in it."""
     looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or os.path.exists(name)
     if not looks_like_path:
         return

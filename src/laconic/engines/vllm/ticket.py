@@ -1,0 +1,48 @@
+"""What a request carries to `draws`, so that its tokens are drawn there: needs no vLLM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from laconic.engines.base import Sampling
+from laconic.errors import LaconicError
+
+KEY = "laconic_draw"
+"""The key of a request's `extra_args` that is ours."""
+
+_FIELDS = {"key": int, "at": int, "temperature": float, "top_p": float, "top_k": int}
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """How one request's tokens are drawn. key: of its trace (`sampling.trace_key`). at: tokens of the trace that were generated
+    before the request, and stand at the end of what it sends."""
+
+    key: int
+    at: int
+    sampling: Sampling
+
+    def extra_args(self) -> dict[str, Any]:
+        """For the request: plain values, which reach vLLM's other processes."""
+        s = self.sampling
+        own = {"key": self.key, "at": self.at, "temperature": float(s.temperature), "top_p": float(s.top_p)}
+        return {KEY: {**own, "top_k": s.top_k}}
+
+    @classmethod
+    def of(cls, extra_args: Mapping[str, Any] | None) -> Ticket | None:
+        """What a request carries; None: nothing. Raises LaconicError for a value that `extra_args` would not write."""
+        raw = (extra_args or {}).get(KEY)
+        if raw is None:
+            return None
+        if not isinstance(raw, Mapping) or set(raw) != set(_FIELDS):
+            raise LaconicError(f"{KEY} is {raw!r}; expected a mapping of {', '.join(_FIELDS)}")
+        for name, kind in _FIELDS.items():
+            if isinstance(raw[name], bool) or not isinstance(raw[name], (int, kind)):
+                raise LaconicError(f"{name} of {KEY} is {raw[name]!r}; expected {kind.__name__}")
+        for name, most in (("key", 1 << 64), ("at", 1 << 32)):
+            if not 0 <= raw[name] < most:
+                raise LaconicError(f"{name} of {KEY} is {raw[name]}; expected 0 to {most - 1}")
+        sampling = Sampling(temperature=raw["temperature"], top_p=raw["top_p"], top_k=raw["top_k"])
+        return cls(raw["key"], raw["at"], sampling)

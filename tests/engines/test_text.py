@@ -1,0 +1,61 @@
+"""Text from tokens as they come, prompts from text."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from transformers import AutoTokenizer
+
+from laconic.assets import reasoner_path
+from laconic.engines.text import Detokenizer, end_ids, render, tokenize
+from laconic.errors import LaconicError
+from tests.engines.vllm.tiny import tiny_tokenizer
+
+
+def test_pieces_add_up_to_the_text() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(reasoner_path())
+    tokens = list(range(5, 200, 7))
+    detokenizer = Detokenizer(tokenizer)
+    pieces = [detokenizer.add(token) for token in tokens]
+    assert detokenizer.text == "".join(pieces)
+    rest = detokenizer.finish(tokens)
+    assert "".join(pieces) + rest == detokenizer.text == tokenizer.decode(tokens, skip_special_tokens=False)
+    assert detokenizer.text
+
+
+def test_a_tokenizer_without_a_fast_backend_tells_at_the_end() -> None:
+    slow = SimpleNamespace(decode=lambda ids, skip_special_tokens: "".join(chr(96 + i) for i in ids))
+    detokenizer = Detokenizer(slow)
+    assert [detokenizer.add(i) for i in (1, 2, 3)] == ["", "", ""]
+    assert detokenizer.finish([1, 2, 3]) == detokenizer.text == "abc"
+    nothing = Detokenizer(None)
+    assert (nothing.add(1), nothing.finish([1]), nothing.text) == ("", "", "")
+
+
+def test_a_text_that_is_mended_at_the_end_is_not_told_twice() -> None:
+    detokenizer = Detokenizer(tiny_tokenizer())
+    tokens = tokenize(tiny_tokenizer(), "abc")
+    for token in tokens:
+        detokenizer.add(token)
+    assert detokenizer.text == "abc"
+    assert detokenizer.finish(tokens[:1]) == ""  # shorter than what was told
+    assert detokenizer.text == "a"
+
+
+def test_prompts() -> None:
+    tokenizer = tiny_tokenizer()
+    text = render(tokenizer, "2 + 2?")
+    assert text == "<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n"
+    assert tokenizer.decode(tokenize(tokenizer, text)) == text
+    assert render(None, "2 + 2?") == "2 + 2?"
+    assert tokenize(None, [3, 4]) == (3, 4)
+    with pytest.raises(LaconicError, match="problem is empty"):
+        render(tokenizer, " \n")
+    with pytest.raises(LaconicError, match="no tokenizer"):
+        tokenize(None, "text")
+
+
+def test_end_tokens_of_all_that_name_some() -> None:
+    sources = [SimpleNamespace(eos_token_id=e) for e in (2, [3, 4], None)]
+    assert end_ids(*sources, None, SimpleNamespace()) == {2, 3, 4}
