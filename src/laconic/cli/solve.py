@@ -20,11 +20,9 @@ from laconic.cli.common import (
     choose_sampling,
     choose_strategy,
     complain,
-    is_bundled,
-    judged_engine,
-    model_path,
     one_thread,
 )
+from laconic.cli.engines import ENGINE_HELP, SET_HELP, choose_engine, open_reasoner
 from laconic.errors import LaconicError
 
 if TYPE_CHECKING:
@@ -100,8 +98,12 @@ def solve(
     top_p: Annotated[float | None, typer.Option(help="Above 0, at most 1.")] = None,
     top_k: Annotated[int | None, typer.Option(help="0 is off.")] = None,
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    engine: Annotated[str, typer.Option("--engine", "-e", help=ENGINE_HELP)] = "hf",
+    engine_set: Annotated[
+        list[str] | None, typer.Option("--engine-set", metavar="SETTING=VALUE", help=SET_HELP)
+    ] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...; vLLM takes its own.")] = "auto",
     out: Annotated[Path | None, typer.Option("--out", help="Also write the verdict as JSON to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Nothing but the verdict, as one JSON object.")] = False,
 ) -> None:
@@ -114,7 +116,8 @@ def solve(
     For the bundled reasoner what you don't say starts from its own settings; other models start from what was published.
     Tokens saved are estimated from the traces that finished; `laconic bench parallel` measures them.
     """
-    small = is_bundled(model)
+    chosen_engine = choose_engine(engine, model, engine_set or ())
+    small = chosen_engine.small
     question = choose_question(problem, file, bundled, level, small)
     if gold is not None:
         question = dataclasses.replace(question, answer=gold)
@@ -143,28 +146,29 @@ def solve(
     from laconic.cli.board import Heading
     from laconic.cli.outcome import Outcome
     from laconic.cli.solving import choose_view, watch
-    from laconic.engines.hf import load
     from laconic.judges.registry import open_judge
 
     if small:
         one_thread()
-    loaded, tokenizer = load(model_path(model), dtype=dtype, device=device)
+    reasoner = open_reasoner(chosen_engine, dtype, device)
     if small:
-        check_vocabulary(tokenizer, question)
+        check_vocabulary(reasoner.tokenizer, question)
     sampling = choose_sampling(
-        loaded, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed
+        reasoner, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed
     )
     opened = None
     if judge_spec is not None:
-        opened = open_judge(judge_spec, model=loaded, tokenizer=tokenizer, excerpt=excerpt, device=device)
+        opened = open_judge(
+            judge_spec, model=reasoner.weights, tokenizer=reasoner.tokenizer, excerpt=excerpt, device=device
+        )
     chosen = choose_strategy(strategy, n, opened, small, **options)
-    engine = judged_engine(loaded, tokenizer, policy, batch, chosen)
-    name = "bundled reasoner" if small else str(model)
+    name = "bundled reasoner" if small else str(chosen_engine.model)
     setting = f"{chosen.name} · {n} traces · {name} · {policy.spec()}" + (
         f" · judge {judge_spec}" if judge_spec else ""
     )
-    view = choose_view(as_json, Console(highlight=False), Heading(setting, question.text))
-    verdict = watch(chosen.begin(engine, question.text, sampling), view)
+    with reasoner.engine(policy, batch, chosen) as running:
+        view = choose_view(as_json, Console(highlight=False), Heading(setting, question.text))
+        verdict = watch(chosen.begin(running, question.text, sampling), view)
     outcome = Outcome(question, name, policy.spec(), judge_spec, sampling, verdict)
     show(outcome, as_json)
     if out is not None:

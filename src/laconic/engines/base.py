@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 from laconic.errors import LaconicError
 
@@ -115,6 +115,19 @@ class EngineStats:
     left_alone: dict[str, list[int]] = field(default_factory=dict)
 
 
+_CANNOT = {
+    "decode": "has no tokenizer: make it with one",
+    "states": "gives no hidden states: use a judge that reads text",
+    "probe": "can't probe a trace: use a judge that reads text",
+    "kept": "does not tell what compression kept: use another excerpt",
+}
+
+
+def refuse(engine: str, method: str) -> NoReturn:
+    """Say that an engine lacks one of the methods that only some have."""
+    raise LaconicError(f"the {engine} engine {_CANNOT[method]}")
+
+
 class Engine(ABC):
     """The interface. Not thread-safe: one thread drives an engine."""
 
@@ -164,7 +177,7 @@ class Engine(ABC):
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of generated tokens, special tokens left in. Raises LaconicError in an engine without a tokenizer."""
-        raise LaconicError(f"the {self.name} engine has no tokenizer: make it with one")
+        refuse(self.name, "decode")
 
     def states(self, trace_ids: Sequence[str], tokens: int) -> Tensor:
         """Hidden states at each trace's first `tokens` generated tokens, float32 [n, tokens, D], on the CPU.
@@ -173,7 +186,7 @@ class Engine(ABC):
         none yet. Zeros beyond what there is. What the engine recorded while decoding costs nothing; for the rest the tokens
         are run again and counted in `stats.side_tokens`. Raises LaconicError in an engine that can't.
         """
-        raise LaconicError(f"the {self.name} engine gives no hidden states: use a judge that reads text")
+        refuse(self.name, "states")
 
     def probe(self, trace_ids: Sequence[str], suffix: str, steps: int) -> Tensor:
         """What each trace would answer now: its cache is copied, `suffix` appended, `steps` tokens decoded greedily.
@@ -181,13 +194,13 @@ class Engine(ABC):
         Returns the distributions of those tokens, float32 [n, steps, V], on the CPU. Running and stopped traces go on as if
         nothing had happened. Counted in `stats.side_tokens`. Raises LaconicError in an engine that can't.
         """
-        raise LaconicError(f"the {self.name} engine can't probe a trace: use a judge that reads text")
+        refuse(self.name, "probe")
 
     def kept(self, trace_id: str) -> list[int]:
         """Which generated tokens the latest compression kept, by position, in order: those that at least half of the layers
         hold. All tokens so far where there was no compression. Raises LaconicError in an engine that can't tell.
         """
-        raise LaconicError(f"the {self.name} engine does not tell what compression kept: use another excerpt")
+        refuse(self.name, "kept")
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, n: int = 1) -> list[list[Trace]]:
         """Run all to the end; result [prompt][trace]. The records stay in the engine until `forget`."""

@@ -1,0 +1,121 @@
+"""--engine: which engine makes the tokens, and how its model is opened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from laconic.cli.common import is_bundled, judged_engine, model_path
+from laconic.errors import LaconicError
+
+if TYPE_CHECKING:
+    from laconic.compress import Policy
+    from laconic.engines.base import Engine
+    from laconic.prune import Strategy
+
+ENGINE_HELP = "hf, or vllm:MODEL for vLLM in this machine; vllm alone takes --model."
+SET_HELP = "A setting of vLLM's own, such as tensor_parallel_size=2; may be given several times."
+
+
+@dataclass(frozen=True, slots=True)
+class EngineChoice:
+    """name: hf or vllm. model: as in ``--model``. settings: vLLM's own."""
+
+    name: str
+    model: str | None
+    settings: dict[str, Any]
+
+    @property
+    def small(self) -> bool:
+        """Whether it runs the reasoner that ships with laconic."""
+        return is_bundled(self.model)
+
+
+def choose_engine(spec: str, model: str | None, settings: Sequence[str] = ()) -> EngineChoice:
+    """The engine of ``--engine``, ``--model`` and ``--engine-set``. Raises LaconicError for an unknown engine, a model given
+    twice, or settings of an engine that has none."""
+    name, colon, own = spec.partition(":")
+    if name not in ("hf", "vllm"):
+        raise LaconicError(f"engine {name!r} is unknown; expected hf or vllm:MODEL")
+    if colon and not own:
+        raise LaconicError(f"--engine {spec} names no model; write {name}:MODEL, or {name} and --model")
+    if own and model is not None:
+        raise LaconicError(f"--engine {spec} and --model {model} both name a model; give it once")
+    found: dict[str, Any] = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if name == "hf":
+            raise LaconicError(f"--engine-set {text} is for vLLM; leave it out, or choose --engine vllm:MODEL")
+        if not (key and equals and value):
+            raise LaconicError(f"--engine-set {text} has no value; expected SETTING=VALUE")
+        if key in found:
+            raise LaconicError(f"--engine-set gives {key} twice; give it once")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return EngineChoice(name, own or model, found)
+
+
+def open_reasoner(choice: EngineChoice, dtype: str, device: str) -> HFReasoner | VLLMReasoner:
+    """The chosen model as far as it can be read before its engine starts."""
+    return HFReasoner(choice, dtype, device) if choice.name == "hf" else VLLMReasoner(choice, dtype)
+
+
+class HFReasoner:
+    """weights: the model, for judges that read with it; it also says how to sample (`generation_config`)."""
+
+    def __init__(self, choice: EngineChoice, dtype: str, device: str) -> None:
+        from laconic.engines.hf import load
+
+        self.weights, self.tokenizer = load(model_path(choice.model), dtype=dtype, device=device)
+        self.generation_config = self.weights.generation_config
+
+    def engine(self, policy: Policy, batch: int, strategy: Strategy) -> AbstractContextManager[Engine]:
+        """An engine that notes while it decodes what the strategy's judge will ask for."""
+        return nullcontext(judged_engine(self.weights, self.tokenizer, policy, batch, strategy))
+
+
+class VLLMReasoner:
+    """The tokenizer and how to sample; the weights are vLLM's, so a judge can't read with them."""
+
+    weights = None
+
+    def __init__(self, choice: EngineChoice, dtype: str) -> None:
+        from laconic.engines.hf.loading import check_path, load_generation_config, load_tokenizer
+        from laconic.engines.vllm.backend import check_installed
+
+        check_installed()
+        self.path, self.settings = model_path(choice.model), choice.settings
+        # vLLM's own choice for a model in float32 is half of that.
+        self.dtype = "float32" if choice.small and dtype == "auto" else dtype
+        check_path(self.path)
+        self.tokenizer = load_tokenizer(self.path)
+        self.generation_config = load_generation_config(self.path)
+
+    def engine(self, policy: Policy, batch: int, strategy: Strategy | None = None) -> AbstractContextManager[Engine]:
+        """Starts vLLM. Raises LaconicError for a strategy whose judge asks for more than vLLM gives away."""
+        from laconic.engines.vllm import VLLMEngine
+
+        check_readable(VLLMEngine.name, strategy)
+        engine: AbstractContextManager[Engine] = VLLMEngine(
+            self.path, policy, max_batch=batch, dtype=self.dtype, **self.settings
+        )
+        return engine
+
+
+def check_readable(engine: str, strategy: Strategy | None) -> None:
+    """LaconicError if the strategy's judge has to look into an engine that shows nothing but its tokens."""
+    from laconic.engines.base import refuse
+    from laconic.judges.probe import ProbeJudge
+
+    judge = getattr(strategy, "judge", None)
+    if getattr(judge, "states_wanted", None):
+        refuse(engine, "states")
+    if isinstance(judge, ProbeJudge):
+        refuse(engine, "probe")
+    if getattr(strategy, "excerpt_kind", "").partition(":")[0] == "kept":
+        refuse(engine, "kept")
