@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Record results under benchmarks/: `benchmarks/record.sh accuracy cpu-kv`, or `all` for everything that needs no GPU.
+# Record results under benchmarks/: `benchmarks/record.sh accuracy cpu-kv`, or `all` for everything that needs neither a GPU nor vLLM.
 # Run it at the root of the repository, with nothing else running. Interrupted, it goes on where it stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -7,6 +7,7 @@ PATH="$PWD/.venv/bin:$PATH"
 export HF_HUB_OFFLINE=1
 
 record() {
+  case "$1" in vllm-*) PATH="$PWD/.venv-vllm/bin:$PATH" ;; esac # `make setup-vllm`
   case "$1" in
     accuracy) laconic bench accuracy --problems 100 --batch 192 --out benchmarks/accuracy ;;
     parallel) laconic bench parallel --problems 100 --compress "none;rpc:ratio=4" --strategies "deepconf:low;deepconf:high;deepprune;deepprune:K2=3" --judges "bundled;jaccard;random;perfect" --timed 3 --batch 192 --out benchmarks/parallel ;;
@@ -18,9 +19,11 @@ record() {
     judges) laconic judge eval -t runs/heldout.jsonl --unseen runs/cool.jsonl -j bundled -j jaccard -j facts -j random -j probe --out benchmarks/judges ;;
     traces) laconic analyze --model bundled --problems 200 --policies "full;rpc;random" --out benchmarks/traces ;;
     cpu-kv | cpu-policies | cpu-weights | cpu-parity | rpc-paper) laconic bench throughput --preset "$1" --out "benchmarks/$1" ;;
+    vllm-cpu) laconic bench vllm --out benchmarks/vllm-cpu ;;
+    vllm-cpu-kv) laconic bench vllm --shape tiny-kv --out benchmarks/vllm-cpu-kv ;;
     *)
       echo "error: there is nothing to record by the name $1; expected accuracy, parallel, parallel-c2, judged-traces, judges, traces, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
-        "rpc-paper or all" >&2
+        "rpc-paper, vllm-cpu, vllm-cpu-kv or all" >&2
       exit 2
       ;;
   esac
@@ -28,4 +31,4 @@ record() {
 
 [ $# -gt 0 ] || set -- help
 [ "$1" != all ] || set -- accuracy parallel parallel-c2 judged-traces judges traces cpu-kv cpu-policies cpu-weights cpu-parity
-for name in "$@"; do record "$name"; done
+for name in "$@"; do (record "$name"); done
