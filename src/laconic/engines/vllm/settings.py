@@ -158,10 +158,8 @@ def _mapping(raw: object) -> dict[str, Any]:
     if isinstance(raw, str):
         text = raw.strip()
         if not text.startswith("{"):
-            name, _, _ = text.partition(":")
-            if _class(name) is FullKV:
-                return {"policy": "none"}
-            policy = parse(text)  # its settings are checked here, where they are still text
+            name, colon, rest = text.partition(":")
+            policy = parse(_class(name).name + colon + rest)
             return {"policy": policy.name, **{f.name: getattr(policy, f.name) for f in fields(policy)}}
         try:
             raw = json.loads(text)
