@@ -14,12 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from vllm.utils import torch_utils  # as a module: vLLM's CPU worker replaces a function in it
 from vllm.utils.math_utils import cdiv
 
 from laconic.engines.vllm.compressor import Compressor
-
-NOBODY = torch.empty(0, dtype=torch.long)
+from laconic.engines.vllm.device import send
 
 
 class HooksV2:
@@ -35,10 +33,7 @@ class HooksV2:
     def execute_model(
         self, scheduler_output: Any, intermediate_tensors: Any = None, dummy_run: bool = False, **kwargs: Any
     ) -> Any:
-        if dummy_run:
-            # Its padding's queries must not land where the last step's went: a recorded graph writes whatever `places` says.
-            if self.compressor.ring is not None:
-                self.compressor.ring.steer(NOBODY, NOBODY)
+        if dummy_run:  # nobody's requests; since the last step's end the ring takes nothing either
             return self._execute_model(scheduler_output, intermediate_tensors, dummy_run=True, **kwargs)
         self.compressor.begin(scheduler_output)
         try:
@@ -58,7 +53,7 @@ class HooksV2:
         self._shift(input_batch, evicted)
         logical = input_batch.positions
         physical = logical.clone()
-        physical[: input_batch.num_tokens] -= self._to_device(np.repeat(evicted, new))
+        physical[: input_batch.num_tokens] -= send(torch.from_numpy(np.repeat(evicted, new)), logical.device)
         input_batch.positions = physical
         try:
             return self._prepare_attn(input_batch)
@@ -66,12 +61,13 @@ class HooksV2:
             input_batch.positions = logical  # the model rotates by these
 
     def _shift(self, input_batch: Any, evicted: np.ndarray) -> None:
-        lost = self._to_device(evicted.astype(np.int32))
+        lost = torch.from_numpy(evicted.astype(np.int32))
         logical = input_batch.seq_lens_cpu_upper_bound
         physical = logical.clone()
-        physical[: len(evicted)] -= torch.from_numpy(evicted.astype(np.int32))
+        physical[: len(lost)] -= lost
         input_batch.seq_lens_cpu_upper_bound = physical
-        input_batch.seq_lens[: len(evicted)] -= lost
+        lost = send(lost, input_batch.seq_lens.device)
+        input_batch.seq_lens[: len(lost)] -= lost
         self._shifted = (input_batch, logical, lost)
 
     @torch.inference_mode()
@@ -81,10 +77,6 @@ class HooksV2:
             self._shifted = None
             input_batch.seq_lens_cpu_upper_bound = logical
             input_batch.seq_lens[: len(lost)] += lost
-
-    def _to_device(self, numbers: np.ndarray) -> Tensor:
-        """A copy that does not wait for the step before, which may still run."""
-        return torch_utils.async_tensor_h2d(numbers, device=self.runner.device)
 
     @torch.inference_mode()
     def _compact(self) -> None:
