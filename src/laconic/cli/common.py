@@ -149,7 +149,7 @@ def choose_strategy(spec: str, n: int, judge: Judge | None, small: bool, **optio
     return parse(spec, n, judge, **own | overrides)
 
 
-def judged_engine(model: Any, tokenizer: Any, policy: Policy, batch: int, strategy: Strategy) -> HFEngine:
+def judged_engine(model: Any, tokenizer: Any, policy: Policy, batch: int, strategy: Strategy | None) -> HFEngine:
     """An engine that notes while it decodes what the strategy's judge will ask for, so that nothing is run again for it:
     the hidden states of the first tokens, or which tokens compression kept."""
     from laconic.engines.hf import HFEngine

@@ -60,6 +60,14 @@ def choose_engine(spec: str, model: str | None, settings: Sequence[str] = ()) ->
     return EngineChoice(name, own or model, found)
 
 
+def check_device(choice: EngineChoice, device: str) -> None:
+    """For a command in which nothing but the engine has a device."""
+    if choice.name != "hf" and device != "auto":
+        raise LaconicError(
+            f"--device {device} is for the hf engine; leave it out: vLLM takes the device that it was built for"
+        )
+
+
 def open_reasoner(choice: EngineChoice, dtype: str, device: str) -> HFReasoner | VLLMReasoner:
     """The chosen model as far as it can be read before its engine starts."""
     return HFReasoner(choice, dtype, device) if choice.name == "hf" else VLLMReasoner(choice, dtype)
@@ -74,9 +82,13 @@ class HFReasoner:
         self.weights, self.tokenizer = load(model_path(choice.model), dtype=dtype, device=device)
         self.generation_config = self.weights.generation_config
 
-    def engine(self, policy: Policy, batch: int, strategy: Strategy) -> AbstractContextManager[Engine]:
-        """An engine that notes while it decodes what the strategy's judge will ask for."""
-        return nullcontext(judged_engine(self.weights, self.tokenizer, policy, batch, strategy))
+    def engine(
+        self, policy: Policy, batch: int = 1, strategy: Strategy | None = None, record_held: bool = False
+    ) -> AbstractContextManager[Engine]:
+        """An engine that notes while it decodes what the strategy's judge will ask for, or all that was held."""
+        engine = judged_engine(self.weights, self.tokenizer, policy, batch, strategy)
+        engine.record_held = engine.record_held or record_held
+        return nullcontext(engine)
 
 
 class VLLMReasoner:
@@ -96,11 +108,16 @@ class VLLMReasoner:
         self.tokenizer = load_tokenizer(self.path)
         self.generation_config = load_generation_config(self.path)
 
-    def engine(self, policy: Policy, batch: int, strategy: Strategy | None = None) -> AbstractContextManager[Engine]:
+    def engine(
+        self, policy: Policy, batch: int = 1, strategy: Strategy | None = None, record_held: bool = False
+    ) -> AbstractContextManager[Engine]:
         """Starts vLLM. Raises LaconicError for a strategy whose judge asks for more than vLLM gives away."""
+        from laconic.engines.base import refuse
         from laconic.engines.vllm import VLLMEngine
 
         check_readable(VLLMEngine.name, strategy)
+        if record_held:
+            refuse(VLLMEngine.name, "held")
         engine: AbstractContextManager[Engine] = VLLMEngine(
             self.path, policy, max_batch=batch, dtype=self.dtype, **self.settings
         )

@@ -19,16 +19,14 @@ from laconic.cli.common import (
     choose_question,
     choose_sampling,
     complain,
-    is_bundled,
-    model_path,
     one_thread,
     size,
 )
+from laconic.cli.engines import ENGINE_HELP, SET_HELP, check_device, choose_engine, open_reasoner
 
 if TYPE_CHECKING:
     from laconic.compress import Policy
-    from laconic.engines.base import EngineStats, Trace
-    from laconic.engines.hf import HFEngine
+    from laconic.engines.base import Engine, EngineStats, Trace
 
 
 @dataclass(frozen=True)
@@ -128,8 +126,12 @@ def think(
     top_p: Annotated[float | None, typer.Option(help="Above 0, at most 1.")] = None,
     top_k: Annotated[int | None, typer.Option(help="0 is off.")] = None,
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    engine: Annotated[str, typer.Option("--engine", "-e", help=ENGINE_HELP)] = "hf",
+    engine_set: Annotated[
+        list[str] | None, typer.Option("--engine-set", metavar="SETTING=VALUE", help=SET_HELP)
+    ] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...; vLLM takes its own.")] = "auto",
     html: Annotated[
         Path | None, typer.Option("--html", help="Also write the trace as a page that shows what was evicted.")
     ] = None,
@@ -141,30 +143,31 @@ def think(
     4, window 32 and budget 128. Other models start from the policies' published settings (`laconic policies`). Sampling
     starts from the model's own generation_config, else from temperature 0.6 and top-p 0.95.
     """
-    small = is_bundled(model)
+    chosen_engine = choose_engine(engine, model, engine_set or ())
+    check_device(chosen_engine, device)
+    small = chosen_engine.small
     question = choose_question(problem, file, bundled, level, small)
     chosen = choose_policy(policy, small, interval=interval, ratio=ratio, window=window, budget=budget)
     if html is not None:
         check_writable(html, "the page")
 
-    from laconic.engines.hf import HFEngine, load
-
     if small:
         one_thread()
-    loaded, tokenizer = load(model_path(model), dtype=dtype, device=device)
+    reasoner = open_reasoner(chosen_engine, dtype, device)
     if small:
-        check_vocabulary(tokenizer, question)
-    engine = HFEngine(loaded, tokenizer, policy=chosen, record_held=html is not None)
-    prompt = engine.render(question.text)
+        check_vocabulary(reasoner.tokenizer, question)
     sampling = choose_sampling(
-        loaded, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed
+        reasoner, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed
     )
-    trace_id = engine.submit(prompt, sampling)[0]
-    pieces, kv_tokens = _stream(engine, trace_id, chosen, as_json)
-    trace = engine.trace(trace_id)
-    outcome = conclude(question, "bundled reasoner" if small else str(model), chosen, trace, engine.stats)
-    if html is not None:
-        _write_page(html, engine, outcome, prompt, trace, pieces, kv_tokens)
+    with reasoner.engine(chosen, record_held=html is not None) as running:
+        prompt = running.render(question.text)
+        trace_id = running.submit(prompt, sampling)[0]
+        pieces, kv_tokens = _stream(running, trace_id, chosen, as_json)
+        trace = running.trace(trace_id)
+        name = "bundled reasoner" if small else str(chosen_engine.model)
+        outcome = conclude(question, name, chosen, trace, running.stats)
+        if html is not None:
+            _write_page(html, running, outcome, prompt, trace, pieces, kv_tokens)
     _show(outcome, trace.text, as_json, html)
 
 
@@ -199,7 +202,7 @@ def conclude(question: Question, model: str, policy: Policy, trace: Trace, stats
     )
 
 
-def _stream(engine: HFEngine, trace_id: str, policy: Policy, as_json: bool) -> tuple[list[str], list[int]]:
+def _stream(engine: Engine, trace_id: str, policy: Policy, as_json: bool) -> tuple[list[str], list[int]]:
     """Show the trace as it comes. Returns each token's text, and the KV tokens held when it was drawn."""
     from rich.console import Console
 
@@ -220,7 +223,7 @@ def _stream(engine: HFEngine, trace_id: str, policy: Policy, as_json: bool) -> t
 
 
 def _write_page(
-    path: Path, engine: HFEngine, outcome: Outcome, prompt: str, trace: Trace, pieces: list[str], kv_tokens: list[int]
+    path: Path, engine: Any, outcome: Outcome, prompt: str, trace: Trace, pieces: list[str], kv_tokens: list[int]
 ) -> None:
     from laconic.report.html import TracePage, render
 

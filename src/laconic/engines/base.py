@@ -120,6 +120,7 @@ _CANNOT = {
     "states": "gives no hidden states: use a judge that reads text",
     "probe": "can't probe a trace: use a judge that reads text",
     "kept": "does not tell what compression kept: use another excerpt",
+    "held": "does not tell which tokens each layer held: use the hf engine for a page that shows them",
 }
 
 
