@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.compress import RKV, RPC, FullKV, Policy, StreamingLLM
@@ -39,6 +39,7 @@ def simulated(policy: Policy, steps: int) -> slow.History:
     return slow.fixed(policy.budget, policy.buffer, policy.schedule.window, steps)
 
 
+@settings(deadline=None)
 @given(policies(), st.integers(1, 40), st.integers(0, 200), st.randoms(use_true_random=False))
 def test_every_count_is_the_simulations(policy: Policy, prompt: int, generated: int, draw: object) -> None:
     """Counts are asked in any order: a plan remembers where it looked last."""
@@ -69,6 +70,7 @@ def test_every_count_is_the_simulations(policy: Policy, prompt: int, generated: 
                 assert plan.outlook(c) == max(slots[c + 1 : min([*ahead, end]) + 1])
 
 
+@settings(deadline=None)
 @given(policies(), st.integers(1, 40), st.integers(1, 200), st.randoms(use_true_random=False))
 def test_clipped_chunks_stop_at_every_compression(policy: Policy, prompt: int, generated: int, draw: object) -> None:
     """However a text comes in chunks: none passes a compression, each compression is some chunk's end, each chunk gets on."""
