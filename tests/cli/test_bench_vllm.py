@@ -106,7 +106,7 @@ def test_a_contender_that_never_runs_is_an_error_after_the_table(
     monkeypatch.setattr(vllm_speed, "Worker", start)
     done = invoke("bench", "vllm", *SMALL, "-o", tmp_path)
     assert done.exit_code == 2
-    assert "error: RPC c=4 at 100 % of demand has not run (it won't); what is finished is in" in done.stderr
+    assert "error: RPC c=4 at 100 % of demand did not finish (it won't); what is finished is in" in done.stderr
     assert (tmp_path / "results.json").exists()
 
 

@@ -1,8 +1,9 @@
 """One vLLM engine in a process of its own, which `vllm_process.Worker` starts and asks: JSON lines in, JSON lines out.
 
-The first line says what engine to make; the answer is `{"ready": ...}`. Every further line names a `Load` and a repeat to
-run, and is answered by `{"done": figures}`. Instead of either may come `{"refused": reason}`, where vLLM or laconic refuses
-the settings or the requests, and `{"failed": reason}`, where something broke. The process ends when its input does.
+The first line says what engine to make and what load to run once untimed; the answer is `{"ready": ...}`. Every further line
+names a `Load` and a repeat to run, and is answered by `{"done": figures}`. Instead of either may come `{"refused": reason}`,
+where vLLM or laconic refuses the settings or the requests, and `{"failed": reason}`, where something broke. The process ends
+when its input does.
 
 The engine runs inside this process (no engine-core process of its own), so that its scheduler can be watched: what runs
 and what was preempted at every `schedule()`, and how many blocks are taken whenever some are. Stock and compressed engines
@@ -29,8 +30,6 @@ from laconic.errors import LaconicError
 
 IDLE_STEPS = 1000
 """Steps in a row that compute nothing, after which the engine is stuck."""
-WARM_UP = 4
-"""Tokens a request that the first, untimed run generates."""
 
 
 class Refused(Exception):
@@ -228,8 +227,8 @@ def main() -> None:
     def start() -> dict[str, Any]:
         order = json.loads(asked.get())
         engine.append(Engine(order["options"], order["compresses"]))
-        warm = Load(**order["load"])
-        engine[0].run(Load(min(warm.requests, 4), warm.prompt, min(warm.output, WARM_UP), warm.block), -1)
+        # Once untimed: what is compiled for the batches that come up, preempted ones too, is compiled, and memory is touched.
+        engine[0].run(Load(**order["load"]), -1)
         return engine[0].about()
 
     if not answer(start, "ready"):

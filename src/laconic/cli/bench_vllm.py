@@ -108,6 +108,6 @@ def vllm(
         alone = not any(other["repeats"] for other in report["rows"] if other["contender"] == row["contender"])
         if row["failed"] and (alone or not row["refused"]):
             raise LaconicError(
-                f"{name_of(row['contender'])} at {100 * row['cache']:g} % of demand has not run ({row['failed']}); what is "
+                f"{name_of(row['contender'])} at {100 * row['cache']:g} % of demand did not finish ({row['failed']}); what is "
                 f"finished is in {out / 'samples.jsonl'}, and the same command tries the rest again."
             )
