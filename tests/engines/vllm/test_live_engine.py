@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from psutil import Process
 from transformers import AutoModelForCausalLM
 
 from laconic.compress import H2O, RPC
@@ -205,6 +207,17 @@ def test_vllm_waits_for_the_reader(started: Started) -> None:
     assert [chunk.finish_reason for chunk in engine.stream()] == ["stopped", "stopped"]
     assert len(engine.trace(ids[0]).token_ids) == 202
     assert engine.stats.generated_tokens == 404
+
+
+def test_vllms_processes_do_not_see_ctrl_c(started: Started) -> None:
+    """A terminal sends it to all; the run would end in a death instead of a verdict."""
+    processes = [Process(one.pid) for one in started.backend.llm.engine_core.resources.engine_manager.processes]
+    processes += [child for one in processes for child in one.children(recursive=True)]
+    assert len(processes) >= 2  # the engine's core and its worker
+    for process in processes:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        (blocked,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigBlk"))
+        assert blocked >> (signal.SIGINT - 1) & 1
 
 
 def test_memory_given_up_for_others_changes_nothing(tmp_path: Path, model: Path, hf: HFEngine) -> None:

@@ -132,7 +132,8 @@ class Backend:
     def read(self, reading: bool) -> None:
         """Whether somebody reads from now on."""
         self._reading = reading
-        self._loop.call_soon_threadsafe(self._steer)
+        with contextlib.suppress(RuntimeError):  # closed meanwhile: the end of the program closes it before a stream
+            self._loop.call_soon_threadsafe(self._steer)
 
     def receive(self) -> Step:
         """The next step, waited for. Raises LaconicError if vLLM has died."""

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from typing import BinaryIO
 
 ENVIRONMENT = {
@@ -62,13 +63,14 @@ def output_into(log: BinaryIO) -> Iterator[None]:
 def without_interrupts() -> None:
     """Processes that this thread starts don't see Ctrl-C, which a terminal sends to all of them: it is ours to end them."""
     if hasattr(signal, "pthread_sigmask"):
+        resource_tracker.ensure_running()  # where it isn't, starting a process starts it, and lifts the block
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def hush() -> None:
-    """vLLM's logger in this process tells of errors only, unless the user's environment sets its level."""
+    """vLLM's logger in this process is silent, unless the user's environment sets its level: failures are told by ours."""
     if "VLLM_LOGGING_LEVEL" not in os.environ:
-        logging.getLogger("vllm").setLevel(logging.ERROR)
+        logging.getLogger("vllm").setLevel(logging.CRITICAL)
 
 
 def reason(error: BaseException, log: BinaryIO) -> str:
