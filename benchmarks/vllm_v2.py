@@ -17,10 +17,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import replace
 from importlib import metadata, util
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,8 +30,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ |= {"TRITON_INTERPRET": "1", "VLLM_USE_V2_MODEL_RUNNER": "1"}
 
+from benchmarks.vllm_driving import Ask, Seen, drive, worker_of
+from tests.engines.vllm.live import Reference, prompts_of
 from tests.engines.vllm.tiny import engine_args, runner_of, running, scheduler_of, tiny_model
-from tests.reference.generation import reference_generate
 
 from laconic.bench.environment import environment
 from laconic.engines.vllm.settings import parse_launch
@@ -51,105 +51,22 @@ MIXED = [
 ]
 LAUNCH = {**RPC, "queries": 16}
 BLOCK = 32
-SEED = 1
-
-
-@dataclass(frozen=True)
-class Ask:
-    """A request: token ids; laconic's settings; how many tokens to generate; how many of the ids are the prompt (none: all)."""
-
-    prompt: tuple[int, ...]
-    settings: dict[str, Any]
-    tokens: int
-    prompt_tokens: int | None = None
-
-
-@dataclass
-class Seen:
-    """What a drive saw: each ask's tokens, and counts over all steps."""
-
-    tokens: list[list[int]] = field(default_factory=list)
-    steps: int = 0
-    preemptions: int = 0
-    hits: int = 0
-    wrong_blocks: list[str] = field(default_factory=list)
-    least_held: float = 1.0
-
-
-def physical(settings: dict[str, Any], prompt: int, computed: int) -> int:
-    """Tokens a request holds once `computed` are: from the settings alone, without laconic."""
-    generated = max(0, computed - prompt)
-    if settings["policy"] == "none":
-        return computed
-    if settings["policy"] == "rpc":
-        interval = settings["interval"]
-        rounds = max(0, (generated - settings["window"]) // interval)
-        return computed - rounds * (interval - interval // settings["ratio"])
-    return computed - max(0, (generated - settings["budget"]) // settings["buffer"]) * settings["buffer"]
-
-
-def drive(llm: Any, asks: Sequence[Ask], *, between: Callable[[int], None] | None = None, abort_after: int = 0) -> Seen:
-    """Run `asks` together, step by step, and look at every request's blocks after each step.
-
-    between: called with the step's number after each step. abort_after: steps after which every second request is aborted.
-    """
-    from vllm import SamplingParams
-
-    engine, scheduler, tables = llm.llm_engine, scheduler_of(llm), runner_of(llm).block_tables
-    seen, done, preempted = Seen(), {}, {}
-    for number, ask in enumerate(asks):
-        extra = {"laconic": ask.settings | ({} if ask.prompt_tokens is None else {"prompt_tokens": ask.prompt_tokens})}
-        params = SamplingParams(temperature=0.0, max_tokens=ask.tokens, ignore_eos=True, extra_args=extra)
-        engine.add_request(str(number), {"prompt_token_ids": list(ask.prompt)}, params)
-    while engine.has_unfinished_requests():
-        for output in engine.step():
-            if output.finished:
-                done[int(output.request_id)] = list(output.outputs[0].token_ids)
-                seen.hits += output.num_cached_tokens or 0
-        seen.steps += 1
-        rows = runner_of(llm).req_states.req_id_to_index
-        for request in scheduler.running:
-            given = request.sampling_params.extra_args["laconic"]
-            prompt = given.get("prompt_tokens", request.num_prompt_tokens)
-            held = physical(given, prompt, request.num_computed_tokens)
-            ids = [block.block_id for block in scheduler.blocks.req_to_blocks[request.request_id]]
-            row = rows.get(request.request_id)
-            count = 0 if row is None else int(tables.num_blocks.np[0, row])
-            theirs = tables.block_tables[0].gpu[row, :count].tolist()
-            if len(ids) != -(-held // BLOCK) or theirs != ids:
-                seen.wrong_blocks.append(f"step {seen.steps}: {held} tokens in blocks {ids}, the runner's {theirs}")
-            seen.least_held = min(seen.least_held, held / max(1, request.num_computed_tokens))
-            preempted[request.request_id] = request.num_preemptions
-        if between is not None:
-            between(seen.steps)
-        if seen.steps == abort_after:
-            engine.abort_request([str(number) for number in range(0, len(asks), 2)])
-    seen.tokens = [done.get(number, []) for number in range(len(asks))]
-    seen.preemptions = sum(preempted.values())
-    return seen
 
 
 class Bench:
     """The model, what stock and the reference make of it, and the checks with their rows."""
 
     def __init__(self, path: Path, tokens: int) -> None:
-        from transformers import AutoModelForCausalLM
-
-        self.path, self.tokens = path, tokens
-        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-        made = torch.Generator().manual_seed(SEED)
-        lengths = (20, 33, 70, 101)
-        self.prompts = [tuple(torch.randint(4, 100, (n,), generator=made).tolist()) for n in lengths]
+        self.tokens = tokens
+        self.prompts = [tuple(prompt) for prompt in prompts_of((20, 33, 70, 101))]
         self.stock: list[list[int]] = []
         self.rows: list[dict[str, Any]] = []
-        self._reference = cache(self._reference_of)
+        self._reference = Reference(path)
 
     def reference(self, ask: Ask) -> list[int]:
-        return self._reference(ask.prompt, json.dumps(ask.settings), ask.tokens)
-
-    def _reference_of(self, prompt: tuple[int, ...], settings: str, tokens: int) -> list[int]:
-        policy = parse_launch(json.loads(settings)).policy
-        return reference_generate(self.model, torch.tensor([prompt]), policy, tokens)
+        assert ask.settings is not None
+        tokens = self._reference(ask.prompt, parse_launch(ask.settings).policy, ask.tokens)
+        return tokens if ask.stop is None else tokens[: tokens.index(ask.stop) + 1]
 
     def row(self, name: str, scheduling: str, seen: Seen | None, wrong: Sequence[str], **more: Any) -> None:
         wrong = list(wrong) + ([] if seen is None else seen.wrong_blocks)
@@ -245,9 +162,8 @@ def roomy(bench: Bench, llm: Any, scheduling: str) -> None:
 
     seen = drive(llm, asks, abort_after=N // 2)
     wrong = bench.against_reference(asks[1::2], Seen(tokens=seen.tokens[1::2]))
-    compressor = llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.laconic
     drive(llm, [Ask(prompts[0], NONE, 2)])  # a step in which the worker hears who has finished
-    left = [len(scheduler_of(llm).plans), len(compressor._held) - 1]
+    left = [len(scheduler_of(llm).plans), len(worker_of(llm).laconic._held) - 1]
     wrong += [] if left == [0, 0] else [f"plans and ring slots left: {left}"]
     missing = free - pool.get_num_free_blocks()
     wrong += [f"{missing} blocks are missing"] if missing else []
@@ -261,6 +177,16 @@ def tight(bench: Bench, llm: Any, scheduling: str) -> None:
     wrong = bench.against_reference(asks, seen)
     wrong += [] if seen.preemptions else ["nobody was preempted: the check shows nothing"]
     bench.row("forced preemptions = reference", scheduling, seen, wrong, preemptions=seen.preemptions)
+
+    # A step ahead, a request that ended is computed once more, while its blocks may have gone to others.
+    asks = []
+    for number, ask in enumerate(
+        Ask(p, settings, bench.tokens) for settings in (RPC, GROUP) * 3 for p in bench.prompts
+    ):
+        text = bench.reference(ask)
+        asks.append(replace(ask, stop=None if number % 3 == 0 else text[60 + number % 7 + 64 * (number % 2)]))
+    seen = drive(llm, asks)
+    bench.row("texts that end early = reference", scheduling, seen, bench.against_reference(asks, seen))
 
 
 def interpret() -> None:
