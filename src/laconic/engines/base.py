@@ -93,7 +93,8 @@ class EngineStats:
     live_kv_bytes: held now by tokens that can be attended, compressible layers; reserved_kv_bytes: what the buffers take;
     generated_tokens: drawn by the engine; under `laconic.compress`, those whose KV was computed, all but each row's last;
     kv_token_steps: sum over steps and rows of tokens attended, the work that a KV-bound step does; side_tokens: run through
-    the model beside decoding, for `states` and `probe`.
+    the model beside decoding, for `states` and `probe`; preemptions: times that a trace's cache was given up for others
+    and had to be computed again (vLLM).
     """
 
     steps: int = 0

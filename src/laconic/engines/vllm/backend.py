@@ -129,6 +129,11 @@ class Backend:
         """End requests; their blocks are free at the next step. What they still had to say is not received any more."""
         self._ask(self._abort(list(ids)))
 
+    def abandon(self, ids: Iterable[str]) -> None:
+        """`abort`, but without waiting for it: from wherever an engine happens to be collected."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(lambda names: self._loop.create_task(self._abort(names)), list(ids))
+
     def read(self, reading: bool) -> None:
         """Whether somebody reads from now on."""
         self._reading = reading

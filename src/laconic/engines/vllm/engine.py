@@ -92,6 +92,9 @@ class VLLMEngine(Engine):
 
     def close(self) -> None:
         """End vLLM. Happens by itself when the engine is collected or the program ends; closing twice is fine."""
+        if self._live and not self._backend.closed:
+            self._backend.abort(list(self._live))
+            self._live.clear()
         self._close()
 
     def __enter__(self) -> VLLMEngine:
@@ -292,5 +295,5 @@ class VLLMEngine(Engine):
 
 def _abandon(backend: Backend, live: dict[str, Run]) -> None:
     if live and not backend.closed:
-        backend.abort(live)
+        backend.abandon(live)
         live.clear()
