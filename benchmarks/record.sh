@@ -21,9 +21,10 @@ record() {
     cpu-kv | cpu-policies | cpu-weights | cpu-parity | rpc-paper) laconic bench throughput --preset "$1" --out "benchmarks/$1" ;;
     vllm-cpu) laconic bench vllm --out benchmarks/vllm-cpu ;;
     vllm-cpu-kv) laconic bench vllm --shape tiny-kv --out benchmarks/vllm-cpu-kv ;;
+    vllm-v2) python benchmarks/vllm_v2.py --out benchmarks/vllm-v2 ;; # beside that: pip install --no-deps triton
     *)
       echo "error: there is nothing to record by the name $1; expected accuracy, parallel, parallel-c2, judged-traces, judges, traces, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
-        "rpc-paper, vllm-cpu, vllm-cpu-kv or all" >&2
+        "rpc-paper, vllm-cpu, vllm-cpu-kv, vllm-v2 or all" >&2
       exit 2
       ;;
   esac
