@@ -50,7 +50,7 @@ def gone(pid: int) -> bool:
 
 def test_a_worker_answers_and_ends_with_its_context(pretend) -> None:
     pretend(SERVES)
-    with Worker({"model": "x"}, Load(), compresses=True, threads=3) as worker:
+    with Worker({}, Load(), compresses=True, threads=3) as worker:
         assert worker.about == {"threads": "3", "compresses": True, "pid": worker.about["pid"]}
         assert worker.run(Load(output=7), 2) == {"repeat": 2, "output": 7}
         assert worker.run(Load(output=8), 3) == {"repeat": 3, "output": 8}

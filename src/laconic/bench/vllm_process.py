@@ -14,6 +14,7 @@ import tempfile
 from typing import IO, Any
 
 from laconic.bench.vllm_load import Load
+from laconic.engines.vllm.quiet import ENVIRONMENT
 from laconic.errors import LaconicError
 
 COMMAND = (sys.executable, "-m", "laconic.bench.vllm_worker")
@@ -32,8 +33,8 @@ class WorkerFailed(LaconicError):
 class Worker:
     """A context manager: the process ends with it.
 
-    options: of `vllm.LLM`. compresses: whether they ask for laconic. threads: of OpenMP. Starting takes 10 to 30 s, in which
-    vLLM measures free memory: start one at a time. `about` is what the engine says of itself.
+    options: of `vllm.LLM`. compresses: whether they ask for laconic. threads: of OpenMP. Starting
+    takes 10 to 30 s, in which vLLM measures free memory: start one at a time. `about` is what the engine says of itself.
 
     Raises WorkerFailed with vLLM's own reason.
     """
@@ -113,12 +114,12 @@ def environment(threads: int) -> dict[str, str]:
     vLLM would tie the threads of all engines to the same cores, and the engines of a cell wait side by side.
     """
     return {
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        **ENVIRONMENT,
         **os.environ,
         "OMP_NUM_THREADS": str(threads),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
     }
 
 
