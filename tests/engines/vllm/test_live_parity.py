@@ -77,18 +77,16 @@ def _all_given_back(request: pytest.FixtureRequest) -> Iterator[None]:
         assert not scheduler.plans
 
 
-@pytest.mark.parametrize(
-    "laconic",
-    [
+def test_without_eviction_tokens_are_stock(llm: Any, stock: list[list[int]]) -> None:
+    settings: list[Any] = [
         {"policy": "none"},
         {"policy": "rpc", "interval": 48, "ratio": 1},
-        {"policy": "rpc", "interval": 500, "ratio": 4, "window": 8},
+        {"policy": "rpc", "interval": 500, "ratio": 4, "window": 8},  # too short for a compression
         "none",
-    ],
-    ids=["none", "ratio-1", "too-short", "text"],
-)
-def test_without_eviction_tokens_are_stock(llm: Any, stock: list[list[int]], laconic: Any) -> None:
-    assert_same(generate(llm, [(prompt, greedy(500, laconic)) for prompt in SIX]), stock)
+    ]
+    asked = [(laconic, i) for laconic in settings for i in range(len(SIX))]
+    got = generate(llm, [(SIX[i], greedy(500, laconic)) for laconic, i in asked])
+    assert_same(got, [stock[i] for _, i in asked], asked)
 
 
 def test_outputs_shorter_than_the_first_compression_are_stock(llm: Any, stock: list[list[int]]) -> None:
@@ -99,10 +97,10 @@ def test_outputs_shorter_than_the_first_compression_are_stock(llm: Any, stock: l
 
 def test_eviction_changes_what_is_written(llm: Any, stock: list[list[int]]) -> None:
     """Otherwise the tests here would show nothing."""
-    got = generate(llm, [(prompt, greedy(500)) for prompt in SIX])
+    got = generate(llm, [(prompt, greedy(200)) for prompt in SIX])
     for mine, theirs in zip(got, stock, strict=True):
         assert mine[:56] == theirs[:56]
-        assert mine != theirs
+        assert mine != theirs[:200]
 
 
 @pytest.mark.parametrize("name", POLICIES)
