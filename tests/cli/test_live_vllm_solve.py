@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from laconic.engines.vllm.backend import Backend
+from laconic.traces import read_traces
 
 SOLVE = ("--n", 8, "--seed", 3, "--compress", "rpc", "--json")
 
@@ -55,6 +56,22 @@ def test_one_trace_as_it_comes(invoke: Any, backends: list[Backend]) -> None:
     assert len(got.stdout) > 500
     assert "compressions: " in got.stderr
     assert backends[0].config.model_config.max_model_len == 2048
+    assert backends[0].closed
+
+
+def test_traces_of_many_problems(invoke: Any, backends: list[Backend], tmp_path: Path) -> None:
+    found = {}
+    for engine in ("hf", "vllm"):
+        out = tmp_path / f"{engine}.jsonl"
+        options = ("--count", 2, "-n", 3, "--logprobs", 2, "--max-new-tokens", 150, "--batch", 4, "--out", out)
+        result = invoke("collect", "--engine", engine, "--policy", "rpc:interval=64,ratio=4,window=16", *options)
+        assert result.exit_code == 0, result.output
+        found[engine] = sorted(read_traces(out).records, key=lambda r: (r.problem, r.index))
+    assert len(found["vllm"]) == 6
+    for one, same in zip(found["vllm"], found["hf"], strict=True):
+        assert (one.problem, one.index, one.token_ids) == (same.problem, same.index, same.token_ids)
+        assert one.logprobs == pytest.approx(same.logprobs, abs=1e-3)
+        assert one.settings == same.settings  # the fingerprint of the weights too
     assert backends[0].closed
 
 

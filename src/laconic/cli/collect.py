@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from laconic.cli.engines import ENGINE_HELP, SET_HELP, check_device, choose_engine, open_reasoner
 from laconic.cli.measuring import Bar
 
 if TYPE_CHECKING:
@@ -50,8 +51,12 @@ def collect(
     top_p: Annotated[float | None, typer.Option(help="Above 0, at most 1.")] = None,
     top_k: Annotated[int | None, typer.Option(help="0 is off.")] = None,
     batch: Annotated[int, typer.Option(help="Traces that run at once.")] = 128,
+    engine: Annotated[str, typer.Option("--engine", "-e", help=ENGINE_HELP)] = "hf",
+    engine_set: Annotated[
+        list[str] | None, typer.Option("--engine-set", metavar="SETTING=VALUE", help=SET_HELP)
+    ] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...; vLLM takes its own.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="No progress; the summary as one JSON object.")] = False,
 ) -> None:
     """Write n traces of every problem to a file, one a line, each as it finishes.
@@ -62,7 +67,6 @@ def collect(
     from laconic.bench.collecting import Origin, open_file
     from laconic.bench.collecting import collect as run
     from laconic.bench.environment import public
-    from laconic.bench.fingerprint import fingerprint
     from laconic.cli.common import (
         INTERRUPTED,
         Question,
@@ -70,15 +74,14 @@ def collect(
         choose_policy,
         choose_sampling,
         complain,
-        is_bundled,
-        model_path,
         one_thread,
     )
-    from laconic.engines.hf import HFEngine, load
     from laconic.errors import LaconicError
     from laconic.traces import tokenizer_fingerprint
 
-    small = is_bundled(model)
+    chosen_engine = choose_engine(engine, model, engine_set or ())
+    check_device(chosen_engine, device)
+    small = chosen_engine.small
     problems, source = choose_problems(count, seed, split, level, file, dataset)
     chosen = choose_policy(policy, small)
     if n < 1:
@@ -87,9 +90,10 @@ def collect(
         raise LaconicError(f"--batch is {batch}; expected at least 1.")
     if small:
         one_thread()
-    language, tokenizer = load(model_path(model), dtype=dtype, device=device)
+    reasoner = open_reasoner(chosen_engine, dtype, device)
+    tokenizer = reasoner.tokenizer
     sampling = choose_sampling(
-        language,
+        reasoner,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_p=top_p,
@@ -97,33 +101,34 @@ def collect(
         seed=seed if sample_seed is None else sample_seed,
         logprobs=logprobs,
     )
-    origin = Origin(
-        model="bundled" if small else public(str(model)),
-        weights=fingerprint(language),
-        dtype=str(language.dtype).removeprefix("torch."),
-        tokenizer=tokenizer_fingerprint(tokenizer),
-        policy=chosen.spec(),
-        problems=source,
-    )
-    engine = HFEngine(language, tokenizer, policy=chosen, max_batch=batch, chunk_tokens=16)
     bar = ProgressOrLines(not as_json)
-    with open_file(out, origin, sampling) as journal, bar:
-        bar.tell_journal(journal)
-        try:
-            found = run(
-                problems,
-                engine,
-                journal,
-                n=n,
-                sampling=sampling,
-                settings=origin.line(sampling),
-                batch=batch,
-                check_question=(lambda text: check_vocabulary(tokenizer, Question(text))) if small else None,
-                watch=bar.watch,
-            )
-        except KeyboardInterrupt:
-            complain(f"interrupted; what is finished is in {out}, and the same command goes on from there")
-            raise typer.Exit(INTERRUPTED) from None
+    with reasoner.engine(chosen, batch, chunk_tokens=16) as running:
+        weights, number = reasoner.identity(running)
+        origin = Origin(
+            model="bundled" if small else public(str(chosen_engine.model)),
+            weights=weights,
+            dtype=number,
+            tokenizer=tokenizer_fingerprint(tokenizer),
+            policy=chosen.spec(),
+            problems=source,
+        )
+        with open_file(out, origin, sampling) as journal, bar:
+            bar.tell_journal(journal)
+            try:
+                found = run(
+                    problems,
+                    running,
+                    journal,
+                    n=n,
+                    sampling=sampling,
+                    settings=origin.line(sampling),
+                    batch=batch,
+                    check_question=(lambda text: check_vocabulary(tokenizer, Question(text))) if small else None,
+                    watch=bar.watch,
+                )
+            except KeyboardInterrupt:
+                complain(f"interrupted; what is finished is in {out}, and the same command goes on from there")
+                raise typer.Exit(INTERRUPTED) from None
     show(found, as_json)
 
 

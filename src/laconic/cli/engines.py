@@ -83,12 +83,22 @@ class HFReasoner:
         self.generation_config = self.weights.generation_config
 
     def engine(
-        self, policy: Policy, batch: int = 1, strategy: Strategy | None = None, record_held: bool = False
+        self,
+        policy: Policy,
+        batch: int = 1,
+        strategy: Strategy | None = None,
+        record_held: bool = False,
+        chunk_tokens: int = 1,
     ) -> AbstractContextManager[Engine]:
         """An engine that notes while it decodes what the strategy's judge will ask for, or all that was held."""
         engine = judged_engine(self.weights, self.tokenizer, policy, batch, strategy)
         engine.record_held = engine.record_held or record_held
+        engine.chunk_tokens = chunk_tokens
         return nullcontext(engine)
+
+    def identity(self, engine: Engine) -> tuple[str, str]:
+        """Which weights these are (`bench.fingerprint`), and their number format."""
+        return identity_of(self.weights)
 
 
 class VLLMReasoner:
@@ -109,7 +119,12 @@ class VLLMReasoner:
         self.generation_config = load_generation_config(self.path)
 
     def engine(
-        self, policy: Policy, batch: int = 1, strategy: Strategy | None = None, record_held: bool = False
+        self,
+        policy: Policy,
+        batch: int = 1,
+        strategy: Strategy | None = None,
+        record_held: bool = False,
+        chunk_tokens: int = 1,
     ) -> AbstractContextManager[Engine]:
         """Starts vLLM. Raises LaconicError for a strategy whose judge asks for more than vLLM gives away."""
         from laconic.engines.base import refuse
@@ -119,9 +134,22 @@ class VLLMReasoner:
         if record_held:
             refuse(VLLMEngine.name, "held")
         engine: AbstractContextManager[Engine] = VLLMEngine(
-            self.path, policy, max_batch=batch, dtype=self.dtype, **self.settings
+            self.path, policy, max_batch=batch, chunk_tokens=chunk_tokens, dtype=self.dtype, **self.settings
         )
         return engine
+
+    def identity(self, engine: Engine) -> tuple[str, str]:
+        """See HFReasoner. vLLM's own tensors are arranged otherwise, so the weights are read once more, on the CPU."""
+        from laconic.engines.hf import load
+
+        return identity_of(load(self.path, dtype=engine.dtype, device="cpu")[0])  # type: ignore[attr-defined]
+
+
+def identity_of(model: Any) -> tuple[str, str]:
+    """A transformers model's fingerprint and number format."""
+    from laconic.bench.fingerprint import fingerprint
+
+    return fingerprint(model), str(model.dtype).removeprefix("torch.")
 
 
 def check_readable(engine: str, strategy: Strategy | None) -> None:

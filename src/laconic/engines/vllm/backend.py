@@ -100,6 +100,7 @@ class Backend:
             with quiet.environment(bool(arguments.get("enforce_eager"))), quiet.output_into(self._log):
                 self.llm: Any = self._ask(self._start(arguments))
         except BaseException as error:
+            quiet.hush()
             why = "" if isinstance(error, LaconicError) else quiet.reason(error, self._log)
             self._end()
             if not why or not isinstance(error, Exception):
@@ -112,7 +113,7 @@ class Backend:
         return self.llm.vllm_config
 
     def name(self) -> str:
-        """A new request's id."""
+        """A name that no request's id begins with."""
         return f"laconic-{next(self._names)}"
 
     def send(self, requests: Sequence[Request]) -> None:

@@ -84,11 +84,17 @@ class VLLMEngine(Engine):
         self._runs: dict[str, Run] = {}
         self._waiting: deque[Run] = deque()  # not sent yet
         self._live: dict[str, Run] = {}  # by request
-        self._sent: set[str] = set()
+        self._prefix = f"{started.backend.name()}-"  # of this engine's requests
+        self._requests = 0
         self._leaving: dict[str, Run] = {}  # by trace, in order
         self._outbox: deque[Chunk] = deque()
         self._numbers = self._prompts = 0
         self._streaming = False
+
+    @property
+    def dtype(self) -> str:
+        """Of the weights, as vLLM has chosen it: float32, bfloat16 or float16."""
+        return str(self._backend.config.model_config.dtype).removeprefix("torch.")
 
     def close(self) -> None:
         """End vLLM. Happens by itself when the engine is collected or the program ends; closing twice is fine."""
@@ -207,7 +213,8 @@ class VLLMEngine(Engine):
         if not runs:
             return
         for run in runs:
-            run.request = self._backend.name()
+            self._requests += 1
+            run.request = f"{self._prefix}{self._requests}"
         try:
             self._backend.send([run.make_request(self._compresses, self._facts.vocabulary) for run in runs])
         except BaseException:  # none has been taken: the traces wait on
@@ -215,7 +222,6 @@ class VLLMEngine(Engine):
                 run.request = ""
             self._waiting.extendleft(reversed(runs))
             raise
-        self._sent.update(run.request for run in runs)
         self._live.update((run.request, run) for run in runs)
 
     def _settle(self) -> None:
@@ -232,7 +238,7 @@ class VLLMEngine(Engine):
         step, stats = self._backend.receive(), self._counts.stats
         stats.steps += 1
         stats.preemptions += step.preempted
-        stats.generated_tokens += sum(len(out.tokens) for out in step.outputs if out.id in self._sent)
+        stats.generated_tokens += sum(len(out.tokens) for out in step.outputs if out.id.startswith(self._prefix))
         # What came for requests that are gone is dropped.
         moved = [(self._live[out.id], out) for out in step.outputs if out.id in self._live]
         moved.sort(key=lambda pair: pair[0].number)
