@@ -72,7 +72,7 @@ def test_every_cell_is_measured_once_and_generates_what_was_asked(out: Path) -> 
     keys = [(record["share"], record["contender"], record["repeat"]) for record in samples]
     assert sorted(keys) == sorted((s, c, r) for s in (1.0, 0.67) for c in ("stock", "rpc c=4") for r in (0, 1))
     assert all(record["tokens"] == 4 * 60 for record in samples)
-    assert all(record["seconds"] > 0 for record in samples)
+    assert all(record["seconds"] > 0 and record["cpu_seconds"] > 0 for record in samples)
     assert {path.name for path in out.iterdir()} >= {"samples.jsonl", "results.json", "table.md"}
 
 

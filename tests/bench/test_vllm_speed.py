@@ -55,6 +55,7 @@ class Engine:
         seconds = load.requests * load.output / (self.engines.speed[label] * (1 + repeat))
         figures = {
             "seconds": seconds,
+            "cpu_seconds": seconds * (0.5 if label == "stock" else 0.8),
             "tokens": load.requests * load.output,
             "steps": 10 + repeat,
             "computed": 512,
@@ -108,6 +109,8 @@ def test_rows_are_medians_and_ratios_inside_a_repeat() -> None:
     assert stock["to_stock"] is None
     assert stock["evicted"] is None
     assert rpc["to_stock"] == pytest.approx({"median": 2.5, "least": 2.5, "most": 2.5})
+    assert rpc["to_stock_cpu"] == pytest.approx({"median": 2.5 * 0.5 / 0.8, "least": 1.5625, "most": 1.5625})
+    assert (stock["cpu_share"], rpc["cpu_share"]) == pytest.approx((0.5, 0.8))
     assert rpc["tokens_per_second"]["median"] == pytest.approx(500)
     assert (rpc["steps"], rpc["preemptions"], rpc["evicted"], rpc["compressions"]) == (11, 1, 24, 8)
     assert rpc["first_token"] == pytest.approx({"median": 0.1, "p90": 1.2})

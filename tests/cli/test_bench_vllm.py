@@ -25,6 +25,7 @@ class Engine:
         counts = {"evicted": 24, "compressions": 8} if self.compresses else {}
         return {
             "seconds": 2.0 if self.compresses else 4.0,
+            "cpu_seconds": 1.0,
             "tokens": load.requests * load.output,
             "steps": 10,
             "computed": 512,

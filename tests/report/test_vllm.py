@@ -29,6 +29,7 @@ def row(cache: float, contender: str, speed: float | None, **changes: Any) -> di
         found |= {
             "tokens_per_second": {"median": speed, "least": speed - 50, "most": speed + 70},
             "to_stock": None if contender == "stock" else {"median": speed / 1000, "least": 1.0, "most": 2.0},
+            "cpu_share": 0.987,
             "steps": 1234.0,
             "mean_running": 9.876,
             "preemptions": 12.0,
@@ -80,9 +81,9 @@ def test_the_table_has_every_cell_and_every_reason() -> None:
         "  R-KV c=4: failed",
     ]
     assert table.rows[2][1:] == [
-        "1,500", "1,450-1,570", "1.50x", "1,234", "9.9", "12", "0.12 / 4.57", "198", "168", "16,128"
+        "1,500", "1,450-1,570", "1.50x", "99", "1,234", "9.9", "12", "0.12 / 4.57", "198", "168", "16,128"
     ]  # fmt: skip
-    assert table.rows[1][3] == table.rows[1][9] == table.rows[6][3] == "–"
+    assert table.rows[1][3] == table.rows[1][10] == table.rows[6][3] == "–"
     text = table.markdown()
     assert "R-KV c=4 at 100 %: the engine's process was ended by SIGKILL" in text
     assert "stock vLLM at 25 %: not one request fits" in text

@@ -19,11 +19,12 @@ def summarise(job: Job, records: Sequence[Record]) -> list[Row]:
 
     cache: share of the demand that the cache holds; blocks, bytes: what that is. tokens_per_second: median over repeats, with
     the least and the most. to_stock: median over repeats of this contender's speed over stock's in the same repeat, and its
-    range; None for stock or without it. Medians of steps (that computed something), computed (tokens, replays of preempted
-    requests included), mean_running (requests, over steps), preemptions, peak_blocks, and where a policy runs evicted (tokens)
-    and compressions. first_token: seconds from the start to a request's first token, the median request's and the 90th
-    per cent's. repeats: how many were measured. failed: why there are none, or fewer than asked; None otherwise. refused:
-    whether the engine itself said that it can't serve this with such a cache.
+    range; None for stock or without it; to_stock_cpu: the same by CPU time. cpu_share: CPU time of the engine's process over
+    the run's, the median: where one thread computes, less than 1 is what the machine gave to others. Medians of steps (that
+    computed something), computed (tokens, replays of preempted requests included), mean_running (requests, over steps),
+    preemptions, peak_blocks, and where a policy runs evicted (tokens) and compressions. first_token: seconds from the start
+    until half of the requests have their first token, and 90 %. repeats: how many were measured. failed: why there are none, or
+    fewer than asked; None otherwise. refused: whether the engine itself said that it can't serve this with such a cache.
     """
     rows = []
     for share in job.shares:
@@ -34,7 +35,6 @@ def summarise(job: Job, records: Sequence[Record]) -> list[Row]:
             )
             for contender in job.contenders
         }
-        stock = {r["repeat"]: r["tokens"] / r["seconds"] for r in found.get(STOCK, [])}
         for contender in job.contenders:
             samples = found[contender.label]
             broken = failure(job, records, share, contender.label)
@@ -49,7 +49,11 @@ def summarise(job: Job, records: Sequence[Record]) -> list[Row]:
                 "failed": broken["reason"] if broken else None,
                 "refused": broken["refused"] if broken else False,
             }
-            rows.append({**row, **_figures(samples, stock if contender.label != STOCK else {})} if samples else row)
+            rows.append(
+                {**row, **_figures(samples, found.get(STOCK, []) if contender.label != STOCK else [])}
+                if samples
+                else row
+            )
     return rows
 
 
@@ -62,18 +66,13 @@ def _is(record: Record, kind: str, share: float, label: str) -> bool:
     return record["kind"] == kind and record["share"] == share and record["contender"] == label
 
 
-def _figures(samples: Sequence[Record], stock: dict[int, float]) -> Row:
+def _figures(samples: Sequence[Record], stock: Sequence[Record]) -> Row:
     speeds = [record["tokens"] / record["seconds"] for record in samples]
-    ratios = [
-        speed / stock[record["repeat"]]
-        for speed, record in zip(speeds, samples, strict=True)
-        if record["repeat"] in stock
-    ]
     return {
         "tokens_per_second": {"median": statistics.median(speeds), "least": min(speeds), "most": max(speeds)},
-        "to_stock": {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
-        if ratios
-        else None,
+        "to_stock": _ratios(samples, stock, "seconds"),
+        "to_stock_cpu": _ratios(samples, stock, "cpu_seconds"),
+        "cpu_share": statistics.median(record["cpu_seconds"] / record["seconds"] for record in samples),
         "first_token": {
             key: statistics.median(record["first_token"][key] for record in samples) for key in ("median", "p90")
         },
@@ -82,3 +81,10 @@ def _figures(samples: Sequence[Record], stock: dict[int, float]) -> Row:
             for name in COUNTS
         },
     }
+
+
+def _ratios(samples: Sequence[Record], stock: Sequence[Record], time: str) -> dict[str, float] | None:
+    """Stock's time over this contender's in the same repeat: median, least and most; None without a common repeat."""
+    reference = {record["repeat"]: record[time] for record in stock}
+    found = [reference[r["repeat"]] / r[time] for r in samples if r["repeat"] in reference]
+    return {"median": statistics.median(found), "least": min(found), "most": max(found)} if found else None

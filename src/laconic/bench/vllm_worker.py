@@ -133,7 +133,7 @@ class Engine:
         self.watch = watch = Watch()
         made: dict[str, int] = {}
         first: dict[str, float] = {}
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         for index, prompt in enumerate(prompts):
             try:
                 self.engine.add_request(f"{repeat}-{index}", {"prompt_token_ids": prompt}, sampling)
@@ -151,7 +151,7 @@ class Engine:
                     f"the engine is stuck: {IDLE_STEPS} steps in a row computed nothing, with "
                     f"{len(self.scheduler.running)} requests running and {len(self.scheduler.waiting)} waiting"
                 )
-        seconds = time.perf_counter() - start
+        seconds, busy = time.perf_counter() - start, time.process_time() - busy
         wrong = [name for name in (f"{repeat}-{i}" for i in range(load.requests)) if made.get(name, 0) != load.output]
         if wrong:
             raise LaconicError(
@@ -161,6 +161,7 @@ class Engine:
         waits = sorted(first.values())
         return {
             "seconds": seconds,
+            "cpu_seconds": busy,
             "tokens": sum(made.values()),
             "steps": watch.steps,
             "computed": watch.computed,

@@ -8,7 +8,7 @@ from typing import Any
 
 from laconic.errors import LaconicError
 from laconic.report.plots import COLOURS, GREY, MARKERS, NAMES, figure
-from laconic.report.tables import MISSING, Table, number, ratio, size
+from laconic.report.tables import MISSING, Table, number, percent, ratio, size
 
 Report = Mapping[str, Any]
 STOCK = "stock"
@@ -22,11 +22,11 @@ def vllm_table(report: Report) -> Table:
     for row in report["rows"]:
         if row["cache"] != share:
             share = row["cache"]
-            rows.append([f"{100 * share:g} %: {number(row['blocks'])} blocks, {size(row['bytes'])}", *[""] * 10])
+            rows.append([f"{100 * share:g} %: {number(row['blocks'])} blocks, {size(row['bytes'])}", *[""] * 11])
         name = "  " + name_of(row["contender"])
         if not row["repeats"]:
             # The reason is too long for a cell; it stands below the table.
-            rows.append([f"{name}: {'refused' if row['refused'] else 'failed'}", *[MISSING] * 10])
+            rows.append([f"{name}: {'refused' if row['refused'] else 'failed'}", *[MISSING] * 11])
             continue
         speed, wait = row["tokens_per_second"], row["first_token"]
         rows.append(
@@ -35,6 +35,7 @@ def vllm_table(report: Report) -> Table:
                 number(speed["median"]),
                 f"{number(speed['least'])}-{number(speed['most'])}",
                 ratio(row["to_stock"]["median"] if row["to_stock"] else None),
+                percent(row["cpu_share"], 0),
                 number(row["steps"]),
                 number(row["mean_running"], 1),
                 number(row["preemptions"]),
@@ -55,6 +56,7 @@ def vllm_table(report: Report) -> Table:
             ("tok/s", "right"),
             ("range", "right"),
             ("to stock", "right"),
+            ("CPU, %", "right"),
             ("steps", "right"),
             ("running", "right"),
             ("preempted", "right"),
@@ -66,6 +68,7 @@ def vllm_table(report: Report) -> Table:
         rows=rows,
         notes=[
             f"Medians of {settings['repeats']} interleaved repeats; to stock: ratios within a repeat.",
+            "CPU: time that the engine's process got, of the run's; one thread on a quiet CPU gets 100 %.",
             f"KV cache, % of demand: full KV takes {number(settings['demand_blocks'])} blocks of {settings['block']} tokens "
             "for all requests at their full length at once.",
             "Running: requests, mean over steps. First token: seconds until half of the requests have theirs, and 90 %.",
