@@ -35,8 +35,9 @@ SIGNATURES = {
     "vllm.v1.worker.gpu_model_runner:GPUModelRunner._prepare_inputs": "self scheduler_output num_scheduled_tokens",
     "vllm.v1.worker.block_table:MultiGroupBlockTable.compute_slot_mapping": "self num_reqs query_start_loc positions",
     "vllm.v1.worker.gpu.model_runner:GPUModelRunner.prepare_attn": "self input_batch",
-    "vllm.v1.worker.gpu.block_table:BlockTables.compute_slot_mappings": (
-        "self idx_mapping query_start_loc positions num_tokens_padded out"
+    "vllm.v1.worker.gpu.model_runner:GPUModelRunner.execute_model": (
+        "self scheduler_output intermediate_tensors dummy_run skip_attn_for_dummy_run is_profile context_len "
+        "valid_dummy_state_slots randomize_inputs"
     ),
     "vllm.v1.attention.backends.cpu_attn:CPUAttentionBackendImpl.do_kv_cache_update": (
         "self layer key value kv_cache slot_mapping"
