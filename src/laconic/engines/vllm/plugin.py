@@ -36,7 +36,8 @@ def register() -> None:
         except LaconicError as error:
             if not _serving():
                 raise
-            sys.exit(f"laconic: {error}")  # a server's start ends with the sentence alone
+            said = str(error)  # a server's start ends with the sentence alone
+            sys.exit(said if said.startswith("laconic") else f"laconic: {said}")
         return config
 
     create_engine_config.by_laconic = True  # type: ignore[attr-defined]
