@@ -40,7 +40,9 @@ class QueryRing:
             for name, (heads, size) in layers.items()
         }
         for name, ring in self._rings.items():
-            self.write(name, torch.zeros_like(ring[:1]))  # loads the kernel: a capture that comes first must not have to
+            self.write(
+                name, torch.zeros_like(ring[:1])
+            )  # loads the kernel: a capture that comes first must not have to
 
     @property
     def bytes(self) -> int:
