@@ -7,6 +7,7 @@ policy's name and settings and nothing else.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -39,6 +40,13 @@ class Run:
     tokens: list[int]
     positions: dict[int, list[list[int]]]
     evicted: int  # of one layer and KV head
+    # So many of the first tokens follow from what float32 can tell apart. The next one comes after a cut between two scores, or
+    # a choice between two logits, that are the same but for rounding: another order of summation may decide otherwise.
+    sure: int
+
+
+TIE = 1e-5
+"""Scores whose difference is a smaller share of them, and logits that differ by less than ten times this, are a tie."""
 
 
 def reference_generate(
@@ -77,6 +85,7 @@ def reference_run(
                 groups = G if getattr(policy, "aggregation", "layer") == "group" else 1
                 states[index] = LayerState([[] for _ in range(G)], [[] for _ in range(groups)])
         tokens = [int(out.logits[0, -1].argmax())]
+        sure = 0 if _tied(out.logits) else max_new_tokens
         while len(tokens) < max_new_tokens and tokens[-1] not in ends:
             step = len(tokens)  # this step computes the keys and values of the step-th generated token
             caught.clear()
@@ -91,11 +100,19 @@ def reference_run(
                 if policy.name == "h2o":
                     _observe(policy, state, cache.layers[index])
                 before = len(state.positions[0])
-                _compress(policy, state, cache.layers[index], prompt, tokens, index, row)
+                if _compress(policy, state, cache.layers[index], prompt, tokens, index, row) < TIE:
+                    sure = min(sure, len(tokens) + 1)  # this step has attended to everything still
                 after = len(state.positions[0])
             evicted += before - after
+            if _tied(out.logits):
+                sure = min(sure, len(tokens))
             tokens.append(int(out.logits[0, -1].argmax()))
-    return Run(tokens, {index: state.positions for index, state in states.items()}, evicted)
+    return Run(tokens, {index: state.positions for index, state in states.items()}, evicted, min(sure, len(tokens)))
+
+
+def _tied(logits: Tensor) -> bool:
+    best, second = logits[0, -1].float().topk(2).values.tolist()
+    return best - second < 10 * TIE
 
 
 @contextmanager
@@ -140,18 +157,26 @@ def _plan(policy: Any, held: int, kept: int) -> tuple[int, int] | None:
     return None
 
 
-def _compress(policy: Any, state: LayerState, layer: Any, prompt: int, tokens: list[int], index: int, row: int) -> None:
+def _compress(
+    policy: Any, state: LayerState, layer: Any, prompt: int, tokens: list[int], index: int, row: int
+) -> float:
+    """The smallest gap between a score that stays and one that goes, as a share of the former; infinity without a choice."""
     plan = _plan(policy, len(state.positions[0]), state.kept)
     if plan is None:
-        return
+        return math.inf
     keep, window = plan
     held = len(state.positions[0])
     M = held - window
     scores = _scores(policy, state, layer, prompt, M, tokens, index, row)
     G = len(state.positions)
     chosen = []  # [g][slots that stay], in order
+    gap = math.inf
     for group in scores:
-        best = sorted(range(M), key=lambda i: (group[i], i), reverse=True)[:keep]  # of equals the later stays
+        ranked = sorted(range(M), key=lambda i: (group[i], i), reverse=True)  # of equals the later stays
+        best = ranked[:keep]
+        if 0 < keep < M:
+            last, next_ = group[ranked[keep - 1]], group[ranked[keep]]
+            gap = min(gap, (last - next_) / abs(last) if last else 0.0)
         chosen.append(sorted(best) + list(range(M, held)))
     state.mass = [
         [m[i] for i in slots] if m else [] for m, slots in zip(state.mass, _each(chosen, len(state.mass)), strict=True)
@@ -166,6 +191,7 @@ def _compress(policy: Any, state: LayerState, layer: Any, prompt: int, tokens: l
             vectors = [old[0, h, i] for i in range(prompt)] + [old[0, h, prompt + i] for i in slots_of_head[h]]
             heads.append(torch.stack(vectors))
         setattr(layer, name, torch.stack(heads)[None])
+    return gap
 
 
 def _each(per_group: list[list[int]], heads: int) -> list[list[int]]:

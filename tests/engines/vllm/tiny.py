@@ -100,6 +100,11 @@ def tiny_model(
         model = Qwen2ForCausalLM(config).to(torch.float32)
     with torch.no_grad():  # a logit of 0 among a hundred random ones: never the largest, so the text is all to be seen
         model.lm_head.weight[[SPECIAL.index(word) for word in SPECIAL if word != END]] = 0.0
+        # At this spread one token takes nearly all attention, and pooling gives it to its neighbours in equal parts: their
+        # scores would differ by rounding alone, and which of them stay would depend on the order of a sum.
+        for layer in model.model.layers:
+            layer.self_attn.q_proj.weight *= 0.3
+            layer.self_attn.q_proj.bias *= 0.3
     model.generation_config = GenerationConfig(eos_token_id=config.eos_token_id, pad_token_id=SPECIAL.index(PAD))
     model.save_pretrained(path)
     tiny_tokenizer(vocab).save_pretrained(path)
