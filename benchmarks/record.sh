@@ -19,7 +19,7 @@ record() {
     judges) laconic judge eval -t runs/heldout.jsonl --unseen runs/cool.jsonl -j bundled -j jaccard -j facts -j random -j probe --out benchmarks/judges ;;
     traces) laconic analyze --model bundled --problems 200 --policies "full;rpc;random" --out benchmarks/traces ;;
     cpu-kv | cpu-policies | cpu-weights | cpu-parity | rpc-paper) laconic bench throughput --preset "$1" --out "benchmarks/$1" ;;
-    vllm-cpu) laconic bench vllm --out benchmarks/vllm-cpu ;;
+    vllm-cpu) laconic bench vllm -p "rpc;rpc:interval=64,ratio=8;rkv;streamingllm" --out benchmarks/vllm-cpu ;;
     vllm-cpu-kv) laconic bench vllm --shape tiny-kv --out benchmarks/vllm-cpu-kv ;;
     vllm-v2) python benchmarks/vllm_v2.py --out benchmarks/vllm-v2 ;; # beside that: pip install --no-deps triton
     *)
