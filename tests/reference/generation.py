@@ -176,7 +176,8 @@ def _compress(
         best = ranked[:keep]
         if 0 < keep < M:
             last, next_ = group[ranked[keep - 1]], group[ranked[keep]]
-            gap = min(gap, (last - next_) / abs(last) if last else 0.0)
+            if last != next_:  # of equals, as max pooling makes them, the later stays, however they are computed
+                gap = min(gap, (last - next_) / max(abs(last), abs(next_)))
         chosen.append(sorted(best) + list(range(M, held)))
     state.mass = [
         [m[i] for i in slots] if m else [] for m, slots in zip(state.mass, _each(chosen, len(state.mass)), strict=True)
