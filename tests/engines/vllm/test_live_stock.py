@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.engines.vllm.tiny import running, scheduler_of
 
-PROMPTS = ["Hello", "What is 2 + 2? Think step by step.", "abc" * 30]
+PROMPTS = ["Hello", "What is 2 + 2? Think step by step.", "The quick brown fox jumps over the lazy dog. " * 2]
 NEW = 300
 
 
