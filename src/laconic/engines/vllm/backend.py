@@ -30,6 +30,7 @@ MISSING = (
 )
 AHEAD = 16
 _PATIENCE = 0.5  # seconds between two looks at whether vLLM still lives
+_LAST = 1.0  # seconds that the loop's tasks get to end once cancelled
 _GRACE = 2.0  # seconds that vLLM's processes get to end by themselves; the CPU worker uses none of them
 
 
@@ -178,6 +179,12 @@ class Backend:
         quiet.without_interrupts()
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
+        left = asyncio.all_tasks(self._loop)  # vLLM's own, cancelled by its shutdown or forgotten by it
+        for task in left:
+            task.cancel()
+        if left:
+            self._loop.run_until_complete(asyncio.wait(left, timeout=_LAST))
+        self._loop.close()
 
     async def _start(self, arguments: dict[str, Any]) -> Any:
         from vllm.engine.arg_utils import AsyncEngineArgs
@@ -300,9 +307,7 @@ class Backend:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._loop.stop)
         if threading.current_thread() is not self._thread:
-            self._thread.join(timeout=5)
-            if not self._thread.is_alive():
-                self._loop.close()
+            self._thread.join(timeout=_LAST + 4)
         self._log.close()
 
 

@@ -11,12 +11,14 @@ import functools
 import sys
 from typing import Any
 
+from laconic.engines.vllm import quiet
 from laconic.errors import LaconicError
 
 
 def register() -> None:
     """Called by vLLM (`vllm.general_plugins`); again in the same process it does nothing."""
-    # A process that makes no configuration (the engine's core, a worker) hasn't loaded this, and needs nothing from us here.
+    quiet.ignore_interrupts()
+    # A process that makes no configuration (the engine's core, a worker) hasn't loaded this, and needs nothing more from us.
     arguments = sys.modules.get("vllm.engine.arg_utils")
     if arguments is None:
         return

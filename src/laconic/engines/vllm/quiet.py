@@ -20,6 +20,8 @@ ENVIRONMENT = {
 }
 """What vLLM's processes are started with, where the user's environment does not say otherwise."""
 
+_STARTER = "LACONIC_VLLM_STARTER"  # the process that ends vLLM's processes; theirs have another number
+
 _ERROR = re.compile(r"\b([A-Z]\w*(?:Error|Exception|Interrupt)): (\S.*)")
 _HOLLOW = ("Engine core initialization failed", "WorkerProc initialization failed", "cancelled")
 _MOST = 1 << 20  # of the log's end is searched
@@ -33,6 +35,7 @@ EAGER = {"TORCH_COMPILE_DISABLE": "1"}
 def environment(eager: bool) -> Iterator[None]:
     """With ENVIRONMENT where nothing else is set; put back at the end, and what vLLM itself adds meanwhile goes too."""
     before = dict(os.environ)
+    os.environ[_STARTER] = str(os.getpid())
     for name, value in (ENVIRONMENT | EAGER if eager else ENVIRONMENT).items():
         os.environ.setdefault(name, value)
     try:
@@ -61,10 +64,21 @@ def output_into(log: BinaryIO) -> Iterator[None]:
 
 
 def without_interrupts() -> None:
-    """Processes that this thread starts don't see Ctrl-C, which a terminal sends to all of them: it is ours to end them."""
+    """Processes that this thread starts don't see Ctrl-C, which a terminal sends to all of them: it is ours to end them.
+
+    The block holds from their first moment, but is lost where Python's resource tracker dies and is started again meanwhile;
+    `ignore_interrupts` holds from where they load laconic.
+    """
     if hasattr(signal, "pthread_sigmask"):
         resource_tracker.ensure_running()  # where it isn't, starting a process starts it, and lifts the block
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
+def ignore_interrupts() -> None:
+    """In a process that vLLM started inside `environment`: Ctrl-C does nothing. Anywhere else this does nothing."""
+    if os.environ.get(_STARTER, str(os.getpid())) != str(os.getpid()):
+        with contextlib.suppress(ValueError):  # not in its main thread, where alone this can be said
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def hush() -> None:
