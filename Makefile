@@ -9,8 +9,9 @@ STAMP := $(VENV)/.laconic-installed
 VENV_VLLM ?= .venv-vllm
 BIN_VLLM := $(VENV_VLLM)/bin
 STAMP_VLLM := $(VENV_VLLM)/.laconic-installed
-TESTS_VLLM := tests/engines/vllm $(wildcard tests/*/test_live_vllm_*.py tests/*/*/test_live_vllm_*.py)
-PYTEST_VLLM_FLAGS ?=
+# The slow files first: two processes share them a file at a time.
+TESTS_VLLM := $(wildcard tests/*/test_live_vllm_*.py tests/*/*/test_live_vllm_*.py) tests/engines/vllm
+PYTEST_VLLM_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 # Nothing here needs the network once installed; a look-up that sneaks in should fail, not wait.
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
