@@ -7,18 +7,17 @@ clock is missing, as nothing is computed: seconds are 0.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
 from laconic.compress import Policy, parse
-from laconic.engines.base import Chunk, EngineStats, FinishReason, Prompt, Sampling, Trace
+from laconic.engines.base import Chunk, EngineStats, FinishReason, Prompt, Sampling
 from laconic.engines.hf.engine import HFEngine
 from laconic.engines.hf.generation import add_stats
 from laconic.engines.played import Play, PlayedRows
 from laconic.engines.recorded import Recorded
-from laconic.engines.requests import check_count, check_settings, name_traces
+from laconic.engines.requests import check_count
 from laconic.engines.rereading import RereadingEngine
 from laconic.errors import LaconicError
 from laconic.traces import TraceRecord
@@ -48,7 +47,7 @@ class ReplayEngine(RereadingEngine):
         tokenizer: PreTrainedTokenizerBase | None = None,
         chunk_tokens: int = 1,
     ) -> None:
-        check_settings(max_batch, chunk_tokens)
+        self._open(max_batch, chunk_tokens)
         if tokenizer is None and model_engine is not None:
             tokenizer = model_engine.tokenizer
         self.tokenizer = tokenizer
@@ -62,16 +61,9 @@ class ReplayEngine(RereadingEngine):
                 raise LaconicError(
                     f"the traces were recorded under {self.recorded.policy}, {what} has {spec}; use that policy"
                 )
-        self.max_batch, self.chunk_tokens, self.model_engine = max_batch, chunk_tokens, model_engine
+        self.model_engine = model_engine
         self._rows = PlayedRows(self.policy.schedule, self.recorded.bytes_per_token)
-        self._plays: dict[str, Play] = {}
-        self._waiting: deque[Play] = deque()
-        self._leaving: set[str] = set()
-        self._outbox: deque[Chunk] = deque()
-        self._numbers = 0
-        self._prompts = 0
         self._counted = EngineStats()
-        self._streaming = False
 
     # ---- the interface --------------------------------------------------------------------------------------------
 
@@ -85,14 +77,7 @@ class ReplayEngine(RereadingEngine):
         """See Engine.submit. prompt: a recorded question, or a recorded prompt's text or token ids. Raises as Recorded.find."""
         check_count(n)
         tokens, parts = self.recorded.find(prompt, sampling, n)
-        names = name_traces(n, ids, self._prompts, self._plays)
-        self._prompts += 1
-        for index, (name, part) in enumerate(zip(names, parts, strict=True)):
-            play = Play(Trace(id=name, index=index, prompt_ids=tokens, sampling=sampling), self._numbers, part)
-            self._numbers += 1
-            self._plays[name] = play
-            self._waiting.append(play)
-        return names
+        return self._enter(tokens, sampling, n, ids, lambda trace, number: Play(trace, number, parts[trace.index]))
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """See Engine.decode."""
@@ -101,10 +86,7 @@ class ReplayEngine(RereadingEngine):
         return str(self.recorded.tokenizer.decode(list(token_ids), skip_special_tokens=False))
 
     def stream(self) -> Iterator[Chunk]:
-        if self._streaming:
-            raise LaconicError("this engine is streaming already: go on with that iterator, or close it first")
-        self._streaming = True
-        try:
+        with self._alone():
             while True:
                 while self._outbox:
                     yield self._outbox.popleft()
@@ -117,41 +99,6 @@ class ReplayEngine(RereadingEngine):
                     self._emit()
                 elif not self._waiting and not self._outbox:
                     return
-        finally:
-            self._streaming = False
-
-    def stop(self, trace_id: str) -> None:
-        play = self._play(trace_id)
-        if play.trace.state == "waiting":
-            self._waiting.remove(play)
-            play.trace.state = "stopped"
-            play.trace.finish_reason = "stopped"
-        elif play.trace.state == "running":
-            self._leaving.add(trace_id)
-
-    def resume(self, trace_id: str) -> None:
-        play = self._play(trace_id)
-        if trace_id in self._leaving:
-            self._leaving.discard(trace_id)
-            return
-        if play.trace.state != "stopped":
-            raise LaconicError(f"trace {trace_id!r} is {play.trace.state}; only a stopped trace can be resumed")
-        play.trace.state = "waiting"
-        play.trace.finish_reason = None
-        self._waiting.append(play)
-
-    def trace(self, trace_id: str) -> Trace:
-        play = self._play(trace_id)
-        if play.trace.state == "running":
-            self._account(play)
-        return play.trace
-
-    def forget(self, trace_ids: Sequence[str]) -> None:
-        for trace_id in trace_ids:
-            state = self._play(trace_id).trace.state
-            if state in ("waiting", "running"):
-                raise LaconicError(f"trace {trace_id!r} is {state}: stop it before it is forgotten")
-            del self._plays[trace_id]
 
     @property
     def stats(self) -> EngineStats:
@@ -190,19 +137,9 @@ class ReplayEngine(RereadingEngine):
         play.sent, play.sent_text = len(trace.token_ids), len(trace.text)
         return chunk
 
-    def _account(self, play: Play) -> None:
-        trace, schedule, prompt = play.trace, self.policy.schedule, len(play.trace.prompt_ids)
-        trace.kv_tokens = schedule.physical(play.computed, prompt)
-        trace.peak_kv_tokens = schedule.peak(play.computed, prompt)
-        trace.mean_kv_tokens = schedule.mean(play.computed, prompt) if play.computed else float(prompt)
-
     def _admit(self) -> bool:
         """Waiting traces take free rows, in groups and at moments as in HFEngine. True if some did."""
-        running = len(self._rows.plays)
-        free = self.max_batch - running
-        if not self._waiting or free <= 0:
-            return False
-        if running and free < min(len(self._waiting), max(1, self.max_batch // 8)):
+        if not self._to_admit(len(self._rows.plays)):
             return False
         while self._waiting and len(self._rows.plays) < self.max_batch:
             group = self._next_group(self.max_batch - len(self._rows.plays))
@@ -213,17 +150,6 @@ class ReplayEngine(RereadingEngine):
             if not group[0].trace.token_ids:
                 self._draw(group)
         return True
-
-    def _next_group(self, most: int) -> list[Play]:
-        first = self._waiting.popleft()
-        group = [first]
-        if not first.trace.token_ids:
-            while self._waiting and len(group) < most:
-                play = self._waiting[0]
-                if play.trace.prompt_ids != first.trace.prompt_ids or play.trace.token_ids:
-                    break
-                group.append(self._waiting.popleft())
-        return group
 
     def _draw(self, plays: Sequence[Play]) -> None:
         """The next recorded token of every row."""

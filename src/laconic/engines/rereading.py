@@ -7,29 +7,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from laconic.compress import Policy
-from laconic.engines.base import Engine, EngineStats
+from laconic.engines.base import EngineStats
 from laconic.engines.hf.attention import Binding
 from laconic.engines.hf.engine import HFEngine
 from laconic.engines.hf.reading import Reader
+from laconic.engines.keeping import KeepingEngine
 from laconic.engines.played import Play, PlayedRows
 from laconic.errors import LaconicError
 
 
-class RereadingEngine(Engine):
+class RereadingEngine(KeepingEngine[Play]):
     """The part of ReplayEngine that asks `model_engine`. ReplayEngine holds the fields."""
 
-    policy: Policy
     model_engine: HFEngine | None
-    _plays: dict[str, Play]
     _rows: PlayedRows
     _counted: EngineStats
-
-    def _play(self, trace_id: str) -> Play:
-        try:
-            return self._plays[trace_id]
-        except KeyError:
-            raise KeyError(f"there is no trace {trace_id!r} in this engine") from None
 
     def states(self, trace_ids: Sequence[str], tokens: int) -> Tensor:
         """See Engine.states. Nothing is counted: an engine made with `record_states` notes them as it decodes."""
@@ -66,7 +58,7 @@ class RereadingEngine(Engine):
 
     def kept(self, trace_id: str) -> list[int]:
         """See Engine.kept. Before the first compression no model is asked; after it, the trace's cache is built again."""
-        play = self._play(trace_id)
+        play = self._run(trace_id)
         schedule, latest = self.policy.schedule, 0
         while (ahead := schedule.next_boundary(latest)) is not None and ahead <= play.computed:
             latest = ahead
@@ -86,7 +78,7 @@ class RereadingEngine(Engine):
         """Those of one prompt that run, those of it that don't, and so on for every prompt."""
         groups: dict[tuple[tuple[int, ...], bool], list[Play]] = {}
         for trace_id in trace_ids:
-            play = self._play(trace_id)
+            play = self._run(trace_id)
             groups.setdefault((play.trace.prompt_ids, play.trace.state == "running"), []).append(play)
         return list(groups.values())
 

@@ -22,6 +22,7 @@ from laconic.compress import H2O, RPC
 from laconic.engines.base import Engine, Sampling
 from laconic.engines.hf import HFEngine, open_engine
 from laconic.engines.vllm import VLLMEngine
+from laconic.engines.vllm.backend import Backend
 from laconic.engines.vllm.starting import Started, start
 from laconic.errors import LaconicError
 from tests.engines.conformance import GREEDY, WARM, Conformance
@@ -185,22 +186,30 @@ def test_what_was_done_is_counted(started: Started) -> None:
     assert traces[0].mean_kv_tokens == pytest.approx(300 + 20)
 
 
+def until_it_waits(backend: Backend) -> None:
+    """Until vLLM is paused and what it had under way has come."""
+    until, before = time.monotonic() + 60, -1
+    while not backend._paused or backend._inbox.qsize() != before:
+        assert time.monotonic() < until, "vLLM computes on, though nobody reads"
+        before = backend._inbox.qsize()
+        time.sleep(0.5)
+
+
 def test_vllm_waits_for_the_reader(started: Started) -> None:
     engine, backend = VLLMEngine.over(started), started.backend
     ids = engine.submit([20, 21, 22], replace(HOT, max_new_tokens=1500), n=2)
     stream = engine.stream()
     for _ in range(4):
         next(stream)
-    time.sleep(2)  # hundreds of steps
+    until_it_waits(backend)
     ahead = backend._inbox.qsize()
     assert 0 < ahead <= backend.ahead + 8
-    assert backend._paused
     for _ in range(400):
         next(stream)
     stream.close()
-    time.sleep(1)
+    until_it_waits(backend)
     ahead = backend._inbox.qsize()
-    time.sleep(1)
+    time.sleep(1)  # hundreds of steps, if it did not
     assert backend._inbox.qsize() == ahead
     engine.stop(ids[0])
     engine.stop(ids[1])

@@ -188,7 +188,7 @@ def test_a_servers_start_ends_with_the_sentence(tiny: Path, arguments: list[str]
         capture_output=True,
         text=True,
         env={**os.environ, "VLLM_LOGGING_LEVEL": "WARNING"},
-        timeout=240,
+        timeout=600,
     )
     assert ran.returncode not in (0, None)
     lines = ran.stderr.strip().splitlines()

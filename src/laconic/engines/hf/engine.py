@@ -8,7 +8,6 @@ prefill clipped at the compression points, so that it holds what it would have h
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -29,10 +28,9 @@ from laconic.engines.hf.generation import (
 )
 from laconic.engines.hf.readable import ReadableEngine, check_layers
 from laconic.engines.hf.reading import Reader
-from laconic.engines.requests import check_count, check_settings, check_vocabulary, name_traces
+from laconic.engines.requests import check_count, check_vocabulary
 from laconic.engines.sampling import draw, mean_top_logprob, trace_key, uniform
 from laconic.engines.text import Detokenizer, end_ids, render, tokenize
-from laconic.errors import LaconicError
 
 
 class HFEngine(ReadableEngine):
@@ -59,23 +57,16 @@ class HFEngine(ReadableEngine):
         state_layers: Sequence[int] = (-1,),
     ) -> None:
         check_model(model)
-        check_settings(max_batch, chunk_tokens)
+        self._open(max_batch, chunk_tokens)
         check_layers(model, record_states, state_layers)
         self.model, self.tokenizer = model, tokenizer
         self.policy = policy if policy is not None else FullKV()
-        self.max_batch, self.chunk_tokens, self.record_held = max_batch, chunk_tokens, record_held
+        self.record_held = record_held
         self.state_layers = tuple(state_layers)
         self._batch = Batch(model, self.policy, record_states, self.state_layers)
         self._reader = Reader(model, self.policy)
-        self._runs: dict[str, Run] = {}
-        self._waiting: deque[Run] = deque()
-        self._leaving: set[str] = set()
-        self._outbox: deque[Chunk] = deque()
-        self._numbers = 0
-        self._prompts = 0
         self._counted = EngineStats()
         self._end_ids = end_ids(model.generation_config, model.config, tokenizer)
-        self._streaming = False
 
     # ---- the interface --------------------------------------------------------------------------------------------
 
@@ -88,73 +79,30 @@ class HFEngine(ReadableEngine):
         tokens = tokenize(self.tokenizer, prompt)
         check_prompt_fits(self.model, len(tokens))
         check_vocabulary(tokens, text_config(self.model).vocab_size)
-        names = name_traces(n, ids, self._prompts, self._runs)
-        self._prompts += 1
         context = context_length(self.model)
         limit = sampling.max_new_tokens if context is None else min(sampling.max_new_tokens, context - len(tokens))
         stop_ids = self._end_ids | frozenset(sampling.stop_token_ids)
-        for index, name in enumerate(names):
-            trace = Trace(id=name, index=index, prompt_ids=tokens, sampling=sampling)
+
+        def make(trace: Trace, number: int) -> Run:
             text = Detokenizer(self.tokenizer)
-            run = Run(trace, self._numbers, trace_key(sampling.seed, index), limit, stop_ids, text)
-            self._numbers += 1
-            self._runs[name] = run
-            self._waiting.append(run)
-        return names
+            return Run(trace, number, trace_key(sampling.seed, trace.index), limit, stop_ids, text)
+
+        return self._enter(tokens, sampling, n, ids, make)
 
     def stream(self) -> Iterator[Chunk]:
-        if self._streaming:
-            raise LaconicError("this engine is streaming already: go on with that iterator, or close it first")
-        self._streaming = True
-        try:
-            with Binding(self.model):
-                while True:
-                    # Rows have left before their last chunk goes out: closing the iterator here loses nothing.
-                    while self._outbox:
-                        yield self._outbox.popleft()
-                    self._settle()
-                    if self._admit():
-                        self._emit()
-                    if self._batch:
-                        self._step()
-                        self._emit()
-                    elif not self._waiting and not self._outbox:
-                        return
-        finally:
-            self._streaming = False
-
-    def stop(self, trace_id: str) -> None:
-        run = self._run(trace_id)
-        if run.trace.state == "waiting":
-            self._waiting.remove(run)
-            run.trace.state = "stopped"
-            run.trace.finish_reason = "stopped"
-        elif run.trace.state == "running":
-            self._leaving.add(trace_id)
-
-    def resume(self, trace_id: str) -> None:
-        run = self._run(trace_id)
-        if trace_id in self._leaving:
-            self._leaving.discard(trace_id)
-            return
-        if run.trace.state != "stopped":
-            raise LaconicError(f"trace {trace_id!r} is {run.trace.state}; only a stopped trace can be resumed")
-        run.trace.state = "waiting"
-        run.trace.finish_reason = None
-        self._waiting.append(run)
-
-    def trace(self, trace_id: str) -> Trace:
-        run = self._run(trace_id)
-        if run.trace.state == "running":
-            self._account(run)
-        return run.trace
-
-    def forget(self, trace_ids: Sequence[str]) -> None:
-        for trace_id in trace_ids:
-            state = self._run(trace_id).trace.state
-            if state in ("waiting", "running"):
-                raise LaconicError(f"trace {trace_id!r} is {state}: stop it before it is forgotten")
-            del self._runs[trace_id]
+        with self._alone(), Binding(self.model):
+            while True:
+                # Rows have left before their last chunk goes out: closing the iterator here loses nothing.
+                while self._outbox:
+                    yield self._outbox.popleft()
+                self._settle()
+                if self._admit():
+                    self._emit()
+                if self._batch:
+                    self._step()
+                    self._emit()
+                elif not self._waiting and not self._outbox:
+                    return
 
     @property
     def stats(self) -> EngineStats:
@@ -191,20 +139,9 @@ class HFEngine(ReadableEngine):
         run.pending, run.pending_text, run.pending_logprobs = [], [], []
         return chunk
 
-    def _account(self, run: Run) -> None:
-        """What the trace holds and held, by the schedule's arithmetic (tests compare it with the buffers)."""
-        trace, schedule, prompt = run.trace, self.policy.schedule, len(run.trace.prompt_ids)
-        trace.kv_tokens = schedule.physical(run.computed, prompt)
-        trace.peak_kv_tokens = schedule.peak(run.computed, prompt)
-        trace.mean_kv_tokens = schedule.mean(run.computed, prompt) if run.computed else float(prompt)
-
     def _admit(self) -> bool:
         """Waiting traces take free rows. True if some did."""
-        if not self._waiting or len(self._batch) >= self.max_batch:
-            return False
-        # A join copies the newcomers' KV only, but each prompt is a forward pass: let a few places come free first.
-        free = self.max_batch - len(self._batch)
-        if self._batch and free < min(len(self._waiting), max(1, self.max_batch // 8)):
+        if not self._to_admit(len(self._batch)):
             return False
         start = time.perf_counter()
         while self._waiting and len(self._batch) < self.max_batch:
@@ -224,18 +161,6 @@ class HFEngine(ReadableEngine):
             torch.cuda.synchronize(self._batch.device)
         self._counted.prefill_seconds += time.perf_counter() - start
         return True
-
-    def _next_group(self, most: int) -> list[Run]:
-        """The next waiting trace, and those of the same prompt behind it that also have no tokens yet."""
-        first = self._waiting.popleft()
-        group = [first]
-        if not first.trace.token_ids:
-            while self._waiting and len(group) < most:
-                run = self._waiting[0]
-                if run.trace.prompt_ids != first.trace.prompt_ids or run.trace.token_ids:
-                    break
-                group.append(self._waiting.popleft())
-        return group
 
     def _step(self) -> None:
         """One forward pass of one token a row."""

@@ -8,32 +8,24 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from laconic.compress import Policy
-from laconic.engines.base import Engine, EngineStats
+from laconic.engines.base import EngineStats
 from laconic.engines.hf.attention import Binding
 from laconic.engines.hf.batch import Batch, Run
 from laconic.engines.hf.generation import text_config
 from laconic.engines.hf.reading import Reader, fork
+from laconic.engines.keeping import KeepingEngine
 from laconic.errors import LaconicError
 
 
-class ReadableEngine(Engine):
+class ReadableEngine(KeepingEngine[Run]):
     """The part of HFEngine that reads traces without decoding them. HFEngine holds the fields."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None
-    policy: Policy
     state_layers: tuple[int, ...]
     _batch: Batch
-    _runs: dict[str, Run]
     _reader: Reader
     _counted: EngineStats
-
-    def _run(self, trace_id: str) -> Run:
-        try:
-            return self._runs[trace_id]
-        except KeyError:
-            raise KeyError(f"there is no trace {trace_id!r} in this engine") from None
 
     def held(self, trace_id: str) -> Tensor:
         """bool [compressible layers, g, generated tokens]: which tokens' KV each layer holds, at the end of a finished trace.

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from laconic.compress import Policy
-from laconic.engines.base import Chunk, Engine, EngineStats, FinishReason, Prompt, Sampling, Trace
-from laconic.engines.requests import check_count, check_length, check_settings, check_vocabulary, name_traces
+from laconic.engines.base import Chunk, EngineStats, FinishReason, Prompt, Sampling, Trace
+from laconic.engines.keeping import KeepingEngine
+from laconic.engines.requests import check_count, check_length, check_settings, check_vocabulary
 from laconic.engines.sampling import trace_key
 from laconic.engines.text import Detokenizer, decode, render, tokenize
 from laconic.engines.vllm.backend import AHEAD, Backend, Output
@@ -27,7 +27,7 @@ from laconic.engines.vllm.starting import Started, start
 from laconic.errors import LaconicError
 
 
-class VLLMEngine(Engine):
+class VLLMEngine(KeepingEngine[Run]):
     """An engine on one model that vLLM runs in this machine. Close it, or use it as a context: vLLM has processes of its own.
 
     model: a directory or a name on the Hub. policy: None is FullKV; others run through laconic's plugin. max_batch: traces
@@ -67,29 +67,22 @@ class VLLMEngine(Engine):
     @classmethod
     def over(cls, started: Started, max_batch: int = 64, chunk_tokens: int = 1) -> VLLMEngine:
         """An engine over a vLLM that runs already and is not this engine's to end. Others may use it before and after."""
-        check_settings(max_batch, chunk_tokens)
         engine = cls.__new__(cls)
         engine._prepare(started, max_batch, chunk_tokens)
         engine._close = weakref.finalize(engine, _abandon, started.backend, engine._live)
         return engine
 
     def _prepare(self, started: Started, max_batch: int, chunk_tokens: int) -> None:
+        self._open(max_batch, chunk_tokens)
         self.policy, self.tokenizer = started.policy, started.tokenizer
         self.generation_config = started.generation_config
-        self.max_batch, self.chunk_tokens = max_batch, chunk_tokens
         self._backend, self._facts, self._end_ids = started.backend, started.facts, started.end_ids
         self._compresses = self.policy.schedule.next_boundary(0) is not None
         self._counts = Counts(self.policy.schedule, self._facts.bytes_per_token)
         self._counts.stats.reserved_kv_bytes = self._facts.reserved_bytes
-        self._runs: dict[str, Run] = {}
-        self._waiting: deque[Run] = deque()  # not sent yet
         self._live: dict[str, Run] = {}  # by request
         self._prefix = f"{started.backend.name()}-"  # of this engine's requests
         self._requests = 0
-        self._leaving: dict[str, Run] = {}  # by trace, in order
-        self._outbox: deque[Chunk] = deque()
-        self._numbers = self._prompts = 0
-        self._streaming = False
 
     @property
     def dtype(self) -> str:
@@ -123,89 +116,49 @@ class VLLMEngine(Engine):
         tokens = tokenize(self.tokenizer, prompt)
         check_length(len(tokens), self._facts.context)
         check_vocabulary(tokens, self._facts.vocabulary)
-        names = name_traces(n, ids, self._prompts, self._runs)
-        self._prompts += 1
         limit = min(sampling.max_new_tokens, self._facts.context - len(tokens))
         stop_ids = frozenset(i for i in self._end_ids.union(sampling.stop_token_ids) if i < self._facts.vocabulary)
-        for index, name in enumerate(names):
-            trace = Trace(id=name, index=index, prompt_ids=tokens, sampling=sampling)
-            key = trace_key(sampling.seed, index)
-            run = Run(trace, self._numbers, key, limit, stop_ids, Detokenizer(self.tokenizer))
-            self._numbers += 1
-            self._runs[name] = run
-            self._waiting.append(run)
-        return names
+
+        def make(trace: Trace, number: int) -> Run:
+            text = Detokenizer(self.tokenizer)
+            return Run(trace, number, trace_key(sampling.seed, trace.index), limit, stop_ids, text)
+
+        return self._enter(tokens, sampling, n, ids, make)
 
     def stream(self) -> Iterator[Chunk]:
-        if self._streaming:
-            raise LaconicError("this engine is streaming already: go on with that iterator, or close it first")
-        self._streaming = True
         reading = False
-        try:
-            while True:
-                # Requests are gone before their last chunk goes out: closing the iterator here loses nothing.
-                while self._outbox:
-                    yield self._outbox.popleft()
-                self._settle()
-                self._send()
-                if self._outbox:
-                    continue
-                if not self._live:
-                    return
-                if not reading:
-                    # Only now that all are sent: those of one prompt start in one step.
-                    self._backend.read(reading := True)
-                self._take()
-        finally:
-            self._streaming = False
-            if reading:
-                self._backend.read(False)
+        with self._alone():
+            try:
+                while True:
+                    # Requests are gone before their last chunk goes out: closing the iterator here loses nothing.
+                    while self._outbox:
+                        yield self._outbox.popleft()
+                    self._settle()
+                    self._send()
+                    if self._outbox:
+                        continue
+                    if not self._live:
+                        return
+                    if not reading:
+                        # Only now that all are sent: those of one prompt start in one step.
+                        self._backend.read(reading := True)
+                    self._take()
+            finally:
+                if reading:
+                    self._backend.read(False)
 
-    def stop(self, trace_id: str) -> None:
-        run = self._run(trace_id)
-        if run.trace.state == "waiting":
-            if run.request:
-                self._backend.abort([run.request])
-                self._drop(run)
-            else:
-                self._waiting.remove(run)
-            run.trace.state = run.trace.finish_reason = "stopped"
-        elif run.trace.state == "running":
-            self._leaving[trace_id] = run
-
-    def resume(self, trace_id: str) -> None:
-        run = self._run(trace_id)
-        if self._leaving.pop(trace_id, None) is not None:
-            return
-        if run.trace.state != "stopped":
-            raise LaconicError(f"trace {trace_id!r} is {run.trace.state}; only a stopped trace can be resumed")
-        run.trace.state, run.trace.finish_reason = "waiting", None
-        self._waiting.append(run)
-
-    def trace(self, trace_id: str) -> Trace:
-        run = self._run(trace_id)
-        if run.trace.state == "running":
-            run.account(self.policy.schedule)
-        return run.trace
-
-    def forget(self, trace_ids: Sequence[str]) -> None:
-        for trace_id in trace_ids:
-            state = self._run(trace_id).trace.state
-            if state in ("waiting", "running"):
-                raise LaconicError(f"trace {trace_id!r} is {state}: stop it before it is forgotten")
-            del self._runs[trace_id]
+    def _withdraw(self, run: Run) -> None:
+        if run.request:
+            self._backend.abort([run.request])
+            self._drop(run)
+        else:
+            super()._withdraw(run)
 
     @property
     def stats(self) -> EngineStats:
         return replace(self._counts.stats)
 
     # ---- the loop -------------------------------------------------------------------------------------------------
-
-    def _run(self, trace_id: str) -> Run:
-        try:
-            return self._runs[trace_id]
-        except KeyError:
-            raise KeyError(f"there is no trace {trace_id!r} in this engine") from None
 
     def _send(self) -> None:
         """Waiting traces take free places."""
@@ -282,7 +235,7 @@ class VLLMEngine(Engine):
         """The trace's last chunk."""
         trace = run.trace
         trace.state, trace.finish_reason = "stopped" if reason == "stopped" else "finished", reason
-        run.account(self.policy.schedule)
+        self._account(run)
         trace.kv_tokens = 0
         self._drop(run)
         self._leaving.pop(trace.id, None)

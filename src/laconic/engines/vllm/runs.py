@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from laconic.compress.schedule import Schedule
 from laconic.engines.base import Chunk, FinishReason, Trace
 from laconic.engines.text import Detokenizer
 from laconic.engines.vllm.backend import Request
@@ -32,6 +31,11 @@ class Run:
     pending: list[int] = field(default_factory=list)
     pending_text: list[str] = field(default_factory=list)
     pending_logprobs: list[float] = field(default_factory=list)
+
+    @property
+    def computed(self) -> int:
+        """Generated tokens whose KV has been computed: all but the newest."""
+        return max(len(self.trace.token_ids) - 1, 0)
 
     def make_request(self, compresses: bool, vocabulary: int) -> Request:
         """The request that goes on from the trace's tokens. compresses: the engine has a policy that does."""
@@ -70,11 +74,3 @@ class Run:
         chunk = Chunk(self.trace.id, tuple(self.pending), "".join(self.pending_text), logprobs, reason)
         self.pending, self.pending_text, self.pending_logprobs = [], [], []
         return chunk
-
-    def account(self, schedule: Schedule) -> None:
-        """What the trace holds and held, by the schedule's arithmetic."""
-        trace, prompt = self.trace, len(self.trace.prompt_ids)
-        computed = max(len(trace.token_ids) - 1, 0)
-        trace.kv_tokens = schedule.physical(computed, prompt)
-        trace.peak_kv_tokens = schedule.peak(computed, prompt)
-        trace.mean_kv_tokens = schedule.mean(computed, prompt) if computed else float(prompt)
