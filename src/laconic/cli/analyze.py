@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from laconic.cli.options import Batch, Device, Dtype, JsonResults, Plot, Temperature
+
 if TYPE_CHECKING:
     from laconic.bench.traces import WrittenTrace
 
@@ -34,10 +36,10 @@ def analyze(
         str, typer.Option("--policies", "-p", help="Policies to compare, for --model; specs by semicolons.")
     ] = "full",
     max_new_tokens: Annotated[int | None, typer.Option(help="Limit of a generated trace.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
-    batch: Annotated[int, typer.Option(help="Traces that run at once.")] = 64,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    temperature: Temperature = None,
+    batch: Batch = 64,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
     lengths: Annotated[
         str | None, typer.Option(help="Where to take the entropy; 1024,2048,4096,8192, or 64 to 512 for short traces.")
     ] = None,
@@ -51,8 +53,8 @@ def analyze(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Directory for results.json, table.md and plot.png.")
     ] = None,
-    plot: Annotated[bool | None, typer.Option(help="Draw plot.png; without it, if matplotlib is there.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of tables.")] = False,
+    plot: Plot = None,
+    as_json: JsonResults = False,
 ) -> None:
     """n-gram entropy by length, and redundancy, of traces from a file or from a model.
 

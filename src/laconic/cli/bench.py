@@ -8,6 +8,25 @@ from typing import Annotated, Any
 import typer
 
 from laconic.cli.bench_vllm import vllm
+from laconic.cli.options import (
+    Batch,
+    BenchDtype,
+    BenchWindow,
+    Device,
+    Dtype,
+    JsonResults,
+    Levels,
+    ModelName,
+    Plot,
+    ProblemSeed,
+    Ratios,
+    SampleSeed,
+    Source,
+    Temperature,
+    TopK,
+    TopP,
+    TraceLimit,
+)
 from laconic.cli.parallel import parallel
 
 app = typer.Typer(
@@ -23,17 +42,13 @@ BUNDLED_RESULTS = r"^[a-z]=\d$"
 
 @app.command()
 def accuracy(
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Name or path; without it the bundled reasoner.")
-    ] = None,
-    source: Annotated[
-        str, typer.Option("--source", help="Where problems come from: bundled, a JSON-lines file, or hub:NAME[:SPLIT].")
-    ] = "bundled",
+    model: ModelName = None,
+    source: Source = "bundled",
     problems: Annotated[
         int | None, typer.Option("--problems", "-n", help="How many; without it 200 bundled ones, or all of a source.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Which bundled problems.")] = 0,
-    level: Annotated[int | None, typer.Option(help="Their level; without it the mixture of figures.")] = None,
+    seed: ProblemSeed = 0,
+    level: Levels = None,
     samples: Annotated[int, typer.Option("--samples", "-k", help="Traces of each problem.")] = 1,
     policies: Annotated[
         str | None,
@@ -43,28 +58,28 @@ def accuracy(
             help="Names by commas; with whole specs among them (rkv:budget=96,buffer=32) by semicolons. Default: all.",
         ),
     ] = None,
-    ratios: Annotated[str, typer.Option("--ratios", "-c", help="Compression ratios, separated by commas.")] = "2,4,8",
+    ratios: Ratios = "2,4,8",
     interval: Annotated[
         int | None, typer.Option(help="RPC's interval; 128 for the bundled model, 4096 for others.")
     ] = None,
-    window: Annotated[int, typer.Option(help="RPC's window of most recent tokens.")] = 32,
+    window: BenchWindow = 32,
     oracle_pattern: Annotated[
         str | None, typer.Option(help="Regular expression of the token texts that the policy oracle keeps.")
     ] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Limit of a trace.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
-    top_p: Annotated[float | None, typer.Option()] = None,
-    top_k: Annotated[int | None, typer.Option(help="0 is off.")] = None,
-    sample_seed: Annotated[int, typer.Option(help="Another seed, other traces.")] = 0,
-    batch: Annotated[int, typer.Option(help="Traces that run at once.")] = 64,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    max_new_tokens: TraceLimit = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    sample_seed: SampleSeed = 0,
+    batch: Batch = 64,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Directory of traces.jsonl (resumed), results.json, table.md, plot.png.")
     ] = Path("runs/accuracy"),
     keep_tokens: Annotated[bool, typer.Option(help="Also write token ids, for `laconic analyze`.")] = False,
-    plot: Annotated[bool | None, typer.Option(help="Draw plot.png; without it, if matplotlib is there.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of a table.")] = False,
+    plot: Plot = None,
+    as_json: JsonResults = False,
 ) -> None:
     """pass@1 of policies at equal cache size, with 95 % intervals and paired differences to full KV.
 
@@ -171,16 +186,16 @@ def throughput(
     repeats: Annotated[
         int | None, typer.Option("--repeats", "-r", help="Of everything, interleaved; 5, or the preset's.")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="auto (bfloat16 on a GPU, float32 on a CPU), float32, ...")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    dtype: BenchDtype = "auto",
+    device: Device = "auto",
     threads: Annotated[int | None, typer.Option(help="torch's threads on a CPU.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Run a GPU preset on a CPU.")] = False,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Directory of samples.jsonl (resumed), results.json, table.md, plot.png."),
     ] = None,
-    plot: Annotated[bool | None, typer.Option(help="Draw plot.png; without it, if matplotlib is there.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of a table.")] = False,
+    plot: Plot = None,
+    as_json: JsonResults = False,
 ) -> None:
     """Tokens a second of policies, of full KV and of plain `generate`, against what bytes predict.
 

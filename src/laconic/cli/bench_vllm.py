@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from laconic.cli.options import BenchDtype, BenchWindow, JsonResults, Plot, Ratios
+
 
 def vllm(
     shape: Annotated[
@@ -22,9 +24,9 @@ def vllm(
             help="Against stock: names by commas; with whole specs among them (rkv:budget=96,buffer=32) by semicolons.",
         ),
     ] = "rpc,rkv,streamingllm",
-    ratios: Annotated[str, typer.Option("--ratios", "-c", help="Compression ratios, separated by commas.")] = "4",
+    ratios: Ratios = "4",
     interval: Annotated[int, typer.Option(help="RPC's interval, and the others' buffer.")] = 128,
-    window: Annotated[int, typer.Option(help="RPC's window of most recent tokens.")] = 32,
+    window: BenchWindow = 32,
     cache: Annotated[
         str, typer.Option(help="Sizes of the KV cache, in % of what full KV needs for all requests at once.")
     ] = "100,50,25,12",
@@ -34,7 +36,7 @@ def vllm(
     block_size: Annotated[int, typer.Option(help="Tokens of a KV-cache block.")] = 32,
     seed: Annotated[int, typer.Option(help="Of the prompts.")] = 0,
     repeats: Annotated[int, typer.Option("--repeats", "-r", help="Of everything, interleaved.")] = 5,
-    dtype: Annotated[str, typer.Option(help="auto (bfloat16 on a GPU, float32 on a CPU), float32, ...")] = "auto",
+    dtype: BenchDtype = "auto",
     eager: Annotated[
         bool | None, typer.Option(help="No compilation, no CUDA graphs; without it, that is so on a CPU only.")
     ] = None,
@@ -43,8 +45,8 @@ def vllm(
         Path,
         typer.Option("--out", "-o", help="Directory of samples.jsonl (resumed), results.json, table.md, plot.png."),
     ] = Path("runs/vllm"),
-    plot: Annotated[bool | None, typer.Option(help="Draw plot.png; without it, if matplotlib is there.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of a table.")] = False,
+    plot: Plot = None,
+    as_json: JsonResults = False,
 ) -> None:
     """Tokens a second, steps, preemptions and waits of stock vLLM and of vLLM with policies, at several sizes of the KV cache.
 

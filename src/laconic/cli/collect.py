@@ -9,8 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from laconic.cli.engines import ENGINE_HELP, SET_HELP, check_device, choose_engine, open_reasoner
+from laconic.cli.engines import check_device, choose_engine, open_reasoner
 from laconic.cli.measuring import Bar
+from laconic.cli.options import (
+    Batch,
+    Dtype,
+    EngineDevice,
+    EngineSettings,
+    EngineSpec,
+    Levels,
+    ModelName,
+    PolicySpec,
+    Temperature,
+    TopK,
+    TopP,
+    TraceLimit,
+)
 
 if TYPE_CHECKING:
     from laconic.bench.collection import Collection
@@ -34,29 +48,23 @@ def collect(
     split: Annotated[
         str | None, typer.Option(help="Bundled problems: heldout (default) or train. Of a data set: its split.")
     ] = None,
-    level: Annotated[int | None, typer.Option(help="Steps of the bundled problems; without it the mixture.")] = None,
+    level: Levels = None,
     file: Annotated[str | None, typer.Option("--file", "-f", help="Problems from a JSON-lines file.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Problems from a data set of the Hub, such as org/name.")] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Name or path; without it the bundled reasoner.")
-    ] = None,
-    policy: Annotated[
-        str, typer.Option("--policy", "-p", help="NAME or NAME:setting=value,...; `laconic policies` lists them.")
-    ] = "full",
+    model: ModelName = None,
+    policy: PolicySpec = "full",
     logprobs: Annotated[
         int, typer.Option(help="Also write each token's mean log-probability of so many candidates; 0 is off.")
     ] = 0,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Limit of a trace.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Above 0, at most 1.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="0 is off.")] = None,
-    batch: Annotated[int, typer.Option(help="Traces that run at once.")] = 128,
-    engine: Annotated[str, typer.Option("--engine", "-e", help=ENGINE_HELP)] = "hf",
-    engine_set: Annotated[
-        list[str] | None, typer.Option("--engine-set", metavar="SETTING=VALUE", help=SET_HELP)
-    ] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...; vLLM takes its own.")] = "auto",
+    max_new_tokens: TraceLimit = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    batch: Batch = 128,
+    engine: EngineSpec = "hf",
+    engine_set: EngineSettings = None,
+    dtype: Dtype = "auto",
+    device: EngineDevice = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="No progress; the summary as one JSON object.")] = False,
 ) -> None:
     """Write n traces of every problem to a file, one a line, each as it finishes.

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from laconic.engines.base import Engine
     from laconic.prune import Strategy
 
-ENGINE_HELP = "hf, or vllm:MODEL for vLLM in this machine; vllm alone takes --model."
-SET_HELP = "A setting of vLLM's own, such as tensor_parallel_size=2; may be given several times."
-
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:

@@ -21,22 +21,32 @@ from laconic.cli.common import (
     one_thread,
 )
 from laconic.cli.measuring import Bar
+from laconic.cli.options import (
+    Device,
+    Dtype,
+    JsonResults,
+    Levels,
+    ModelName,
+    Plot,
+    ProblemSeed,
+    SampleSeed,
+    Source,
+    TopK,
+    TopP,
+    TraceLimit,
+)
 
 PLAIN_SECONDS = 20.0
 
 
 def parallel(
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Name or path; without it the bundled reasoner.")
-    ] = None,
-    source: Annotated[
-        str, typer.Option("--source", help="Where problems come from: bundled, a JSON-lines file, or hub:NAME[:SPLIT].")
-    ] = "bundled",
+    model: ModelName = None,
+    source: Source = "bundled",
     problems: Annotated[
         int | None, typer.Option("--problems", help="How many; without it 100 bundled ones, or all of a source.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Which bundled problems.")] = 0,
-    level: Annotated[int | None, typer.Option(help="Their level; without it the mixture of figures.")] = None,
+    seed: ProblemSeed = 0,
+    level: Levels = None,
     n: Annotated[str, typer.Option("--n", "-n", help="Numbers of traces, separated by commas.")] = "16,64",
     few: Annotated[
         str, typer.Option(help="Also cons@m for these m, which costs about what pruning does; empty: none.")
@@ -57,14 +67,14 @@ def parallel(
         ),
     ] = None,
     timed: Annotated[int, typer.Option(help="Problems on which everything also runs live, against the clock.")] = 8,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Limit of a trace.")] = None,
+    max_new_tokens: TraceLimit = None,
     temperature: Annotated[float | None, typer.Option(help="Above 0, or all traces are one.")] = None,
-    top_p: Annotated[float | None, typer.Option()] = None,
-    top_k: Annotated[int | None, typer.Option(help="0 is off.")] = None,
-    sample_seed: Annotated[int, typer.Option(help="Another seed, other traces.")] = 0,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    sample_seed: SampleSeed = 0,
     batch: Annotated[int, typer.Option(help="Traces that run at once while they are generated.")] = 64,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
     out: Annotated[
         Path,
         typer.Option(
@@ -73,8 +83,8 @@ def parallel(
             help="Directory of traces-*.jsonl and results.jsonl (resumed), results.json, table.md, plot.png.",
         ),
     ] = Path("runs/parallel"),
-    plot: Annotated[bool | None, typer.Option(help="Draw plot.png; without it, if matplotlib is there.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of a table.")] = False,
+    plot: Plot = None,
+    as_json: JsonResults = False,
 ) -> None:
     """What stopping redundant traces saves against voting over all of them, and costs in right answers.
 

@@ -22,7 +22,28 @@ from laconic.cli.common import (
     complain,
     one_thread,
 )
-from laconic.cli.engines import ENGINE_HELP, SET_HELP, choose_engine, open_reasoner
+from laconic.cli.engines import choose_engine, open_reasoner
+from laconic.cli.options import (
+    Batch,
+    Budget,
+    BundledSeed,
+    Dtype,
+    EngineDevice,
+    EngineSettings,
+    EngineSpec,
+    Interval,
+    Level,
+    MaxNewTokens,
+    ModelName,
+    ProblemFile,
+    ProblemText,
+    Ratio,
+    Seed,
+    Temperature,
+    TopK,
+    TopP,
+    Window,
+)
 from laconic.errors import LaconicError
 
 if TYPE_CHECKING:
@@ -34,9 +55,7 @@ NO_ANSWER = 1
 
 
 def solve(
-    problem: Annotated[
-        str | None, typer.Argument(help="The problem. Without one: a problem of the bundled set.")
-    ] = None,
+    problem: ProblemText = None,
     n: Annotated[int, typer.Option("--n", "-n", help="Traces to start.")] = 64,
     strategy: Annotated[
         str,
@@ -67,18 +86,11 @@ def solve(
     fallback: Annotated[
         int | None, typer.Option("--fallback", "--K3", help="K3: traces finished where no two agree.")
     ] = None,
-    file: Annotated[
-        str | None,
-        typer.Option("--file", "-f", help="Read the problem from a text file, a .jsonl (its first line) or - ."),
-    ] = None,
-    bundled: Annotated[
-        int | None, typer.Option("--bundled", help="Solve the held-out bundled problem of this seed.", metavar="SEED")
-    ] = None,
-    level: Annotated[int | None, typer.Option("--level", help="Steps of the bundled problem, 1 to 8.")] = None,
+    file: ProblemFile = None,
+    bundled: BundledSeed = None,
+    level: Level = None,
     gold: Annotated[str | None, typer.Option(help="The right answer, where you know it.", metavar="ANSWER")] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="A directory or a Hub name; without it the bundled reasoner.")
-    ] = None,
+    model: ModelName = None,
     compress: Annotated[
         str,
         typer.Option(
@@ -88,22 +100,20 @@ def solve(
             help="none, or a policy: NAME or NAME:setting=value,... (`laconic policies`).",
         ),
     ] = "none",
-    interval: Annotated[int | None, typer.Option(help="Generated tokens between two compressions.")] = None,
-    ratio: Annotated[float | None, typer.Option(help="How many times slower than the output the cache grows.")] = None,
-    window: Annotated[int | None, typer.Option(help="Latest generated tokens that always stay.")] = None,
-    budget: Annotated[int | None, typer.Option(help="Generated tokens kept, for policies with a fixed budget.")] = None,
-    batch: Annotated[int, typer.Option(help="Traces that run at once.")] = 64,
-    max_new_tokens: Annotated[int | None, typer.Option(help="At most so many; the context is a limit too.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Above 0, at most 1.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="0 is off.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
-    engine: Annotated[str, typer.Option("--engine", "-e", help=ENGINE_HELP)] = "hf",
-    engine_set: Annotated[
-        list[str] | None, typer.Option("--engine-set", metavar="SETTING=VALUE", help=SET_HELP)
-    ] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...; vLLM takes its own.")] = "auto",
+    interval: Interval = None,
+    ratio: Ratio = None,
+    window: Window = None,
+    budget: Budget = None,
+    batch: Batch = 64,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    seed: Seed = 0,
+    engine: EngineSpec = "hf",
+    engine_set: EngineSettings = None,
+    dtype: Dtype = "auto",
+    device: EngineDevice = "auto",
     out: Annotated[Path | None, typer.Option("--out", help="Also write the verdict as JSON to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Nothing but the verdict, as one JSON object.")] = False,
 ) -> None:

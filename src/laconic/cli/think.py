@@ -22,7 +22,28 @@ from laconic.cli.common import (
     one_thread,
     size,
 )
-from laconic.cli.engines import ENGINE_HELP, SET_HELP, check_device, choose_engine, open_reasoner
+from laconic.cli.engines import check_device, choose_engine, open_reasoner
+from laconic.cli.options import (
+    Budget,
+    BundledSeed,
+    Dtype,
+    EngineDevice,
+    EngineSettings,
+    EngineSpec,
+    Interval,
+    Level,
+    MaxNewTokens,
+    ModelName,
+    PolicySpec,
+    ProblemFile,
+    ProblemText,
+    Ratio,
+    Seed,
+    Temperature,
+    TopK,
+    TopP,
+    Window,
+)
 
 if TYPE_CHECKING:
     from laconic.compress import Policy
@@ -100,38 +121,25 @@ class Outcome:
 
 
 def think(
-    problem: Annotated[
-        str | None, typer.Argument(help="The problem. Without one: a problem of the bundled set.")
-    ] = None,
-    file: Annotated[
-        str | None,
-        typer.Option("--file", "-f", help="Read the problem from a text file, a .jsonl (its first line) or - ."),
-    ] = None,
-    bundled: Annotated[
-        int | None, typer.Option("--bundled", help="Solve the held-out bundled problem of this seed.", metavar="SEED")
-    ] = None,
-    level: Annotated[int | None, typer.Option("--level", help="Steps of the bundled problem, 1 to 8.")] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="A directory or a Hub name; without it the bundled reasoner.")
-    ] = None,
-    policy: Annotated[
-        str, typer.Option("--policy", "-p", help="NAME or NAME:setting=value,...; `laconic policies` lists them.")
-    ] = "rpc",
-    interval: Annotated[int | None, typer.Option(help="Generated tokens between two compressions.")] = None,
-    ratio: Annotated[float | None, typer.Option(help="How many times slower than the output the cache grows.")] = None,
-    window: Annotated[int | None, typer.Option(help="Latest generated tokens that always stay.")] = None,
-    budget: Annotated[int | None, typer.Option(help="Generated tokens kept, for policies with a fixed budget.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="At most so many; the context is a limit too.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Above 0, at most 1.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="0 is off.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
-    engine: Annotated[str, typer.Option("--engine", "-e", help=ENGINE_HELP)] = "hf",
-    engine_set: Annotated[
-        list[str] | None, typer.Option("--engine-set", metavar="SETTING=VALUE", help=SET_HELP)
-    ] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...; vLLM takes its own.")] = "auto",
+    problem: ProblemText = None,
+    file: ProblemFile = None,
+    bundled: BundledSeed = None,
+    level: Level = None,
+    model: ModelName = None,
+    policy: PolicySpec = "rpc",
+    interval: Interval = None,
+    ratio: Ratio = None,
+    window: Window = None,
+    budget: Budget = None,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    seed: Seed = 0,
+    engine: EngineSpec = "hf",
+    engine_set: EngineSettings = None,
+    dtype: Dtype = "auto",
+    device: EngineDevice = "auto",
     html: Annotated[
         Path | None, typer.Option("--html", help="Also write the trace as a page that shows what was evicted.")
     ] = None,
