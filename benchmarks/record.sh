@@ -20,7 +20,7 @@ record() {
     traces) laconic analyze --model bundled --problems 200 --policies "full;rpc;random" --out benchmarks/traces ;;
     cpu-kv | cpu-policies | cpu-weights | cpu-parity | rpc-paper) laconic bench throughput --preset "$1" --out "benchmarks/$1" ;;
     vllm-cpu) laconic bench vllm -p "rpc;rpc:interval=64,ratio=8;rkv;streamingllm" --out benchmarks/vllm-cpu ;;
-    vllm-cpu-kv) laconic bench vllm --shape tiny-kv --out benchmarks/vllm-cpu-kv ;;
+    vllm-cpu-kv) laconic bench vllm --shape tiny-kv -p rpc -c 4,8 --output 2000 --cache 100,25 -r 3 --out benchmarks/vllm-cpu-kv ;;
     vllm-v2) python benchmarks/vllm_v2.py --out benchmarks/vllm-v2 ;; # beside that: pip install --no-deps triton
     *)
       echo "error: there is nothing to record by the name $1; expected accuracy, parallel, parallel-c2, judged-traces, judges, traces, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
