@@ -85,6 +85,27 @@ def test_two_devices_share_the_heads(tiny: Path, wanted: list[list[int]]) -> Non
     assert_same(got, [text[:count] for text in wanted])
 
 
+def test_two_devices_share_the_layers(
+    tiny: Path, wanted: list[list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One layer each, two batches under way. Compiled, since stock's CPU build fails in eager pipelines."""
+    monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path))
+    count = 130
+    with running(
+        tiny,
+        pipeline_parallel_size=2,
+        enforce_eager=False,
+        kv_cache_memory_bytes=24 << 14,  # 24 blocks of one layer
+        max_model_len=512,
+        additional_config={"laconic": RPC},
+    ) as llm:
+        core, preemptions = llm.llm_engine.engine_core.engine_core, Preemptions(llm)
+        assert core.step_fn == core.step_with_batch_queue
+        got = generate(llm, [(prompt, greedy(count, laconic)) for prompt, laconic, _ in ASKED])
+    assert preemptions.count > 0
+    assert_same(got, [text[:count] for text in wanted])
+
+
 # ---- scheduled ahead --------------------------------------------------------------------------------------------------
 
 
