@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -109,6 +110,7 @@ class VLLMReasoner:
 
         check_installed()
         self.path, self.settings = model_path(choice.model), choice.settings
+        self.name = "the bundled reasoner" if choice.small else choice.model
         # vLLM's own choice for a model in float32 is half of that.
         self.dtype = "float32" if choice.small and dtype == "auto" else dtype
         check_path(self.path)
@@ -130,6 +132,8 @@ class VLLMReasoner:
         check_readable(VLLMEngine.name, strategy)
         if record_held:
             refuse(VLLMEngine.name, "held")
+        if sys.stderr.isatty():  # nothing else is to be seen for that long
+            print(f"starting vLLM on {self.name}: some 20 seconds, and longer for large models", file=sys.stderr)
         engine: AbstractContextManager[Engine] = VLLMEngine(
             self.path, policy, max_batch=batch, chunk_tokens=chunk_tokens, dtype=self.dtype, **self.settings
         )
