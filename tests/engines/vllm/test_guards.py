@@ -29,6 +29,27 @@ def test_versions_that_were_not(version: str) -> None:
         check_version(version)
 
 
+@pytest.mark.parametrize("value", ["1", "2", "true"])
+def test_the_rust_front_end_is_refused(
+    listening: type[EngineArgs], value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hands requests to the engine without asking us."""
+    monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", value)
+    with pytest.raises(LaconicError, match=r"Rust front end .*: unset VLLM_USE_RUST_FRONTEND"):
+        listening({"laconic": RPC}).create_engine_config()
+    listening({}).create_engine_config()  # who doesn't ask may have it
+
+
+@pytest.mark.parametrize("value", [None, "", "0"])
+def test_without_the_rust_front_end(
+    listening: type[EngineArgs], value: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VLLM_USE_RUST_FRONTEND", raising=False)
+    if value is not None:
+        monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", value)
+    listening({"laconic": RPC}).create_engine_config()
+
+
 class Sample:
     def method(self, one: int, *, two: int = 2) -> None: ...
 

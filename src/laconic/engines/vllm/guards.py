@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from laconic.engines.vllm.launch import ASYNC_SCHEDULER, SCHEDULER, WORKERS, settings_of
@@ -62,6 +62,15 @@ def check_version(version: str) -> None:
         raise LaconicError(
             f"vLLM is {version}, but laconic's hooks were tested with {', '.join(VERSIONS)} only: install that version, or "
             "start without laconic's settings"
+        )
+
+
+def check_environment(environ: Mapping[str, str]) -> None:
+    """Raises LaconicError for a front end in which nobody would refuse a bad request."""
+    if environ.get("VLLM_USE_RUST_FRONTEND", "0").strip() not in ("", "0"):
+        raise LaconicError(
+            "vLLM's Rust front end neither checks the settings of single requests nor shows laconic's metrics: unset "
+            "VLLM_USE_RUST_FRONTEND, or start without laconic's settings"
         )
 
 

@@ -8,6 +8,7 @@ and the front end's hooks are put in place. From there on vLLM itself carries th
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from typing import Any
 
@@ -47,13 +48,15 @@ def register() -> None:
 
 
 def check_early(engine_args: Any) -> None:
-    """What can be refused before vLLM looks at the model: its version, and laconic's own settings, missing or wrong."""
+    """What can be refused before vLLM looks at the model: its version and its front end, and laconic's own settings, missing
+    or wrong."""
     import vllm
 
-    from laconic.engines.vllm.guards import NO_SETTINGS, check_version
+    from laconic.engines.vllm.guards import NO_SETTINGS, check_environment, check_version
     from laconic.engines.vllm.settings import KEY, parse_launch
 
     check_version(vllm.__version__)
+    check_environment(os.environ)
     given = engine_args.additional_config
     if not isinstance(given, dict) or KEY not in given:
         raise LaconicError(NO_SETTINGS)
