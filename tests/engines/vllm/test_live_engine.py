@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import random
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -26,23 +24,9 @@ from laconic.engines.vllm.backend import Backend
 from laconic.engines.vllm.starting import Started, start
 from laconic.errors import LaconicError
 from tests.engines.conformance import GREEDY, WARM, Conformance
-from tests.engines.vllm.tiny import LEAST_VOCAB, SPECIAL
+from tests.engines.vllm.tiny import LEAST_VOCAB, SPECIAL, endless
 
 SMALL = {"dtype": "float32", "kv_cache_memory_bytes": 32 << 20, "max_model_len": 2048}
-
-
-def endless(tiny: Path, path: Path) -> Path:
-    """The tiny model without end tokens: its texts go on to their limit."""
-    shutil.copytree(tiny, path)
-    for name, key in (
-        ("config.json", "eos_token_id"),
-        ("generation_config.json", "eos_token_id"),
-        ("tokenizer_config.json", "eos_token"),
-    ):
-        file = path / name
-        kept = {k: v for k, v in json.loads(file.read_text()).items() if k != key}
-        file.write_text(json.dumps(kept))
-    return path
 
 
 @pytest.fixture(scope="module")

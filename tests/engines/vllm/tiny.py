@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -108,6 +110,20 @@ def tiny_model(
     model.generation_config = GenerationConfig(eos_token_id=config.eos_token_id, pad_token_id=SPECIAL.index(PAD))
     model.save_pretrained(path)
     tiny_tokenizer(vocab).save_pretrained(path)
+    return path
+
+
+def endless(tiny: Path, path: Path) -> Path:
+    """The tiny model without end tokens: its texts go on to their limit."""
+    shutil.copytree(tiny, path)
+    for name, key in (
+        ("config.json", "eos_token_id"),
+        ("generation_config.json", "eos_token_id"),
+        ("tokenizer_config.json", "eos_token"),
+    ):
+        file = path / name
+        kept = {k: v for k, v in json.loads(file.read_text()).items() if k != key}
+        file.write_text(json.dumps(kept))
     return path
 
 
