@@ -37,11 +37,11 @@ class VLLMEngine(KeepingEngine[Run]):
     `enforce_eager` is set and the cache is 1 GiB, unless they say otherwise.
 
     `stats`: measured are `steps` (forward passes, prefill included; of all engines where vLLM runs several), `generated_tokens`
-    (all that vLLM sent, also what was dropped), `prompt_tokens` (sent and not found in the prefix cache; generated ones too where
-    a trace resumes), `preemptions`, seconds (of steps that gave a trace its first token, and of the others) and
+    (all that vLLM sent, also what was dropped), `prompt_tokens` (sent and not found in the prefix cache; generated ones too
+    where a trace resumes), `preemptions`, seconds (of steps that gave a trace its first token, and of the others) and
     `reserved_kv_bytes`. Computed from the policy's schedule are KV tokens and bytes, compressions, evicted and kept: for every
-    trace on its own, whereas vLLM's blocks hold a shared prompt once and are filled to their ends, and without what is done again
-    after a preemption.
+    trace on its own, whereas vLLM's blocks hold a shared prompt once and are filled to their ends, and without what is done
+    again after a preemption.
 
     Raises LaconicError where vLLM is missing, a policy can't run in it, or vLLM refuses the model, an argument or the memory.
     """
