@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +95,46 @@ def test_what_is_wrong_is_one_sentence(invoke: Any, backends: list[Backend], tmp
         assert says in result.stderr, (args, result.stderr)
         assert result.stderr.count("\n") == 1, (args, result.stderr)
     assert not backends
+
+
+# Ctrl-C, which a terminal sends to all, once vLLM is being imported and so many of its processes have begun; then whoever is
+# left is named.
+INTERRUPTED = """
+import contextlib, os, runpy, signal, sys, threading, time
+import psutil
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background has it ignored
+wanted = int(sys.argv.pop(1))
+
+def begun():
+    with contextlib.suppress(psutil.Error):
+        return sum("spawn_main" in " ".join(p.cmdline()) or "VLLM" in p.name() for p in psutil.Process().children(True))
+    return 0
+
+def watch():
+    while "vllm.config" not in sys.modules or begun() < wanted:
+        time.sleep(0.05)
+    os.killpg(0, signal.SIGINT)
+
+threading.Thread(target=watch, daemon=True).start()
+try:
+    runpy.run_module("laconic", run_name="__main__")
+finally:
+    print([p.name() for p in psutil.Process().children(True) if "resource_tracker" not in " ".join(p.cmdline())])
+"""
+
+
+@pytest.mark.parametrize("processes", [0, 1, 2], ids=["import", "core", "worker"])
+def test_a_start_that_is_interrupted_leaves_nothing_behind(processes: int) -> None:
+    """No process, and no word of vLLM's on the terminal."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(processes), "solve", "--engine", "vllm:bundled", "--n", "8"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+        timeout=600,
+    )
+    assert done.returncode == 130, done.stderr
+    assert done.stderr == "interrupted\n"
+    assert done.stdout == "[]\n"

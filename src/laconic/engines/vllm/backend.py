@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import importlib.util
 import itertools
+import multiprocessing
 import queue
 import tempfile
 import threading
@@ -18,6 +19,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ MISSING = (
 )
 AHEAD = 16
 _PATIENCE = 0.5  # seconds between two looks at whether vLLM still lives
+_PATIENCE_AT_START = 60.0  # seconds that a start which is broken off gets to end; importing vLLM alone takes some
 _LAST = 1.0  # seconds that the loop's tasks get to end once cancelled
 _GRACE = 2.0  # seconds that vLLM's processes get to end by themselves; the CPU worker uses none of them
 
@@ -97,9 +100,14 @@ class Backend:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="laconic-vllm", daemon=True)
         self._thread.start()
+        others = multiprocessing.active_children()
         try:
             with quiet.environment(bool(arguments.get("enforce_eager"))), quiet.output_into(self._log):
-                self.llm: Any = self._ask(self._start(arguments))
+                try:
+                    self.llm: Any = self._ask(self._start(arguments))
+                except BaseException:
+                    self._break_off(others)
+                    raise
         except BaseException as error:
             quiet.hush()
             why = "" if isinstance(error, LaconicError) else quiet.reason(error, self._log)
@@ -193,6 +201,8 @@ class Backend:
         from laconic.engines.vllm.draws import PROCESSORS
 
         config = AsyncEngineArgs(**arguments).create_engine_config()
+        if self._closed:
+            raise LaconicError("vLLM's start was broken off")
         config.model_config.logits_processors = [PROCESSORS[config.use_v2_model_runner]]
         llm = AsyncLLM.from_vllm_config(config, stat_loggers=[self._listener()], disable_log_stats=True)
         await llm.pause_generation(mode="keep", clear_cache=False)
@@ -301,14 +311,27 @@ class Backend:
         answer: Future[Any] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         return answer.result()
 
+    def _break_off(self, others: Sequence[BaseProcess]) -> None:
+        """End a start: an interrupted one goes on in its thread until its processes are gone, and would print what it sees."""
+        self._closed = True
+        until = time.monotonic() + _PATIENCE_AT_START
+        while self._thread.is_alive() and time.monotonic() < until:
+            for process in multiprocessing.active_children():
+                if process not in others:
+                    process.kill()
+            self._halt(0.2)
+
     def _end(self) -> None:
-        """The loop and its thread."""
+        self._halt(_LAST + 4)
+        self._log.close()
+
+    def _halt(self, patience: float) -> None:
+        """Stop the loop; its thread ends when what it does has come to an end."""
         self._closed = True
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._loop.stop)
         if threading.current_thread() is not self._thread:
-            self._thread.join(timeout=_LAST + 4)
-        self._log.close()
+            self._thread.join(patience)
 
 
 def _mean(entries: Mapping[int, Any], candidates: int) -> float:
