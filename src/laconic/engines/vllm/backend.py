@@ -99,12 +99,14 @@ class Backend:
         self._names = itertools.count()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="laconic-vllm", daemon=True)
-        self._thread.start()
         others = multiprocessing.active_children()
         try:
             with quiet.environment(bool(arguments.get("enforce_eager"))), quiet.output_into(self._log):
+                self._thread.start()  # in here, so that what Python starts for its processes writes to the log too
                 try:
                     self.llm: Any = self._ask(self._start(arguments))
+                except Exception:  # vLLM has given up, and ended what it had begun
+                    raise
                 except BaseException:
                     self._break_off(others)
                     raise
