@@ -245,6 +245,8 @@ def test_what_vllm_refuses_is_told_in_its_words(model: Path) -> None:
         ({"max_num_seqs": 3}, "say max_batch"),
         ({"speculative_config": {}}, "draws one token a step"),
         ({"additional_config": {"laconic": {}}}, "the policy says it"),
+        ({"data_parallel_size": "two"}, "data_parallel_size is 'two'; vLLM expects a number"),
+        ({"enforce_eager": "perhaps"}, "enforce_eager is 'perhaps'; vLLM expects true or false"),
         ({"policy": H2O(budget=24)}, "policy h2o can't run inside vLLM"),
     ],
 )

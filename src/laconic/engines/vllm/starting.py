@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -80,7 +81,9 @@ def start(
 def arguments_for(
     model: str, policy: Policy, max_batch: int, dtype: str, engine_args: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The arguments of vLLM's AsyncEngineArgs. Raises LaconicError for those that laconic has to set itself."""
+    """The arguments of vLLM's AsyncEngineArgs. Raises LaconicError for those that laconic has to set itself, and for a text
+    where a number belongs."""
+    _check_texts({name: value for name, value in engine_args.items() if isinstance(value, str)})
     extra = dict(engine_args.get("additional_config") or {})
     for given in (*engine_args, *(f"additional_config.{key}" for key in extra)):
         if given in _OURS:
@@ -100,6 +103,18 @@ def arguments_for(
         arguments.setdefault("enforce_eager", True)
         arguments.setdefault("kv_cache_memory_bytes", CPU_KV_BYTES)
     return arguments
+
+
+def _check_texts(given: Mapping[str, str]) -> None:
+    """LaconicError for a text where a number belongs: what comes of it in vLLM names neither."""
+    if not given:
+        return
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    for field in dataclasses.fields(AsyncEngineArgs):
+        if field.name in given and isinstance(field.default, int | float):
+            kind = "true or false" if isinstance(field.default, bool) else "a number"
+            raise LaconicError(f"{field.name} is {given[field.name]!r}; vLLM expects {kind}")
 
 
 def _on_cpu() -> bool:
