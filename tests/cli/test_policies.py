@@ -12,7 +12,8 @@ def test_the_listing_names_every_policy_and_setting(invoke: Any) -> None:
     result = invoke("policies", env={"COLUMNS": "200"})
     assert result.exit_code == 0
     for name, cls in known().items():
-        assert f"{name}  {cls.summary}" in result.stdout
+        source = f" ({cls.source})" if cls.source else ""
+        assert f"{name}  {cls.summary}{source}\n" in result.stdout
         for setting in settings_of(name):
             assert f"{setting.meaning} ({setting.type})" in result.stdout
 
@@ -30,3 +31,13 @@ def test_a_broken_third_party_policy_is_told_beside_the_listing(invoke: Any, mon
     assert result.exit_code == 0
     assert result.stderr == "warning: policy theirs can't be used: no reason\n"
     assert json.loads(result.stdout)
+
+
+def test_one_of_them(invoke: Any) -> None:
+    listing = json.loads(invoke("policies", "RPC", "--json").stdout)
+    assert [(entry["name"], entry["forms"], entry["source"]) for entry in listing] == [
+        ("rpc", ["rpc"], "arXiv 2505.13866")
+    ]
+    result = invoke("policies", "rcp")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: policy 'rcp' is unknown; expected one of full, rpc, ")

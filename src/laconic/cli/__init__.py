@@ -23,6 +23,8 @@ COMMANDS = (  # name, module, attribute: a function is a command, a Typer a grou
     ("solve", "laconic.cli.solve", "solve"),
     ("problems", "laconic.cli.problems", "problems"),
     ("policies", "laconic.cli.policies", "policies"),
+    ("strategies", "laconic.cli.strategies", "strategies"),
+    ("judges", "laconic.cli.judges", "judges"),
     ("collect", "laconic.cli.collect", "collect"),
     ("judge", "laconic.cli.judge", "app"),
     ("bench", "laconic.cli.bench", "app"),

@@ -76,3 +76,10 @@ SampleSeed = Annotated[int, typer.Option(help="Another seed, other traces.")]
 
 Plot = Annotated[bool | None, typer.Option(help="Draw plot.png; without it, if matplotlib is there.")]
 JsonResults = Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of a table.")]
+
+# ---- lists of what there is -------------------------------------------------------------------------------------------
+
+ListedName = Annotated[str | None, typer.Argument(help="Only this one.")]
+JsonListing = Annotated[
+    bool, typer.Option("--json", help="One JSON array: name, forms, summary, source, settings of each.")
+]

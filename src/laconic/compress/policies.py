@@ -52,6 +52,7 @@ class RPC(Policy):
 
     name: ClassVar[str] = "rpc"
     summary: ClassVar[str] = "keeps what the latest queries attend to, on a budget that grows with the output"
+    source: ClassVar[str] = "arXiv 2505.13866"
 
     interval: int = setting(4096, INTERVAL, shown=True)
     ratio: int | float = setting(4, RATIO, shown=True)
@@ -73,6 +74,7 @@ class H2O(Policy):
 
     name: ClassVar[str] = "h2o"
     summary: ClassVar[str] = "keeps recent tokens and those most attended so far, on a fixed budget"
+    source: ClassVar[str] = "arXiv 2306.14048"
 
     budget: int = setting(1024, BUDGET, shown=True)
     buffer: int = setting(1, BUFFER, shown=True)
@@ -93,6 +95,7 @@ class TOVA(Policy):
 
     name: ClassVar[str] = "tova"
     summary: ClassVar[str] = "drops what the newest query attends to least, on a fixed budget"
+    source: ClassVar[str] = "arXiv 2401.06104"
 
     budget: int = setting(1024, BUDGET, shown=True)
     buffer: int = setting(1, BUFFER, shown=True)
@@ -111,6 +114,7 @@ class StreamingLLM(Policy):
 
     name: ClassVar[str] = "streamingllm"
     summary: ClassVar[str] = "keeps the first and the most recent generated tokens, on a fixed budget"
+    source: ClassVar[str] = "arXiv 2309.17453"
 
     budget: int = setting(1024, BUDGET, shown=True)
     buffer: int = setting(1, BUFFER, shown=True)
@@ -136,6 +140,7 @@ class RKV(Policy):
 
     name: ClassVar[str] = "rkv"
     summary: ClassVar[str] = "keeps what is attended to and unlike the rest, on a fixed budget"
+    source: ClassVar[str] = "arXiv 2505.24133"
 
     budget: int = setting(1024, BUDGET, shown=True)
     buffer: int = setting(128, BUFFER, shown=True)

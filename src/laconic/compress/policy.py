@@ -33,6 +33,8 @@ class Policy(ABC):
 
     name: ClassVar[str]
     summary: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+    """The paper that it comes from, such as "arXiv 2505.13866"."""
 
     @abstractmethod
     def make_schedule(self) -> Schedule:

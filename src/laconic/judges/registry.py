@@ -19,16 +19,32 @@ Answers = Mapping[str, str | None] | Callable[[Excerpt], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """One judge for people to read. form: how its spec is written; meaning: what it does, one clause."""
+    """One judge for people to read. form: how its spec is written; meaning: what it does, one clause; source: its paper."""
 
     form: str
     meaning: str
+    source: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting of a judge, for people to read. default: as it is typed."""
+
+    field: str
+    type: str
+    default: str
+    meaning: str
+
+
+_DEEPPRUNE = "arXiv 2510.08483"
 _KNOWN = {
     "bundled": Known("bundled", "the pair encoder that ships with the bundled reasoner"),
     "encoder": Known("encoder:DIRECTORY", "a pair encoder that `laconic judge train` wrote"),
-    "llm": Known("llm:NAME_OR_DIRECTORY", "a causal language model that is asked about two excerpts"),
+    "llm": Known(
+        "llm:NAME_OR_DIRECTORY",
+        "a causal language model that is asked about two excerpts; or llm:FILE.json",
+        _DEEPPRUNE,
+    ),
     "probe": Known("probe", "what the reasoner itself would answer at the excerpt's end"),
     "jaccard": Known("jaccard", "tokens in common"),
     "facts": Known("facts", "stated facts in common"),
@@ -36,12 +52,35 @@ _KNOWN = {
     "random": Known("random", "chance: the floor"),
     "perfect": Known("perfect", "knows the answers: the ceiling; needs recorded traces"),
 }
+_MEANINGS = {
+    ("probe", "suffix"): "what is appended before the answer; none: the model's own end of thinking, and \\boxed{",
+    ("probe", "steps"): "tokens that are read of an answer",
+    ("jaccard", "ngram"): "tokens of an n-gram; 1 is the set of tokens",
+    ("facts", "decay"): "above 0 to 1: how much less a fact weighs than the one after it; 1 is none",
+    ("random", "p"): "probability with which two traces are said to agree",
+    ("random", "seed"): "another seed, another word on each pair",
+}
 _WITH_PLACE = ("encoder", "llm", "embedding")
 
 
 def known() -> dict[str, Known]:
     """Every judge by the name that its spec begins with."""
     return dict(_KNOWN)
+
+
+def settings(name: str) -> list[Setting]:
+    """What can be set in a judge's spec, in order; empty for those that have a place, or nothing to set.
+
+    Raises LaconicError for an unknown name.
+    """
+    if name not in _KNOWN:
+        raise _unknown(name)
+    cls = _settable(name)
+    parameters = inspect.signature(cls).parameters.values() if cls is not None else ()
+    return [
+        Setting(p.name, _type(p.default), "none" if p.default is None else str(p.default), _MEANINGS[name, p.name])
+        for p in parameters
+    ]
 
 
 def split(spec: str) -> tuple[str, str]:
@@ -52,10 +91,14 @@ def split(spec: str) -> tuple[str, str]:
     name, _, rest = spec.strip().partition(":")
     name, rest = name.strip().lower(), rest.strip()
     if name not in _KNOWN:
-        raise LaconicError(f"judge {name!r} is unknown; expected one of {', '.join(k.form for k in _KNOWN.values())}")
+        raise _unknown(name)
     if name in _WITH_PLACE and not rest:
         raise LaconicError(f"judge {name} needs to know which; write {_KNOWN[name].form}")
     return name, rest
+
+
+def _unknown(name: str) -> LaconicError:
+    return LaconicError(f"judge {name!r} is unknown; expected one of {', '.join(k.form for k in _KNOWN.values())}")
 
 
 def place_of(spec: str) -> Path | None:
@@ -108,21 +151,34 @@ def _made(name: str, rest: str, model: Any, tokenizer: Any, answers: Answers | N
         from laconic.judges.embedding import EmbeddingCosine
 
         return EmbeddingCosine(rest, device=None if device == "auto" else device)
-    if name == "probe":
-        from laconic.judges.probe import ProbeJudge
-
-        return ProbeJudge(**_settings(name, rest, ProbeJudge))
-    from laconic.judges.baselines import FactOverlap, PerfectJudge, RandomJudge, TokenJaccard
-
     if name == "perfect":
+        from laconic.judges.baselines import PerfectJudge
+
         _settings(name, rest, None)
         if answers is None:
             raise LaconicError(
                 "judge perfect needs the answers of finished traces, which only recorded ones have; use it with them"
             )
         return PerfectJudge(answers)
+    cls = _settable(name)
+    judge: Judge = cls(**_settings(name, rest, cls))
+    return judge
+
+
+def _settable(name: str) -> Any:
+    """The class of a judge whose spec holds settings, None for the others."""
+    if name == "probe":
+        from laconic.judges.probe import ProbeJudge
+
+        return ProbeJudge
+    from laconic.judges.baselines import FactOverlap, RandomJudge, TokenJaccard
+
     simple: dict[str, Any] = {"jaccard": TokenJaccard, "facts": FactOverlap, "random": RandomJudge}
-    return simple[name](**_settings(name, rest, simple[name]))
+    return simple.get(name)
+
+
+def _type(default: Any) -> str:
+    return "text or none" if default is None else {int: "int", float: "number", str: "text"}[type(default)]
 
 
 def _bundled(rest: str) -> Path:

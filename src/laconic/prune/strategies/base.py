@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from laconic.prune.source import Source
 from laconic.prune.verdict import Verdict
@@ -80,9 +80,11 @@ class Solving(ABC):
 
 
 class Strategy(ABC):
-    """A frozen record of settings with a name."""
+    """A frozen record of settings with a name. summary: one clause for people; source: the paper that it comes from."""
 
     name: str
+    summary: ClassVar[str] = ""
+    source: ClassVar[str] = ""
 
     @abstractmethod
     def begin(self, source: Source, question: str, sampling: Any) -> Solving:

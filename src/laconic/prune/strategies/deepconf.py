@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from laconic.errors import LaconicError
 from laconic.prune import checks
@@ -26,6 +26,11 @@ class DeepConf(Strategy):
     published window of 2,048 tokens is longer than a whole trace of a small model: choose it well below their length.
     Raises LaconicError for settings out of range.
     """
+
+    summary: ClassVar[str] = (
+        "stops traces whose confidence falls under a bar that warm-up traces set; confident votes weigh more"
+    )
+    source: ClassVar[str] = "arXiv 2508.15260"
 
     n: int
     mode: str = setting("low", "low keeps the most confident tenth of the warm-up, high nine tenths")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from laconic.errors import LaconicError
 from laconic.prune import checks, excerpts
@@ -35,6 +35,10 @@ class DeepPrune(Strategy):
     """
 
     name = "deepprune"
+    summary: ClassVar[str] = (
+        "a judge reads the start of every trace; those that would agree with others are stopped, a few are finished"
+    )
+    source: ClassVar[str] = "arXiv 2510.08483"
 
     n: int
     judge: Judge

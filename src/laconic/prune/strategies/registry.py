@@ -31,13 +31,39 @@ class Setting:
     """One setting of a strategy, for people to read. default: as it is typed."""
 
     field: str
+    type: str
     default: str
     meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """One strategy for people to read. forms: how its spec is written; source: its paper."""
+
+    name: str
+    forms: tuple[str, ...]
+    summary: str
+    source: str
+    settings: tuple[Setting, ...]
 
 
 def known() -> tuple[str, ...]:
     """Every name that `parse` takes."""
     return tuple(f"{name}:{mode}" if mode else name for name in _CLASSES for mode in _MODES.get(name, ("",)))
+
+
+def described() -> list[Described]:
+    """Every strategy, in order."""
+    return [
+        Described(
+            name,
+            tuple(f"{name}:{mode}" if mode else name for mode in _MODES.get(name, ("",))),
+            cls.summary,
+            cls.source,
+            tuple(settings(name)),
+        )
+        for name, cls in _CLASSES.items()
+    ]
 
 
 def needs_judge(spec: str) -> bool:
@@ -48,7 +74,8 @@ def needs_judge(spec: str) -> bool:
 def settings(name: str) -> list[Setting]:
     """What can be set in a spec, in order. Raises LaconicError for an unknown name."""
     cls, _ = _find(name)
-    return [Setting(f.name, _shown(f.default), f.metadata["meaning"]) for f in _fields(cls)]
+    hints = typing.get_type_hints(cls)
+    return [Setting(f.name, _said(hints[f.name]), _shown(f.default), f.metadata["meaning"]) for f in _fields(cls)]
 
 
 def parse(spec: str, n: int, judge: Judge | None = None, **overrides: Any) -> Strategy:
@@ -104,6 +131,13 @@ def _fields(cls: type[Strategy]) -> list[dataclasses.Field[Any]]:
 def _check(cls: type[Strategy], key: str, fields: Mapping[str, Any]) -> None:
     if key not in fields:
         raise LaconicError(f"setting {key!r} of strategy {_name(cls)} is unknown; its settings: {', '.join(fields)}")
+
+
+def _said(hint: Any) -> str:
+    """A type as a person reads it: "int", "number", "text or none"."""
+    words = {bool: "true or false", int: "int", float: "number", str: "text", type(None): "none"}
+    members = typing.get_args(hint) if typing.get_origin(hint) is types.UnionType else (hint,)
+    return " or ".join(words[member] for member in members)
 
 
 def _shown(value: Any) -> str:

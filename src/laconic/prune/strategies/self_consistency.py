@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from laconic.prune import checks
 from laconic.prune.source import Source
@@ -22,6 +22,8 @@ class SelfConsistency(Strategy):
     """
 
     name = "self-consistency"
+    summary: ClassVar[str] = "majority vote over all traces; with one trace, that trace"
+    source: ClassVar[str] = "arXiv 2203.11171"
 
     n: int
     early_end: bool = setting(True, "stop the rest once the vote can't change any more")

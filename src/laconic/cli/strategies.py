@@ -1,0 +1,22 @@
+"""`laconic strategies`: what ways of thinking in parallel there are, and their settings."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from laconic.cli.options import JsonListing, ListedName
+
+
+def strategies(name: ListedName = None, as_json: JsonListing = False) -> None:
+    """List the strategies over parallel traces with their settings; or one of them."""
+    from laconic.cli.listing import Entry, pick, show
+    from laconic.prune.strategies.registry import described
+
+    entries = [
+        Entry(a.name, a.forms, a.summary, a.source, [dataclasses.asdict(s) for s in a.settings]) for a in described()
+    ]
+    show(
+        pick(entries, name, "strategy"),
+        "Use one as --strategy NAME, or NAME:setting=value,setting=value, such as deepprune:K2=4.",
+        as_json,
+    )
