@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from laconic.compress import H2O, RKV, RPC, TOVA, FullKV, Oracle, Policy, Random, StreamingLLM
     from laconic.engines.base import Sampling
     from laconic.engines.hf import HFEngine, compress
-    from laconic.errors import LaconicError
+    from laconic.errors import LaconicError, LaconicWarning
     from laconic.prune import DeepConf, DeepPrune, SelfConsistency, Verdict
 
 _HOMES = {
@@ -31,6 +31,7 @@ _HOMES = {
     "H2O": "laconic.compress",
     "HFEngine": "laconic.engines.hf",
     "LaconicError": "laconic.errors",
+    "LaconicWarning": "laconic.errors",
     "Oracle": "laconic.compress",
     "Policy": "laconic.compress",
     "RKV": "laconic.compress",
@@ -53,6 +54,7 @@ __all__ = [
     "FullKV",
     "HFEngine",
     "LaconicError",
+    "LaconicWarning",
     "Oracle",
     "Policy",
     "Random",

@@ -22,6 +22,7 @@ from laconic.compress import Policy
 from laconic.engines.base import Engine, Sampling, Trace
 from laconic.errors import LaconicError
 from laconic.problems import Problem, check
+from laconic.prune.alike import warn_alike
 
 FORMAT = "laconic.accuracy/1"
 FLUSH_TRACES = 16
@@ -68,6 +69,7 @@ def run_accuracy(
     """
     _check(problems, contenders, samples)
     sampling = sampling or Sampling()
+    warn_alike(samples, sampling)
     records = list(journal.records) if journal else []
     run = _Run(problems, samples, sampling, journal, watch, keep_tokens, len(contenders) * len(problems) * samples)
     run.done = sum(record.get("kind") == "trace" for record in records)

@@ -22,6 +22,7 @@ from laconic.bench.journal import Journal, Record
 from laconic.engines.base import Engine, Sampling, Trace
 from laconic.errors import LaconicError
 from laconic.problems import Problem, check
+from laconic.prune.alike import warn_alike
 from laconic.traces import TraceRecord
 
 FORMAT = "laconic.traces/1"
@@ -103,6 +104,7 @@ def collect(
     if every problem is refused.
     """
     _check(problems, n)
+    warn_alike(n, sampling)
     run = _Run(problems, engine, journal, n, sampling, settings, check_question, watch)
     start = time.monotonic()
     run.run(ahead=2 * batch)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from laconic.cli.common import BAD_INPUT, INTERRUPTED, complain, sentence
+from laconic.cli.common import BAD_INPUT, INTERRUPTED, complain, sentence, told_warnings
 from laconic.version import __version__
 
 COMMANDS = (  # name, module, attribute: a function is a command, a Typer a group of commands
@@ -37,7 +37,8 @@ class _Group(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with told_warnings():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             complain("interrupted")
             raise typer.Exit(INTERRUPTED) from None

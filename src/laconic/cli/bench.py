@@ -95,6 +95,7 @@ def accuracy(
     from laconic.engines.hf import HFEngine, load
     from laconic.errors import LaconicError
     from laconic.problems.sources import load_problems
+    from laconic.prune.alike import warn_alike
 
     check_plot(plot)
     if samples < 1:
@@ -129,6 +130,7 @@ def accuracy(
         top_k=top_k,
         seed=sample_seed,
     )
+    warn_alike(samples, sampling)
     described = settings(
         model={
             "name": "bundled" if small else public(str(model)),

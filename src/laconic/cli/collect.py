@@ -85,6 +85,7 @@ def collect(
         one_thread,
     )
     from laconic.errors import LaconicError
+    from laconic.prune.alike import warn_alike
     from laconic.traces import tokenizer_fingerprint
 
     chosen_engine = choose_engine(engine, model, engine_set or ())
@@ -109,6 +110,7 @@ def collect(
         seed=seed if sample_seed is None else sample_seed,
         logprobs=logprobs,
     )
+    warn_alike(n, sampling)
     bar = ProgressOrLines(not as_json)
     with reasoner.engine(chosen, batch, chunk_tokens=16) as running:
         weights, number = reasoner.identity(running)

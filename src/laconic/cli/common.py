@@ -6,11 +6,14 @@ import dataclasses
 import json
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from laconic.errors import LaconicError
+from laconic.errors import LaconicError, LaconicWarning
 
 if TYPE_CHECKING:
     from laconic.compress import Policy
@@ -54,6 +57,25 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "out of memory: use a smaller model, fewer traces or fewer new tokens"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def told_warnings() -> Iterator[None]:
+    """Our own warnings become lines on stderr, each told once; others stay as they are."""
+    told: set[str] = set()
+    others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, LaconicWarning):
+            others(message, category, *where, **more)
+        elif str(message) not in told:
+            told.add(str(message))
+            complain(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", LaconicWarning)
+        warnings.showwarning = show
+        yield
 
 
 def is_bundled(model: str | None) -> bool:

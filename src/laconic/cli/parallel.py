@@ -105,6 +105,7 @@ def parallel(
     from laconic.engines.hf import load
     from laconic.errors import LaconicError
     from laconic.problems.sources import load_problems
+    from laconic.prune.alike import warn_alike
     from laconic.prune.strategies.registry import needs_judge
     from laconic.report.parallel import parallel_plot, parallel_tables
     from laconic.traces import tokenizer_fingerprint
@@ -140,6 +141,7 @@ def parallel(
         top_k=top_k,
         seed=sample_seed,
     )
+    warn_alike(max(entry.n for entry in entries), sampling)
     name = "bundled" if small else public(str(model))
     problem_set = (
         f"bundled, heldout, seed {seed}, level {level or 'mixture'}" if source == "bundled" else public(source)

@@ -157,6 +157,7 @@ def solve(
     from laconic.cli.outcome import Outcome
     from laconic.cli.solving import choose_view, watch
     from laconic.judges.registry import open_judge
+    from laconic.prune.alike import warn_alike
 
     if small:
         one_thread()
@@ -166,6 +167,7 @@ def solve(
     sampling = choose_sampling(
         reasoner, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed
     )
+    warn_alike(n, sampling)
     opened = None
     if judge_spec is not None:
         opened = open_judge(

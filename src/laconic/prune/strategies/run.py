@@ -10,6 +10,7 @@ from typing import Any
 
 from laconic import answers
 from laconic.errors import LaconicError
+from laconic.prune.alike import warn_alike
 from laconic.prune.source import ChunkView, Source, TraceView
 from laconic.prune.strategies.base import Progress, Row, Snapshot, Solving
 from laconic.prune.strategies.clock import Clock
@@ -61,6 +62,7 @@ class Run(Solving):
     def __init__(
         self, name: str, n: int, settings: dict[str, Any], source: Source, question: str, sampling: Any
     ) -> None:
+        warn_alike(n, sampling)
         self.name, self.n, self.settings = name, n, settings
         self.source, self.question, self.sampling = source, question, sampling
         self.records: list[Record] = []
