@@ -1,8 +1,18 @@
-"""The one kind of error, and the one kind of warning, that a face shows as a sentence."""
+"""The kinds of error, and the one kind of warning, that a face shows as a sentence."""
 
 
 class LaconicError(ValueError):
-    """Bad input. The message is one sentence: what is wrong, what was expected, what to do. Exit code 2, or a 4xx."""
+    """Bad input. The message is one sentence: what is wrong, what was expected, what to do. Exit code 2, or a 4xx.
+
+    An argument of a wrong type is bad input, too. Being a ValueError, it is caught by `except ValueError`.
+    """
+
+
+class UnknownNameError(LaconicError, KeyError):
+    """Nothing goes by that id. Being a KeyError as well, it is caught by `except KeyError`."""
+
+    def __str__(self) -> str:
+        return ValueError.__str__(self)  # KeyError's own puts the sentence in quotation marks
 
 
 class LaconicWarning(UserWarning):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from laconic.bench.contenders import plan
-from laconic.compress.checks import whole
+from laconic.checks import whole
 from laconic.engines.vllm.settings import parse_launch
 from laconic.errors import LaconicError
 
@@ -34,10 +34,10 @@ class Load:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        whole("requests", self.requests, 1, "requests sent at once")
-        whole("prompt", self.prompt, 1, "tokens of each prompt")
-        whole("output", self.output, 1, "tokens that each request generates")
-        whole("block", self.block, 1, "tokens of a KV-cache block")
+        whole("requests", self.requests, 1, meaning="requests sent at once")
+        whole("prompt", self.prompt, 1, meaning="tokens of each prompt")
+        whole("output", self.output, 1, meaning="tokens that each request generates")
+        whole("block", self.block, 1, meaning="tokens of a KV-cache block")
         whole("seed", self.seed, 0)
 
     @property

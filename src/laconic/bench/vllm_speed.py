@@ -16,7 +16,7 @@ from laconic.bench.throughput import REPEATS, Piece
 from laconic.bench.vllm_load import SHARES, Contender, Load
 from laconic.bench.vllm_model import Model
 from laconic.bench.vllm_process import Worker, WorkerFailed
-from laconic.compress.checks import whole
+from laconic.checks import whole
 from laconic.errors import LaconicError
 
 FORMAT = "laconic.vllm/1"
@@ -52,8 +52,8 @@ class Job:
     vllm: str = ""
 
     def __post_init__(self) -> None:
-        whole("repeats", self.repeats, 1, "of every cell and contender")
-        whole("threads", self.threads, 1, "of each engine")
+        whole("repeats", self.repeats, 1, meaning="of every cell and contender")
+        whole("threads", self.threads, 1, meaning="of each engine")
         if not self.shares or not self.contenders:
             raise LaconicError("There is nothing to measure: expected at least one cache size and one contender.")
         for share in self.shares:

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from laconic.compress.checks import whole
+from laconic import checks
+from laconic.checks import whole
 from laconic.compress.evidence import Scorer
 from laconic.compress.policy import Policy, described, setting
 from laconic.compress.redundancy import Redundancy
@@ -82,7 +83,9 @@ class H2O(Policy):
     aggregation: Literal["layer", "group"] = setting("layer", AGGREGATION)
 
     def make_schedule(self) -> Schedule:
-        whole("budget", self.budget, 1, "generated tokens kept")
+        whole("budget", self.budget, 1, meaning="generated tokens kept")
+        if self.window is not None:
+            whole("window", self.window, 1, meaning="generated tokens that always stay")
         return Fixed(self.budget, self.buffer, max(1, self.budget // 2) if self.window is None else self.window)
 
     def make_scorer(self) -> Scorer:
@@ -121,8 +124,8 @@ class StreamingLLM(Policy):
     sinks: int = setting(4, "how many of the budget are the first generated tokens")
 
     def make_schedule(self) -> Schedule:
-        whole("sinks", self.sinks, 0, "first generated tokens that stay")
-        whole("budget", self.budget, 1, "generated tokens kept")
+        whole("sinks", self.sinks, 0, meaning="first generated tokens that stay")
+        whole("budget", self.budget, 1, meaning="generated tokens kept")
         if self.sinks >= self.budget:
             raise LaconicError(
                 f"sinks is {self.sinks}, which leaves nothing of budget {self.budget} for recent tokens; expected 0 to "
@@ -209,10 +212,9 @@ class Custom(Policy):
     scorer: Scorer | None = field(metadata=described("which tokens stay"))
 
     def __post_init__(self) -> None:
-        if not isinstance(self.schedule, Schedule):
-            raise LaconicError(f"schedule is {self.schedule!r}; expected a Schedule, such as Proportional()")
-        if self.scorer is not None and not isinstance(self.scorer, Scorer):
-            raise LaconicError(f"scorer is {self.scorer!r}; expected a Scorer, such as WindowAttention()")
+        checks.instance("schedule", self.schedule, Schedule, "a Schedule, such as Proportional()")
+        if self.scorer is not None:
+            checks.instance("scorer", self.scorer, Scorer, "a Scorer, such as WindowAttention()")
         super().__post_init__()
 
     def make_schedule(self) -> Schedule:
@@ -227,6 +229,7 @@ def with_budget(policy: Policy, budget: int) -> Policy:
 
     Raises LaconicError for a policy without a fixed budget, or a budget that its other settings don't allow.
     """
+    checks.instance("policy", policy, Policy, "a policy with a fixed budget, such as H2O()")
     if "budget" not in {f.name for f in dataclasses.fields(policy)}:
         raise LaconicError(f"policy {policy.name} has no fixed budget; expected one such as h2o or rkv")
     changed: dict[str, Any] = {"budget": budget}  # a field that not every policy has

@@ -8,6 +8,7 @@ from dataclasses import MISSING, dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+from laconic import checks
 from laconic.compress.evidence import Scorer
 from laconic.compress.schedule import Schedule
 from laconic.errors import LaconicError
@@ -45,6 +46,7 @@ class Policy(ABC):
         """The scorer that the settings mean; None only if the schedule never compresses. Called once."""
 
     def __post_init__(self) -> None:
+        checks.plain(self)
         first = self.schedule.next_boundary(0)
         scorer = self.scorer
         if first is None:

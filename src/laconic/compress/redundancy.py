@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from laconic.checks import number, odd, plain, whole, word
 from laconic.compress.attention import chunks, pool
-from laconic.compress.checks import number, odd, whole, word
 from laconic.compress.evidence import Aggregation, Evidence, Scorer
 from laconic.compress.scorers import recent_attention
 
@@ -39,7 +39,8 @@ class Redundancy(Scorer):
     aggregation: Aggregation = "group"
 
     def __post_init__(self) -> None:
-        whole("queries", self.queries, 1, "latest queries that judge importance")
+        plain(self)
+        whole("queries", self.queries, 1, meaning="latest queries that judge importance")
         number("lam", self.lam, 0, 1)
         odd("kernel", self.kernel)
         number("threshold", self.threshold, -1, 1)

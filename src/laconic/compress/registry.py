@@ -14,6 +14,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, Union
 
+from laconic import checks
 from laconic.compress import policies
 from laconic.compress.policy import Policy
 from laconic.errors import LaconicError
@@ -41,7 +42,7 @@ def register(policy: type[Policy]) -> type[Policy]:
     Raises LaconicError if it is no Policy, has no name, or its name is another class's.
     """
     if not (isinstance(policy, type) and issubclass(policy, Policy) and dataclasses.is_dataclass(policy)):
-        raise LaconicError(f"{policy!r} can't be registered; expected a dataclass derived from Policy")
+        raise LaconicError(f"{checks.shown(policy)} can't be registered; expected a dataclass derived from Policy")
     name = getattr(policy, "name", None)
     if not isinstance(name, str) or not name or _plain(name) != name:
         raise LaconicError(f"the name of {policy.__name__} is {name!r}; expected lower-case letters and digits")
@@ -63,7 +64,7 @@ def broken() -> dict[str, str]:
 
 def get(name: str) -> type[Policy]:
     """The policy class of that name. Raises LaconicError that lists the known names."""
-    plain = _plain(name)
+    plain = _plain(checks.text("policy", name, "a policy's name, such as rpc"))
     plain = _ALIASES.get(plain, plain)
     found = known()
     if plain in found:
@@ -81,7 +82,7 @@ def parse(spec: str, **overrides: Any) -> Policy:
     Raises LaconicError for an unknown name (lists the names), an unknown setting (lists that policy's), a value of the
     wrong type or range (names setting, value and what was expected).
     """
-    name, _, rest = spec.partition(":")
+    name, _, rest = checks.text("policy", spec, "NAME or NAME:setting=value,..., such as rpc:ratio=8").partition(":")
     cls = get(name)
     fields = {f.name: f for f in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 
-from laconic.compress.checks import number, whole
+from laconic.checks import number, plain, shown, whole
 from laconic.errors import LaconicError
 
 
@@ -50,10 +50,12 @@ class Schedule(ABC):
 
     def physical(self, generated: int, prompt: int = 0) -> int:
         """Tokens held at that count, after a compression due there: prompt + generated - evicted."""
+        generated, prompt = _counts(generated, prompt)
         return prompt + generated - self.evicted(generated)
 
     def peak(self, generated: int, prompt: int = 0) -> int:
         """The most tokens held at any moment up to that count; a step that compresses first holds everything."""
+        generated, prompt = _counts(generated, prompt)
         most, gone = 0, 0
         for start, end in self._spans(generated):
             gone = self.evicted(start)
@@ -62,16 +64,17 @@ class Schedule(ABC):
 
     def total(self, generated: int, prompt: int = 0) -> int:
         """Tokens attended, summed over steps 1..generated: at each, what is held before that step's eviction."""
+        generated, prompt = _counts(generated, prompt)
         gone = sum(self.evicted(start) * (end - start) for start, end in self._spans(generated))
         return generated * prompt + generated * (generated + 1) // 2 - gone
 
     def mean(self, generated: int, prompt: int = 0) -> float:
         """Tokens attended a step, on average; the prompt's length where nothing is generated."""
-        return self.total(generated, prompt) / generated if generated > 0 else float(prompt)
+        total = self.total(generated, prompt)
+        return total / generated if generated > 0 else float(prompt)
 
     def _spans(self, generated: int) -> list[tuple[int, int]]:
         """Steps start+1..end between two compressions, over all steps up to `generated`."""
-        whole("generated", generated, 0)
         spans, start = [], 0
         while start < generated:
             boundary = self.next_boundary(start)
@@ -100,6 +103,13 @@ class Never(Schedule):
         return None
 
 
+def _counts(generated: int, prompt: int) -> tuple[int, int]:
+    """Both, checked. Engines ask once a trace and step, so the usual case is told at a glance."""
+    if type(generated) is int and type(prompt) is int and generated >= 0 <= prompt:
+        return generated, prompt
+    return whole("generated", generated, 0, meaning="tokens"), whole("prompt", prompt, 0, meaning="tokens")
+
+
 class Periodic(Schedule):
     """A compression at _offset + n * _period for n = 1, 2, ..., each evicting _drop <= _period tokens: closed forms."""
 
@@ -119,7 +129,7 @@ class Periodic(Schedule):
         return max(0, (generated - self._offset) // self._period)
 
     def candidates(self, round: int) -> int:
-        whole("round", round, 1, "the first compression is 1")
+        whole("round", round, 1, meaning="the first compression is 1")
         return self._offset + round * self._period - (round - 1) * self._drop - self.window
 
     def kept(self, round: int) -> int:
@@ -132,14 +142,14 @@ class Periodic(Schedule):
         return self.rounds(generated) * self._drop
 
     def peak(self, generated: int, prompt: int = 0) -> int:
-        whole("generated", generated, 0)
+        generated, prompt = _counts(generated, prompt)
         done = self.rounds(generated)
         # What a compression first holds never shrinks from one to the next, as _drop <= _period: the last is the most.
         last = self.candidates(done) + self.window if done else 0
         return prompt + max(generated - self.evicted(generated), last)
 
     def total(self, generated: int, prompt: int = 0) -> int:
-        whole("generated", generated, 0)
+        generated, prompt = _counts(generated, prompt)
         # Step t attends prompt + t - _drop * rounds(t - 1); rounds(s) = (s - _offset) // _period from s = _offset on.
         full, rest = divmod(max(0, generated - self._offset), self._period)
         rounds = self._period * (full * (full - 1) // 2) + full * rest
@@ -162,9 +172,14 @@ class Proportional(Periodic):
     window: int = 32
 
     def __post_init__(self) -> None:
-        whole("window", self.window, 1, "generated tokens that always stay")
-        whole("interval", self.interval, 1, "generated tokens between two compressions")
+        plain(self)
+        whole("window", self.window, 1, meaning="generated tokens that always stay")
+        whole("interval", self.interval, 1, meaning="generated tokens between two compressions")
         number("ratio", self.ratio, 1)
+        if self.ratio > self.interval:
+            raise LaconicError(
+                f"ratio is {shown(self.ratio)}, of which interval {self.interval} keeps nothing; expected 1 to {self.interval}"
+            )
         if self.interval < self.window:
             raise LaconicError(
                 f"interval is {self.interval}, smaller than window {self.window}; expected an interval of at least "
@@ -213,9 +228,10 @@ class Fixed(Periodic):
     window: int = 1
 
     def __post_init__(self) -> None:
-        whole("budget", self.budget, 1, "generated tokens kept")
-        whole("buffer", self.buffer, 1, "generated tokens between two compressions")
-        whole("window", self.window, 1, "generated tokens that always stay")
+        plain(self)
+        whole("budget", self.budget, 1, meaning="generated tokens kept")
+        whole("buffer", self.buffer, 1, meaning="generated tokens between two compressions")
+        whole("window", self.window, 1, meaning="generated tokens that always stay")
         if self.window > self.budget:
             raise LaconicError(
                 f"window is {self.window}, larger than budget {self.budget} that it is part of; expected 1 to "

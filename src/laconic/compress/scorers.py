@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from laconic.checks import function, odd, plain, whole, word
 from laconic.compress.attention import attention_sums, pool
-from laconic.compress.checks import odd, whole, word
 from laconic.compress.evidence import Aggregation, Evidence, Scorer
 from laconic.errors import LaconicError
 
@@ -54,7 +54,8 @@ class WindowAttention(Scorer):
     aggregation: Aggregation = "layer"
 
     def __post_init__(self) -> None:
-        whole("queries", self.queries, 1, "latest queries that judge importance")
+        plain(self)
+        whole("queries", self.queries, 1, meaning="latest queries that judge importance")
         word("pooling", self.pooling, ("avg", "max"))
         odd("kernel", self.kernel)
         word("aggregation", self.aggregation, ("layer", "group"))
@@ -131,7 +132,8 @@ class Recency(Scorer):
     sinks: int = 4
 
     def __post_init__(self) -> None:
-        whole("sinks", self.sinks, 0, "first generated tokens that stay")
+        plain(self)
+        whole("sinks", self.sinks, 0, meaning="first generated tokens that stay")
 
     def score(self, evidence: Evidence) -> Tensor:
         # Whole numbers up to 2^24 are exact in fp32: 8 million positions for either half.
@@ -146,6 +148,7 @@ class RandomScore(Scorer):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        plain(self)
         whole("seed", self.seed, 0)
 
     def score(self, evidence: Evidence) -> Tensor:
@@ -182,8 +185,7 @@ class OracleScore(Scorer):
     needs_token_ids: bool = field(default=True, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not callable(self.keep):
-            raise LaconicError(f"keep is {self.keep!r}; expected a function from token ids to scores or bools")
+        function("keep", self.keep, "from token ids to scores or bools")
 
     def score(self, evidence: Evidence) -> Tensor:
         token_ids = evidence.need("token_ids", "OracleScore")

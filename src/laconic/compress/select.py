@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from laconic import checks
 from laconic.errors import LaconicError
 
 
@@ -22,11 +23,18 @@ def select(scores: Tensor, keep: int | Tensor, valid: Tensor | None = None, *, c
 
     Raises LaconicError for wrong shapes, a negative keep, or more to keep than there are candidates.
     """
+    checks.instance("scores", scores, Tensor, "a tensor [rows, groups, candidates]")
     if scores.dim() != 3:
         raise LaconicError(f"scores have shape {tuple(scores.shape)}; expected [rows, groups, candidates]")
     B, g, M = scores.shape
+    if valid is not None and (not isinstance(valid, Tensor) or valid.dtype != torch.bool):
+        raise checks.refuse("valid", valid, f"a tensor of bools, {(B, M)}, one flag a row and candidate")
     if valid is not None and tuple(valid.shape) != (B, M):
         raise LaconicError(f"valid has shape {tuple(valid.shape)}; expected {(B, M)}, one flag a row and candidate")
+    if isinstance(keep, Tensor) and (keep.is_floating_point() or keep.dtype == torch.bool):
+        raise LaconicError(f"keep is of {keep.dtype}; expected whole numbers, one count a row")
+    if not isinstance(keep, Tensor):
+        keep = checks.whole("keep", keep, -checks.MOST)  # below 0 is refused with the other counts
     if isinstance(keep, Tensor) and tuple(keep.shape) != (B,):
         raise LaconicError(f"keep has shape {tuple(keep.shape)}; expected {(B,)}, one count a row")
     K = int(keep.max()) if isinstance(keep, Tensor) and B else 0 if isinstance(keep, Tensor) else keep

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from laconic.answers import equivalent, groups
-from laconic.compress.checks import number, whole
+from laconic.checks import number, whole
 from laconic.errors import LaconicError
 from laconic.judges.counted import MatrixJudge, same_class, table
 from laconic.judges.facts import facts
@@ -34,7 +34,7 @@ class TokenJaccard(MatrixJudge):
 
     def __init__(self, ngram: int = 1) -> None:
         super().__init__()
-        whole("ngram", ngram, 1, "tokens")
+        whole("ngram", ngram, 1, meaning="tokens")
         self.ngram = ngram
 
     def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[frozenset[tuple[int, ...]]]:

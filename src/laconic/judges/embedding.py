@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
-from laconic.compress.checks import whole
+from laconic.checks import whole
 from laconic.errors import LaconicError
 from laconic.judges.counted import MatrixJudge
 from laconic.judges.llm_files import quiet
@@ -33,7 +33,7 @@ class EmbeddingCosine(MatrixJudge):
 
     def __init__(self, model: str, device: str | torch.device | None = None, batch: int = 32) -> None:
         super().__init__()
-        whole("batch", batch, 1, "texts")
+        whole("batch", batch, 1, meaning="texts")
         self.model, self.batch = model, batch
         try:
             with quiet():

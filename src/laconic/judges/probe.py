@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from laconic.answers import equivalent, groups
-from laconic.compress.checks import whole
+from laconic.checks import whole
 from laconic.errors import LaconicError
 from laconic.judges.counted import MatrixJudge, same_class, table
 from laconic.prune.judge import Excerpt
@@ -59,7 +59,7 @@ class ProbeJudge(MatrixJudge):
 
     def __init__(self, suffix: str | None = None, steps: int = 2) -> None:
         super().__init__()
-        whole("steps", steps, 1, "tokens of the answer")
+        whole("steps", steps, 1, meaning="tokens of the answer")
         if suffix is not None and not isinstance(suffix, str):
             raise LaconicError(f"suffix is {suffix!r}; expected a text, or None for the model's own")
         self.suffix, self.steps = suffix, steps

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from laconic.compress.checks import whole, word
+from laconic.checks import whole, word
 from laconic.errors import LaconicError
 
 TEMPLATE = """Two attempts at one problem were cut off before their end. Judge from what they have worked out so far whether \
@@ -59,9 +59,9 @@ class LLMJudgeSettings:
             if not isinstance(value, str) or not value.strip():
                 raise LaconicError(f"{field} is {value!r}; expected the answer's word")
         if self.max_tokens is not None:
-            whole("max_tokens", self.max_tokens, 1, "of a prompt")
+            whole("max_tokens", self.max_tokens, 1, meaning="of a prompt")
         word("overlong", self.overlong, ("refuse", "cut"))
-        whole("batch_tokens", self.batch_tokens, 1, "of a forward pass")
+        whole("batch_tokens", self.batch_tokens, 1, meaning="of a forward pass")
 
 
 class Prompts:

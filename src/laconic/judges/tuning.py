@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import nn
 
-from laconic.compress.checks import number, whole
+from laconic.checks import number, whole
 from laconic.errors import LaconicError
 
 

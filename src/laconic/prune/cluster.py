@@ -11,8 +11,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from laconic.errors import LaconicError
-from laconic.prune import checks
+from laconic import checks
+from laconic.errors import LaconicError, UnknownNameError
 
 SIMILARITIES = ("decision", "probability")
 LIKELY = 0.5
@@ -59,11 +59,11 @@ class Clustering:
     def __init__(
         self, tau: float = 0.5, K: int = 32, K1: int = 10, seed: int = 0, similarity: str = "decision"
     ) -> None:
-        checks.share("tau", tau)
-        checks.whole("K", K, 1, meaning="(clusters)")
-        checks.whole("K1", K1, 1, meaning="(members compared)")
-        checks.word("similarity", similarity, SIMILARITIES)
-        self.tau, self.K, self.K1, self.seed, self.similarity = tau, K, K1, seed, similarity
+        self.tau = checks.share("tau", tau)
+        self.K = checks.whole("K", K, 1, meaning="clusters")
+        self.K1 = checks.whole("K1", K1, 1, meaning="members compared")
+        self.seed = checks.seed("seed", seed)
+        self.similarity = checks.word("similarity", similarity, SIMILARITIES)
         self.clusters: list[list[int]] = []
         self.left_out: list[int] = []
         self._where: dict[int, int | None] = {}
@@ -74,11 +74,14 @@ class Clustering:
         return all(len(cluster) == 1 for cluster in self.clusters)
 
     def of(self, member: int) -> int | None:
-        """The cluster of a newcomer that was placed; None for one left out. Raises KeyError for one that wasn't placed."""
+        """The cluster of a newcomer that was placed; None for one left out. Raises UnknownNameError for one that wasn't."""
+        if member not in self._where:
+            raise UnknownNameError(f"{checks.shown(member)} has not been placed; expected a member of this clustering")
         return self._where[member]
 
     def query(self, newcomer: int) -> Query:
         """Whom to compare with. Raises LaconicError for one who has been placed."""
+        newcomer = checks.whole("newcomer", newcomer, -checks.MOST)
         if newcomer in self._where:
             raise LaconicError(f"{newcomer} has been placed already; expected a newcomer")
         draw = None
@@ -124,7 +127,7 @@ class Clustering:
         """(similarity, mean probability)."""
         for p in probabilities:
             if not 0 <= p <= 1:  # a NaN too
-                raise LaconicError(f"the judge gave the probability {p!r}; expected a number from 0 to 1")
+                raise LaconicError(f"the judge gave the probability {checks.shown(p)}; expected a number from 0 to 1")
         mean = math.fsum(probabilities) / len(probabilities)
         if self.similarity == "probability":
             return mean, mean

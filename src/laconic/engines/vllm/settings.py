@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from laconic.checks import whole
 from laconic.compress import FullKV, Policy
-from laconic.compress.checks import whole
 from laconic.compress.registry import broken, get, known, parse
 from laconic.errors import LaconicError
 
@@ -33,7 +33,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_policy(self.policy)
-        whole("queries", self.queries, 0, "latest queries kept for each request")
+        whole("queries", self.queries, 0, meaning="latest queries kept for each request")
         needed = _queries(self.policy)
         if self.queries < needed:
             raise LaconicError(
@@ -64,7 +64,7 @@ def parse_launch(raw: object) -> Settings:
     queries = given.pop("queries", None)
     policy = _policy(given, "queries")
     if queries is not None:
-        whole("queries", queries, 0, "latest queries kept for each request")
+        whole("queries", queries, 0, meaning="latest queries kept for each request")
     return Settings(policy, _queries(policy) if queries is None else queries)
 
 
@@ -79,7 +79,7 @@ def parse_request(raw: object, launch: Settings) -> RequestSettings:
     given = _mapping(raw)
     prompt_tokens = given.pop("prompt_tokens", None)
     if prompt_tokens is not None:
-        whole("prompt_tokens", prompt_tokens, 1, "the first tokens sent, which are the prompt")
+        whole("prompt_tokens", prompt_tokens, 1, meaning="the first tokens sent, which are the prompt")
     if "policy" not in given or _class(given["policy"]) is type(launch.policy):
         own = {f.name: getattr(launch.policy, f.name) for f in fields(launch.policy)}
         given = {**own, **given, "policy": launch.policy.name}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from laconic import checks
 from laconic.errors import LaconicError
-from laconic.prune import checks
 from laconic.prune.source import Source
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.run import DECIDED, MOST_TRACES, Record, Run, traces
@@ -42,14 +42,15 @@ class DeepConf(Strategy):
     parallel: int = setting(16, "traces that run side by side after the warm-up")
 
     def __post_init__(self) -> None:
-        checks.whole("n", self.n, 1, MOST_TRACES, "of traces")
+        checks.plain(self)
+        checks.whole("n", self.n, 1, MOST_TRACES, "traces")
         checks.word("mode", self.mode, tuple(KEPT))
-        checks.whole("warmup", self.warmup, 1, MOST_TRACES, "of traces")
-        checks.whole("window", self.window, 1, MOST_WINDOW, "of tokens")
-        checks.whole("top_k", self.top_k, 1, MOST_CANDIDATES, "of candidates")
+        checks.whole("warmup", self.warmup, 1, MOST_TRACES, "traces")
+        checks.whole("window", self.window, 1, MOST_WINDOW, "tokens")
+        checks.whole("top_k", self.top_k, 1, MOST_CANDIDATES, "candidates")
         checks.share("threshold", self.threshold, "1 asks for one answer only")
-        checks.whole("quorum", self.quorum, 1, MOST_TRACES, "of votes")
-        checks.whole("parallel", self.parallel, 1, MOST_TRACES, "of traces")
+        checks.whole("quorum", self.quorum, 1, MOST_TRACES, "votes")
+        checks.whole("parallel", self.parallel, 1, MOST_TRACES, "traces")
 
     @property
     def name(self) -> str:  # type: ignore[override]

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from laconic import checks
 from laconic.errors import LaconicError
-from laconic.prune import checks, excerpts
+from laconic.prune import excerpts
 from laconic.prune.cluster import SIMILARITIES, Clustering
 from laconic.prune.judge import Excerpt, Judge
 from laconic.prune.judging import Judging
@@ -55,17 +56,19 @@ class DeepPrune(Strategy):
     seed: int = setting(0, "which members of a large cluster a newcomer is compared with")
 
     def __post_init__(self) -> None:
-        checks.whole("n", self.n, 1, MOST_TRACES, "of traces")
-        if not all(hasattr(self.judge, part) for part in ("read", "compare", "cost")):
-            raise LaconicError(f"deepprune's judge is {self.judge!r}; expected a judge: open one by its name")
+        checks.plain(self)
+        checks.whole("n", self.n, 1, MOST_TRACES, "traces")
+        checks.capable("deepprune's judge", self.judge, ("read", "compare", "cost"), "a judge: open one by its name")
         for name in ("K2", "K3"):
             if getattr(self, name) is not None:
-                checks.whole(name, getattr(self, name), 1, meaning="(traces finished)")
+                checks.whole(name, getattr(self, name), 1, meaning="traces finished")
         checks.word("vote", self.vote, VOTES)
         checks.word("finish", self.finish, FINISHES)
         checks.word("similarity", self.similarity, SIMILARITIES)
         checks.flag("early_end", self.early_end)
         self.clustering()
+        if self.excerpt is not None:
+            checks.text("excerpt", self.excerpt, "such as words:25", some=True)
         kind = excerpts.parse(self.excerpt_kind).kind
         if self.judge.excerpt is not None and kind != self.judge.excerpt:
             raise LaconicError(

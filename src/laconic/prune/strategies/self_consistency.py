@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from laconic.prune import checks
+from laconic import checks
 from laconic.prune.source import Source
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.run import DECIDED, MOST_TRACES, Record, Run, traces
@@ -29,7 +29,8 @@ class SelfConsistency(Strategy):
     early_end: bool = setting(True, "stop the rest once the vote can't change any more")
 
     def __post_init__(self) -> None:
-        checks.whole("n", self.n, 1, MOST_TRACES, "of traces")
+        checks.plain(self)
+        checks.whole("n", self.n, 1, MOST_TRACES, "traces")
         checks.flag("early_end", self.early_end)
 
     def begin(self, source: Source, question: str, sampling: Any) -> Voting:
