@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from laconic.answers import answer_of
 from laconic.assets import reasoner_path
 from laconic.errors import LaconicError
 from laconic.traces import TraceRecord, read_traces, tokenizer_fingerprint, write_traces
@@ -151,3 +152,21 @@ def test_a_tokenizer_is_known_by_its_vocabulary_and_its_template() -> None:
     second = tokenizer_fingerprint(tokenizer)
     tokenizer.add_tokens(["another"])
     assert len({first, second, tokenizer_fingerprint(tokenizer)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "finish_reason", "answer", "thinking"),
+    [
+        ("so \\boxed{7}", "length", None, True),
+        ("so \\boxed{7}", "length", "7", False),
+        ("so \\boxed{7}", "stop", "7", False),
+        ("so it is 7", "length", None, False),
+        ("hm </think> \\boxed{7}", "stop", "7", False),
+    ],
+)
+def test_what_stood_in_thinking_was_recorded_as_no_answer(
+    text: str, finish_reason: str, answer: str | None, thinking: bool
+) -> None:
+    trace = record(text=text, finish_reason=finish_reason, answer=answer)
+    assert trace.thinking is thinking
+    assert answer_of(trace) == answer

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from laconic.answers import extract
 from laconic.errors import LaconicError
 
 KIND = "trace"
@@ -71,6 +72,11 @@ class TraceRecord:
                 raise LaconicError(f"logprobs has {len(self.logprobs)} entries for {len(self.token_ids)} token_ids")
             if not set(map(type, self.logprobs)) <= {int, float} or any(map(math.isnan, self.logprobs)):
                 raise LaconicError("logprobs has an entry that is no number")
+
+    @property
+    def thinking(self) -> bool:
+        """Whether the text begins within thinking, as far as it matters: what stood there was recorded as no answer."""
+        return self.answer is None and extract(self.text, ended=self.finish_reason == "stop") is not None
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, with `kind` first."""

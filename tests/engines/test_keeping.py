@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
+from laconic.answers import answer_of
+from laconic.assets import reasoner_path
 from laconic.compress import FullKV
 from laconic.engines.base import Chunk, EngineStats, Prompt, Sampling, Trace
+from laconic.engines.hf import HFEngine, load
 from laconic.engines.keeping import KeepingEngine
+from laconic.engines.replay import ReplayEngine
 from laconic.errors import LaconicError
+from laconic.problems import generate
+from laconic.traces import TraceRecord
 
 
 @dataclass
@@ -99,3 +105,38 @@ def test_a_trace_that_waits_leaves_at_once_and_comes_back_last() -> None:
     engine.resume("a")
     assert (engine.trace("a").state, engine.trace("a").finish_reason) == ("waiting", None)
     assert engine.groups(most=1) == [["b"], ["c"], ["a"]]
+
+
+def test_a_prompt_that_opens_the_thinking_makes_a_draft_of_a_text_that_was_cut_off() -> None:
+    """As the bundled reasoner's chat template does, and DeepSeek-R1's."""
+    model, tokenizer = load(reasoner_path())
+    engine = HFEngine(model, tokenizer)
+    question = generate(1, level=2)[0].question
+    sampling = Sampling(max_new_tokens=8, temperature=0)
+    cut, plain = (engine.generate([prompt], sampling)[0][0] for prompt in (engine.render(question), question))
+    assert (cut.thinking, plain.thinking) == (True, False)
+    for trace in (cut, plain):
+        trace.text += " so \\boxed{5}"
+    assert (answer_of(cut), answer_of(plain)) == (None, "5")
+    # A replay reads the prompt, and where it can't, goes by what was recorded.
+    record = TraceRecord(
+        problem="p",
+        question=question,
+        gold="5",
+        level=2,
+        index=0,
+        seed=0,
+        settings={"policy": "full", "temperature": 0, "top_p": 0.95, "top_k": 0, "max_new_tokens": 8},
+        prompt_ids=cut.prompt_ids,
+        token_ids=tuple(cut.token_ids),
+        text=cut.text,
+        answer=None,
+        correct=False,
+        finish_reason="length",
+    )
+    for given in (tokenizer, None):
+        replay = ReplayEngine([record], tokenizer=given)
+        trace = replay.generate([question], sampling)[0][0]
+        assert trace.thinking
+        assert answer_of(trace) is None
+    assert not ReplayEngine([replace(record, answer="5")]).generate([question], sampling)[0][0].thinking

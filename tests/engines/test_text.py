@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from laconic.assets import reasoner_path
-from laconic.engines.text import Detokenizer, end_ids, render, tokenize
+from laconic.engines.text import Detokenizer, begins_thinking, end_ids, render, tokenize
 from laconic.errors import LaconicError
 from tests.engines.vllm.tiny import tiny_tokenizer
 
@@ -54,6 +54,21 @@ def test_prompts() -> None:
         render(tokenizer, " \n")
     with pytest.raises(LaconicError, match="no tokenizer"):
         tokenize(None, "text")
+
+
+def test_whether_a_prompt_leaves_the_thinking_open() -> None:
+    # The bundled reasoner's template opens it, as DeepSeek-R1's does; the other one's doesn't.
+    for tokenizer, opens in ((AutoTokenizer.from_pretrained(reasoner_path()), True), (tiny_tokenizer(), False)):
+        prompt = tokenize(tokenizer, render(tokenizer, "what is x ?"))
+        assert begins_thinking(tokenizer, prompt) is opens
+        assert begins_thinking(None, prompt) is False
+    tokenizer = tiny_tokenizer()
+    for text, opens in (
+        ("<think>" + "x" * 100 + "<think>\n", True),
+        ("<think>\n\n</think>\n\n", False),
+        ("<think> x", False),
+    ):
+        assert begins_thinking(tokenizer, tokenize(tokenizer, text)) is opens
 
 
 def test_end_tokens_of_all_that_name_some() -> None:

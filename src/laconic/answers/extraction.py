@@ -1,15 +1,21 @@
-"""Where the final answer of a text stands: a box, else a choice letter, else a number after an answer phrase."""
+"""Where the final answer of a text stands: a box or answer tag, else a choice letter or a number after an answer phrase."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Protocol
 
+from laconic.answers.thinking import part
 from laconic.errors import LaconicError
 
-_THINK, _END_THINK = "<think>", "</think>"
-
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+# With a brace, or, as TeX has it, without one before a number, a letter, or a fraction or root.
+_BOX = re.compile(
+    r"\\(?:boxed|fbox|framebox)\s*(?:\{|"
+    r"([-+−]?(?:\d[\d,]*(?:\.\d+)?(?:/\d+)?(?:\\?%)?|\\[dt]?frac\s*(?:\{[^{}]*\}\s*\{[^{}]*\}|\d\s*\d)|\\sqrt\s*(?:\{[^{}]*\}|\d))"
+    r"|[A-Za-z](?=\s*(?:[$.,;)]|\\[)\]]|$))))",
+    re.MULTILINE,
+)
 # An escaped brace is a character of the answer, not a bracket; a double backslash doesn't escape what follows it.
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 
@@ -27,6 +33,14 @@ _FILLER = re.compile(
     r"(?:[\s*_:\"'`]|(?:therefore|thus|hence|then|now|also|still|indeed|clearly|simply|just|exactly|approximately|about|"
     r"equal\s+to|given\s+by|the\s+number|option|choice|letter)\b,?)*",
     re.IGNORECASE,
+)
+_TAG = re.compile(
+    r"<(?:final[_ ]?)?answer>((?:(?!<(?:final[_ ]?)?answer>).)*?)</(?:final[_ ]?)?answer>", re.I | re.DOTALL
+)
+_LONGEST_TAGGED = 100  # characters of a tag's content that is taken as it is; a longer one is prose
+# What ends a turn, should it have been left in the text.
+_SPECIAL = re.compile(
+    r"<\|/?[A-Za-z_:]{2,30}\|>|<[｜|][^<>\n]{2,40}[｜|]>|</?s>|<eos>|<(?:end_of_turn|turn\|)>|\[EOS\]"
 )
 _REACH = 300  # characters after a phrase in which its answer must end
 
@@ -50,44 +64,98 @@ _GOES_ON = re.compile(
 )
 
 
-def extract(text: str) -> str | None:
+class Ended(Protocol):
+    """What `answer_of` needs to know of a trace: `engines.base.Trace` is one. thinking: see `extract`."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def finish_reason(self) -> str | None: ...
+
+
+def answer_of(trace: Ended) -> str | None:
+    """The final answer of a trace, by its text, by whether its prompt left the thinking open, and by how it ended."""
+    thinking = bool(getattr(trace, "thinking", False))  # an engine of others' may not tell
+    return extract(trace.text, thinking=thinking, ended=trace.finish_reason == "stop")
+
+
+def extract(text: str, *, thinking: bool = False, ended: bool = False) -> str | None:
     r"""The final answer that ``text`` ends in, stripped; ``None`` when it gives none.
 
-    The content of the last balanced, non-empty ``\boxed{}`` (or ``\fbox{}``); else the letter (A to J) after the last answer
-    phrase that has one ("the answer is C", "**Answer: (B)**"); else the number or short LaTeX expression after the last
-    answer phrase that has one, of an equation its right side. A phrase that ends in a question mark gives nothing.
+    The content of the last balanced, non-empty ``\boxed{}`` or ``\fbox{}`` (also ``\boxed 5``) or ``<answer></answer>``; else
+    the letter (A to J) after the last answer phrase that has one ("the answer is C", "**Answer: (B)**"); else the number or
+    short LaTeX expression after the last answer phrase that has one, of an equation its right side. A phrase that ends in a
+    question mark gives nothing.
 
-    Where thinking has ended (``</think>``), what follows it is searched first, then the whole text. In thinking that has
-    begun and not ended only a box counts: "the answer is 5, wait" isn't final. Raises LaconicError if ``text`` isn't a str.
+    Where thinking has ended (``</think>``, ``[/THINK]``, the final channel of gpt-oss: all that `thinking.MARKERS` lists), what
+    follows it is searched first, then the whole text. In thinking that has begun and not ended there is no answer, since
+    what stands there is a draft. thinking: whether the prompt had begun it (`thinking.left_open`); ended: whether the model
+    came to its own end and wasn't cut off, so that a box counts although the thinking never ended.
+
+    Raises LaconicError if ``text`` isn't a str.
     """
     if not isinstance(text, str):
         raise LaconicError(f"the text to extract an answer from is {text!r}; expected a str")
-    _, ended, said = text.rpartition(_END_THINK)
-    stated = _stated if _THINK not in said else lambda _: None
-    if ended and (found := _boxed(said) or stated(said)):
-        return found
-    return _boxed(text) or stated(text)
+    last = part(text, thinking)
+    if last.thinking:
+        if not ended:
+            return None
+        # "Here is my thought process: ... The answer is 5." may be anyone's whole text.
+        return _found(text) if last.marker and last.marker.paired else _marked(text)
+    return (_found(last.said) if last.after else None) or _found(text)
 
 
-def _boxed(text: str) -> str | None:
+def _found(text: str) -> str | None:
+    return _marked(text) or _stated(text)
+
+
+def _marked(text: str) -> str | None:
+    """The last box or answer tag's content. A box within a tag is what the tag holds."""
+    (box, boxed), (tag, tagged) = _boxed(text), _tagged(text)
+    return boxed if box > tag else tagged
+
+
+def _boxed(text: str) -> tuple[int, str | None]:
+    """(where the last box begins, its content); (-1, None) without one."""
     limit = len(text)
     for opener in reversed(list(_BOX.finditer(text))):
+        if bare := opener[1]:
+            return opener.start(), bare.strip()
         depth = 1
         for brace in _BRACE.finditer(text, opener.end(), limit):
             depth += {"{": 1, "}": -1}.get(brace.group(), 0)
             if depth == 0:
                 # An empty box is mostly an instruction repeated ("put it into \boxed{}").
                 if content := text[opener.end() : brace.start()].strip():
-                    return content
+                    return opener.start(), content
                 break
         else:
             # Never closed, so no earlier box is closed behind it. Without this, 10,000 openers would take minutes.
             limit = opener.start()
-    return None
+    return -1, None
+
+
+def _tagged(text: str) -> tuple[int, str | None]:
+    """(where the last answer tag that holds an answer begins, the answer); (-1, None) without one."""
+    for tag in reversed(list(_TAG.finditer(text))):
+        content = tag[1].strip()
+        found = _stated(content) or _bare(content)
+        if found:
+            return tag.start(), found
+    return -1, None
+
+
+def _bare(content: str) -> str | None:
+    """A tag's content that is nothing but an answer, without the dollar signs or stars around it."""
+    if "\n" in content or len(content) > _LONGEST_TAGGED or "\\boxed" in content or content in ("and", "or"):
+        return None  # prose, a box that isn't one, or the tags themselves, named: "between <answer> and </answer>"
+    content = content.strip("* ")
+    match = _FORMULA.fullmatch(content)
+    return next(group for group in match.groups() if group).strip() if match else content or None
 
 
 def _stated(text: str) -> str | None:
-    tails = list(_tails(text))
+    tails = list(_tails(_SPECIAL.sub("\n", text)))
     for read in (_letter, _expression):
         for tail in reversed(tails):
             if found := read(tail):

@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laconic.answers import extract
+from laconic.answers import answer_of, equivalent
 from laconic.bench.contenders import Contender
 from laconic.bench.journal import Journal, Record
 from laconic.bench.rows import BASELINE, Row, summarise
 from laconic.compress import Policy
 from laconic.engines.base import Engine, Sampling, Trace
 from laconic.errors import LaconicError
-from laconic.problems import Problem, check
+from laconic.problems import Problem
 from laconic.prune.alike import warn_alike
 
 FORMAT = "laconic.accuracy/1"
@@ -199,13 +199,14 @@ class _Run:
         return finished
 
     def _record(self, contender: Contender, problem: Problem, sample: int, trace: Trace) -> Record:
+        answer = answer_of(trace)
         record: Record = {
             "kind": "trace",
             "row": contender.label,
             "problem": problem.id,
             "sample": sample,
-            "correct": check(problem, trace.text),
-            "answer": extract(trace.text),
+            "correct": equivalent(answer, problem.answer),
+            "answer": answer,
             "length": len(trace.token_ids),
             "finish": trace.finish_reason,
             "peak_kv_tokens": trace.peak_kv_tokens,

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from laconic.answers import extract
+from laconic.answers import answer_of, equivalent
 from laconic.bench.accuracy import problem_seed
 from laconic.bench.collection import Collection, sum_up
 from laconic.bench.journal import Journal, Record
 from laconic.engines.base import Engine, Sampling, Trace
 from laconic.errors import LaconicError
-from laconic.problems import Problem, check
+from laconic.problems import Problem
 from laconic.prune.alike import warn_alike
 from laconic.traces import TraceRecord
 
@@ -118,6 +118,7 @@ def trace_record(problem: Problem, trace: Trace, settings: Mapping[str, Any], by
     """A finished trace of a problem as a record. settings: `Origin.line`; bytes_per_token: of KV over all layers, 0 unknown."""
     if trace.finish_reason is None:
         raise LaconicError(f"trace {trace.id!r} is {trace.state}; only a finished one is recorded")
+    answer = answer_of(trace)
     logprobs = tuple(round(value, 6) for value in trace.logprobs) if trace.sampling.logprobs else None
     kv: dict[str, float] = {"peak": trace.peak_kv_tokens, "mean": round(trace.mean_kv_tokens, 3)}
     return TraceRecord(
@@ -131,8 +132,8 @@ def trace_record(problem: Problem, trace: Trace, settings: Mapping[str, Any], by
         prompt_ids=tuple(trace.prompt_ids),
         token_ids=tuple(trace.token_ids),
         text=trace.text,
-        answer=extract(trace.text),
-        correct=check(problem, trace.text),
+        answer=answer,
+        correct=equivalent(answer, problem.answer),
         finish_reason=trace.finish_reason,
         logprobs=logprobs,
         kv=kv | ({"bytes_per_token": bytes_per_token} if bytes_per_token else {}),

@@ -181,13 +181,13 @@ def think(
 
 def conclude(question: Question, model: str, policy: Policy, trace: Trace, stats: EngineStats) -> Outcome:
     """The figures of a finished trace that ran alone in its engine."""
-    from laconic.answers import equivalent, extract
+    from laconic.answers import answer_of, equivalent
 
     prompt, generated = len(trace.prompt_ids), len(trace.token_ids)
     computed = max(generated - 1, 0)
     held = policy.schedule.physical(computed, prompt)
     per_token = stats.peak_kv_bytes / stats.peak_kv_tokens if stats.peak_kv_tokens else 0.0
-    answer = extract(trace.text)
+    answer = answer_of(trace)
     known = question.answer is not None
     return Outcome(
         question=question,

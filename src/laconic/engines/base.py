@@ -67,6 +67,7 @@ class Trace:
     """One chain of thought as the engine holds it.
 
     state: waiting (not prefilled yet), running, stopped (by `stop`, can be resumed), finished.
+    thinking: whether the prompt left the thinking open, so that the text begins within it (`answers.answer_of` needs it).
     kv_tokens: tokens of KV cache the trace holds now, a layer; peak_kv_tokens: the most it ever held;
     mean_kv_tokens: mean over its generated tokens.
     """
@@ -83,6 +84,7 @@ class Trace:
     kv_tokens: int = 0
     peak_kv_tokens: int = 0
     mean_kv_tokens: float = 0.0
+    thinking: bool = False
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from typing import Generic, Protocol, TypeVar
 from laconic.compress import Policy
 from laconic.engines.base import Chunk, Engine, Sampling, Trace
 from laconic.engines.requests import check_settings, name_traces
+from laconic.engines.text import begins_thinking
 from laconic.errors import LaconicError
 
 
@@ -57,12 +58,17 @@ class KeepingEngine(Engine, Generic[K]):
         """n traces of a prompt begin to wait. make: (trace, its number over the engine's life) -> what is kept of it."""
         names = name_traces(n, ids, self._prompts, self._runs)
         self._prompts += 1
+        thinking = self._begins_thinking(tokens)
         for index, name in enumerate(names):
-            run = make(Trace(id=name, index=index, prompt_ids=tokens, sampling=sampling), self._numbers)
+            run = make(Trace(name, index, tokens, sampling, thinking=thinking), self._numbers)
             self._numbers += 1
             self._runs[name] = run
             self._waiting.append(run)
         return names
+
+    def _begins_thinking(self, tokens: tuple[int, ...]) -> bool:
+        """Whether traces of this prompt begin within thinking."""
+        return begins_thinking(getattr(self, "tokenizer", None), tokens)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

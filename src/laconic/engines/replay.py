@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from transformers import PreTrainedTokenizerBase
 
 from laconic.compress import Policy, parse
-from laconic.engines.base import Chunk, EngineStats, FinishReason, Prompt, Sampling
+from laconic.engines.base import Chunk, EngineStats, FinishReason, Prompt, Sampling, Trace
 from laconic.engines.hf.engine import HFEngine
 from laconic.engines.hf.generation import add_stats
 from laconic.engines.played import Play, PlayedRows
@@ -77,7 +77,14 @@ class ReplayEngine(RereadingEngine):
         """See Engine.submit. prompt: a recorded question, or a recorded prompt's text or token ids. Raises as Recorded.find."""
         check_count(n)
         tokens, parts = self.recorded.find(prompt, sampling, n)
-        return self._enter(tokens, sampling, n, ids, lambda trace, number: Play(trace, number, parts[trace.index]))
+
+        def make(trace: Trace, number: int) -> Play:
+            part = parts[trace.index]
+            if self.tokenizer is None and part.whole:
+                trace.thinking = part.record.thinking  # the prompt itself can't be read
+            return Play(trace, number, part)
+
+        return self._enter(tokens, sampling, n, ids, make)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """See Engine.decode."""

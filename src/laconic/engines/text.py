@@ -7,6 +7,7 @@ from typing import Any
 
 from tokenizers.decoders import DecodeStream
 
+from laconic.answers import left_open
 from laconic.engines.base import Prompt
 from laconic.errors import LaconicError
 
@@ -34,6 +35,14 @@ def tokenize(tokenizer: Any, prompt: Prompt) -> tuple[int, ...]:
 def decode(tokenizer: Any, token_ids: Sequence[int]) -> str:
     """The text of tokens, special tokens left in."""
     return str(tokenizer.decode(list(token_ids), skip_special_tokens=False))
+
+
+def begins_thinking(tokenizer: Any, prompt_ids: Sequence[int]) -> bool:
+    """Whether a prompt ends in thinking that it has opened; False without a tokenizer."""
+    return tokenizer is not None and left_open(decode(tokenizer, prompt_ids[-_TAIL:]))
+
+
+_TAIL = 40  # tokens of a prompt in which its last mark stands
 
 
 def end_ids(*sources: Any) -> frozenset[int]:

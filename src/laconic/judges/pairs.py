@@ -191,6 +191,10 @@ class _Recorded:
     def finish_reason(self) -> str:
         return self.record.finish_reason
 
+    @property
+    def thinking(self) -> bool:
+        return self.record.thinking
+
 
 def _cut(cutter: Excerpts, records: Sequence[TraceRecord], names: Sequence[str]) -> list[Excerpt]:
     return [

@@ -9,19 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from laconic.answers import equivalent, groups
+from laconic.answers import MARKERS, equivalent, groups, markers
 from laconic.checks import whole
 from laconic.errors import LaconicError
 from laconic.judges.counted import MatrixJudge, same_class, table
 from laconic.prune.judge import Excerpt
 from laconic.prune.source import Source
 
-# What ends the thinking of the models that have such a mark, and begins an answer; the first mark in a vocabulary counts.
-SUFFIXES = {
-    "</think>": "\n</think>\n\n\\boxed{",
-    "[/THINK]": "[/THINK]\\boxed{",
-    "<|channel|>": "<|end|><|start|>assistant<|channel|>final<|message|>\\boxed{",
-}
+# What ends the thinking of the models that have such a sign, and begins an answer; the first sign that a model has counts.
+SUFFIXES = {marker.sign: marker.closing + "\\boxed{" for marker in MARKERS}
 PLAIN_SUFFIX = "\n\nThe final answer is \\boxed{"  # a model without thinking marks
 LEAST = 1e-5  # rarer tokens are dropped from a reading: a step's overlap of two is less by under twice that
 
@@ -123,8 +119,10 @@ def model_suffix(tokenizer: Any) -> str:
         raise LaconicError(
             "The engine tells no tokenizer, so the probe can't know how its model ends its thinking; give the probe a suffix."
         )
-    vocabulary = tokenizer.get_vocab()
-    return next((suffix for mark, suffix in SUFFIXES.items() if mark in vocabulary), PLAIN_SUFFIX)
+    vocabulary, template = tokenizer.get_vocab(), str(getattr(tokenizer, "chat_template", None) or "")
+    # A sign of several tokens isn't in the vocabulary, but where a model's own texts are formatted.
+    suffixes = {marker.sign: marker.closing + "\\boxed{" for marker in markers()}
+    return next((suffix for sign, suffix in suffixes.items() if sign in vocabulary or sign in template), PLAIN_SUFFIX)
 
 
 def _probed(excerpt: Excerpt, distributions: Tensor) -> Probed:

@@ -30,6 +30,9 @@ class Problem:
                 raise ValueError(f"Problem.{name} must be a non-empty string, not {value!r}.")
 
 
-def check(problem: Problem, text: str) -> bool:
-    """Whether ``text`` (what a model wrote) ends in the reference answer; no final answer counts as wrong."""
-    return equivalent(extract(text), problem.answer)
+def check(problem: Problem, text: str, *, thinking: bool = False, ended: bool = False) -> bool:
+    """Whether ``text`` (what a model wrote) ends in the reference answer; no final answer counts as wrong.
+
+    thinking, ended: as `answers.extract` takes them.
+    """
+    return equivalent(extract(text, thinking=thinking, ended=ended), problem.answer)

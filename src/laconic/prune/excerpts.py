@@ -98,7 +98,7 @@ class Excerpts(ABC):
 
     def _whole(self, trace: TraceView, question: str) -> Excerpt:
         prompt, tokens = tuple(trace.prompt_ids), tuple(trace.token_ids)
-        answer = answers.extract(trace.text)
+        answer = answers.answer_of(trace)
         return Excerpt(trace.id, self.kind, question, prompt, tokens, trace.text, complete=True, answer=answer)
 
     def _not_ready(self, trace: TraceView) -> LaconicError:

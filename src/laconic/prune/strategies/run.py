@@ -191,7 +191,7 @@ class Run(Solving):
         limit = record.view.finish_reason == "length"
         record.reason = f"reached its limit of {record.tokens} tokens" if limit else "came to its end"
         with self.clock.during("vote"):
-            record.answer = answers.extract(record.view.text)
+            record.answer = answers.answer_of(record.view)
 
     def _stop(self, record: Record, fate: Fate, reason: str) -> None:
         """Stop a trace that has not ended, running or waiting; its memory is free at the next step."""
