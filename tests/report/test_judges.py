@@ -21,7 +21,7 @@ def row(**more: Any) -> dict[str, Any]:
 def test_judges() -> None:
     later = row(judge="facts", to_first={"value": -0.05, "low": -0.08, "high": 0.01}, pairs_per_second=None)
     table = judges_table({"rows": [row(), later]})
-    assert [name for name, _ in table.columns][3:5] == ["pairs", "AUROC"]
+    assert table.titles[3:5] == ["pairs", "AUROC"]
     first, second = table.rows
     same = ["4,800", "80.0 [70.0, 85.0]"]
     assert first == ["probe", "test", "tokens:56", *same, "–", "60.0 [50.0, 65.0]", "0.061", "2.2", "1,234"]
@@ -39,7 +39,7 @@ def test_an_ablation_is_a_row_a_training_and_two_columns_an_excerpt() -> None:
         )
     ]  # fmt: skip
     table = ablation_table({"rows": rows})
-    assert [name for name, _ in table.columns] == [
+    assert table.titles == [
         "training", "tokens:5 AUROC", "tokens:5 TNR@FNR.2", "words:2 AUROC", "words:2 TNR@FNR.2",
     ]  # fmt: skip
     assert [cells[0] for cells in table.rows] == ["plain", "both"]

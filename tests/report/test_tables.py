@@ -69,3 +69,68 @@ def test_ragged_rows_and_unknown_alignments_are_refused() -> None:
 )
 def test_cells(made: str, text: str) -> None:
     assert made == text
+
+
+WIDE = Table(
+    "Figures",
+    [("name", "left"), ("share of all", "right"), ("spread", "right", 2), ("tokens", "right", 1)],
+    [
+        ["a heading that is as long as it likes, and longer than a narrow terminal", "", "", ""],
+        ["first", "71.5 [65.0, 77.5]", "1,234-5,678", "12,345"],
+        ["second", "60.0 [53.0, 67.0]", "–", "678"],
+    ],
+    ["A note."],
+)
+
+
+def shown(table: Table, width: int | None) -> str:
+    out = io.StringIO()
+    console = Console(file=out, width=width or 1000, color_system=None)
+    console.print(table.rich(width, "They are in table.md."), soft_wrap=width is None)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("width", [None, 200, 100, 80, 60, 48, 40, 35])
+def test_no_cell_is_broken_at_any_width_and_what_is_left_out_is_named(width: int | None) -> None:
+    lines = shown(WIDE, width).splitlines()
+    assert width is None or all(len(line) <= width for line in lines)
+    text = " ".join(" ".join(lines).split())
+    for row in WIDE.rows[1:]:
+        for title, cell in zip(WIDE.titles, row, strict=True):
+            hidden = title in text.partition("Left out for want of room:")[2]
+            assert any(cell in line for line in lines) or hidden, (title, cell)
+    assert text.startswith("Figures ")
+    assert "a heading that is as long as it likes, and longer than a narrow terminal" in text
+    assert "A note." in text
+
+
+def test_the_columns_of_the_highest_rank_go_first() -> None:
+    whole = shown(WIDE, 60)
+    assert "Left out" not in whole
+    some = " ".join(shown(WIDE, 40).split())
+    assert "Left out for want of room: spread. They are" in some
+    assert "12,345" in some
+    few = " ".join(shown(WIDE, 26).split())
+    assert "Left out for want of room: spread; tokens. They are in table.md." in few
+    assert "71.5 [65.0, 77.5]" in few
+
+
+def test_where_not_even_the_first_columns_fit_each_row_is_a_block_that_lacks_nothing() -> None:
+    lines = [line.rstrip() for line in shown(WIDE, 24).splitlines()]
+    at = lines.index("second")
+    assert [line.split()[-1] for line in lines[at + 2 : at + 5] if line.startswith("  ")][-2:] == ["–", "678"]
+    text = " ".join(" ".join(lines).split())
+    assert "Left out" not in text
+    for cell in ("71.5 [65.0, 77.5]", "1,234-5,678", "12,345"):
+        assert cell in text
+
+
+def test_titles_wrap_before_a_column_is_left_out() -> None:
+    table = Table("t", [("name", "left"), ("a title of many words", "right")], [["x", "1"]])
+    assert shown(table, 11).splitlines()[1:5] == ["          a", "      title", "         of", "       many"]
+    assert shown(table, 40).splitlines()[1].split(maxsplit=1) == ["name", "a title of many words"]
+
+
+def test_wide_characters_count_as_two_cells() -> None:
+    table = Table("t", [("name", "left"), ("n", "right")], [["数学", "1"], ["ab", "22"]])
+    assert shown(table, 40).splitlines()[3:5] == ["数学   1", "ab    22"]

@@ -144,12 +144,9 @@ def tell(look: Look) -> None:
 
 def show(record: dict[str, Any], tables: Sequence[Table], as_json: bool) -> None:
     """Tables on stdout, or the record as JSON."""
-    from rich.console import Console
+    from laconic.cli.measuring import print_tables
 
     if as_json:
         typer.echo(json.dumps(record, indent=1))
-        return
-    console = Console()
-    console = console if console.is_terminal else Console(width=160)  # a pipe or a file has no width to keep to
-    for table in tables:
-        console.print(table.rich())
+    else:
+        print_tables(tables)

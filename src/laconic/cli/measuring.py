@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,24 +103,33 @@ def check_plot(plot: bool | None) -> None:
         raise LaconicError("Plots need matplotlib: install laconic[plots], or leave --plot out.")
 
 
+def print_tables(tables: Sequence[Table], elsewhere: str = "A wider terminal shows them.") -> None:
+    """Tables on stdout, each as wide as the terminal allows. elsewhere: says where columns are that find no room."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    # A pipe or a file has no width to keep to, unless one is asked for.
+    bound = console.is_terminal or os.environ.get("COLUMNS", "").isdigit()
+    for number, table in enumerate(tables):
+        if number:
+            console.print()
+        console.print(table.rich(console.width if bound else None, elsewhere), soft_wrap=not bound)
+
+
 def write_report(
     report: dict[str, Any], tables: Sequence[Table], draw: Any, out: Path | None, plot: bool | None, as_json: bool
 ) -> None:
     """results.json, table.md and plot.png into `out`, where one is given; the tables (or the JSON) on stdout."""
-    from rich.console import Console
-
     from laconic.cli.common import complain
     from laconic.report.plots import available
 
     text = json.dumps(report, indent=2, ensure_ascii=False)
     if as_json:
         typer.echo(text)
+    elif out is None:
+        print_tables(tables)
     else:
-        console = Console()
-        # A pipe or a file has no width to keep to.
-        console = console if console.is_terminal else Console(width=160)
-        for table in tables:
-            console.print(table.rich())
+        print_tables(tables, f"They are in {out / 'table.md'}.")
     if out is None:
         return
     out.mkdir(parents=True, exist_ok=True)

@@ -35,13 +35,13 @@ def _replayed(report: Report, n: int, rows: Sequence[Report]) -> Table:
             ("strategy", "left"),
             ("KV", "left"),
             ("accuracy, %", "right"),
-            (f"to cons@{n}, points", "right"),
-            ("trace tokens", "right"),
-            ("judge tokens", "right"),
-            ("all", "right"),
-            (f"of cons@{n}, %", "right"),
-            ("KV-token-steps", "right"),
-            (f"of cons@{n}, %", "right"),
+            (f"to cons@{n}, points", "right", 2),
+            ("trace tokens", "right", 5),
+            ("judge tokens", "right", 5),
+            ("all", "right", 4),
+            (f"of cons@{n}, %", "right", 1),
+            ("KV-token-steps", "right", 3),
+            (f"of cons@{n}, %", "right", 3),
         ],
         rows=[
             [
@@ -76,12 +76,12 @@ def _live(report: Report, n: int, rows: Sequence[Report]) -> Table:
         columns=[
             ("strategy", "left"),
             ("KV", "left"),
-            *((f"{phase}, s", "right") for phase in PHASES),
+            *((f"{phase}, s", "right", 3) for phase in PHASES),
             ("total, s", "right"),
-            (f"to cons@{n}", "right"),
-            ("peak KV", "right"),
-            ("same answer", "right"),
-            ("same traces", "right"),
+            (f"to cons@{n}", "right", 1),
+            ("peak KV", "right", 2),
+            ("same answer", "right", 4),
+            ("same traces", "right", 4),
         ],
         rows=[
             [

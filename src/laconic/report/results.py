@@ -34,12 +34,12 @@ def accuracy_table(report: Report) -> Table:
         columns=[
             ("policy", "left"),
             ("pass@1, %", "right"),
-            ("to full KV, points", "right"),
-            ("mean KV", "right"),
-            ("peak KV", "right"),
-            ("length", "right"),
-            ("no answer, %", "right"),
-            ("tok/s", "right"),
+            ("to full KV, points", "right", 1),
+            ("mean KV", "right", 2),
+            ("peak KV", "right", 3),
+            ("length", "right", 4),
+            ("no answer, %", "right", 4),
+            ("tok/s", "right", 5),
         ],
         rows=rows,
         notes=[
@@ -65,7 +65,8 @@ def throughput_table(report: Report) -> Table:
             rows.append([cell, *[""] * 9])
         method = "  " + METHODS.get(row["method"], row["method"])
         if row["failed"]:
-            rows.append([f"{method}: {row['failed']}", *[MISSING] * 9])
+            # The reason is too long for a cell; it stands below the table.
+            rows.append([f"{method}: failed", *[MISSING] * 9])
             continue
         speed, step = row["tokens_per_second"], row["step_ms"]
         rows.append(
@@ -92,14 +93,14 @@ def throughput_table(report: Report) -> Table:
         columns=[
             ("method", "left"),
             ("tok/s", "right"),
-            ("range", "right"),
-            ("ms a step", "right"),
-            ("to full KV", "right"),
-            ("bytes predict", "right"),
-            ("bytes a step", "right"),
-            ("bandwidth, %", "right"),
-            ("peak memory", "right"),
-            ("live KV", "right"),
+            ("range", "right", 4),
+            ("ms a step", "right", 5),
+            ("to full KV", "right", 1),
+            ("bytes predict", "right", 2),
+            ("bytes a step", "right", 3),
+            ("bandwidth, %", "right", 4),
+            ("peak memory", "right", 5),
+            ("live KV", "right", 3),
         ],
         rows=rows,
         notes=[
@@ -108,6 +109,11 @@ def throughput_table(report: Report) -> Table:
             f"Bandwidth, measured: copy {size(bandwidth['copy'])}/s, matrix-vector {size(bandwidth['read'])}/s; "
             "the larger is the roof.",
             "Peak memory: of the process on a CPU (Python, torch and weights included), of torch's allocator on a GPU.",
+            *(
+                f"{METHODS.get(row['method'], row['method'])}, {row['cell']}: {row['failed']}"
+                for row in report["rows"]
+                if row["failed"]
+            ),
         ],
     )
 
@@ -161,8 +167,8 @@ def analysis_tables(report: Report) -> list[Table]:
         columns=[
             ("traces of", "left"),
             ("first tokens", "right"),
-            ("traces", "right"),
-            *((f"{n}-grams", "right") for n in orders),
+            ("traces", "right", len(orders)),
+            *((f"{n}-grams", "right", len(orders) - 1 - place) for place, n in enumerate(orders)),
         ],
         rows=rows,
         notes=["Means over the traces that are that long; compare at equal lengths only."]
@@ -179,9 +185,9 @@ def analysis_tables(report: Report) -> list[Table]:
         title=f"Redundancy: spans whose cosine with an earlier one exceeds {first['threshold']:g}",
         columns=[
             ("traces of", "left"),
-            ("traces", "right"),
-            ("mean length", "right"),
-            ("spans a trace", "right"),
+            ("traces", "right", 2),
+            ("mean length", "right", 1),
+            ("spans a trace", "right", 3),
             ("redundant, %", "right"),
         ],
         rows=[
