@@ -94,11 +94,13 @@ def settings(
     contenders: Sequence[Contender],
     samples: int,
     sampling: Sampling,
+    chat: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What records must agree on to belong to one run, for `Journal`: JSON values.
 
     model: whatever says which weights and number format (name, fingerprint, dtype). The problems themselves enter by a
-    digest of their ids, questions and answers.
+    digest of their ids, questions and answers. chat: `Chat.to_json`; nothing stands for nothing, so that files from before
+    there was one can be gone on with.
     """
     content = json.dumps([[p.id, p.question, p.answer] for p in problems])
     return {
@@ -111,6 +113,7 @@ def settings(
         "samples": samples,
         "sampling": {**dataclasses.asdict(sampling), "stop_token_ids": list(sampling.stop_token_ids)},
         "policies": {contender.label: contender.requested() for contender in contenders},
+        **({"chat": dict(chat)} if chat else {}),
     }
 
 

@@ -11,7 +11,7 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,10 @@ MAX_N = 65536
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What wrote a file's traces. model: a name; weights, tokenizer: fingerprints; policy: a spec; problems: the set's name."""
+    """What wrote a file's traces. model: a name; weights, tokenizer: fingerprints; policy: a spec; problems: the set's name.
+
+    chat: `Chat.to_json`; where it is empty, files say nothing of it, as they did before there was one.
+    """
 
     model: str
     weights: str
@@ -40,11 +43,13 @@ class Origin:
     tokenizer: str
     policy: str
     problems: str
+    chat: Mapping[str, Any] = field(default_factory=dict)
 
     def header(self, sampling: Sampling) -> dict[str, Any]:
         """What must be equal for traces to stand in one file: for `open_file`."""
         asked = dataclasses.asdict(sampling) | {"stop_token_ids": list(sampling.stop_token_ids)}
-        return {**dataclasses.asdict(self), "sampling": asked}
+        mine = {name: value for name, value in dataclasses.asdict(self).items() if name != "chat" or value}
+        return {**mine, "sampling": asked}
 
     def line(self, sampling: Sampling) -> dict[str, Any]:
         """`TraceRecord.settings`."""
@@ -55,6 +60,7 @@ class Origin:
             "policy": self.policy,
             **{name: getattr(sampling, name) for name in names},
             "tokenizer": self.tokenizer,
+            **({"chat": dict(self.chat)} if self.chat else {}),
         }
 
 

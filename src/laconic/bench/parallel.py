@@ -244,9 +244,17 @@ class _Run:
             self.watch(Progress(phase, entry.label, done, total))
 
 
-def settings(*, model: Mapping[str, Any], problem_set: str, job: Job) -> dict[str, Any]:
+def settings(
+    *, model: Mapping[str, Any], problem_set: str, job: Job, chat: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """What all results of a directory must agree on, for `Journal`; what an entry is stands in a record of its own."""
     of = accuracy.settings(
-        model=model, problem_set=problem_set, problems=job.problems, contenders=(), samples=1, sampling=job.sampling
+        model=model,
+        problem_set=problem_set,
+        problems=job.problems,
+        contenders=(),
+        samples=1,
+        sampling=job.sampling,
+        chat=chat,
     )
-    return {name: of[name] for name in ("model", "problems", "sampling")}
+    return {name: of[name] for name in ("model", "problems", "sampling", "chat") if name in of}

@@ -15,6 +15,7 @@ from laconic.bench.lineup import Compression, Entry
 from laconic.bench.parallel import Answers
 from laconic.compress import Policy
 from laconic.engines.base import Sampling
+from laconic.engines.chat import Chat
 from laconic.engines.hf import HFEngine
 from laconic.engines.replay import ReplayEngine
 from laconic.errors import LaconicError
@@ -38,11 +39,11 @@ EngineMaker = Callable[[Policy, int, Strategy], HFEngine]
 class Rig:
     """What `run_parallel` is given. model, tokenizer: an HFEngine's. origin: of the traces under a policy, for their files.
 
-    sampling: of all traces, without log-probabilities. n: traces a problem. logprobs: candidates whose mean
-    log-probability is recorded with each token, 0 for none. batch: rows that run at once while traces are generated.
-    make: a strategy from its spec, the number of traces and the judge. engine: one that notes what a strategy's judge asks
-    for, from a policy and the rows that run at once. device: for judges with a network. check_question:
-    raises LaconicError for a question that the model can't read. watch: hears of every generated trace.
+    sampling: of all traces, without log-probabilities. n: traces a problem. logprobs: candidates whose mean log-probability
+    is recorded with each token, 0 for none. batch: rows that run at once while traces are generated. make: a strategy from
+    its spec, the number of traces and the judge. engine: one that notes what a strategy's judge asks for, from a policy and
+    the rows that run at once. device: for judges with a network. chat: as HFEngine's, which `engine` gives its own too.
+    check_question: raises LaconicError for a question that the model can't read. watch: hears of every generated trace.
     """
 
     model: Any
@@ -57,6 +58,7 @@ class Rig:
     logprobs: int = 0
     batch: int = 64
     device: str = "auto"
+    chat: Chat | None = None
     check_question: Callable[[str], None] | None = None
     watch: Callable[[str, Collected], None] | None = None
 
@@ -72,6 +74,7 @@ class Rig:
                 policy=compression.policy,
                 max_batch=self.batch,
                 chunk_tokens=COLLECT_CHUNK,
+                chat=self.chat,
             )
             found = collect(
                 self.problems,

@@ -7,10 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from laconic.cli.options import Batch, Device, Dtype, JsonResults, Plot, Temperature
+from laconic.cli.options import (
+    Batch,
+    Device,
+    Dtype,
+    JsonResults,
+    Plot,
+    System,
+    Temperature,
+    TemplateArguments,
+    Thinking,
+)
 
 if TYPE_CHECKING:
     from laconic.bench.traces import WrittenTrace
+    from laconic.engines.chat import Chat
 
 
 def analyze(
@@ -37,6 +48,9 @@ def analyze(
     ] = "full",
     max_new_tokens: Annotated[int | None, typer.Option(help="Limit of a generated trace.")] = None,
     temperature: Temperature = None,
+    system: System = None,
+    thinking: Thinking = None,
+    template_arguments: TemplateArguments = None,
     batch: Batch = 64,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -63,6 +77,7 @@ def analyze(
     from laconic.bench.analysis import FORMAT, analyse
     from laconic.bench.environment import environment, public
     from laconic.bench.redundancy import embedder as check_embedder
+    from laconic.cli.chat import choose_chat
     from laconic.cli.common import is_bundled
     from laconic.cli.measuring import check_plot, split_whole, write_report
     from laconic.errors import LaconicError
@@ -74,6 +89,10 @@ def analyze(
         raise LaconicError("Give either a file of traces or a --model that writes some, not both or neither.")
     if plot and out is None:
         raise LaconicError("--plot has nowhere to go; say where with --out DIRECTORY.")
+    if file is not None and (system is not None or thinking is not None or template_arguments):
+        raise LaconicError(
+            "--system, --thinking and --chat-template-arg are for --model; a file's traces are written already."
+        )
     # What can be wrong without a trace is refused before any is generated.
     asked = None if lengths is None else split_whole("--lengths", lengths)
     check_embedder(embedder)
@@ -81,14 +100,27 @@ def analyze(
         traces = _from_file(file, tokenizer)
         origin: dict[str, Any] = {"file": public(str(file)), "tokenizer": public(tokenizer) if tokenizer else None}
     else:
+        chat = choose_chat(model, system, thinking, template_arguments)
         traces = _from_model(
-            model, source, problems, seed, policies, batch, dtype, device, max_new_tokens, temperature, not as_json
+            model,
+            source,
+            problems,
+            seed,
+            policies,
+            batch,
+            dtype,
+            device,
+            max_new_tokens,
+            temperature,
+            chat,
+            not as_json,
         )
         origin = {
             "model": "bundled" if is_bundled(model) else public(str(model)),
             "source": public(source),
             "problems": problems,
             "seed": seed,
+            **({"chat": chat.to_json()} if chat else {}),
         }
     groups = analyse(traces, asked, embed=embedder, threshold=threshold, span_tokens=spans)
     report = {"format": FORMAT, **environment(), "settings": origin, "groups": groups}
@@ -132,6 +164,7 @@ def _from_model(
     device: str,
     max_new_tokens: int | None,
     temperature: float | None,
+    chat: Chat,
     shown: bool,
 ) -> list[WrittenTrace]:
     """One trace of each problem under each policy."""
@@ -154,7 +187,7 @@ def _from_model(
     traces: list[WrittenTrace] = []
     with Bar(shown) as bar:
         for policy in chosen:
-            engine = HFEngine(language, cut, policy=policy, max_batch=batch, chunk_tokens=16)
+            engine = HFEngine(language, cut, policy=policy, max_batch=batch, chunk_tokens=16, chat=chat)
             for problem in asked:
                 seeded = dataclasses.replace(sampling, seed=problem_seed(seed, problem))
                 engine.submit(engine.render(problem.question), seeded)

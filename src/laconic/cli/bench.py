@@ -22,7 +22,10 @@ from laconic.cli.options import (
     Ratios,
     SampleSeed,
     Source,
+    System,
     Temperature,
+    TemplateArguments,
+    Thinking,
     TopK,
     TopP,
     TraceLimit,
@@ -70,6 +73,9 @@ def accuracy(
     temperature: Temperature = None,
     top_p: TopP = None,
     top_k: TopK = None,
+    system: System = None,
+    thinking: Thinking = None,
+    template_arguments: TemplateArguments = None,
     sample_seed: SampleSeed = 0,
     batch: Batch = 64,
     dtype: Dtype = "auto",
@@ -90,6 +96,7 @@ def accuracy(
     from laconic.bench.environment import environment, public
     from laconic.bench.fingerprint import fingerprint
     from laconic.bench.journal import Journal
+    from laconic.cli.chat import choose_chat
     from laconic.cli.common import SMALL, choose_sampling, is_bundled, model_path
     from laconic.cli.measuring import Bar, check_plot, split_numbers, split_policies, write_report
     from laconic.engines.hf import HFEngine, load
@@ -117,6 +124,7 @@ def accuracy(
     plan([name for name in names if name != "oracle"] or ["full"], chosen_ratios, **plan_options)
     if "oracle" in names and pattern is None:
         plan(["oracle"], chosen_ratios, **plan_options)
+    chat = choose_chat(model, system, thinking, template_arguments)
     language, tokenizer = load(model_path(model), dtype=dtype, device=device)
     if "oracle" in names and pattern is not None:
         texts = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
@@ -142,6 +150,7 @@ def accuracy(
         contenders=contenders,
         samples=samples,
         sampling=sampling,
+        chat=chat.to_json(),
     )
     journal = Journal(out / "traces.jsonl", FORMAT, described)
     with journal, Bar(not as_json) as bar:
@@ -149,7 +158,7 @@ def accuracy(
         rows = run_accuracy(
             asked,
             contenders,
-            lambda policy: HFEngine(language, tokenizer, policy=policy, max_batch=batch, chunk_tokens=16),
+            lambda policy: HFEngine(language, tokenizer, policy=policy, max_batch=batch, chunk_tokens=16, chat=chat),
             samples=samples,
             sampling=sampling,
             journal=journal,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from laconic.cli.chat import choose_chat
 from laconic.cli.engines import check_device, choose_engine, open_reasoner
 from laconic.cli.measuring import Bar
 from laconic.cli.options import (
@@ -20,7 +21,10 @@ from laconic.cli.options import (
     Levels,
     ModelName,
     PolicySpec,
+    System,
     Temperature,
+    TemplateArguments,
+    Thinking,
     TopK,
     TopP,
     TraceLimit,
@@ -61,6 +65,9 @@ def collect(
     top_p: TopP = None,
     top_k: TopK = None,
     batch: Batch = 128,
+    system: System = None,
+    thinking: Thinking = None,
+    template_arguments: TemplateArguments = None,
     engine: EngineSpec = "hf",
     engine_set: EngineSettings = None,
     dtype: Dtype = "auto",
@@ -99,7 +106,8 @@ def collect(
         raise LaconicError(f"--batch is {batch}; expected at least 1.")
     if small:
         one_thread()
-    reasoner = open_reasoner(chosen_engine, dtype, device)
+    chat = choose_chat(chosen_engine.model, system, thinking, template_arguments)
+    reasoner = open_reasoner(chosen_engine, dtype, device, chat)
     tokenizer = reasoner.tokenizer
     sampling = choose_sampling(
         reasoner,
@@ -121,6 +129,7 @@ def collect(
             tokenizer=tokenizer_fingerprint(tokenizer),
             policy=chosen.spec(),
             problems=source,
+            chat=chat.to_json(),
         )
         with open_file(out, origin, sampling) as journal, bar:
             bar.tell_journal(journal)

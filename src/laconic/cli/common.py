@@ -18,6 +18,7 @@ from laconic.errors import LaconicError, LaconicWarning
 if TYPE_CHECKING:
     from laconic.compress import Policy
     from laconic.engines.base import Sampling
+    from laconic.engines.chat import Chat
     from laconic.engines.hf import HFEngine
     from laconic.prune import Judge, Strategy
 
@@ -171,7 +172,9 @@ def choose_strategy(spec: str, n: int, judge: Judge | None, small: bool, **optio
     return parse(spec, n, judge, **own | overrides)
 
 
-def judged_engine(model: Any, tokenizer: Any, policy: Policy, batch: int, strategy: Strategy | None) -> HFEngine:
+def judged_engine(
+    model: Any, tokenizer: Any, policy: Policy, batch: int, strategy: Strategy | None, chat: Chat | None = None
+) -> HFEngine:
     """An engine that notes while it decodes what the strategy's judge will ask for, so that nothing is run again for it:
     the hidden states of the first tokens, or which tokens compression kept."""
     from laconic.engines.hf import HFEngine
@@ -179,7 +182,14 @@ def judged_engine(model: Any, tokenizer: Any, policy: Policy, batch: int, strate
     tokens, layers = getattr(getattr(strategy, "judge", None), "states_wanted", None) or (0, (-1,))
     kept = getattr(strategy, "excerpt_kind", "").partition(":")[0] == "kept"
     return HFEngine(
-        model, tokenizer, policy, max_batch=batch, record_held=kept, record_states=tokens, state_layers=layers
+        model,
+        tokenizer,
+        policy,
+        max_batch=batch,
+        record_held=kept,
+        record_states=tokens,
+        state_layers=layers,
+        chat=chat,
     )
 
 

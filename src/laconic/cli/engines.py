@@ -15,6 +15,7 @@ from laconic.errors import LaconicError
 if TYPE_CHECKING:
     from laconic.compress import Policy
     from laconic.engines.base import Engine
+    from laconic.engines.chat import Chat
     from laconic.prune import Strategy
 
 
@@ -66,17 +67,18 @@ def check_device(choice: EngineChoice, device: str) -> None:
         )
 
 
-def open_reasoner(choice: EngineChoice, dtype: str, device: str) -> HFReasoner | VLLMReasoner:
-    """The chosen model as far as it can be read before its engine starts."""
-    return HFReasoner(choice, dtype, device) if choice.name == "hf" else VLLMReasoner(choice, dtype)
+def open_reasoner(choice: EngineChoice, dtype: str, device: str, chat: Chat | None = None) -> HFReasoner | VLLMReasoner:
+    """The chosen model as far as it can be read before its engine starts. chat: of the engines that it makes."""
+    return HFReasoner(choice, dtype, device, chat) if choice.name == "hf" else VLLMReasoner(choice, dtype, chat)
 
 
 class HFReasoner:
     """weights: the model, for judges that read with it; it also says how to sample (`generation_config`)."""
 
-    def __init__(self, choice: EngineChoice, dtype: str, device: str) -> None:
+    def __init__(self, choice: EngineChoice, dtype: str, device: str, chat: Chat | None = None) -> None:
         from laconic.engines.hf import load
 
+        self.chat = chat
         self.weights, self.tokenizer = load(model_path(choice.model), dtype=dtype, device=device)
         self.generation_config = self.weights.generation_config
 
@@ -89,7 +91,7 @@ class HFReasoner:
         chunk_tokens: int = 1,
     ) -> AbstractContextManager[Engine]:
         """An engine that notes while it decodes what the strategy's judge will ask for, or all that was held."""
-        engine = judged_engine(self.weights, self.tokenizer, policy, batch, strategy)
+        engine = judged_engine(self.weights, self.tokenizer, policy, batch, strategy, self.chat)
         engine.record_held = engine.record_held or record_held
         engine.chunk_tokens = chunk_tokens
         return nullcontext(engine)
@@ -104,11 +106,12 @@ class VLLMReasoner:
 
     weights = None
 
-    def __init__(self, choice: EngineChoice, dtype: str) -> None:
+    def __init__(self, choice: EngineChoice, dtype: str, chat: Chat | None = None) -> None:
         from laconic.engines.hf.loading import check_path, load_generation_config, load_tokenizer
         from laconic.engines.vllm.backend import check_installed
 
         check_installed()
+        self.chat = chat
         self.path, self.settings = model_path(choice.model), choice.settings
         self.name = "the bundled reasoner" if choice.small else choice.model
         # vLLM's own choice for a model in float32 is half of that.
@@ -135,7 +138,13 @@ class VLLMReasoner:
         if sys.stderr.isatty():  # nothing else is to be seen for that long
             print(f"starting vLLM on {self.name}: some 20 seconds, and longer for large models", file=sys.stderr)
         engine: AbstractContextManager[Engine] = VLLMEngine(
-            self.path, policy, max_batch=batch, chunk_tokens=chunk_tokens, dtype=self.dtype, **self.settings
+            self.path,
+            policy,
+            max_batch=batch,
+            chunk_tokens=chunk_tokens,
+            dtype=self.dtype,
+            chat=self.chat,
+            **self.settings,
         )
         return engine
 

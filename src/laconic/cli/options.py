@@ -27,6 +27,22 @@ Source = Annotated[
 ProblemSeed = Annotated[int, typer.Option(help="Which bundled problems.")]
 Levels = Annotated[int | None, typer.Option(help="Steps of the bundled problems; without it the mixture.")]
 
+# ---- what goes into the chat template beside it -----------------------------------------------------------------------
+
+System = Annotated[str | None, typer.Option("--system", help="A system message before the problem.", metavar="TEXT")]
+Thinking = Annotated[
+    bool | None,
+    typer.Option("--thinking/--no-thinking", help="Switch thinking on or off, in chat templates that can."),
+]
+TemplateArguments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--chat-template-arg",
+        metavar="NAME=VALUE",
+        help="Another argument of the chat template, such as reasoning_effort=high; may be given several times.",
+    ),
+]
+
 # ---- the model and what runs it ---------------------------------------------------------------------------------------
 
 ModelName = Annotated[

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from laconic.answers import equivalent
@@ -18,7 +19,8 @@ FATES = ("finished", "pruned", "abandoned", "interrupted", "waiting", "running")
 
 @dataclass(frozen=True)
 class Outcome:
-    """A verdict, and what it was reached with. policy, judge: specs; judge: None for a strategy that asks none."""
+    """A verdict, and what it was reached with. policy, judge: specs; judge: None for a strategy that asks none. chat:
+    `Chat.to_json`."""
 
     question: Question
     model: str
@@ -26,6 +28,7 @@ class Outcome:
     judge: str | None
     sampling: Sampling
     verdict: Verdict
+    chat: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def right(self) -> bool | None:
@@ -88,5 +91,6 @@ class Outcome:
             "policy": self.policy,
             "judge": self.judge,
             "sampling": dataclasses.asdict(self.sampling),
+            **({"chat": dict(self.chat)} if self.chat else {}),
             "versions": versions(),
         }

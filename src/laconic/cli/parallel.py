@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from laconic.cli.chat import choose_chat
 from laconic.cli.common import (
     Question,
     check_vocabulary,
@@ -31,6 +32,9 @@ from laconic.cli.options import (
     ProblemSeed,
     SampleSeed,
     Source,
+    System,
+    TemplateArguments,
+    Thinking,
     TopK,
     TopP,
     TraceLimit,
@@ -71,6 +75,9 @@ def parallel(
     temperature: Annotated[float | None, typer.Option(help="Above 0, or all traces are one.")] = None,
     top_p: TopP = None,
     top_k: TopK = None,
+    system: System = None,
+    thinking: Thinking = None,
+    template_arguments: TemplateArguments = None,
     sample_seed: SampleSeed = 0,
     batch: Annotated[int, typer.Option(help="Traces that run at once while they are generated.")] = 64,
     dtype: Dtype = "auto",
@@ -132,6 +139,7 @@ def parallel(
     logprobs = logprobs_of(specs)
     if small:
         one_thread()
+    chat = choose_chat(model, system, thinking, template_arguments)
     language, tokenizer = load(model_path(model), dtype=dtype, device=device)
     sampling = choose_sampling(
         language,
@@ -149,7 +157,12 @@ def parallel(
     weights, tokens = fingerprint(language), tokenizer_fingerprint(tokenizer)
     kind = str(language.dtype).removeprefix("torch.")
     job = Job(asked, compressed, entries, sampling, min(timed, len(asked)))
-    described = settings(model={"name": name, "fingerprint": weights, "dtype": kind}, problem_set=problem_set, job=job)
+    described = settings(
+        model={"name": name, "fingerprint": weights, "dtype": kind},
+        problem_set=problem_set,
+        job=job,
+        chat=chat.to_json(),
+    )
 
     def make(spec: str, traces: int, judge: Any) -> Any:
         free = judge is not None and judge.excerpt is None
@@ -159,7 +172,7 @@ def parallel(
         rig = Rig(
             language,
             tokenizer,
-            origin=lambda c: Origin(name, weights, kind, tokens, c.policy.spec(), problem_set),
+            origin=lambda c: Origin(name, weights, kind, tokens, c.policy.spec(), problem_set, chat.to_json()),
             problems=asked,
             sampling=sampling,
             n=job.most,
@@ -167,8 +180,9 @@ def parallel(
             logprobs=logprobs,
             batch=batch,
             device=device,
+            chat=chat,
             make=make,
-            engine=lambda policy, rows, strategy: judged_engine(language, tokenizer, policy, rows, strategy),
+            engine=lambda policy, rows, strategy: judged_engine(language, tokenizer, policy, rows, strategy, chat),
             check_question=(lambda text: check_vocabulary(tokenizer, Question(text))) if small else None,
             watch=lambda label, event: phases.tell(
                 f"traces {label}", event.done, event.total, f"{event.tokens:,} tokens"

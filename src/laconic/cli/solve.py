@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from laconic.cli.chat import choose_chat
 from laconic.cli.common import (
     INTERRUPTED,
     check_vocabulary,
@@ -39,7 +40,10 @@ from laconic.cli.options import (
     ProblemText,
     Ratio,
     Seed,
+    System,
     Temperature,
+    TemplateArguments,
+    Thinking,
     TopK,
     TopP,
     Window,
@@ -110,6 +114,9 @@ def solve(
     top_p: TopP = None,
     top_k: TopK = None,
     seed: Seed = 0,
+    system: System = None,
+    thinking: Thinking = None,
+    template_arguments: TemplateArguments = None,
     engine: EngineSpec = "hf",
     engine_set: EngineSettings = None,
     dtype: Dtype = "auto",
@@ -161,7 +168,8 @@ def solve(
 
     if small:
         one_thread()
-    reasoner = open_reasoner(chosen_engine, dtype, device)
+    chat = choose_chat(chosen_engine.model, system, thinking, template_arguments)
+    reasoner = open_reasoner(chosen_engine, dtype, device, chat)
     if small:
         check_vocabulary(reasoner.tokenizer, question)
     sampling = choose_sampling(
@@ -181,7 +189,7 @@ def solve(
     with reasoner.engine(policy, batch, chosen) as running:
         view = choose_view(as_json, Console(highlight=False), Heading(setting, question.text))
         verdict = watch(chosen.begin(running, question.text, sampling), view)
-    outcome = Outcome(question, name, policy.spec(), judge_spec, sampling, verdict)
+    outcome = Outcome(question, name, policy.spec(), judge_spec, sampling, verdict, chat.to_json())
     show(outcome, as_json)
     if out is not None:
         out.write_text(json.dumps(outcome.to_json(), indent=1) + "\n", encoding="utf-8")

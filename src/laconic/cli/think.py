@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from laconic.cli.chat import choose_chat
 from laconic.cli.common import (
     Question,
     check_vocabulary,
@@ -39,7 +41,10 @@ from laconic.cli.options import (
     ProblemText,
     Ratio,
     Seed,
+    System,
     Temperature,
+    TemplateArguments,
+    Thinking,
     TopK,
     TopP,
     Window,
@@ -55,7 +60,7 @@ class Outcome:
     """What a trace came to. KV tokens are of one layer, the prompt's included; bytes are of all compressible layers.
 
     held: at the end, after the last compression; bytes_held and bytes_full: what that takes, and what all tokens would.
-    seconds: of decoding. right: whether the answer is the known one, None where none is known.
+    seconds: of decoding. right: whether the answer is the known one, None where none is known. chat: `Chat.to_json`.
     """
 
     question: Question
@@ -75,6 +80,7 @@ class Outcome:
     seconds: float
     answer: str | None
     right: bool | None
+    chat: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def logical(self) -> int:
@@ -109,12 +115,13 @@ class Outcome:
 
     def to_json(self, text: str) -> dict[str, Any]:
         record = dataclasses.asdict(self)
-        question = record.pop("question")
+        question, chat = record.pop("question"), record.pop("chat")
         return {
             "question": question["text"],
             "expected": question["answer"],
             "text": text,
             **record,
+            **({"chat": chat} if chat else {}),
             "logical": self.logical,
             "tokens_per_second": self.tokens_per_second,
         }
@@ -136,6 +143,9 @@ def think(
     top_p: TopP = None,
     top_k: TopK = None,
     seed: Seed = 0,
+    system: System = None,
+    thinking: Thinking = None,
+    template_arguments: TemplateArguments = None,
     engine: EngineSpec = "hf",
     engine_set: EngineSettings = None,
     dtype: Dtype = "auto",
@@ -161,7 +171,8 @@ def think(
 
     if small:
         one_thread()
-    reasoner = open_reasoner(chosen_engine, dtype, device)
+    chat = choose_chat(chosen_engine.model, system, thinking, template_arguments)
+    reasoner = open_reasoner(chosen_engine, dtype, device, chat)
     if small:
         check_vocabulary(reasoner.tokenizer, question)
     sampling = choose_sampling(
@@ -173,13 +184,20 @@ def think(
         pieces, kv_tokens = _stream(running, trace_id, chosen, as_json)
         trace = running.trace(trace_id)
         name = "bundled reasoner" if small else str(chosen_engine.model)
-        outcome = conclude(question, name, chosen, trace, running.stats)
+        outcome = conclude(question, name, chosen, trace, running.stats, chat.to_json())
         if html is not None:
             _write_page(html, running, outcome, prompt, trace, pieces, kv_tokens)
     _show(outcome, trace.text, as_json, html)
 
 
-def conclude(question: Question, model: str, policy: Policy, trace: Trace, stats: EngineStats) -> Outcome:
+def conclude(
+    question: Question,
+    model: str,
+    policy: Policy,
+    trace: Trace,
+    stats: EngineStats,
+    chat: Mapping[str, Any] | None = None,
+) -> Outcome:
     """The figures of a finished trace that ran alone in its engine."""
     from laconic.answers import answer_of, equivalent
 
@@ -207,6 +225,7 @@ def conclude(question: Question, model: str, policy: Policy, trace: Trace, stats
         seconds=stats.decode_seconds,
         answer=answer,
         right=equivalent(answer, question.answer) if known else None,
+        chat=chat or {},
     )
 
 

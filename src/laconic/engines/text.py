@@ -9,17 +9,22 @@ from tokenizers.decoders import DecodeStream
 
 from laconic.answers import left_open
 from laconic.engines.base import Prompt
+from laconic.engines.chat import Chat
 from laconic.errors import LaconicError
 
+PLAIN = Chat()
 
-def render(tokenizer: Any, question: str) -> str:
-    """The prompt text for a user's question: through the chat template where there is one. Raises LaconicError for none."""
+
+def render(tokenizer: Any, question: str, chat: Chat = PLAIN) -> str:
+    """The prompt text for a user's question: through the chat template where there is one. Raises LaconicError for none.
+
+    chat: what goes with the question; checked by whoever made it (`Chat.check`).
+    """
     if not question.strip():
         raise LaconicError("the problem is empty: give a question")
     if tokenizer is None or not getattr(tokenizer, "chat_template", None):
         return question
-    messages = [{"role": "user", "content": question}]
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    return chat.render(tokenizer, question)
 
 
 def tokenize(tokenizer: Any, prompt: Prompt) -> tuple[int, ...]:

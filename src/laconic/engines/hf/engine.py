@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laconic.compress import FullKV, Policy
 from laconic.engines.base import Chunk, EngineStats, FinishReason, Prompt, Sampling, Trace
+from laconic.engines.chat import Chat
 from laconic.engines.hf.attention import Binding
 from laconic.engines.hf.batch import Batch, Run
 from laconic.engines.hf.generation import (
@@ -30,7 +31,7 @@ from laconic.engines.hf.readable import ReadableEngine, check_layers
 from laconic.engines.hf.reading import Reader
 from laconic.engines.requests import check_count, check_vocabulary
 from laconic.engines.sampling import draw, mean_top_logprob, trace_key, uniform
-from laconic.engines.text import Detokenizer, end_ids, render, tokenize
+from laconic.engines.text import PLAIN, Detokenizer, end_ids, render, tokenize
 
 
 class HFEngine(ReadableEngine):
@@ -39,8 +40,9 @@ class HFEngine(ReadableEngine):
     policy: None is FullKV. max_batch: rows that run at once. chunk_tokens: tokens a chunk holds at most (larger is cheaper).
     record_held: remember, for `held` and `kept`, which tokens each layer held when a trace ended or was stopped.
     record_states: remember, for `states`, the hidden states of a trace's first so many tokens, of `state_layers` (indices
-    into transformers' `hidden_states`; several stand side by side). Raises LaconicError for a model that
-    can't be compressed, whatever the policy, so that policies can be compared.
+    into transformers' `hidden_states`; several stand side by side). chat: what `render` puts into the chat template beside
+    the question. Raises LaconicError for a model that can't be compressed, whatever the policy, so that policies can be
+    compared, or a chat that the template does not take.
     """
 
     name = "hf"
@@ -55,12 +57,15 @@ class HFEngine(ReadableEngine):
         record_held: bool = False,
         record_states: int = 0,
         state_layers: Sequence[int] = (-1,),
+        chat: Chat | None = None,
     ) -> None:
         check_model(model)
         self._open(max_batch, chunk_tokens)
         check_layers(model, record_states, state_layers)
         self.model, self.tokenizer = model, tokenizer
         self.policy = policy if policy is not None else FullKV()
+        self.chat = chat if chat is not None else PLAIN
+        self.chat.check(tokenizer)
         self.record_held = record_held
         self.state_layers = tuple(state_layers)
         self._batch = Batch(model, self.policy, record_states, self.state_layers)
@@ -71,7 +76,7 @@ class HFEngine(ReadableEngine):
     # ---- the interface --------------------------------------------------------------------------------------------
 
     def render(self, question: str) -> str:
-        return render(self.tokenizer, question)
+        return render(self.tokenizer, question, self.chat)
 
     def submit(self, prompt: Prompt, sampling: Sampling, n: int = 1, ids: Sequence[str] | None = None) -> list[str]:
         """See Engine.submit. Text is tokenized without extra special tokens where the tokenizer has a chat template."""

@@ -16,10 +16,11 @@ from typing import Any
 
 from laconic.compress import Policy
 from laconic.engines.base import Chunk, EngineStats, FinishReason, Prompt, Sampling, Trace
+from laconic.engines.chat import Chat
 from laconic.engines.keeping import KeepingEngine
 from laconic.engines.requests import check_count, check_length, check_settings, check_vocabulary
 from laconic.engines.sampling import trace_key
-from laconic.engines.text import Detokenizer, decode, render, tokenize
+from laconic.engines.text import PLAIN, Detokenizer, decode, render, tokenize
 from laconic.engines.vllm.backend import AHEAD, Backend, Output
 from laconic.engines.vllm.counts import Counts
 from laconic.engines.vllm.runs import Run
@@ -32,9 +33,9 @@ class VLLMEngine(KeepingEngine[Run]):
 
     model: a directory or a name on the Hub. policy: None is FullKV; others run through laconic's plugin. max_batch: traces
     that run at once. chunk_tokens: tokens a chunk holds at most. dtype: as vLLM takes it. ahead: tokens of a trace that
-    vLLM may be ahead of the reader; more keeps it busy while a judge thinks, and wastes more of what is then stopped. log: a
-    file for what vLLM prints. Further arguments are vLLM's own (`tensor_parallel_size`, `max_model_len`, ...); on a CPU
-    `enforce_eager` is set and the cache is 1 GiB, unless they say otherwise.
+    vLLM may be ahead of the reader; more keeps it busy while a judge thinks, and wastes more of what is then stopped. log:
+    a file for what vLLM prints. chat: as HFEngine's. Further arguments are vLLM's own (`tensor_parallel_size`,
+    `max_model_len`, ...); on a CPU `enforce_eager` is set and the cache is 1 GiB, unless they say otherwise.
 
     `stats`: measured are `steps` (forward passes, prefill included; of all engines where vLLM runs several), `generated_tokens`
     (all that vLLM sent, also what was dropped), `prompt_tokens` (sent and not found in the prefix cache; generated ones too
@@ -43,7 +44,8 @@ class VLLMEngine(KeepingEngine[Run]):
     trace on its own, whereas vLLM's blocks hold a shared prompt once and are filled to their ends, and without what is done
     again after a preemption.
 
-    Raises LaconicError where vLLM is missing, a policy can't run in it, or vLLM refuses the model, an argument or the memory.
+    Raises LaconicError where vLLM is missing, a policy can't run in it, the chat template does not take `chat`, or vLLM
+    refuses the model, an argument or the memory.
     """
 
     name = "vllm"
@@ -58,23 +60,26 @@ class VLLMEngine(KeepingEngine[Run]):
         *,
         ahead: int = AHEAD,
         log: Path | None = None,
+        chat: Chat | None = None,
         **engine_args: Any,
     ) -> None:
         check_settings(max_batch, chunk_tokens)
-        started = start(model, policy, max_batch, dtype, ahead, log, **engine_args)
-        self._prepare(started, max_batch, chunk_tokens)
+        started = start(model, policy, max_batch, dtype, ahead, log, chat, **engine_args)
+        self._prepare(started, max_batch, chunk_tokens, chat)
         self._close: Callable[[], object] = weakref.finalize(self, started.backend.close)
 
     @classmethod
-    def over(cls, started: Started, max_batch: int = 64, chunk_tokens: int = 1) -> VLLMEngine:
+    def over(cls, started: Started, max_batch: int = 64, chunk_tokens: int = 1, chat: Chat | None = None) -> VLLMEngine:
         """An engine over a vLLM that runs already and is not this engine's to end. Others may use it before and after."""
         engine = cls.__new__(cls)
-        engine._prepare(started, max_batch, chunk_tokens)
+        (chat or PLAIN).check(started.tokenizer)
+        engine._prepare(started, max_batch, chunk_tokens, chat)
         engine._close = weakref.finalize(engine, _abandon, started.backend, engine._live)
         return engine
 
-    def _prepare(self, started: Started, max_batch: int, chunk_tokens: int) -> None:
+    def _prepare(self, started: Started, max_batch: int, chunk_tokens: int, chat: Chat | None) -> None:
         self._open(max_batch, chunk_tokens)
+        self.chat = chat if chat is not None else PLAIN
         self.policy, self.tokenizer = started.policy, started.tokenizer
         self.generation_config = started.generation_config
         self._backend, self._facts, self._end_ids = started.backend, started.facts, started.end_ids
@@ -106,7 +111,7 @@ class VLLMEngine(KeepingEngine[Run]):
     # ---- the interface --------------------------------------------------------------------------------------------
 
     def render(self, question: str) -> str:
-        return render(self.tokenizer, question)
+        return render(self.tokenizer, question, self.chat)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         return decode(self.tokenizer, token_ids)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from laconic.compress import FullKV, Policy
+from laconic.engines.chat import Chat
 from laconic.engines.hf.loading import check_path, load_generation_config, load_tokenizer
 from laconic.engines.text import end_ids
 from laconic.engines.vllm.backend import AHEAD, Backend, check_installed
@@ -53,6 +54,7 @@ def start(
     dtype: str = "auto",
     ahead: int = AHEAD,
     log: Path | None = None,
+    chat: Chat | None = None,
     **engine_args: Any,
 ) -> Started:
     """See VLLMEngine for the arguments. Raises LaconicError where vLLM is missing, the policy can't run in it, the model can't
@@ -64,6 +66,8 @@ def start(
     arguments = arguments_for(name, chosen, max_batch, dtype, engine_args)
     from_hub = {key: engine_args[key] for key in ("revision", "trust_remote_code") if key in engine_args}
     tokenizer = load_tokenizer(engine_args.get("tokenizer", name), **from_hub)
+    if chat is not None:
+        chat.check(tokenizer)
     generation_config = load_generation_config(name, **from_hub)
     backend = Backend(arguments, ahead=ahead, log=log)
     try:
