@@ -26,16 +26,16 @@ def test_a_file_gives_its_traces(tmp_path: Path) -> None:
         {"kind": "trace", "row": "rpc c=4", "token_ids": [1, 2]},
         {"kind": "clock", "seconds": 1},
         "",
-        {"policy": "full", "text": "a b c"},
-        {"text": "d e", "token_ids": [4, 5]},
+        {"policy": "full", "text": "a b c", "problem": "p1", "question": "What?"},
+        {"text": "d e", "token_ids": [4, 5], "question": "What?"},
     )
     traces = read_traces(
         path, tokenize=lambda text: [len(w) for w in text.split()], detokenize=lambda ids: f"{len(ids)}"
     )
     assert traces == [
         WrittenTrace((1, 2), "2", "rpc c=4"),
-        WrittenTrace((1, 1, 1), "a b c", "full"),
-        WrittenTrace((4, 5), "d e", "all"),
+        WrittenTrace((1, 1, 1), "a b c", "full", "p1"),
+        WrittenTrace((4, 5), "d e", "all", "What?"),
     ]
 
 
@@ -79,6 +79,31 @@ def test_the_report_is_by_group_and_by_hand() -> None:
     assert first["redundancy"]["mean"] == pytest.approx(0.9)  # ten equal spans, the first of them new
     assert second["redundancy"]["mean"] == 0.0
     assert json.loads(json.dumps(report))[0]["group"] == "loop"
+
+
+def test_traces_of_one_problem_are_one_observation() -> None:
+    def written(problem: str | None, start: int, loops: bool) -> WrittenTrace:
+        ids = [start + i % 12 for i in range(72)] if loops else [start + i for i in range(72)]
+        return WrittenTrace(tuple(ids), problem=problem)
+
+    once = [written(f"p{i}", 100 * i, i % 3 == 0) for i in range(9)]
+    (alone,) = analyse(once, lengths=[10], span_tokens=12)
+    (many,) = analyse(once * 16, lengths=[10], span_tokens=12)
+    assert (alone["problems"], many["problems"], many["traces"]) == (9, 9, 144)
+    assert many["redundancy"] == pytest.approx(alone["redundancy"])
+    # Problems weigh alike, however many traces they have.
+    (uneven,) = analyse([*once, *once[:1] * 20], lengths=[10], span_tokens=12)
+    assert uneven["redundancy"] == pytest.approx(alone["redundancy"])
+    # Without names nobody can tell, and each trace counts.
+    (unnamed,) = analyse([written(None, 0, i % 3 == 0) for i in range(144)], lengths=[10], span_tokens=12)
+    assert unnamed["problems"] is None
+    width = many["redundancy"]["high"] - many["redundancy"]["low"]
+    assert unnamed["redundancy"]["high"] - unnamed["redundancy"]["low"] < width / 3
+
+
+def test_one_problem_has_no_interval() -> None:
+    (group,) = analyse([WrittenTrace(tuple([1, 2, 3, 4] * 30), problem="p")] * 16, lengths=[10], span_tokens=12)
+    assert group["redundancy"] == {"mean": pytest.approx(0.9), "low": 0.0, "high": 1.0}
 
 
 def test_text_is_cut_into_sentences_and_ids_into_windows() -> None:

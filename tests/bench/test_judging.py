@@ -89,7 +89,9 @@ def test_every_judge_is_asked_about_the_same_pairs(tmp_path: Path) -> None:
     assert first["pairs_per_second"] == pytest.approx(36 / (6 * 0.5))
     assert first["to_first"] is None
     # Jaccard of two tokens of which one is always the same ranks as the other judge does.
-    assert second["to_first"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert second["to_first"]["value"] == 0.0
+    assert second["to_first"]["low"] == pytest.approx(-second["to_first"]["high"])
+    assert second["to_first"]["high"] > 0.1  # six problems don't make certain
 
 
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_resamples_of_one_class_are_left_out_of_the_interval() -> None:
     same = torch.tensor([True, True, False, False])
     problem = torch.tensor([0, 0, 1, 1])
     found = score(scores, same, problem, resamples=50)
-    assert found.auroc == (1.0, 1.0, 1.0)
+    assert (found.auroc.value, found.auroc.high) == (1.0, 1.0)
     assert torch.isnan(bootstrap(scores, same, problem, 50)[:, 0]).any()
 
 
@@ -106,12 +106,59 @@ def test_an_interval_resamples_problems_not_pairs() -> None:
 
 def test_a_difference_is_paired() -> None:
     scores, same, problem = made(7, 90, None)
-    assert difference(scores, scores.clone(), same, problem) == (0.0, 0.0, 0.0)
+    assert difference(scores, scores.clone(), same, problem).value == 0.0
+    problem = torch.arange(90) % 30  # enough of them for the resamples' own quantiles
     noise = torch.rand(90, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = difference(scores, noise, same, problem, resamples=200)
     assert found.value == pytest.approx(auroc(scores, same) - auroc(noise, same))
     draws = bootstrap(scores, same, problem, 200)[:, 0] - bootstrap(noise, same, problem, 200)[:, 0]
     assert found.low == pytest.approx(draws.quantile(0.025).item())
+
+
+@pytest.mark.parametrize("problems", [2, 3, 10, 40])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_judge_that_never_errs_on_a_few_problems_is_not_certain(problems: int, turned: bool) -> None:
+    same = torch.tensor([True, False, True, False]).repeat(problems)
+    problem = torch.arange(problems).repeat_interleave(4)
+    found = score(same.double() if not turned else (~same).double(), same, problem, resamples=200)
+    for figure in (found.auroc, found.tnr):
+        assert figure.value == (0.0 if turned else 1.0)
+        assert 1 / (problems + 2) < figure.high - figure.low < 4.5 / (problems + 2)
+        assert figure.value in (figure.low, figure.high)
+    other = difference(same.double(), same.double(), same, problem, resamples=50)
+    assert other.value == 0.0
+    assert other.low == pytest.approx(-other.high)
+    # Bonett and Price's interval for `problems` pairs that don't differ.
+    assert other.high == pytest.approx(1.959964 * math.sqrt(2 / (problems + 2) / (problems + 2)), abs=1e-6)
+
+
+def test_one_problem_has_no_interval() -> None:
+    scores, same, _ = made(2, 40, None)
+    problem = torch.zeros(40, dtype=torch.int64)
+    found = score(scores, same, problem, resamples=20)
+    assert found.auroc.value == pytest.approx(slow_auroc(scores.tolist(), same.tolist()))
+    assert all(math.isnan(end) for end in (*found.auroc[1:], *found.tnr[1:]))
+    assert found.to_dict()["auroc"] == {"value": found.auroc.value, "low": None, "high": None}
+    assert math.isnan(difference(scores, scores, same, problem, resamples=20).low)
+
+
+@pytest.mark.parametrize("problems", [5, 40])
+def test_intervals_hold_the_true_area_as_often_as_they_say(problems: int) -> None:
+    """Problems on which a judge tells well, or badly: of 150 draws of problems, most intervals hold the whole's AUROC."""
+    generator = torch.Generator().manual_seed(3)
+
+    def world(count: int) -> tuple[Tensor, Tensor, Tensor]:
+        same = torch.rand(count, 12, generator=generator) < 0.5
+        good = torch.rand(count, 1, generator=generator) < 0.8
+        scores = torch.randn(count, 12, generator=generator, dtype=torch.float64) + 3.0 * (same & good)
+        return torch.sigmoid(scores).flatten(), same.flatten(), torch.arange(count).repeat_interleave(12)
+
+    scores, same, _ = world(4000)
+    truth, held = auroc(scores, same), 0
+    for _ in range(150):
+        found = score(*world(problems), resamples=200).auroc
+        held += found.low <= truth <= found.high
+    assert held / 150 >= 0.9
 
 
 def test_calibration_by_hand() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from laconic.bench.analysis import analyse
 from laconic.bench.traces import WrittenTrace
 from laconic.report.results import accuracy_table, analysis_tables, estimate_table, throughput_table
@@ -125,6 +127,25 @@ def test_analysis_tables_read_what_json_made_of_them() -> None:
     assert redundancy.rows[0][:4] == ["all", "1", "120", "5.0"]
     assert redundancy.rows[0][4].startswith("80.0 [")
     assert "not with published" in redundancy.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("problems", "said"),
+    [
+        ([1], ["over problems (1).", "One problem tells nothing of others: its interval is all that is possible."]),
+        ([4, 4], ["over problems (4)."]),
+        ([4, 9], ["over problems (4 to 9)."]),
+        ([4, None], ["over traces: what names no problem counts as one of its own."]),
+        (["old"], ["over traces."]),
+    ],
+)
+def test_a_redundancy_says_what_its_interval_is_over(problems: list, said: list[str]) -> None:
+    (group,) = analyse([WrittenTrace(tuple([1, 2] * 60))], lengths=[64])
+    groups = [group | {"problems": count} for count in problems]
+    if problems == ["old"]:
+        del groups[0]["problems"]
+    found = analysis_tables({"groups": groups})[1].notes[1:]
+    assert list(found) == [f"In brackets: 95 % intervals {said[0]}", *said[1:]]
 
 
 def test_no_length_reached_is_said() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from itertools import combinations
 from typing import Any
 
 from laconic.answers import equivalent, extract
+from laconic.bench.stats import mean_interval
 from laconic.problems.generate import programs
 from training.reasoner.diagnostics import count_right
 from training.reasoner.model import Student
@@ -46,10 +46,9 @@ def vote(answers: Sequence[str | None]) -> str | None:
 
 
 def bootstrap(values: Sequence[float], draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of the mean of ``values`` (one a problem) over resampled problems."""
-    rng = random.Random(seed)
-    means = sorted(sum(rng.choices(values, k=len(values))) / len(values) for _ in range(draws))
-    return round(means[int(0.025 * draws)], 4), round(means[int(0.975 * draws) - 1], 4)
+    """The 95 % interval of the mean of ``values`` (one a problem); a formula serves where resamples know too little."""
+    _, low, high = mean_interval([[value] for value in values], resamples=draws, seed=seed)
+    return round(low, 4), round(high, 4)
 
 
 def evaluate(student: Student, settings: Settings) -> dict[str, Any]:

@@ -27,9 +27,10 @@ def analyse(
     """One JSON-ready record a group, in order of appearance.
 
     lengths: at which entropy is taken; None: the published ones, or shorter ones for short traces (`default_lengths`).
-    entropy: `EntropyPoint`s as dictionaries. redundancy: mean over traces of the share of spans that resemble an
-    earlier one, with its 95 % interval over traces; None if no trace has a span. Spans are sentences and lines of the
-    text; `span_tokens` consecutive tokens where a trace has no text, or everywhere if that is given.
+    entropy: `EntropyPoint`s as dictionaries. redundancy: the share of spans that resemble an earlier one, mean over
+    problems of the mean over their traces, with its 95 % interval over problems; None if no trace has a span. A trace of no
+    known problem counts as a problem of its own. problems: how many, None where no trace names any. Spans are sentences
+    and lines of the text; `span_tokens` consecutive tokens where a trace has no text, or everywhere if that is given.
 
     Raises LaconicError for no traces, and as the parts do.
     """
@@ -41,18 +42,22 @@ def analyse(
     report = []
     for group in dict.fromkeys(trace.group for trace in traces):
         mine = [trace for trace in traces if trace.group == group]
-        rates, counts = [], []
-        for trace in mine:
+        rates: dict[Hashable, list[float]] = {}
+        counts = []
+        for index, trace in enumerate(mine):
             spans, texts = spans_of(trace, span_tokens)
             rate = redundancy(spans, texts, vectors, threshold)
             counts.append(len(spans))
             if rate is not None:
-                rates.append(rate)
-        found = mean_interval([[rate] for rate in rates]) if rates else None
+                # Traces of one problem resemble each other, so they are no independent observations.
+                rates.setdefault(index if trace.problem is None else trace.problem, []).append(rate)
+        found = mean_interval(list(rates.values())) if rates else None
+        named = {trace.problem for trace in mine} - {None}
         report.append(
             {
                 "group": group,
                 "traces": len(mine),
+                "problems": len(named) or None,
                 "mean_length": sum(len(trace.token_ids) for trace in mine) / len(mine),
                 "entropy": [
                     dataclasses.asdict(point)

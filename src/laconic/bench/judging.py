@@ -158,7 +158,7 @@ def summarise(
                     **score(said, same, problem, resamples).to_dict(),
                     "tokens_per_pair": sum(record["tokens"] for record in mine) / len(pairs),
                     "pairs_per_second": len(pairs) / seconds if seconds else None,
-                    "to_first": None if found is None else found._asdict(),
+                    "to_first": None if found is None else found.to_dict(),
                 }
             )
             first = said if first is None else first

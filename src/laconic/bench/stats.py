@@ -4,6 +4,10 @@ Values come as one list a problem, one number a sample (`values[problem][sample]
 random from the world, so they are what an interval resamples; the samples of one problem go together. A problem's mean
 already varies with the luck of its samples, so resampling problems covers both sources of noise, and resampling the
 samples again inside each drawn problem would count the second one twice (Davison and Hinkley 1997, section 3.8).
+
+Resamples, and variances, know only the kinds of problem that were drawn: three problems that agree would be certain. So
+where problems are few, or hardly differ, a formula of `laconic.intervals` is used that allows for those not seen. One
+problem says nothing about the others: its interval is all that is possible.
 """
 
 from __future__ import annotations
@@ -15,10 +19,15 @@ from typing import NamedTuple
 import torch
 
 from laconic.errors import LaconicError
+from laconic.intervals import EQUAL, adjusted, normal_quantile, unanimous, wilson
+
+__all__ = ["Interval", "mean_interval", "normal_quantile", "paired_difference", "student_quantile"]
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
 SMALL = 30  # below this many problems a percentile bootstrap is too narrow, and a formula is used
+# So is one of shares whose squared distances from their mean come to less: for 0 and 1, the textbook's n p (1 - p) >= 5.
+VARIED = 5.0
 METHODS = ("auto", "bootstrap", "formula")
 
 Values = Sequence[Sequence[float]]
@@ -45,13 +54,17 @@ def mean_interval(
 
     values_by_problem: `[problem][sample]`, at least one of each; problems may differ in their number of samples.
     bounds: the least and the greatest value possible (0 and 1 for a share); None for values without bounds.
-    method: "bootstrap" (percentile, problems resampled with replacement), "formula" (below), or "auto": bootstrap from
-    30 problems on, unless all problems' means are equal (resampling would then claim to know the mean exactly).
+    method: "bootstrap" (percentile, problems resampled with replacement; a formula all the same where problems' means are all
+    equal), "formula" (below), or "auto": bootstrap from 30 problems on whose squared distances from the mean come to 5
+    or more, in units of the bounds' distance (n p (1 - p) >= 5 for a share), else the formula.
 
-    The formula for a share is Wilson's score interval at the effective number of observations `m (1 - m) / (s^2 / n)`,
-    with s^2 the variance of the problems' means (Dean and Pagano 2015); n problems where that is undefined, which
-    assumes no more than one independent observation a problem. Without bounds it is Student's t on the problems'
-    means.
+    The formula where every problem's mean is at a bound, or all are equal, is Wilson's score interval at the effective
+    number of observations `m (1 - m) / (s^2 / n)`, with s^2 the variance of the problems' means (Dean and Pagano 2015);
+    n where that is undefined, which assumes no more than one independent observation a problem. Of other outcomes (every
+    value is at a bound, problems' means need not be) it is `intervals.adjusted`. Of measured values, which lie between
+    the bounds, it is Wilson's interval again, with Student's t for the normal quantile (Franco, Little, Louis and Slud
+    2019). Without bounds it is Student's t on the problems' means, and infinite where these are all equal: nothing then
+    tells how far others may lie. For one problem the interval is the bounds (infinite without).
 
     Raises LaconicError for no problems, a problem without samples, a value outside the bounds, or an unknown method.
     """
@@ -60,12 +73,17 @@ def mean_interval(
         raise LaconicError(f"The interval method is {method!r}; expected one of {', '.join(METHODS)}.")
     means = [math.fsum(values) / len(values) for values in values_by_problem]
     mean = math.fsum(means) / len(means)
-    constant = max(means) - min(means) < 1e-12
-    if method == "bootstrap" or (method == "auto" and len(means) >= SMALL and not constant):
-        return _bootstrap(means, mean, confidence, resamples, seed)
     if bounds is None:
-        return _student(means, mean, confidence)
-    return _wilson(means, mean, bounds, confidence)
+        return _unbounded(means, mean, method, confidence, resamples, seed)
+    least, span = bounds[0], bounds[1] - bounds[0]
+    if len(means) == 1:
+        return Interval(mean, *bounds)
+    shares = [(value - least) / span for value in means]
+    resampled = method == "bootstrap" or (method == "auto" and _varied(shares))
+    if resampled and not _equal(shares):
+        return _bootstrap(means, mean, confidence, resamples, seed)
+    low, high = _formula(shares, confidence, all(value in bounds for row in values_by_problem for value in row))
+    return Interval(mean, least + span * low, least + span * high)
 
 
 def paired_difference(
@@ -80,9 +98,10 @@ def paired_difference(
     """The mean of `ours` minus that of `theirs` on the same problems (in the same order) and seeds, with its interval.
 
     The difference is taken problem by problem, so what makes a problem hard for both cancels. Bootstrap over problems
-    from 30 on, Student's t below. Where no problem differs at all, the interval is the largest share of problems that
-    could differ and still have shown none in n: 1 - ((1 - confidence) / 2)^(1/n), both ways (Clopper and Pearson's
-    bound).
+    where `mean_interval` would take it, for the share (1 + difference) / 2; else `intervals.adjusted`, Bonett and Price's
+    interval for paired proportions. Where all problems differ alike, by nothing or by as much as can be, the interval is
+    `intervals.unanimous`: what a share of problems that could be otherwise and still show none in n might change.
+    Without bounds, and for one problem, as `mean_interval`; the bounds of a difference are the values' distance, both ways.
 
     Raises LaconicError where the two don't have the same number of problems, or as `mean_interval` does.
     """
@@ -94,16 +113,19 @@ def paired_difference(
     _check(theirs, bounds, confidence, resamples)
     means = [math.fsum(a) / len(a) - math.fsum(b) / len(b) for a, b in zip(ours, theirs, strict=True)]
     mean = math.fsum(means) / len(means)
-    if bounds is not None and all(abs(value) < 1e-12 for value in means):
-        widest = (bounds[1] - bounds[0]) * (1 - ((1 - confidence) / 2) ** (1 / len(means)))
-        return Interval(0.0, -widest, widest)
-    if len(means) >= SMALL:
-        return _bootstrap(means, mean, confidence, resamples, seed)
-    interval = _student(means, mean, confidence)
     if bounds is None:
-        return interval
+        return _unbounded(means, mean, "auto", confidence, resamples, seed)
     span = bounds[1] - bounds[0]
-    return Interval(mean, max(interval.low, -span), min(interval.high, span))
+    if len(means) == 1:
+        return Interval(mean, -span, span)
+    shares = [(1 + value / span) / 2 for value in means]
+    if _equal(shares):
+        low, high = unanimous(shares[0], len(shares), confidence)
+    elif _varied(shares):
+        return _bootstrap(means, mean, confidence, resamples, seed)
+    else:
+        low, high = _adjusted(shares, confidence)
+    return Interval(mean, min(mean, span * (2 * low - 1)), max(mean, span * (2 * high - 1)))
 
 
 def _check(values: Values, bounds: tuple[float, float] | None, confidence: float, resamples: int) -> None:
@@ -117,8 +139,58 @@ def _check(values: Values, bounds: tuple[float, float] | None, confidence: float
         if not len(row):
             raise LaconicError(f"Problem {index} has no samples to average over; expected at least one.")
         for value in row:
+            if bounds is None and not math.isfinite(value):
+                raise LaconicError(f"Problem {index} has the value {value}; expected a finite number.")
             if bounds is not None and not bounds[0] <= value <= bounds[1]:
                 raise LaconicError(f"Problem {index} has the value {value}; expected {bounds[0]} to {bounds[1]}.")
+
+
+def _equal(values: Sequence[float]) -> bool:
+    return max(values) - min(values) < EQUAL
+
+
+def _squares(values: Sequence[float]) -> float:
+    """The sum of squared distances from the mean."""
+    mean = math.fsum(values) / len(values)
+    return math.fsum((value - mean) ** 2 for value in values)
+
+
+def _varied(shares: Sequence[float]) -> bool:
+    """Whether resampling these shares has enough to show how far their mean may be off."""
+    return len(shares) >= SMALL and _squares(shares) >= VARIED
+
+
+def _formula(shares: Sequence[float], confidence: float, outcomes: bool) -> tuple[float, float]:
+    """The interval of the mean of two or more problems' shares. outcomes: their samples are 0 or 1, nothing between."""
+    if outcomes and not _equal(shares) and not all(min(value, 1 - value) < EQUAL for value in shares):
+        return _adjusted(shares, confidence)
+    count = len(shares)
+    mean = math.fsum(shares) / count
+    spread = 0.0 if _equal(shares) else _squares(shares) / (count - 1) / count
+    measured = spread > 0 and not outcomes
+    quantile = student_quantile((1 + confidence) / 2, count - 1) if measured else _normal(confidence)
+    return wilson(mean, mean * (1 - mean) / spread if spread > 0 else count, quantile)
+
+
+def _adjusted(shares: Sequence[float], confidence: float) -> tuple[float, float]:
+    count = len(shares)
+    return adjusted(math.fsum(shares) / count, _squares(shares) / count, count, _normal(confidence))
+
+
+def _normal(confidence: float) -> float:
+    return normal_quantile((1 + confidence) / 2)
+
+
+def _unbounded(
+    means: Sequence[float], mean: float, method: str, confidence: float, resamples: int, seed: int
+) -> Interval:
+    if len(means) == 1 or _equal(means):
+        return Interval(mean, -math.inf, math.inf)
+    if method == "bootstrap" or (method == "auto" and len(means) >= SMALL):
+        return _bootstrap(means, mean, confidence, resamples, seed)
+    spread = _squares(means) / (len(means) - 1) / len(means)
+    half = student_quantile((1 + confidence) / 2, len(means) - 1) * math.sqrt(spread)
+    return Interval(mean, mean - half, mean + half)
 
 
 def _bootstrap(means: Sequence[float], mean: float, confidence: float, resamples: int, seed: int) -> Interval:
@@ -134,38 +206,6 @@ def _bootstrap(means: Sequence[float], mean: float, confidence: float, resamples
     tail = (1 - confidence) / 2
     low, high = torch.cat(drawn).quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
     return Interval(mean, low, high)
-
-
-def _variance(means: Sequence[float], mean: float) -> float:
-    return math.fsum((value - mean) ** 2 for value in means) / (len(means) - 1)
-
-
-def _student(means: Sequence[float], mean: float, confidence: float) -> Interval:
-    if len(means) == 1:
-        return Interval(mean, -math.inf, math.inf)  # one problem says nothing about the others
-    half = student_quantile((1 + confidence) / 2, len(means) - 1) * math.sqrt(_variance(means, mean) / len(means))
-    return Interval(mean, mean - half, mean + half)
-
-
-def _wilson(means: Sequence[float], mean: float, bounds: tuple[float, float], confidence: float) -> Interval:
-    least, span = bounds[0], bounds[1] - bounds[0]
-    share = (mean - least) / span
-    count = float(len(means))
-    spread = _variance(means, mean) / span**2 / len(means) if len(means) > 1 else 0.0
-    if spread > 1e-24 and 0 < share < 1:
-        count = share * (1 - share) / spread
-    z = normal_quantile((1 + confidence) / 2)
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    # At 0 and 1 the ends meet the mean exactly; floating point would leave them a hair apart.
-    low = 0.0 if share <= 0 else max(0.0, centre - half)
-    high = 1.0 if share >= 1 else min(1.0, centre + half)
-    return Interval(mean, least + span * low, least + span * high)
-
-
-def normal_quantile(probability: float) -> float:
-    """The standard normal value below which the given share lies."""
-    return math.sqrt(2) * float(torch.erfinv(torch.tensor(2 * probability - 1, dtype=torch.float64)))
 
 
 def student_quantile(probability: float, degrees: int) -> float:

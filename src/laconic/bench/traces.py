@@ -10,6 +10,7 @@ from typing import Any
 from laconic.errors import LaconicError
 from laconic.jsonl import read_objects
 
+PROBLEMS = ("problem", "question")  # the field that says which problem a trace is of; the first present counts
 GROUPS = ("row", "policy", "group")  # the field that says which policy or model a trace is of; the first present counts
 ALL = "all"
 
@@ -19,11 +20,13 @@ Detokenize = Callable[[Sequence[int]], str]
 
 @dataclass(frozen=True)
 class WrittenTrace:
-    """One generation. token_ids: without the prompt. text: empty where only ids are known. group: what made it."""
+    """One generation. token_ids: without the prompt. text: empty where only ids are known. group: what made it. problem:
+    what it solves, None where nobody says."""
 
     token_ids: tuple[int, ...]
     text: str = ""
     group: str = ALL
+    problem: str | None = None
 
 
 def read_traces(
@@ -31,8 +34,9 @@ def read_traces(
 ) -> list[WrittenTrace]:
     """The traces of a JSON-lines file: records with `token_ids`, or with `text` (which then needs `tokenize`).
 
-    A field `row`, `policy` or `group` groups them. Results files of `bench accuracy --keep-tokens` are read as they
-    are: their other kinds of record are passed over. detokenize: gives the text of traces that have only ids.
+    A field `row`, `policy` or `group` groups them; `problem` or `question` says which problem each is of. Results files of
+    `bench accuracy --keep-tokens` are read as they are: their other kinds of record are passed over. detokenize: gives the
+    text of traces that have only ids.
 
     Raises LaconicError for a missing or empty file, a broken line (by its number), or a record that is no trace.
     """
@@ -69,4 +73,5 @@ def _trace(
         raise LaconicError(f"{where} has token_ids that are no list of whole numbers.")
     if not text and detokenize is not None:
         text = detokenize(ids)
-    return WrittenTrace(tuple(ids), text, group)
+    problem = next((str(record[name]) for name in PROBLEMS if record.get(name) is not None), None)
+    return WrittenTrace(tuple(ids), text, group, problem)

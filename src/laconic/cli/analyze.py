@@ -188,12 +188,15 @@ def _from_model(
     with Bar(shown) as bar:
         for policy in chosen:
             engine = HFEngine(language, cut, policy=policy, max_batch=batch, chunk_tokens=16, chat=chat)
+            of: dict[str, str] = {}
             for problem in asked:
                 seeded = dataclasses.replace(sampling, seed=problem_seed(seed, problem))
-                engine.submit(engine.render(problem.question), seeded)
+                (trace_id,) = engine.submit(engine.render(problem.question), seeded)
+                of[trace_id] = problem.id
             for chunk in engine.stream():
                 if chunk.finish_reason is not None:
                     trace = engine.trace(chunk.trace_id)
-                    traces.append(WrittenTrace(tuple(trace.token_ids), trace.text, policy.spec()))
+                    ids = tuple(trace.token_ids)
+                    traces.append(WrittenTrace(ids, trace.text, policy.spec(), of[chunk.trace_id]))
                     bar.update(policy.spec(), len(traces), len(chosen) * len(asked))
     return traces

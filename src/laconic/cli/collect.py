@@ -186,8 +186,8 @@ def show(found: Collection, as_json: bool) -> None:
     facts = [
         ("problems", f"{found.problems:,}{lacking}"),
         ("traces", f"{found.traces:,}{new}"),
-        ("pass@1", _share(found.pass_at_1)),
-        (f"cons@{found.n}", _share(found.cons_at_n)),
+        ("pass@1", _share(found.pass_at_1, found.problems)),
+        (f"cons@{found.n}", _share(found.cons_at_n, found.problems)),
         ("equal pairs", "none" if found.equal_pairs is None else f"{found.equal_pairs:.1%}"),
         ("tokens", f"{found.tokens:,} ({found.tokens / found.traces:,.0f} a trace)"),
     ]
@@ -198,8 +198,10 @@ def show(found: Collection, as_json: bool) -> None:
         typer.echo(f"{name:<12}{value}")
 
 
-def _share(interval: tuple[float, float, float]) -> str:
+def _share(interval: tuple[float, float, float], problems: int) -> str:
     mean, low, high = interval
+    if problems == 1:
+        return f"{mean:.1%} (one problem has no interval)"
     return f"{mean:.1%} (95 % interval {low:.1%} to {high:.1%})"
 
 

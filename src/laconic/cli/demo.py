@@ -151,6 +151,8 @@ def _table(console: Console, rows: list[Row], per_token: float) -> None:
     """Policies side by side: a column each fits a narrow terminal, a row each would not."""
     from rich.table import Table
 
+    from laconic.report.tables import alone
+
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     table.add_column("", no_wrap=True)
     for row in rows:
@@ -179,6 +181,8 @@ def _table(console: Console, rows: list[Row], per_token: float) -> None:
         "published).",
         style="dim",
     )
+    for note in alone(rows[0].problems):
+        console.print(note, style="dim")
 
 
 def _percent(interval: Interval | None, sign: str) -> str:

@@ -2,6 +2,9 @@
 
 Positive means "same". The pairs of one problem share traces, so they are no independent observations: intervals resample
 problems, each with all its pairs. P pairs, B resamples.
+
+Resamples of few problems, or of problems on which a judge never errs, hardly vary and would claim to know the figure
+exactly. There `intervals.adjusted` takes their variance and allows for problems not seen. One problem has no interval.
 """
 
 from __future__ import annotations
@@ -14,10 +17,12 @@ import torch
 from torch import Tensor
 
 from laconic.errors import LaconicError
+from laconic.intervals import EQUAL, adjusted, normal_quantile
 
 FNR = 0.2
 RESAMPLES = 1000
 BINS = 10
+SMALL = 30  # below this many problems a percentile bootstrap is too narrow
 _CELLS = 4_000_000  # of the [resamples, pairs] matrices held at once
 
 
@@ -27,6 +32,10 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Ready for JSON, which has no "not a number": None there."""
+        return {name: None if math.isnan(end) else end for name, end in self._asdict().items()}
 
 
 class Bin(NamedTuple):
@@ -59,7 +68,7 @@ class Score:
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON; intervals and bins by name."""
         record = asdict(self)
-        record["auroc"], record["tnr"] = self.auroc._asdict(), self.tnr._asdict()
+        record["auroc"], record["tnr"] = self.auroc.to_dict(), self.tnr.to_dict()
         record["bins"] = [bin._asdict() for bin in self.bins]
         return record
 
@@ -74,12 +83,13 @@ def score(probabilities: Tensor, same: Tensor, problem: Tensor, resamples: int =
     whole = _figures(probabilities, same, torch.ones(1, len(probabilities), dtype=torch.float64))
     draws = bootstrap(probabilities, same, problem, resamples, seed)
     bins = reliability(probabilities, same)
+    problems = len(problem.unique())
     return Score(
         pairs=len(same),
-        problems=len(problem.unique()),
+        problems=problems,
         same=float(same.double().mean()),
-        auroc=_interval(float(whole[0]), draws[:, 0]),
-        tnr=_interval(float(whole[1]), draws[:, 1]),
+        auroc=_interval(float(whole[0]), draws[:, 0], problems),
+        tnr=_interval(float(whole[1]), draws[:, 1], problems),
         ece=sum(bin.pairs * abs(bin.predicted - bin.observed) for bin in bins) / len(same),
         brier=float(((probabilities.double() - same.double()) ** 2).mean()),
         bins=bins,
@@ -128,7 +138,10 @@ def bootstrap(
 def difference(ours: Tensor, theirs: Tensor, same: Tensor, problem: Tensor, resamples: int = RESAMPLES) -> Interval:
     """AUROC of one judge minus that of another on the same pairs, with its paired interval over problems."""
     draws = [bootstrap(scores, same, problem, resamples)[:, 0] for scores in (ours, theirs)]
-    return _interval(auroc(ours, same) - auroc(theirs, same), draws[0] - draws[1])
+    value, problems = auroc(ours, same) - auroc(theirs, same), len(problem.unique())
+    # Halved and moved, a difference is a share: 0 for all lost, 1 for all won.
+    found = _interval((1 + value) / 2, (1 + draws[0] - draws[1]) / 2, problems)
+    return Interval(value, 2 * found.low - 1, 2 * found.high - 1)
 
 
 def reliability(probabilities: Tensor, same: Tensor, bins: int = BINS) -> tuple[Bin, ...]:
@@ -176,9 +189,15 @@ def _check(scores: Tensor, same: Tensor) -> None:
         raise LaconicError(f"there are {what}; a judge is scored on pairs of both classes: give more problems")
 
 
-def _interval(value: float, draws: Tensor) -> Interval:
+def _interval(value: float, draws: Tensor, problems: int) -> Interval:
+    """value, draws [B]: shares, in [0, 1]."""
     told = draws[~draws.isnan()]
-    if not len(told):
+    if problems < 2 or not len(told):
         return Interval(value, math.nan, math.nan)
-    low, high = told.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Interval(value, low, high)
+    if problems >= SMALL and told.max() - told.min() > EQUAL:
+        low, high = told.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+        return Interval(value, low, high)
+    # Of a mean over problems, resamples vary by one problem's variance over their number.
+    variance = problems * float(told.var(correction=0))
+    low, high = adjusted(value, variance, problems, normal_quantile(0.975))
+    return Interval(value, min(low, value), max(high, value))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from laconic.report.tables import MISSING, Table, difference, interval, number
@@ -10,6 +10,7 @@ from laconic.report.tables import MISSING, Table, difference, interval, number
 Report = Mapping[str, Any]
 
 _FIGURES = 'AUROC and TNR at FNR 0.2 in per cent; positive is "same". In brackets: 95 % intervals over problems.'
+_ALONE = "Pairs of one problem alone have no interval."
 
 
 def judges_table(report: Report) -> Table:
@@ -47,7 +48,7 @@ def judges_table(report: Report) -> Table:
         ],
         rows=rows,
         notes=[
-            _FIGURES,
+            *_notes(report["rows"]),
             "To the first: AUROC less that of the first judge on the same traces, in points, paired.",
             "ECE: mean distance of probabilities from what was observed; jaccard, facts and embedding give similarities.",
             "Tokens a pair: that a model ran for the judge, over all pairs of a problem; judgements/s: reading included.",
@@ -70,7 +71,10 @@ def ablation_table(report: Report) -> Table:
             [variant, *(_interval(cells[variant, e][key]) for e in excerpts for key in ("auroc", "tnr"))]
             for variant in variants
         ],
-        notes=[_FIGURES, "Test problems that no cell was trained on; one training a cell, all from one seed."],
+        notes=[
+            *_notes(report["rows"]),
+            "Test problems that no cell was trained on; one training a cell, all from one seed.",
+        ],
     )
 
 
@@ -89,10 +93,14 @@ def training_table(record: Report) -> Table:
             f"Test part: AUROC {_interval(test['auroc'])}, TNR at FNR 0.2 {_interval(test['tnr'])}, ECE {test['ece']:.3f}, "
             f"Brier {test['brier']:.3f}.",
             f"Best on the validation part after step {record['best_step']} of {record['looks'][-1]['of']}.",
-            _FIGURES,
+            *_notes([test]),
         ],
     )
 
 
-def _interval(figure: Mapping[str, float]) -> str:
+def _notes(rows: Iterable[Report]) -> list[str]:
+    return [_FIGURES, _ALONE] if any(row.get("problems") == 1 for row in rows) else [_FIGURES]
+
+
+def _interval(figure: Mapping[str, Any]) -> str:
     return interval(figure["value"], figure["low"], figure["high"])

@@ -9,7 +9,7 @@ from typing import Any
 from laconic.errors import LaconicError
 from laconic.report.labels import Label, place
 from laconic.report.plots import COLOURS, GREY, MARKERS, NAMES, figure
-from laconic.report.tables import MISSING, Table, difference, interval, number, percent, ratio, size
+from laconic.report.tables import MISSING, Table, alone, difference, interval, number, percent, ratio, size
 
 Report = Mapping[str, Any]
 STRATEGIES = {"deepprune": "DeepPrune", "deepconf": "DeepConf"}
@@ -61,6 +61,7 @@ def _replayed(report: Report, n: int, rows: Sequence[Report]) -> Table:
         notes=[
             f"cons@{n}: the vote of {n} whole traces with full KV. Differences and shares are to that row.",
             "In brackets: 95 % intervals over problems; differences are paired by problem.",
+            *alone(rows[0]["problems"]),
             "Tokens and KV-token-steps (tokens attended, summed over steps and rows, one layer): means a problem.",
             "Judge tokens went through a network on the judge's account; steps are those of traces alone.",
         ],

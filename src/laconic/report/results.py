@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from laconic.report.tables import MISSING, Table, difference, interval, number, percent, ratio, size
+from laconic.report.tables import MISSING, Table, alone, difference, interval, number, percent, ratio, size
 
 Report = Mapping[str, Any]
 
@@ -45,6 +45,7 @@ def accuracy_table(report: Report) -> Table:
         notes=[
             "KV: tokens held in one layer, prompt included: mean over steps, then traces; peak: the most of any trace.",
             "In brackets: 95 % intervals over problems and samples.",
+            *alone(first["problems"]),
             "Differences are paired: same problems, same random streams.",
             "Fixed budgets are matched to RPC's mean cache on full KV's lengths; what was really held is shown.",
             "tok/s is what this run happened to reach (batches shrink as traces end), not a speed claim.",
@@ -200,9 +201,22 @@ def analysis_tables(report: Report) -> list[Table]:
             ]
             for group in groups
         ],
-        notes=[f"Vectors: {said}.", "In brackets: 95 % intervals over traces."],
+        notes=[f"Vectors: {said}.", *_over(groups)],
     )
     return [entropy, redundancy]
+
+
+def _over(groups: Sequence[Report]) -> list[str]:
+    """What the intervals of an analysis are over; older results don't say how many problems there were."""
+    known = [group.get("problems") for group in groups]
+    if all(known):
+        few = min(count for count in known if count)
+        most = max(count for count in known if count)
+        problems = f"{few:,}" if few == most else f"{few:,} to {most:,}"
+        return [f"In brackets: 95 % intervals over problems ({problems}).", *alone(few)]
+    if any(known) or "problems" in groups[0]:
+        return ["In brackets: 95 % intervals over traces: what names no problem counts as one of its own."]
+    return ["In brackets: 95 % intervals over traces."]
 
 
 def _by_order(values: Mapping[Any, float], n: int) -> float:

@@ -190,14 +190,20 @@ def percent(share: float | None, digits: int = 1) -> str:
     return MISSING if share is None else number(100 * share, digits)
 
 
-def interval(mean: float, low: float, high: float) -> str:
-    """A share and its interval in per cent, `71.5 [65.0, 77.5]`."""
+def alone(problems: int) -> list[str]:
+    """The note on the interval of a single problem; empty for several."""
+    return ["One problem tells nothing of others: its interval is all that is possible."] if problems == 1 else []
+
+
+def interval(mean: float, low: float | None, high: float | None) -> str:
+    """A share and its interval in per cent, `71.5 [65.0, 77.5]`; dashes for ends that can't be told."""
     return f"{percent(mean)} [{percent(low)}, {percent(high)}]"
 
 
-def difference(mean: float, low: float, high: float) -> str:
-    """A difference of shares and its interval in points, signed: `-3.5 [-8.0, +1.0]`."""
-    return f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+def difference(mean: float, low: float | None, high: float | None) -> str:
+    """A difference of shares and its interval in points, signed: `-3.5 [-8.0, +1.0]`; dashes for ends that can't be told."""
+    ends = (MISSING if end is None or math.isnan(end) else f"{100 * end:+.1f}" for end in (low, high))
+    return f"{100 * mean:+.1f} [{', '.join(ends)}]"
 
 
 def size(count: float | None) -> str:
