@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from laconic import checks
-from laconic.errors import LaconicError, UnknownNameError
+from laconic.errors import LONGEST_REASON, LaconicError, UnknownNameError, reason
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,13 @@ def test_plain_makes_a_frozen_records_numbers_pythons():
     settings = Settings(numpy.int64(4), "a")
     checks.plain(settings)
     assert repr(settings.n) == "4"
+
+
+def test_a_reason_is_one_line_and_never_ends_where_a_list_begins():
+    assert reason(ValueError("bad file\nlong advice")) == "bad file"
+    assert reason(ValueError("from one of: \n(1) a file, \n(2) a class. \n")) == "from one of: (1) a file, (2) a class"
+    assert reason(RuntimeError()) == "RuntimeError"
+    assert len(reason(RuntimeError("x" * 10_000))) == LONGEST_REASON
 
 
 def test_the_errors_are_what_callers_may_catch():

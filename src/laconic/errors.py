@@ -1,5 +1,7 @@
 """The kinds of error, and the one kind of warning, that a face shows as a sentence."""
 
+LONGEST_REASON = 400  # characters of another package's message
+
 
 class LaconicError(ValueError):
     """Bad input. The message is one sentence: what is wrong, what was expected, what to do. Exit code 2, or a 4xx.
@@ -17,3 +19,11 @@ class UnknownNameError(LaconicError, KeyError):
 
 class LaconicWarning(UserWarning):
     """What goes on although it hardly can be meant. One sentence, told once: `warnings.warn` in Python, a line on stderr."""
+
+
+def reason(error: BaseException) -> str:
+    """Why something of another package failed, on one line: the first of its message, or all of it where that only begins a
+    list ("from one of:")."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    said = " ".join(" ".join(lines if lines[0].rstrip().endswith(":") else lines[:1]).split()).rstrip(" .:")
+    return said if len(said) <= LONGEST_REASON else f"{said[: LONGEST_REASON - 3]}..."

@@ -17,7 +17,7 @@ from collections.abc import Callable, Hashable, Sequence
 import torch
 from torch import Tensor
 
-from laconic.errors import LaconicError
+from laconic.errors import LaconicError, reason
 
 THRESHOLD = 0.75
 TFIDF = "tfidf"
@@ -88,8 +88,7 @@ def embedder(name: str = TFIDF) -> Embed:
     try:
         model = module.SentenceTransformer(wanted)
     except Exception as error:  # whatever the Hub or the package raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise LaconicError(f"The sentence-embedding model {wanted} can't be loaded: {reason}") from error
+        raise LaconicError(f"The sentence-embedding model {wanted} can't be loaded: {reason(error)}") from error
 
     def embed(spans: Sequence[Sequence[Hashable]], texts: Sequence[str]) -> Tensor:
         if len(texts) != len(spans):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from laconic.errors import LaconicError
+from laconic.errors import LaconicError, reason
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -156,8 +156,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise LaconicError(f"The device {name!r} can't be used here: {reason}") from error
+        raise LaconicError(f"The device {name!r} can't be used here: {reason(error)}") from error
     return device
 
 

@@ -144,13 +144,12 @@ def _load_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     from laconic.cli.common import model_path
-    from laconic.errors import LaconicError
+    from laconic.errors import LaconicError, reason
 
     try:
         return AutoTokenizer.from_pretrained(model_path(name))
     except Exception as error:  # transformers raises many kinds; all mean that there is no such tokenizer
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise LaconicError(f"The tokenizer {name} can't be loaded: {reason}") from error
+        raise LaconicError(f"The tokenizer {name} can't be loaded: {reason(error)}") from error
 
 
 def _from_model(

@@ -7,10 +7,11 @@ and *which* tokens stay, and moves memory. Every engine passes the same conforma
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NoReturn
 
+from laconic import checks
 from laconic.errors import LaconicError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Sampling:
     temperature: 0 is greedy. top_p in (0, 1]; top_k 0 is off. seed: trace i of a prompt draws from a stream of its own,
     keyed by (seed, i, position), so its text does not depend on which other traces run beside it.
     stop_token_ids: added to the model's own end tokens. logprobs: also return this many top candidates' mean
-    log-probability a token (0 is off).
+    log-probability a token (0 is off). Raises LaconicError for a value of another type or out of range.
     """
 
     max_new_tokens: int = 1024
@@ -39,16 +40,15 @@ class Sampling:
     logprobs: int = 0
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens is {self.max_new_tokens}; expected at least 1")
-        if not 0 <= self.temperature <= 100:
-            raise ValueError(f"temperature is {self.temperature}; expected 0 (greedy) to 100")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}; expected a number above 0 and at most 1")
-        if self.top_k < 0:
-            raise ValueError(f"top_k is {self.top_k}; expected 0 (off) or a positive number of candidates")
-        if self.logprobs < 0:
-            raise ValueError(f"logprobs is {self.logprobs}; expected 0 (off) or a positive number of candidates")
+        checks.plain(self)
+        checks.whole("max_new_tokens", self.max_new_tokens, 1)
+        checks.number("temperature", self.temperature, 0, 100, "0 is greedy")
+        checks.number("top_p", self.top_p, 0, 1, above=True)
+        checks.whole("top_k", self.top_k, 0, meaning="0 is off")
+        checks.seed("seed", self.seed)
+        stops = checks.wholes("stop_token_ids", self.stop_token_ids, 0, meaning="ids of tokens")
+        object.__setattr__(self, "stop_token_ids", tuple(stops))
+        checks.whole("logprobs", self.logprobs, 0, meaning="0 is off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,8 @@ class Engine(ABC):
     def submit(self, prompt: Prompt, sampling: Sampling, n: int = 1, ids: Sequence[str] | None = None) -> list[str]:
         """Queue n traces of one prompt (text, or token ids); they share one prefill. Returns their ids, in order.
 
-        Raises ValueError for an empty prompt, n < 1, an id already in use, or a prompt beyond the model's context.
+        Raises LaconicError for a prompt that is empty, holds what is no token id or is beyond the model's context, n < 1, an
+        id already in use, or what is no Sampling.
         """
 
     @abstractmethod
@@ -162,7 +163,7 @@ class Engine(ABC):
 
     @abstractmethod
     def trace(self, trace_id: str) -> Trace:
-        """The trace's record, live. Raises KeyError with the id if there is none."""
+        """The trace's record, live. Raises UnknownNameError, which is a KeyError as well, if there is none."""
 
     @abstractmethod
     def forget(self, trace_ids: Sequence[str]) -> None:
@@ -208,6 +209,8 @@ class Engine(ABC):
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, n: int = 1) -> list[list[Trace]]:
         """Run all to the end; result [prompt][trace]. The records stay in the engine until `forget`."""
+        if isinstance(prompts, str) or not isinstance(prompts, Iterable):
+            raise checks.refuse("prompts", prompts, "several prompts, such as [prompt]")
         ids = [self.submit(prompt, sampling, n) for prompt in prompts]
         for _ in self.stream():
             pass

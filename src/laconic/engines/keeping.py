@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
+from laconic import checks
 from laconic.compress import Policy
 from laconic.engines.base import Chunk, Engine, Sampling, Trace
 from laconic.engines.requests import check_settings, name_traces
 from laconic.engines.text import begins_thinking
-from laconic.errors import LaconicError
+from laconic.errors import LaconicError, UnknownNameError
 
 
 class Kept(Protocol):
@@ -38,8 +39,7 @@ class KeepingEngine(Engine, Generic[K]):
 
     def _open(self, max_batch: int, chunk_tokens: int) -> None:
         """Raises LaconicError for settings below 1."""
-        check_settings(max_batch, chunk_tokens)
-        self.max_batch, self.chunk_tokens = max_batch, chunk_tokens
+        self.max_batch, self.chunk_tokens = check_settings(max_batch, chunk_tokens)
         self._runs: dict[str, K] = {}
         self._waiting: deque[K] = deque()
         self._leaving: dict[str, K] = {}
@@ -113,17 +113,16 @@ class KeepingEngine(Engine, Generic[K]):
 
     def forget(self, trace_ids: Sequence[str]) -> None:
         """See Engine.forget."""
-        for trace_id in trace_ids:
+        for trace_id in checks.texts("trace_ids", trace_ids):
             state = self._run(trace_id).trace.state
             if state in ("waiting", "running"):
                 raise LaconicError(f"trace {trace_id!r} is {state}: stop it before it is forgotten")
             del self._runs[trace_id]
 
     def _run(self, trace_id: str) -> K:
-        try:
-            return self._runs[trace_id]
-        except KeyError:
-            raise KeyError(f"there is no trace {trace_id!r} in this engine") from None
+        if not isinstance(trace_id, str) or trace_id not in self._runs:
+            raise UnknownNameError(f"there is no trace {checks.shown(trace_id)} in this engine")
+        return self._runs[trace_id]
 
     def _account(self, run: K) -> None:
         """What the trace holds and held, by the schedule's arithmetic (tests compare it with the buffers)."""

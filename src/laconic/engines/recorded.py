@@ -9,7 +9,9 @@ from typing import Any
 
 from tokenizers.decoders import DecodeStream
 
+from laconic import checks
 from laconic.engines.base import FinishReason, Prompt, Sampling
+from laconic.engines.requests import check_ids
 from laconic.errors import LaconicError
 from laconic.traces import TraceRecord, tokenizer_fingerprint
 
@@ -52,6 +54,7 @@ class Recorded:
     """
 
     def __init__(self, records: Sequence[TraceRecord], tokenizer: Any = None) -> None:
+        records = checks.instances("records", records, TraceRecord, "recorded traces (TraceRecord)")
         if not records:
             raise LaconicError("there are no recorded traces to play back; expected at least one")
         self.tokenizer = tokenizer
@@ -123,7 +126,7 @@ class Recorded:
 
     def _ids(self, prompt: Prompt) -> tuple[int, ...]:
         if not isinstance(prompt, str):
-            ids = tuple(int(token) for token in prompt)
+            ids = check_ids(prompt)
         elif prompt in self._prompts:
             known = self._prompts[prompt]
             if len(known) > 1:

@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from laconic import checks
 from laconic.compress import Policy, parse
 from laconic.engines.base import Chunk, EngineStats, FinishReason, Prompt, Sampling, Trace
 from laconic.engines.hf.engine import HFEngine
-from laconic.engines.hf.generation import add_stats
+from laconic.engines.hf.generation import add_stats, check_policy, check_tokenizer
 from laconic.engines.played import Play, PlayedRows
 from laconic.engines.recorded import Recorded
-from laconic.engines.requests import check_count
+from laconic.engines.requests import check_ids, check_request
 from laconic.engines.rereading import RereadingEngine
 from laconic.errors import LaconicError
 from laconic.traces import TraceRecord
@@ -48,6 +49,10 @@ class ReplayEngine(RereadingEngine):
         chunk_tokens: int = 1,
     ) -> None:
         self._open(max_batch, chunk_tokens)
+        check_policy(policy)
+        check_tokenizer(tokenizer)
+        if model_engine is not None:
+            checks.instance("model_engine", model_engine, HFEngine, "an HFEngine on the model that wrote the traces")
         if tokenizer is None and model_engine is not None:
             tokenizer = model_engine.tokenizer
         self.tokenizer = tokenizer
@@ -69,13 +74,13 @@ class ReplayEngine(RereadingEngine):
 
     def render(self, question: str) -> str:
         """The question itself: recorded prompts are found by it."""
-        if not question.strip():
+        if not checks.text("question", question).strip():
             raise LaconicError("the problem is empty: give a question")
         return question
 
     def submit(self, prompt: Prompt, sampling: Sampling, n: int = 1, ids: Sequence[str] | None = None) -> list[str]:
         """See Engine.submit. prompt: a recorded question, or a recorded prompt's text or token ids. Raises as Recorded.find."""
-        check_count(n)
+        n = check_request(sampling, n)
         tokens, parts = self.recorded.find(prompt, sampling, n)
 
         def make(trace: Trace, number: int) -> Play:
@@ -90,7 +95,7 @@ class ReplayEngine(RereadingEngine):
         """See Engine.decode."""
         if self.recorded.tokenizer is None:
             return super().decode(token_ids)
-        return str(self.recorded.tokenizer.decode(list(token_ids), skip_special_tokens=False))
+        return str(self.recorded.tokenizer.decode(list(check_ids(token_ids, "token_ids")), skip_special_tokens=False))
 
     def stream(self) -> Iterator[Chunk]:
         with self._alone():

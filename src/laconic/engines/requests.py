@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 
+from laconic import checks
+from laconic.engines.base import Sampling
 from laconic.errors import LaconicError
 
 MAX_TRACES_PER_PROMPT = 65536
+MOST_ID = (1 << 32) - 1  # what tokenizers can be asked about
 
 
-def check_count(n: int) -> None:
-    if not 1 <= n <= MAX_TRACES_PER_PROMPT:
-        raise LaconicError(f"n is {n}; expected 1 to {MAX_TRACES_PER_PROMPT} traces")
+def check_request(sampling: Sampling, n: int) -> int:
+    """How many traces are asked for. Raises LaconicError for another number, or another record than a Sampling."""
+    checks.instance("sampling", sampling, Sampling, "a Sampling, such as Sampling(temperature=0)")
+    return checks.whole("n", n, 1, MAX_TRACES_PER_PROMPT, "traces")
 
 
-def check_settings(max_batch: int, chunk_tokens: int) -> None:
-    if max_batch < 1:
-        raise LaconicError(f"max_batch is {max_batch}; expected at least 1 row")
-    if chunk_tokens < 1:
-        raise LaconicError(f"chunk_tokens is {chunk_tokens}; expected at least 1 token")
+def check_settings(max_batch: int, chunk_tokens: int) -> tuple[int, int]:
+    """Both, checked."""
+    return (
+        checks.whole("max_batch", max_batch, 1, meaning="rows"),
+        checks.whole("chunk_tokens", chunk_tokens, 1, meaning="tokens"),
+    )
+
+
+def check_ids(tokens: Sequence[int], name: str = "prompt") -> tuple[int, ...]:
+    """Token ids of any sequence, array or tensor of whole numbers. What a vocabulary holds: `check_vocabulary`."""
+    return tuple(checks.wholes(name, tokens, 0, MOST_ID, "token ids, or a text"))
 
 
 def check_length(length: int, context: int | None) -> None:
@@ -37,7 +47,9 @@ def check_vocabulary(tokens: Sequence[int], vocabulary: int) -> None:
 def name_traces(n: int, ids: Sequence[str] | None, prompts: int, taken: Container[str]) -> list[str]:
     """The names of a prompt's n traces: `ids`, or names made of how many prompts came before. Raises LaconicError for names
     that are too few, alike or in use."""
-    names = list(ids) if ids is not None else [f"p{prompts}-{i}" for i in range(n)]
+    names = (
+        checks.texts("ids", ids, "a name for each trace") if ids is not None else [f"p{prompts}-{i}" for i in range(n)]
+    )
     if len(names) != n or len(set(names)) != n:
         raise LaconicError(f"ids has {len(names)} names ({len(set(names))} different); expected {n} different ones")
     for name in names:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from laconic import checks
 from laconic.engines.base import EngineStats
 from laconic.engines.hf.attention import Binding
 from laconic.engines.hf.engine import HFEngine
@@ -25,6 +26,7 @@ class RereadingEngine(KeepingEngine[Play]):
 
     def states(self, trace_ids: Sequence[str], tokens: int) -> Tensor:
         """See Engine.states. Nothing is counted: an engine made with `record_states` notes them as it decodes."""
+        trace_ids = checks.texts("trace_ids", trace_ids)
         model = self._model("states")
         found: dict[str, Tensor] = {}
         for plays in self._by_prompt(trace_ids):
@@ -35,6 +37,7 @@ class RereadingEngine(KeepingEngine[Play]):
 
     def probe(self, trace_ids: Sequence[str], suffix: str, steps: int) -> Tensor:
         """See Engine.probe. Counted as an engine that decodes counts: for running traces, what it feeds to their copies."""
+        trace_ids = checks.texts("trace_ids", trace_ids)
         model = self._model("probe")
         found: dict[str, Tensor] = {}
         copies: list[Play] = []

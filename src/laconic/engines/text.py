@@ -7,9 +7,11 @@ from typing import Any
 
 from tokenizers.decoders import DecodeStream
 
+from laconic import checks
 from laconic.answers import left_open
 from laconic.engines.base import Prompt
 from laconic.engines.chat import Chat
+from laconic.engines.requests import check_ids
 from laconic.errors import LaconicError
 
 PLAIN = Chat()
@@ -20,7 +22,7 @@ def render(tokenizer: Any, question: str, chat: Chat = PLAIN) -> str:
 
     chat: what goes with the question; checked by whoever made it (`Chat.check`).
     """
-    if not question.strip():
+    if not checks.text("question", question).strip():
         raise LaconicError("the problem is empty: give a question")
     if tokenizer is None or not getattr(tokenizer, "chat_template", None):
         return question
@@ -30,7 +32,7 @@ def render(tokenizer: Any, question: str, chat: Chat = PLAIN) -> str:
 def tokenize(tokenizer: Any, prompt: Prompt) -> tuple[int, ...]:
     """Token ids of a prompt; text gets no special tokens where the tokenizer has a chat template, which writes them itself."""
     if not isinstance(prompt, str):
-        return tuple(int(t) for t in prompt)
+        return check_ids(prompt)
     if tokenizer is None:
         raise LaconicError("this engine has no tokenizer: give prompts as token ids")
     special = not getattr(tokenizer, "chat_template", None)
@@ -39,7 +41,7 @@ def tokenize(tokenizer: Any, prompt: Prompt) -> tuple[int, ...]:
 
 def decode(tokenizer: Any, token_ids: Sequence[int]) -> str:
     """The text of tokens, special tokens left in."""
-    return str(tokenizer.decode(list(token_ids), skip_special_tokens=False))
+    return str(tokenizer.decode(list(check_ids(token_ids, "token_ids")), skip_special_tokens=False))
 
 
 def begins_thinking(tokenizer: Any, prompt_ids: Sequence[int]) -> bool:

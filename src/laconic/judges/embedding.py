@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
 from laconic.checks import whole
-from laconic.errors import LaconicError
+from laconic.errors import LaconicError, reason
 from laconic.judges.counted import MatrixJudge
 from laconic.judges.llm_files import quiet
 from laconic.prune.judge import Excerpt
@@ -41,9 +41,9 @@ class EmbeddingCosine(MatrixJudge):
         except LaconicError:
             raise
         except Exception as error:  # whatever the Hub or the packages raise
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise LaconicError(
-                f"The embedding model {model} can't be loaded: {reason}; expected a model's directory or its name on the Hub."
+                f"The embedding model {model} can't be loaded: {reason(error)}; expected a model's directory or its name on "
+                "the Hub."
             ) from error
 
     def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[Tensor]:

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from laconic.errors import LaconicError
+from laconic.errors import LaconicError, reason
 from laconic.judges.calibration import platt
 from laconic.judges.counted import MatrixJudge
 from laconic.judges.made import Made, check_fits
@@ -220,8 +220,7 @@ class PairEncoder(MatrixJudge):
         try:
             self.network.load_state_dict(load_file(directory / "model.safetensors"))
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise LaconicError(f"the weights of the judge at {directory} can't be loaded: {reason}") from error
+            raise LaconicError(f"the weights of the judge at {directory} can't be loaded: {reason(error)}") from error
         return self
 
     @classmethod

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from laconic.errors import LaconicError
+from laconic.errors import LaconicError, reason
 from laconic.jsonl import read_objects
 from laconic.problems.base import Problem
 from laconic.problems.generate import generate
@@ -68,8 +68,7 @@ def from_hub(name: str) -> list[Problem]:
     try:
         found = datasets.load_dataset(name)
     except Exception as error:  # whatever the Hub, the network or the data set's format raise
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise LaconicError(f"The data set {name} can't be loaded from the Hub: {reason[0]}") from error
+        raise LaconicError(f"The data set {name} can't be loaded from the Hub: {reason(error)}") from error
     splits = list(found)
     chosen = split or ("test" if "test" in splits else splits[0] if len(splits) == 1 else "")
     if chosen not in splits:

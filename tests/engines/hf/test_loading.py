@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from transformers import BertConfig, BertLMHeadModel, T5Config, T5ForConditionalGeneration
@@ -62,10 +64,29 @@ def test_weights_that_lack_tensors_are_refused(saved):
         load(saved)
 
 
+def test_weights_of_another_shape_are_told_with_both_shapes(saved):
+    """transformers points to a report, which it has been asked not to print."""
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps(config | {"intermediate_size": config["intermediate_size"] + 8}))
+    with pytest.raises(LaconicError) as caught:
+        load(saved)
+    said = str(caught.value)
+    assert "do not fit its config.json" in said
+    assert "mlp.down_proj.weight, [" in said
+    assert "] in the file and [" in said
+    assert "report" not in said
+
+
 def test_a_missing_tokenizer(saved):
     for file in saved.glob("tokenizer*"):
         file.unlink()
-    with pytest.raises(LaconicError, match=r"the tokenizer of .* can't be loaded"):
+    with pytest.raises(LaconicError, match=r"has no tokenizer: it holds none of tokenizer.json, .*; copy"):
+        load(saved)
+
+
+def test_a_broken_tokenizer(saved):
+    (saved / "tokenizer.json").write_text("not JSON")
+    with pytest.raises(LaconicError, match=r"the tokenizer of .* can't be loaded: \w+: \w"):
         load(saved)
 
 
@@ -80,7 +101,7 @@ def test_encoders_are_refused(tmp_path):
 
 
 def test_bad_dtype_and_device(saved):
-    with pytest.raises(LaconicError, match="dtype is 'int3'; expected auto"):
+    with pytest.raises(LaconicError, match="dtype is 'int3'; expected one of auto"):
         load(saved, dtype="int3")
     with pytest.raises(LaconicError, match="device is 'warp'"):
         load(saved, device="warp")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from laconic import checks
 from laconic.compress import FullKV, Policy
 from laconic.engines.base import Chunk, EngineStats, FinishReason, Prompt, Sampling, Trace
 from laconic.engines.chat import Chat
@@ -23,13 +24,15 @@ from laconic.engines.hf.batch import Batch, Run
 from laconic.engines.hf.generation import (
     add_stats,
     check_model,
+    check_policy,
     check_prompt_fits,
+    check_tokenizer,
     context_length,
     text_config,
 )
 from laconic.engines.hf.readable import ReadableEngine, check_layers
 from laconic.engines.hf.reading import Reader
-from laconic.engines.requests import check_count, check_vocabulary
+from laconic.engines.requests import check_request, check_vocabulary
 from laconic.engines.sampling import draw, mean_top_logprob, trace_key, uniform
 from laconic.engines.text import PLAIN, Detokenizer, end_ids, render, tokenize
 
@@ -61,6 +64,9 @@ class HFEngine(ReadableEngine):
     ) -> None:
         check_model(model)
         self._open(max_batch, chunk_tokens)
+        check_policy(policy)
+        check_tokenizer(tokenizer)
+        checks.flag("record_held", record_held)
         check_layers(model, record_states, state_layers)
         self.model, self.tokenizer = model, tokenizer
         self.policy = policy if policy is not None else FullKV()
@@ -80,7 +86,7 @@ class HFEngine(ReadableEngine):
 
     def submit(self, prompt: Prompt, sampling: Sampling, n: int = 1, ids: Sequence[str] | None = None) -> list[str]:
         """See Engine.submit. Text is tokenized without extra special tokens where the tokenizer has a chat template."""
-        check_count(n)
+        n = check_request(sampling, n)
         tokens = tokenize(self.tokenizer, prompt)
         check_prompt_fits(self.model, len(tokens))
         check_vocabulary(tokens, text_config(self.model).vocab_size)

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from laconic import checks
 from laconic.compress import Policy
 from laconic.engines.base import EngineStats
 from laconic.engines.hf.attention import Binding
@@ -33,8 +34,7 @@ class Compression:
 
     def __init__(self, model: PreTrainedModel, policy: Policy) -> None:
         check_model(model)
-        if not isinstance(policy, Policy):
-            raise LaconicError(f"policy is {policy!r}; expected one of laconic's policies, for example laconic.RPC()")
+        check_policy(policy, needed=True)
         self.model, self.policy = model, policy
         self.cache: CompressedCache | None = None
         self._done = EngineStats()
@@ -136,6 +136,18 @@ def check_model(model: Any) -> None:
         raise LaconicError(
             f"{type(model).__name__} can't generate text; load the causal-LM class, for example AutoModelForCausalLM"
         )
+
+
+def check_policy(policy: Any, needed: bool = False) -> None:
+    """LaconicError for what is no policy; None is one (full KV) unless one is needed."""
+    if needed or policy is not None:
+        checks.instance("policy", policy, Policy, "one of laconic's policies, for example laconic.RPC()")
+
+
+def check_tokenizer(tokenizer: Any) -> None:
+    """LaconicError for what can't turn texts into tokens and back; None is none."""
+    if tokenizer is not None:
+        checks.capable("tokenizer", tokenizer, ("__call__", "decode"), "a transformers tokenizer, or None")
 
 
 def context_length(model: PreTrainedModel) -> int | None:

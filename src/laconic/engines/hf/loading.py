@@ -21,9 +21,11 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging as hf_logging
 
+from laconic import checks
 from laconic.engines.hf.generation import check_model
-from laconic.errors import LaconicError
+from laconic.errors import LaconicError, reason
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -36,12 +38,9 @@ def load(
     (CUDA where there is one), or what torch calls it. Raises LaconicError for a path that does not exist, a directory without
     a model, an encoder or encoder-decoder model, weights that can't be read, an unknown dtype or device.
     """
-    name = os.fspath(name_or_path)
-    check_path(name)
+    name = check_name(name_or_path)
     where = _device(device)
-    kind: Any = "auto" if dtype == "auto" else DTYPES.get(dtype)
-    if kind is None:
-        raise LaconicError(f"dtype is {dtype!r}; expected auto, {', '.join(DTYPES)}")
+    kind: Any = DTYPES.get(checks.word("dtype", dtype, ("auto", *DTYPES)), "auto")
     with _quiet():
         config = _try(name, "configuration", AutoConfig.from_pretrained, name)
         if config.is_encoder_decoder:
@@ -52,10 +51,16 @@ def load(
                 f"{name} is an encoder ({config.model_type}); laconic runs decoder-only models that generate text"
             )
         model, report = _try(
-            name, "weights", AutoModelForCausalLM.from_pretrained, name, dtype=kind, output_loading_info=True
+            name,
+            "weights",
+            AutoModelForCausalLM.from_pretrained,
+            name,
+            dtype=kind,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told by `_check_complete`, where transformers points to a table of its own
         )
         _check_complete(name, report)
-        tokenizer = _try(name, "tokenizer", AutoTokenizer.from_pretrained, name)
+        tokenizer = _tokenizer(name)
     check_model(model)
     return model.to(where).eval(), tokenizer
 
@@ -63,7 +68,19 @@ def load(
 def load_tokenizer(name: str, **settings: Any) -> PreTrainedTokenizerBase:
     """The tokenizer alone; settings go to transformers. Raises LaconicError for one that can't be read."""
     with _quiet():
+        return _tokenizer(name, **settings)
+
+
+def _tokenizer(name: str, **settings: Any) -> PreTrainedTokenizerBase:
+    try:
         tokenizer: PreTrainedTokenizerBase = _try(name, "tokenizer", AutoTokenizer.from_pretrained, name, **settings)
+    except LaconicError as error:
+        place = Path(name).expanduser()
+        if place.is_dir() and not any((place / file).exists() for file in TOKENIZER_FILES):
+            raise LaconicError(
+                f"{name} has no tokenizer: it holds none of {', '.join(TOKENIZER_FILES)}; copy the tokenizer's files there"
+            ) from error
+        raise
     return tokenizer
 
 
@@ -72,6 +89,15 @@ def load_generation_config(name: str, **settings: Any) -> GenerationConfig:
     with _quiet(), contextlib.suppress(OSError):
         return GenerationConfig.from_pretrained(name, **settings)
     return GenerationConfig()
+
+
+def check_name(model: Any) -> str:
+    """A model's directory or name on the Hub as a text. Raises LaconicError for neither, and as `check_path`."""
+    expected = "a directory, or a name on the Hub such as org/model"
+    name = os.fspath(checks.instance("model", model, (str, os.PathLike), expected))
+    checks.text("model", name, expected, some=True)
+    check_path(name)
+    return name
 
 
 def check_path(name: str) -> None:
@@ -89,13 +115,14 @@ def check_path(name: str) -> None:
 
 
 def _device(device: str) -> torch.device:
+    checks.instance("device", device, (str, torch.device), "auto, or what torch calls one, such as cpu or cuda:1")
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         where = torch.device(device)
         torch.empty(0, device=where)
     except (RuntimeError, AssertionError) as error:
-        raise LaconicError(f"device is {device!r}, which can't be used here: {_first_line(error)}") from None
+        raise LaconicError(f"device is {device!r}, which can't be used here: {reason(error)}") from None
     return where
 
 
@@ -103,24 +130,28 @@ def _try(name: str, what: str, function: Any, *args: Any, **kwargs: Any) -> Any:
     try:
         return function(*args, **kwargs)
     except Exception as error:
-        raise LaconicError(
-            f"the {what} of {name} can't be loaded: {type(error).__name__}: {_first_line(error)}"
-        ) from error
+        raise LaconicError(f"the {what} of {name} can't be loaded: {type(error).__name__}: {reason(error)}") from error
 
 
 def _check_complete(name: str, report: Mapping[str, Any]) -> None:
     """transformers fills tensors that the files lack with random numbers and only warns; a wrong text would follow."""
-    lost = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in report.get(kind, ()))
+    other = sorted((str(key), list(file), list(model)) for key, file, model in report.get("mismatched_keys", ()))
+    if other:
+        key, file, model = other[0]
+        raise LaconicError(
+            f"the weights of {name} do not fit its config.json: {_tensors(len(other))} of another shape, the first is {key}, "
+            f"{file} in the file and {model} by the configuration; fetch the model again"
+        )
+    lost = sorted(map(str, report.get("missing_keys", ())))
     if lost:
         raise LaconicError(
-            f"the weights of {name} are not complete: {len(lost)} tensors are missing or of another shape, the first is "
-            f"{lost[0]}; fetch the model again"
+            f"the weights of {name} are not complete: {_tensors(len(lost))} missing, the first is {lost[0]}; fetch the model "
+            "again"
         )
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0] if text else "no reason given"
+def _tensors(count: int) -> str:
+    return "1 tensor is" if count == 1 else f"{count} tensors are"
 
 
 @contextlib.contextmanager

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from laconic import checks
 from laconic.engines.base import EngineStats
 from laconic.engines.hf.attention import Binding
 from laconic.engines.hf.batch import Batch, Run
 from laconic.engines.hf.generation import text_config
 from laconic.engines.hf.reading import Reader, fork
 from laconic.engines.keeping import KeepingEngine
+from laconic.engines.text import decode
 from laconic.errors import LaconicError
 
 
@@ -53,13 +55,12 @@ class ReadableEngine(KeepingEngine[Run]):
         """See Engine.decode."""
         if self.tokenizer is None:
             return super().decode(token_ids)
-        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=False))
+        return decode(self.tokenizer, token_ids)
 
     def states(self, trace_ids: Sequence[str], tokens: int) -> Tensor:
         """See Engine.states. Recorded as far as `record_states` goes, of the layers `state_layers`."""
-        if tokens < 1:
-            raise LaconicError(f"tokens is {tokens}; expected at least 1")
-        runs = [self._run(i) for i in trace_ids]
+        tokens = checks.whole("tokens", tokens, 1)
+        runs = [self._run(i) for i in checks.texts("trace_ids", trace_ids, some=True)]
         lacking = [run for run in runs if len(run.states) < min(run.computed, tokens)]
         found: dict[str, Tensor] = {}
         for group in _by_prompt(lacking):
@@ -86,7 +87,7 @@ class ReadableEngine(KeepingEngine[Run]):
     def probe(self, trace_ids: Sequence[str], suffix: str, steps: int) -> Tensor:
         """See Engine.probe. Traces in the batch are probed on a copy of their rows, others rebuilt from their tokens."""
         tail = self._suffix(suffix, steps)
-        runs = [self._run(i) for i in trace_ids]
+        runs = [self._run(i) for i in checks.texts("trace_ids", trace_ids, some=True)]
         live = [run for run in runs if run in self._batch.runs]
         found: dict[str, Tensor] = {}
         if live:
@@ -126,8 +127,8 @@ class ReadableEngine(KeepingEngine[Run]):
         return [int(i) for i in torch.nonzero(share >= 0.5).flatten()]
 
     def _suffix(self, suffix: str, steps: int) -> list[int]:
-        if steps < 1:
-            raise LaconicError(f"steps is {steps}; expected at least 1 token")
+        checks.whole("steps", steps, 1, meaning="tokens")
+        checks.text("suffix", suffix)
         if self.tokenizer is None:
             raise LaconicError("this engine has no tokenizer, so it can't append a text to probe a trace")
         return list(self.tokenizer(suffix, add_special_tokens=False)["input_ids"]) if suffix else []
@@ -141,8 +142,8 @@ def _by_prompt(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def check_layers(model: PreTrainedModel, record_states: int, layers: Sequence[int]) -> None:
-    if record_states < 0:
-        raise LaconicError(f"record_states is {record_states}; expected 0 (off) or a number of tokens")
+    checks.whole("record_states", record_states, 0, meaning="tokens; 0 is off")
+    layers = checks.wholes("state_layers", layers, -checks.MOST, meaning="indices of hidden states")
     most = text_config(model).num_hidden_layers
     wrong = [layer for layer in layers if not -most - 1 <= layer <= most]
     if wrong or not layers:

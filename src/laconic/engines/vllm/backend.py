@@ -23,6 +23,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from laconic import checks
 from laconic.engines.vllm import quiet
 from laconic.errors import LaconicError
 
@@ -86,9 +87,7 @@ class Backend:
 
     def __init__(self, arguments: dict[str, Any], ahead: int = AHEAD, log: Path | None = None) -> None:
         check_installed()
-        if ahead < 1:
-            raise LaconicError(f"ahead is {ahead}; expected at least 1 token")
-        self.ahead = ahead
+        self.ahead = checks.whole("ahead", ahead, 1, meaning="tokens")
         self._log: Any = tempfile.TemporaryFile() if log is None else open(log, "w+b")  # noqa: SIM115 - until close()
         self._inbox: queue.SimpleQueue[Step] = queue.SimpleQueue()
         self._collectors: dict[str, tuple[Any, int]] = {}

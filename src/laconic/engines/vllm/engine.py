@@ -18,7 +18,7 @@ from laconic.compress import Policy
 from laconic.engines.base import Chunk, EngineStats, FinishReason, Prompt, Sampling, Trace
 from laconic.engines.chat import Chat
 from laconic.engines.keeping import KeepingEngine
-from laconic.engines.requests import check_count, check_length, check_settings, check_vocabulary
+from laconic.engines.requests import check_length, check_request, check_settings, check_vocabulary
 from laconic.engines.sampling import trace_key
 from laconic.engines.text import PLAIN, Detokenizer, decode, render, tokenize
 from laconic.engines.vllm.backend import AHEAD, Backend, Output
@@ -63,7 +63,7 @@ class VLLMEngine(KeepingEngine[Run]):
         chat: Chat | None = None,
         **engine_args: Any,
     ) -> None:
-        check_settings(max_batch, chunk_tokens)
+        max_batch, chunk_tokens = check_settings(max_batch, chunk_tokens)
         started = start(model, policy, max_batch, dtype, ahead, log, chat, **engine_args)
         self._prepare(started, max_batch, chunk_tokens, chat)
         self._close: Callable[[], object] = weakref.finalize(self, started.backend.close)
@@ -118,7 +118,7 @@ class VLLMEngine(KeepingEngine[Run]):
 
     def submit(self, prompt: Prompt, sampling: Sampling, n: int = 1, ids: Sequence[str] | None = None) -> list[str]:
         """See Engine.submit. Text is tokenized without extra special tokens where the tokenizer has a chat template."""
-        check_count(n)
+        n = check_request(sampling, n)
         tokens = tokenize(self.tokenizer, prompt)
         check_length(len(tokens), self._facts.context)
         check_vocabulary(tokens, self._facts.vocabulary)

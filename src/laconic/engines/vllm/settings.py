@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from laconic import checks
 from laconic.checks import whole
 from laconic.compress import FullKV, Policy
 from laconic.compress.registry import broken, get, known, parse
@@ -32,6 +33,7 @@ class Settings:
     queries: int
 
     def __post_init__(self) -> None:
+        checks.plain(self)
         check_policy(self.policy)
         whole("queries", self.queries, 0, meaning="latest queries kept for each request")
         needed = _queries(self.policy)
@@ -74,6 +76,7 @@ def parse_request(raw: object, launch: Settings) -> RequestSettings:
     Raises LaconicError for what `parse_launch` refuses, for `prompt_tokens` below 1, and for a policy that reads more queries
     than the launch keeps.
     """
+    checks.instance("launch", launch, Settings, "the launch's Settings")
     if raw is None:
         return RequestSettings(launch.policy)
     given = _mapping(raw)
@@ -94,7 +97,8 @@ def parse_request(raw: object, launch: Settings) -> RequestSettings:
 
 
 def check_policy(policy: Policy) -> None:
-    """Raises LaconicError for a policy that can't run inside vLLM, with the reason."""
+    """Raises LaconicError for what is no policy, or one that can't run inside vLLM, with the reason."""
+    checks.instance("policy", policy, Policy, "one of laconic's policies, for example laconic.RPC()")
     reason = _unsupported(policy)
     if reason:
         raise LaconicError(f"policy {policy.name} can't run inside vLLM: {reason}; expected one of {_supported()}")
@@ -131,7 +135,7 @@ def _queries(policy: Policy) -> int:
 
 def _class(name: object) -> type[Policy]:
     if not isinstance(name, str):
-        raise LaconicError(f"policy is {name!r}; expected the name of one: {_supported()}")
+        raise LaconicError(f"policy is {checks.shown(name)}; expected the name of one: {_supported()}")
     if name.strip().lower() == "none":
         return FullKV
     try:
@@ -167,6 +171,7 @@ def _mapping(raw: object) -> dict[str, Any]:
             raise LaconicError(f"laconic's settings are no valid JSON ({error}); they are {text!r}") from None
     if not isinstance(raw, Mapping) or not all(isinstance(key, str) for key in raw):
         raise LaconicError(
-            f"laconic's settings are {raw!r}; expected a mapping such as {{'policy': 'rpc', 'interval': 1024, 'ratio': 4}}"
+            f"laconic's settings are {checks.shown(raw)}; expected a mapping such as "
+            "{'policy': 'rpc', 'interval': 1024, 'ratio': 4}"
         )
     return dict(raw)

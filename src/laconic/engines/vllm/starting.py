@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from laconic import checks
 from laconic.compress import FullKV, Policy
 from laconic.engines.chat import Chat
-from laconic.engines.hf.loading import check_path, load_generation_config, load_tokenizer
+from laconic.engines.hf.loading import check_name, load_generation_config, load_tokenizer
 from laconic.engines.text import end_ids
 from laconic.engines.vllm.backend import AHEAD, Backend, check_installed
 from laconic.engines.vllm.model import ModelFacts, facts_of
@@ -59,10 +62,14 @@ def start(
 ) -> Started:
     """See VLLMEngine for the arguments. Raises LaconicError where vLLM is missing, the policy can't run in it, the model can't
     be read, or vLLM refuses the model, an argument or the memory (with its own reason)."""
-    check_installed()
-    name, chosen = os.fspath(model), policy if policy is not None else FullKV()
+    chosen = policy if policy is not None else FullKV()
     check_policy(chosen)
-    check_path(name)
+    name = check_name(model)
+    checks.instance("dtype", dtype, (str, torch.dtype), "auto, float32, bfloat16 or float16")
+    ahead = checks.whole("ahead", ahead, 1, meaning="tokens")
+    if log is not None:
+        checks.instance("log", log, (str, os.PathLike), "the path of a file, or None")
+    check_installed()
     arguments = arguments_for(name, chosen, max_batch, dtype, engine_args)
     from_hub = {key: engine_args[key] for key in ("revision", "trust_remote_code") if key in engine_args}
     tokenizer = load_tokenizer(engine_args.get("tokenizer", name), **from_hub)
