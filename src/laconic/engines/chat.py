@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from laconic import checks
 from laconic.errors import LaconicError
 
 THINKING = ("enable_thinking", "thinking")
@@ -32,10 +33,10 @@ class Chat:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.system is not None and not isinstance(self.system, str):
-            raise LaconicError(f"system is {self.system!r}; expected a text, or None for none")
+        if self.system is not None:
+            checks.instance("system", self.system, str, "a text, or None for none")
         if not isinstance(self.arguments, Mapping) or not all(isinstance(name, str) for name in self.arguments):
-            raise LaconicError(f"arguments is {self.arguments!r}; expected a mapping of names to values")
+            raise checks.refuse("arguments", self.arguments, "a mapping of names to values")
         for name in self.arguments:
             if name in _OURS or not name.isidentifier():
                 raise LaconicError(
@@ -88,6 +89,11 @@ class Chat:
             return Chat(self.system, {**self.arguments, name: value}).render(tokenizer, _QUESTION)
         except Exception:  # see check
             return None
+
+
+def chat_of(chat: Any) -> Chat:
+    """The chat that an engine was given; nothing for None. Raises LaconicError for anything else."""
+    return Chat() if chat is None else checks.instance("chat", chat, Chat, "a Chat, or None")
 
 
 def thinking_argument(tokenizer: Any) -> str:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from laconic import checks
 from laconic.compress import FullKV, Policy
 from laconic.engines.base import Chunk, EngineStats, FinishReason, Prompt, Sampling, Trace
-from laconic.engines.chat import Chat
+from laconic.engines.chat import Chat, chat_of
 from laconic.engines.hf.attention import Binding
 from laconic.engines.hf.batch import Batch, Run
 from laconic.engines.hf.generation import (
@@ -34,7 +34,7 @@ from laconic.engines.hf.readable import ReadableEngine, check_layers
 from laconic.engines.hf.reading import Reader
 from laconic.engines.requests import check_request, check_vocabulary
 from laconic.engines.sampling import draw, mean_top_logprob, trace_key, uniform
-from laconic.engines.text import PLAIN, Detokenizer, end_ids, render, tokenize
+from laconic.engines.text import Detokenizer, end_ids, render, tokenize
 
 
 class HFEngine(ReadableEngine):
@@ -70,7 +70,7 @@ class HFEngine(ReadableEngine):
         check_layers(model, record_states, state_layers)
         self.model, self.tokenizer = model, tokenizer
         self.policy = policy if policy is not None else FullKV()
-        self.chat = chat if chat is not None else PLAIN
+        self.chat = chat_of(chat)
         self.chat.check(tokenizer)
         self.record_held = record_held
         self.state_layers = tuple(state_layers)

@@ -16,11 +16,11 @@ from typing import Any
 
 from laconic.compress import Policy
 from laconic.engines.base import Chunk, EngineStats, FinishReason, Prompt, Sampling, Trace
-from laconic.engines.chat import Chat
+from laconic.engines.chat import Chat, chat_of
 from laconic.engines.keeping import KeepingEngine
 from laconic.engines.requests import check_length, check_request, check_settings, check_vocabulary
 from laconic.engines.sampling import trace_key
-from laconic.engines.text import PLAIN, Detokenizer, decode, render, tokenize
+from laconic.engines.text import Detokenizer, decode, render, tokenize
 from laconic.engines.vllm.backend import AHEAD, Backend, Output
 from laconic.engines.vllm.counts import Counts
 from laconic.engines.vllm.runs import Run
@@ -72,14 +72,14 @@ class VLLMEngine(KeepingEngine[Run]):
     def over(cls, started: Started, max_batch: int = 64, chunk_tokens: int = 1, chat: Chat | None = None) -> VLLMEngine:
         """An engine over a vLLM that runs already and is not this engine's to end. Others may use it before and after."""
         engine = cls.__new__(cls)
-        (chat or PLAIN).check(started.tokenizer)
+        chat_of(chat).check(started.tokenizer)
         engine._prepare(started, max_batch, chunk_tokens, chat)
         engine._close = weakref.finalize(engine, _abandon, started.backend, engine._live)
         return engine
 
     def _prepare(self, started: Started, max_batch: int, chunk_tokens: int, chat: Chat | None) -> None:
         self._open(max_batch, chunk_tokens)
-        self.chat = chat if chat is not None else PLAIN
+        self.chat = chat_of(chat)
         self.policy, self.tokenizer = started.policy, started.tokenizer
         self.generation_config = started.generation_config
         self._backend, self._facts, self._end_ids = started.backend, started.facts, started.end_ids

@@ -13,7 +13,7 @@ import torch
 
 from laconic import checks
 from laconic.compress import FullKV, Policy
-from laconic.engines.chat import Chat
+from laconic.engines.chat import Chat, chat_of
 from laconic.engines.hf.loading import check_name, load_generation_config, load_tokenizer
 from laconic.engines.text import end_ids
 from laconic.engines.vllm.backend import AHEAD, Backend, check_installed
@@ -73,8 +73,7 @@ def start(
     arguments = arguments_for(name, chosen, max_batch, dtype, engine_args)
     from_hub = {key: engine_args[key] for key in ("revision", "trust_remote_code") if key in engine_args}
     tokenizer = load_tokenizer(engine_args.get("tokenizer", name), **from_hub)
-    if chat is not None:
-        chat.check(tokenizer)
+    chat_of(chat).check(tokenizer)
     generation_config = load_generation_config(name, **from_hub)
     backend = Backend(arguments, ahead=ahead, log=log)
     try:
