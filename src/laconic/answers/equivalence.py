@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from functools import lru_cache
 
-from laconic.answers.normal import Form, decide, normal
+from laconic.answers.normal import Form, decide, normal, question
 from laconic.answers.worker import Worker
 from laconic.errors import LaconicError
 
@@ -28,8 +28,9 @@ def equivalent(a: str | None, b: str | None) -> bool:
     Numbers (fractions, mixed numbers, thousands separators, powers of ten) are compared exactly, or to six decimals once
     one has a decimal point; choice letters by the letter, with or without its text; words by their spelling; case, LaTeX
     spacing and fonts don't count. A unit that one side leaves out doesn't count either, two different units differ
-    (nothing is converted). Everything else is math-verify's judgement, asked both ways, and both must say yes. By its
-    rules 50% is 0.5 and also 50, "x = 5" is 5, and "1, 2" is the set {1, 2}.
+    (nothing is converted). A list or a set, a pair and an inequality are never the same; a pair in brackets may be an
+    interval, which is its inequality. Everything else is math-verify's judgement, asked both ways, and both must say yes.
+    By its rules 50% is 0.5 and also 50, "x = 5" is 5, and "1, 2" is the set {1, 2}.
 
     Symmetric, but not transitive: 5 cm and 5 m are both 5. The first pair that needs math-verify starts a process (about a
     second); it is kept. A pair that takes it longer than `worker.CPU_SECONDS` of computing, or makes it crash, counts as
@@ -41,7 +42,7 @@ def equivalent(a: str | None, b: str | None) -> bool:
         return False
     decided = decide(x, y)
     # In one order, so that the answer is the same both ways.
-    return _asked(*sorted((x.math, y.math))) if decided is None else decided
+    return _asked(*sorted(question(x, y))) if decided is None else decided
 
 
 def groups(answers: Sequence[str | None]) -> list[int | None]:
