@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
 from laconic.checks import whole
+from laconic.engines.hf.context import context_of
 from laconic.errors import LaconicError, reason
 from laconic.judges.counted import MatrixJudge
 from laconic.judges.llm_files import quiet
@@ -124,7 +125,7 @@ def _pooled(name: str, device: str | torch.device | None) -> tuple[Embed, Any, i
         tokenizer.pad_token = tokenizer.eos_token or next(iter(tokenizer.get_vocab()))
     tokenizer.padding_side = "right"
     config = model.config.get_text_config()
-    room = _room(tokenizer, getattr(config, "max_position_embeddings", None))
+    room = _room(tokenizer, context_of(config))
 
     @torch.inference_mode()
     def embed(texts: list[str]) -> tuple[Tensor, int]:

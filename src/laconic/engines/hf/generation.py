@@ -12,6 +12,7 @@ from laconic.compress import Policy
 from laconic.engines.base import EngineStats
 from laconic.engines.hf.attention import Binding
 from laconic.engines.hf.cache import CompressedCache
+from laconic.engines.hf.context import context_of
 from laconic.engines.requests import check_length
 from laconic.errors import LaconicError
 
@@ -151,8 +152,8 @@ def check_tokenizer(tokenizer: Any) -> None:
 
 
 def context_length(model: PreTrainedModel) -> int | None:
-    """Tokens the model was made for, or None if its config does not say."""
-    return getattr(text_config(model), "max_position_embeddings", None)
+    """Tokens the model was made for, RoPE scaling included, or None if its config does not say."""
+    return context_of(text_config(model))
 
 
 def check_prompt_fits(model: PreTrainedModel, prompt: int) -> None:
