@@ -116,6 +116,30 @@ def test_commands_and_options_in_the_pages_exist(page: str, line: str) -> None:
             assert word.partition("=")[0] in options, f"{page}: {word} in {line}"
 
 
+def test_no_two_commands_in_the_pages_write_other_results_into_one_place() -> None:
+    """A directory or file of results goes on with its own settings alone, so a reader's second command would be refused."""
+    found: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+    for _, line in commands():
+        words = shlex.split(line, comments=True)[1:]
+        command: Any = typer.main.get_command(build())
+        path = []
+        while words and not words[0].startswith("-") and words[0] in getattr(command, "commands", {}):
+            path.append(words.pop(0))
+            command = command.commands[path[-1]]
+        if path[:1] not in (["bench"], ["judge"], ["collect"]):
+            continue
+        taken = next((i for i, word in enumerate(words) if word in ("-o", "--out")), None)
+        preset = words[words.index("--preset") + 1] if "--preset" in words else None
+        default = next(parameter.default for parameter in command.params if parameter.name == "out")
+        place = words[taken + 1] if taken is not None else str(default or f"runs/{preset or path[-1]}")
+        rest = words if taken is None else words[:taken] + words[taken + 2 :]
+        if path == ["collect"]:  # a file of traces grows by these
+            rest = re.sub(r"(--n|--count) \d+ ?", "", " ".join(rest)).split()
+        found.setdefault((place,), set()).add((*path, *rest))
+    assert len(found) > 10
+    assert {place: lines for place, lines in found.items() if len(lines) > 1} == {}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):

@@ -129,10 +129,22 @@ def flag(name: str, value: Any) -> bool:
 
 
 def text(name: str, value: Any, meaning: str = "", *, some: bool = False) -> str:
-    """A str; some: of more than white space."""
+    """A str; some: of more than white space. One with half a character in it is none: no tokenizer takes it, and no file."""
     if not isinstance(value, str) or (some and not value.strip()):
         raise refuse(name, value, f"a text{' that is not empty' if some else ''}{_note(meaning)}")
+    if half := half_character(value):
+        raise LaconicError(f"{name} {half}")
     return value
+
+
+def half_character(value: str) -> str:
+    """What is wrong with a text that has half a character in it (a lone surrogate), to follow a name; "" for any other."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        code = ord(value[error.start])
+        return f"has half a character in it (\\u{code:04x}, a lone surrogate); expected text that UTF-8 can hold"
+    return ""
 
 
 def texts(name: str, values: Any, meaning: str = "", *, some: bool = False) -> list[str]:

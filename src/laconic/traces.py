@@ -16,9 +16,12 @@ from typing import Any
 
 from laconic.answers import extract
 from laconic.errors import LaconicError
+from laconic.files import replacing
+from laconic.jsonl import parse
 
 KIND = "trace"
 FINISHED = ("stop", "length")
+MOST_ID = 2**31 - 1  # tokenizers hold ids in 32 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +62,17 @@ class TraceRecord:
         for name in ("settings", "kv"):
             _expect(self, name, Mapping, "an object")
         for name in ("prompt_ids", "token_ids"):
-            if not set(map(type, getattr(self, name))) <= {int}:
+            ids = getattr(self, name)
+            if not set(map(type, ids)) <= {int}:
                 raise LaconicError(f"{name} has an entry that is no whole number")
+            if ids and not 0 <= min(ids) <= max(ids) <= MOST_ID:
+                wrong = next(token for token in ids if not 0 <= token <= MOST_ID)
+                raise LaconicError(
+                    f"{name} has the entry {_short(wrong)}, which is no token id; expected 0 to {MOST_ID}"
+                )
+        for name, value in self.kv.items():
+            if type(value) not in (int, float) or not 0 <= value < math.inf:
+                raise LaconicError(f"kv.{name} is {_short(value)}; expected a number, at least 0")
         if self.answer is not None:
             _expect(self, "answer", str, "a text or null")
         if type(self.correct) is not bool:
@@ -70,7 +82,7 @@ class TraceRecord:
         if self.logprobs is not None:
             if len(self.logprobs) != len(self.token_ids):
                 raise LaconicError(f"logprobs has {len(self.logprobs)} entries for {len(self.token_ids)} token_ids")
-            if not set(map(type, self.logprobs)) <= {int, float} or any(map(math.isnan, self.logprobs)):
+            if not set(map(type, self.logprobs)) <= {int, float} or any(value != value for value in self.logprobs):
                 raise LaconicError("logprobs has an entry that is no number")
 
     @property
@@ -114,6 +126,11 @@ def _expect(record: TraceRecord, name: str, kind: type, meaning: str) -> None:
         raise LaconicError(f"{name} is {str(value)[:40]!r}; expected {meaning}")
 
 
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
 @dataclass(frozen=True, slots=True)
 class TraceFile:
     """What a file of traces held. broken: a clause for each line that was skipped, beginning with the line's number."""
@@ -154,9 +171,9 @@ def read_traces(path: str | Path) -> TraceFile:
     shared = _Shared()
     for number, line in _lines(path):
         try:
-            raw = json.loads(line)
-        except ValueError:  # broken JSON, or no UTF-8
-            broken.append(f"line {number} is not JSON")
+            raw = parse(line)
+        except LaconicError as error:
+            broken.append(f"line {number} {error}")
             continue
         if not isinstance(raw, dict):
             broken.append(f"line {number} is not a JSON object")
@@ -181,10 +198,17 @@ def read_traces(path: str | Path) -> TraceFile:
 
 
 def write_traces(path: str | Path, records: Iterable[TraceRecord]) -> None:
-    """A file of these traces, without a header (`laconic collect` writes its own, and goes on only with those)."""
-    with open(path, "w", encoding="utf-8") as file:
-        for record in records:
-            file.write(json.dumps(record.to_json(), ensure_ascii=False) + "\n")
+    """A file of these traces, without a header (`laconic collect` writes its own, and goes on only with those).
+
+    Raises LaconicError for a full disk, or a path that is no regular file; the file is then as it was.
+    """
+
+    def write(new: Path) -> None:
+        with open(new, "w", encoding="utf-8") as file:
+            for record in records:
+                file.write(json.dumps(record.to_json(), ensure_ascii=False) + "\n")
+
+    replacing(Path(path), write)
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -276,3 +277,110 @@ def test_a_record_that_can_not_be_remembered_is_a_broken_line(tmp_path: Path) ->
         assert journal.broken == ["line 3 is no record of its kind (n is 1)"]
     with pytest.raises(LaconicError, match=r"Line 3 of .* is no record of its kind \(n is 1\)"):
         Journal(path, "test/1", SETTINGS, remember=positive)
+
+
+# ---- what a refused, removed or special file leaves behind ---------------------------------------------------------------
+
+
+def test_a_run_that_wrote_nothing_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with Journal(path, "test/1", SETTINGS):
+        assert path.exists()  # held, so that no other run takes it
+    assert not path.exists()
+    with pytest.raises(ZeroDivisionError), Journal(path, "test/1", SETTINGS):
+        raise ZeroDivisionError
+    assert not path.exists()
+    path.touch()
+    with Journal(path, "test/1", SETTINGS):
+        pass
+    assert path.exists()  # somebody else's
+
+
+def test_a_header_without_records_binds_nobody(tmp_path: Path) -> None:
+    """Files of earlier versions, which wrote the header at once."""
+    path = tmp_path / "results.jsonl"
+    header = json.dumps({"kind": "header", "format": "test/1", "settings": {"model": "mistyped"}})
+    for content in (header, header + "\n", header + '\n\n{"kind": "tra'):
+        path.write_text(content)
+        with Journal(path, "test/1", SETTINGS) as journal:
+            journal.append([{"n": 0}])
+        assert json.loads(path.read_text().splitlines()[0])["settings"] == SETTINGS
+    path.write_text(header + '\n{"n": 0}\n')
+    with pytest.raises(LaconicError, match="model was 'mistyped', now 'bundled'"):
+        Journal(path, "test/1", SETTINGS)
+    path.write_text(header)
+    with pytest.raises(LaconicError, match=r"test/1.*test/2"):  # another kind of file may be anything
+        Journal(path, "test/2", SETTINGS)
+
+
+@pytest.mark.parametrize("directory", [False, True])
+def test_a_file_that_is_removed_while_it_is_written_is_put_back(tmp_path: Path, directory: bool) -> None:
+    path = tmp_path / "runs" / "results.jsonl"
+    with Journal(path, "test/1", SETTINGS) as journal:
+        journal.append([{"n": 0}])
+        shutil.rmtree(path.parent) if directory else path.unlink()
+        with pytest.raises(LaconicError, match=r"was removed while this run was writing to it; it has been put back"):
+            journal.append([{"n": 1}])
+    with Journal(path, "test/1", SETTINGS) as journal:
+        assert journal.records == [{"n": 0}, {"n": 1}]
+
+
+def test_a_file_that_is_removed_after_the_last_record_is_put_back(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    journal = Journal(path, "test/1", SETTINGS)
+    journal.append([{"n": 0}])
+    path.unlink()
+    with pytest.raises(LaconicError, match="put back"), journal:
+        pass
+    with Journal(path, "test/1", SETTINGS) as journal:
+        assert journal.records == [{"n": 0}]
+
+
+def test_a_file_that_takes_the_place_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with Journal(path, "test/1", SETTINGS) as journal:
+        journal.append([{"n": 0}])
+        path.unlink()
+        path.write_text("other")
+        with pytest.raises(LaconicError, match=r"another file stands there, and what it held is now in .*saved-1"):
+            journal.append([{"n": 1}])
+    assert path.read_text() == "other"
+    with Journal(tmp_path / "results.jsonl.saved-1", "test/1", SETTINGS) as journal:
+        assert journal.records == [{"n": 0}, {"n": 1}]
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (Path("/dev/full"), Path("/dev/null"), tmp_path / "pipe"):
+        with pytest.raises(LaconicError, match=f"{path} is a (device|pipe); expected the name of a file"):
+            Journal(path, "test/1", SETTINGS)
+
+
+def test_a_full_disk_at_the_first_record_leaves_one_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "results.jsonl"
+    header = len(json.dumps({"kind": "header", "format": "test/1", "settings": SETTINGS})) + 1
+    for room in (0, 20, header, header + 3):
+        with Journal(path, "test/1", SETTINGS) as journal:
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "write", filling(room))
+                with pytest.raises(LaconicError, match="no room left"):
+                    journal.append([{"n": 0}])
+            journal.append([{"n": 1}])
+        lines = path.read_text().splitlines()
+        assert [json.loads(line).get("kind") for line in lines] == ["header", None]
+        path.unlink()
+
+
+def test_lines_that_python_fails_on_are_broken_lines(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    write(path, 1)
+    with open(path, "a") as file:
+        file.write("[" * 100_000 + "]" * 100_000 + '\n{"n": "\\ud800"}\n{"n": ' + "9" * 5000 + '}\n{"n": 4}\n')
+    with pytest.raises(LaconicError, match=r"Line 3 of .* is nested too deeply"):
+        Journal(path, "test/1", SETTINGS)
+    with Journal(path, "test/1", SETTINGS, skip_broken=True) as journal:
+        assert journal.records == [{"n": 0}, {"n": 4}]
+        assert len(journal.broken) == 3
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().splitlines()[0] + b"\n")  # an editor's mark
+    with Journal(path, "test/1", SETTINGS) as journal:
+        assert journal.records == []

@@ -65,6 +65,8 @@ def command(argv: list[str]) -> str:
 
 def public(word: str) -> str:
     """An absolute path shown relative to the current directory, or by its last part if it lies elsewhere."""
+    # A path may hold bytes that are no UTF-8, which a file of results can't.
+    word = word.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     flag, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
     if not os.path.isabs(value):
         return word

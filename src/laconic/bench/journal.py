@@ -1,30 +1,27 @@
 """A results file that survives an interruption: JSON lines, a header with the settings, then one record a line.
 
 Records reach the disk before `append` returns. A run with other settings is refused before anything is written, so no
-file ever mixes two. A last line cut short by a crash is dropped and counted in `torn`; what stands before it is kept. A
-disk that fills up leaves whole records only, and a sentence.
+file ever mixes two; the header comes with the first record, so a run that is refused itself leaves nothing that would refuse
+the next. A last line cut short by a crash is dropped and counted in `torn`; what stands before it is kept. A disk that fills
+up leaves whole records only, and a sentence; so does a file that is removed while it is written to.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from laconic.errors import LaconicError
-
-try:
-    import fcntl
-except ImportError:  # not on Windows: two runs on one file are then the user's to avoid
-    fcntl = None  # type: ignore[assignment]
+from laconic.files import is_at, open_locked, told
+from laconic.jsonl import parse
 
 Record = dict[str, Any]
 _START = b'{"kind": "header"'
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Journal:
@@ -39,7 +36,8 @@ class Journal:
     last line cut short. broken: the other broken lines, one clause each that begins with the line's number.
 
     Raises LaconicError, naming what differs, if the file was made with another format or other settings; if it is no
-    such file; if a line before the last is broken and skip_broken is not set; if another run has it open.
+    such file; if a line before the last is broken and skip_broken is not set; if another run has it open; if the path is a
+    directory, a device or a pipe.
     """
 
     def __init__(
@@ -57,28 +55,34 @@ class Journal:
         self.broken: list[str] = []
         self._remember = remember or (lambda record: record)
         header = {"kind": "header", "format": format, "settings": json.loads(json.dumps(dict(settings)))}
-        if self.path.is_dir():
-            raise LaconicError(f"The results file {self.path} is a directory; expected a file to write, name another.")
+        self._header: Record | None = header  # until it is written
+        self._gone = False
+        self._new = not self.path.exists()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "ab+", buffering=0)  # noqa: SIM115 (closed by __exit__)
+        self._file = open_locked(self.path)
         try:
-            self._lock()
             self._open(header, skip_broken)
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     def append(self, records: Iterable[Mapping[str, Any]], sync: bool = True) -> None:
         """Write records: one write and one flush for all of them.
 
         sync: wait until the disk has them. Without it they outlive this process, whatever ends it, but not a loss of
-        power before the next `sync`. Raises LaconicError if the disk is full; the file then ends with a whole record.
+        power before the next `sync`. Raises LaconicError if the disk is full, the file then ends with a whole record; and if
+        the file was removed meanwhile, it is then put back.
         """
         new = [dict(record) for record in records]
         if not new:
             return
-        self._write(new)
+        try:
+            self._write(new if self._header is None else [self._header, *new])
+        finally:
+            if os.fstat(self._file.fileno()).st_size:
+                self._header = None
         self.records.extend(self._remember(record) for record in new)
+        self._check_there()
         if sync:
             self.sync()
 
@@ -90,6 +94,10 @@ class Journal:
             raise self._told(error) from error
 
     def close(self) -> None:
+        """Let go of the file; one that was made for this run and got no record is removed."""
+        empty = not self._file.closed and not os.fstat(self._file.fileno()).st_size
+        if self._new and empty and is_at(self._file, self.path):
+            self.path.unlink()
         self._file.close()
 
     def __enter__(self) -> Journal:
@@ -98,35 +106,50 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-
-    def _lock(self) -> None:
-        if fcntl is None:
-            return
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise LaconicError(
-                f"The results file {self.path} is in use by another run; wait for it, or name another file."
-            ) from error
+            if self.records and error is None:
+                self._check_there()
+        finally:
+            self.close()
+
+    def _check_there(self) -> None:
+        """Without this a run would go on for hours, writing into a file that has no name any more."""
+        if self._gone or is_at(self._file, self.path):
+            return
+        self._gone = True
+        place, number = self.path, 1
+        while place.exists():
+            place, number = self.path.with_name(f"{self.path.name}.saved-{number}"), number + 1
+        place.parent.mkdir(parents=True, exist_ok=True)
+        self._file.seek(0)
+        with open(place, "xb") as copy:
+            shutil.copyfileobj(self._file, copy)
+        again = "it has been put back, so the same command goes on from there"
+        raise LaconicError(
+            f"{self.path} was removed while this run was writing to it; "
+            + (again if place == self.path else f"another file stands there, and what it held is now in {place}")
+            + "."
+        )
 
     def _open(self, header: Record, skip_broken: bool) -> None:
         self._file.seek(0)
         size = os.fstat(self._file.fileno()).st_size
-        found, whole = False, True
+        found, whole, other = False, True, None
         with open(self._file.fileno(), "rb", closefd=False) as reader:
             for number, line, record, problem in read_lines(reader):
                 whole = line.endswith(b"\n")
                 if problem and not whole:  # nothing follows, not even a line end: a write cut short
                     self.torn = len(line)
                     break
+                if other is not None:
+                    raise other
                 if not problem and found:
                     try:
                         self.records.append(self._remember(record))
                     except LaconicError as error:
                         problem = f"is no record of its kind ({error})"
                 elif not problem:
-                    check_header(record, header, self.path)
+                    other = check_header(record, header, self.path)
                     found = True
                 if problem and not (skip_broken and found):
                     raise LaconicError(
@@ -140,10 +163,11 @@ class Journal:
             start = self._file.read(len(_START)) or b""
             if not start.startswith(_START[: len(start)]):
                 raise LaconicError(f"{self.path} is not a results file; nothing was changed: name another file.")
+        if not found or other is not None:  # nothing but a header, or not even that: there is nothing to lose
             self._file.truncate(0)
-            self._write([header])
-            self.sync()
-        elif self.torn:
+            return
+        self._header = None
+        if self.torn:
             self._file.truncate(size - self.torn)
         elif not whole:
             self._write_bytes(b"\n")  # complete, only its line end is missing
@@ -163,13 +187,8 @@ class Journal:
             raise self._told(error) if isinstance(error, OSError) else error from None
 
     def _told(self, error: OSError) -> Exception:
-        """A full disk as a sentence; any other error with the path it is about."""
-        if error.errno in _NO_ROOM:
-            return LaconicError(
-                f"There is no room left to write {self.path} ({error.strerror}); what is finished is in it: make room and "
-                "run the same command again, which goes on from there."
-            )
-        return OSError(error.errno, error.strerror, str(self.path))
+        rest = "what is finished is in it: make room and run the same command again, which goes on from there"
+        return told(error, self.path, rest)
 
 
 def read_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes, Record, str]]:
@@ -178,9 +197,9 @@ def read_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes, Record, str]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except ValueError:  # broken JSON, or a character cut in two
-            yield number, line, {}, "is not JSON"
+            record = parse(line)
+        except LaconicError as error:
+            yield number, line, {}, str(error)
             continue
         if isinstance(record, dict):
             yield number, line, record, ""
@@ -188,8 +207,8 @@ def read_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes, Record, str]]:
             yield number, line, {}, "is not a JSON object"
 
 
-def check_header(found: Record, wanted: Record, path: Path) -> None:
-    """Refuse a file whose first line is not the header of this very run, saying what differs."""
+def check_header(found: Record, wanted: Record, path: Path) -> LaconicError | None:
+    """Refuse a file whose first line is not a header of this kind. Returns what is to be said of one with other settings."""
     if found.get("kind") != "header":
         raise LaconicError(
             f"{path} is not a results file (its first line is no header); nothing was changed: name another file."
@@ -200,12 +219,13 @@ def check_header(found: Record, wanted: Record, path: Path) -> None:
             "nothing was changed: name another file."
         )
     differing = differences(found.get("settings"), wanted["settings"])
-    if differing:
-        told = "; ".join(f"{key} was {_short(old)}, now {_short(new)}" for key, old, new in differing)
-        raise LaconicError(
-            f"{path} was recorded with other settings ({told}); nothing was changed: "
-            "use those settings to go on with it, or name another file."
-        )
+    if not differing:
+        return None
+    listed = "; ".join(f"{key} was {_short(old)}, now {_short(new)}" for key, old, new in differing)
+    return LaconicError(
+        f"{path} was recorded with other settings ({listed}); nothing was changed: "
+        "use those settings to go on with it, or name another file."
+    )
 
 
 class _Missing:

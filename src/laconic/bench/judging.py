@@ -67,11 +67,12 @@ def prepare_sets(
 ) -> Sets:
     """The pairs of every file, cut in every kind, without the problems whose questions are among `known` (digests).
 
-    Trace ids begin with the set's name. Raises LaconicError for traces of another tokenizer, or a set that nothing is left of.
+    Trace ids begin with the set's name. Raises LaconicError for traces of another tokenizer or with token ids beyond it, or
+    a set that nothing is left of.
     """
     sets: dict[str, dict[str, Pairs]] = {}
     for name, traces in files.items():
-        check_tokenizer(traces, tokenizer)
+        check_tokenizer(traces, tokenizer, engine)
         sets[name] = {
             kind: unknown_to(make_pairs(traces, kind, tokenizer, engine, f"{name}/"), known) for kind in kinds
         }

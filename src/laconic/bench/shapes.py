@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from laconic.errors import LaconicError, reason
+from laconic.errors import LaconicError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -150,14 +150,9 @@ def get_shape(name: str) -> Shape:
 
 def pick_device(name: str) -> torch.device:
     """`auto` is a GPU where there is one. Raises LaconicError for a device that can't be used here."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise LaconicError(f"The device {name!r} can't be used here: {reason(error)}") from error
-    return device
+    from laconic.engines.hf.loading import pick_device as pick
+
+    return pick(name)
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:

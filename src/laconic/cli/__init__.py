@@ -6,8 +6,6 @@ Importing this module imports no torch: a command imports what it needs when it 
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 import traceback
 from typing import Annotated, Any, NoReturn
 
@@ -15,6 +13,8 @@ import typer
 from typer.core import TyperGroup
 
 from laconic.cli.common import BAD_INPUT, INTERRUPTED, complain, sentence, told_warnings
+from laconic.cli.terminal import ReaderGone, flush, prepare
+from laconic.errors import LaconicError
 from laconic.version import __version__
 
 COMMANDS = (  # name, module, attribute: a function is a command, a Typer a group of commands
@@ -37,14 +37,15 @@ class _Group(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            with told_warnings():
-                return super().invoke(ctx)
+            try:
+                with told_warnings():
+                    return super().invoke(ctx)
+            finally:
+                flush()  # what can't be written is told here, not by Python after the end
         except KeyboardInterrupt:
             complain("interrupted")
             raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
-            # The reader went away (`laconic problems | head`), which is no error; Python must not flush into it now.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except ReaderGone:
             raise typer.Exit(0) from None
         except (ValueError, OSError, MemoryError) as error:
             # LaconicError is a ValueError; a plain ValueError comes from a record that checks itself, an OSError from a
@@ -95,5 +96,15 @@ def build() -> typer.Typer:
 
 def main() -> NoReturn:
     """The entry point of ``laconic`` and of ``python -m laconic``."""
-    build()(prog_name="laconic")
+    prepare()
+    try:
+        try:
+            build()(prog_name="laconic")
+        finally:
+            flush()
+    except ReaderGone:
+        pass
+    except LaconicError as error:  # help, which is printed before any command runs
+        complain(f"error: {error}")
+        raise SystemExit(BAD_INPUT) from None
     raise SystemExit(0)

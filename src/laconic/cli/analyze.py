@@ -129,6 +129,7 @@ def analyze(
 
 def _from_file(file: Path, tokenizer: str | None) -> list[WrittenTrace]:
     from laconic.bench.traces import read_traces
+    from laconic.engines.text import decode
 
     if tokenizer is None:
         return read_traces(file)
@@ -136,7 +137,7 @@ def _from_file(file: Path, tokenizer: str | None) -> list[WrittenTrace]:
     return read_traces(
         file,
         tokenize=lambda text: cut(text, add_special_tokens=False)["input_ids"],
-        detokenize=lambda ids: cut.decode(ids, skip_special_tokens=False),
+        detokenize=lambda ids: decode(cut, ids),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 import warnings
@@ -13,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from laconic import checks
 from laconic.errors import LaconicError, LaconicWarning
+from laconic.files import check_regular
+from laconic.jsonl import NotJSON, parse
 
 if TYPE_CHECKING:
     from laconic.compress import Policy
@@ -43,6 +45,10 @@ class Question:
     text: str
     answer: str | None = None
     source: str = "the command line"
+
+    def __post_init__(self) -> None:
+        checks.text("the problem", self.text)
+        checks.text("its answer", self.answer or "")
 
 
 def complain(line: str) -> None:
@@ -196,7 +202,8 @@ def judged_engine(
 def choose_sampling(model: Any, **options: Any) -> Sampling:
     """Options (None: not given), then what the model's own generation_config says, then what the paper used.
 
-    An engine clips ``max_new_tokens`` to the model's context.
+    An engine clips ``max_new_tokens`` to the model's context. Raises LaconicError for a value out of range, a
+    generation_config's too, which is then named: it is a file that anyone may have written.
     """
     from laconic.engines.base import Sampling
 
@@ -207,8 +214,15 @@ def choose_sampling(model: Any, **options: Any) -> Sampling:
     )
     for key in keys:
         value = getattr(own, key, None)
-        if value is not None:
-            chosen[key] = value
+        if value is None or options.get(key) is not None:
+            continue
+        try:
+            Sampling(**PUBLISHED | {key: value})
+        except (TypeError, ValueError) as error:
+            told = str(error) if isinstance(error, ValueError) else f"{key} is {value!r}; expected a number"
+            option = "--" + key.replace("_", "-")
+            raise LaconicError(f"in the model's generation_config {told}; mend it, or give {option}") from error
+        chosen[key] = value
     return Sampling(**chosen | {key: value for key, value in options.items() if value is not None})
 
 
@@ -219,7 +233,7 @@ def read_question(path: str) -> Question:
     """
     name = "standard input" if path == "-" else path
     try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+        text = _read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise LaconicError(f"{name} is no UTF-8 text; give the problem as text or as JSON lines") from None
     if not text.strip():
@@ -227,15 +241,28 @@ def read_question(path: str) -> Question:
     if not path.endswith(".jsonl"):
         return Question(text.strip(), source=name)
     try:
-        record = json.loads(next(line for line in text.splitlines() if line.strip()))
+        record = parse(next(line for line in text.split("\n") if line.strip()))
         question, answer = record["question"], record.get("answer")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except NotJSON:
+        question = answer = None
+    except LaconicError as error:
+        raise LaconicError(f"the first line of {name} {error}") from None
+    except (KeyError, TypeError, AttributeError):
         question = answer = None
     if not isinstance(question, str) or not question.strip():
         raise LaconicError(
             f'the first line of {name} is no problem; expected JSON such as {{"question": "...", "answer": "..."}}'
         )
     return Question(question.strip(), None if answer is None else str(answer), name)
+
+
+def _read_bytes(path: str) -> bytes:
+    if path != "-":
+        if Path(path).is_char_device():  # /dev/zero has no end
+            raise LaconicError(f"{path} is a device; expected a file, or - for standard input")
+        return Path(path).read_bytes()
+    buffer = getattr(sys.stdin, "buffer", None)
+    return buffer.read() if buffer is not None else sys.stdin.read().encode("utf-8", "surrogatepass")
 
 
 def choose_question(
@@ -273,8 +300,7 @@ def check_vocabulary(tokenizer: Any, question: Question) -> None:
 
 def check_writable(path: Path, what: str) -> None:
     """Refuse a file that can't be written before minutes of decoding, not after. what: what it is for, in the message."""
-    if path.is_dir():
-        raise LaconicError(f"{path} is a directory; expected the name of a file for {what}")
+    check_regular(path, what)
     if not path.absolute().parent.is_dir():
         raise LaconicError(f"there is no directory {path.absolute().parent} for {what}; make it first")
     if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from laconic.cli.common import is_bundled, judged_engine, model_path
 from laconic.errors import LaconicError
+from laconic.jsonl import NotJSON, parse
 
 if TYPE_CHECKING:
     from laconic.compress import Policy
@@ -53,9 +53,11 @@ def choose_engine(spec: str, model: str | None, settings: Sequence[str] = ()) ->
         if key in found:
             raise LaconicError(f"--engine-set gives {key} twice; give it once")
         try:
-            found[key] = json.loads(value)
-        except ValueError:
+            found[key] = parse(value)
+        except NotJSON:
             found[key] = value
+        except LaconicError as error:
+            raise LaconicError(f"--engine-set {key} {error}") from None
     return EngineChoice(name, own or model, found)
 
 

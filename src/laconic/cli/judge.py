@@ -97,6 +97,7 @@ def train(
         tunable_llm,
     )
     from laconic.errors import LaconicError
+    from laconic.files import locked
     from laconic.judges.losses import Loss
     from laconic.judges.recipe import CHECKPOINTS, RECORD, prepare, train_encoder, train_other, write_record
     from laconic.judges.training import TrainSettings
@@ -125,34 +126,34 @@ def train(
     chosen, parts = choose_excerpt(excerpt, model), split_shares(shares)
     if is_bundled(model) and not llm:
         one_thread()
-    found = read_file(traces)
-    reasoner = Reasoner(model, device, found, plan.layers if plan else ())
-    data = prepare(found, chosen, reasoner.tokenizer, reasoner.engine, parts, split_seed)
-    out.mkdir(parents=True, exist_ok=True)
-    more: dict[str, Any] = {"traces": told_traces(found), "split": {"shares": list(parts), "seed": split_seed}}
-    if plan is not None:
-        trained = train_encoder(
-            data,
-            plan,
-            settings,
-            reasoner.model,
-            reasoner.tokenizer,
-            reasoner.engine,
-            out / CHECKPOINTS,
-            tell,
-            reasoner.where,
-        )
-        more["plan"] = asdict(plan)
-    else:
-        trained = train_other(
-            tunable_llm(str(base), chosen, lora, seed, device), data, settings, out / CHECKPOINTS, tell
-        )
-        more |= {"base": base, "lora": lora}
-    trained.judge.save(out)
-    write_record(out, kind, data, settings, trained, **more)
-    record = json.loads((out / RECORD).read_text(encoding="utf-8"))
-    show(record, [training_table(record)], as_json)
-    complain(f"Written to {out}; use it as {kind}:{out}.")
+    with locked(out):
+        found = read_file(traces)
+        reasoner = Reasoner(model, device, found, plan.layers if plan else ())
+        data = prepare(found, chosen, reasoner.tokenizer, reasoner.engine, parts, split_seed)
+        more: dict[str, Any] = {"traces": told_traces(found), "split": {"shares": list(parts), "seed": split_seed}}
+        if plan is not None:
+            trained = train_encoder(
+                data,
+                plan,
+                settings,
+                reasoner.model,
+                reasoner.tokenizer,
+                reasoner.engine,
+                out / CHECKPOINTS,
+                tell,
+                reasoner.where,
+            )
+            more["plan"] = asdict(plan)
+        else:
+            trained = train_other(
+                tunable_llm(str(base), chosen, lora, seed, device), data, settings, out / CHECKPOINTS, tell
+            )
+            more |= {"base": base, "lora": lora}
+        trained.judge.save(out)
+        write_record(out, kind, data, settings, trained, **more)
+        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        show(record, [training_table(record)], as_json)
+        complain(f"Written to {out}; use it as {kind}:{out}.")
 
 
 @app.command(name="eval")

@@ -119,24 +119,25 @@ def print_tables(tables: Sequence[Table], elsewhere: str = "A wider terminal sho
 def write_report(
     report: dict[str, Any], tables: Sequence[Table], draw: Any, out: Path | None, plot: bool | None, as_json: bool
 ) -> None:
-    """results.json, table.md and plot.png into `out`, where one is given; the tables (or the JSON) on stdout."""
+    """results.json, table.md and plot.png into `out`, where one is given; then the tables (or the JSON) on stdout, so that
+    nothing that goes wrong on a terminal costs the files."""
     from laconic.cli.common import complain
+    from laconic.files import write_text
     from laconic.report.plots import available
 
-    text = json.dumps(report, indent=2, ensure_ascii=False)
+    files = []
+    if out is not None:
+        write_text(out / "results.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        write_text(out / "table.md", "\n".join(table.markdown() for table in tables))
+        files = ["results.json", "table.md"]
+        if plot or (plot is None and available()):
+            draw(report, out / "plot.png")
+            files.append("plot.png")
     if as_json:
-        typer.echo(text)
+        typer.echo(json.dumps(report, indent=2))
     elif out is None:
         print_tables(tables)
     else:
         print_tables(tables, f"They are in {out / 'table.md'}.")
-    if out is None:
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "results.json").write_text(text + "\n", encoding="utf-8")
-    (out / "table.md").write_text("\n".join(table.markdown() for table in tables), encoding="utf-8")
-    files = ["results.json", "table.md"]
-    if plot or (plot is None and available()):
-        draw(report, out / "plot.png")
-        files.append("plot.png")
-    complain(f"Written to {out}: {', '.join(files)}.")
+    if files:
+        complain(f"Written to {out}: {', '.join(files)}.")

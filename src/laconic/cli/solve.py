@@ -49,6 +49,7 @@ from laconic.cli.options import (
     Window,
 )
 from laconic.errors import LaconicError
+from laconic.files import write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -190,9 +191,10 @@ def solve(
         view = choose_view(as_json, Console(highlight=False), Heading(setting, question.text))
         verdict = watch(chosen.begin(running, question.text, sampling), view)
     outcome = Outcome(question, name, policy.spec(), judge_spec, sampling, verdict, chat.to_json())
+    if out is not None:
+        write_text(out, json.dumps(outcome.to_json(), indent=1) + "\n")
     show(outcome, as_json)
     if out is not None:
-        out.write_text(json.dumps(outcome.to_json(), indent=1) + "\n", encoding="utf-8")
         complain(f"wrote {out}")
     if not verdict.complete:
         raise typer.Exit(INTERRUPTED)

@@ -49,6 +49,7 @@ from laconic.cli.options import (
     TopP,
     Window,
 )
+from laconic.files import write_text
 
 if TYPE_CHECKING:
     from laconic.compress import Policy
@@ -270,7 +271,7 @@ def _write_page(
         verdict=outcome.verdict(),
         right=outcome.right,
     )
-    path.write_text(render(page), encoding="utf-8")
+    write_text(path, render(page))
 
 
 def _show(outcome: Outcome, text: str, as_json: bool, html: Path | None) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from laconic import checks
-from laconic.errors import LaconicError
+from laconic.errors import LaconicError, reason
 
 THINKING = ("enable_thinking", "thinking")
 """What templates call the switch for thinking; the first that a template reads is taken."""
@@ -35,6 +35,7 @@ class Chat:
     def __post_init__(self) -> None:
         if self.system is not None:
             checks.instance("system", self.system, str, "a text, or None for none")
+            checks.text("system", self.system)
         if not isinstance(self.arguments, Mapping) or not all(isinstance(name, str) for name in self.arguments):
             raise checks.refuse("arguments", self.arguments, "a mapping of names to values")
         for name in self.arguments:
@@ -57,8 +58,7 @@ class Chat:
         """The prompt of a question, by a tokenizer that has a chat template."""
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
         messages = [*system, {"role": "user", "content": question}]
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **self.arguments)
-        return str(text)
+        return apply_template(tokenizer, messages, **self.arguments)
 
     def check(self, tokenizer: Any) -> None:
         """LaconicError unless the template takes all this: what it writes must depend on each."""
@@ -69,9 +69,9 @@ class Chat:
             raise LaconicError(f"the model has no chat template that could take {what}; leave it out")
         try:
             text = self.render(tokenizer, _QUESTION)
-        except Exception as error:  # jinja's, or what the template itself raises
+        except LaconicError as error:
             given = ", ".join([*(["a system message"] if self.system is not None else []), *self.arguments])
-            raise LaconicError(f"the model's chat template does not take {given}: {error}") from None
+            raise LaconicError(f"the model's chat template does not take {given}: {error.__cause__}") from None
         if self.system is not None and text == replace(self, system=None).render(tokenizer, _QUESTION):
             raise LaconicError(
                 "the model's chat template takes no system message: the prompt is the same without it; put it into the question"
@@ -87,8 +87,23 @@ class Chat:
         """The prompt with another value of an argument; None where the template refuses that, so it does read it."""
         try:
             return Chat(self.system, {**self.arguments, name: value}).render(tokenizer, _QUESTION)
-        except Exception:  # see check
+        except LaconicError:
             return None
+
+
+def apply_template(tokenizer: Any, messages: list[dict[str, str]], **arguments: Any) -> str:
+    """A conversation as the tokenizer's chat template writes it, up to where the model goes on.
+
+    A template is a program that comes with the model: whatever it raises is told in a sentence, as a LaconicError.
+    """
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **arguments))
+    except Exception as error:  # jinja's, or what the template itself raises
+        name = getattr(tokenizer, "name_or_path", "") or "the model"
+        raise LaconicError(
+            f"the chat template of {name} can't be applied ({type(error).__name__}: {reason(error)}); mend it, or give the "
+            "prompt's token ids"
+        ) from error
 
 
 def chat_of(chat: Any) -> Chat:

@@ -12,6 +12,7 @@ from tokenizers.decoders import DecodeStream
 from laconic import checks
 from laconic.engines.base import FinishReason, Prompt, Sampling
 from laconic.engines.requests import check_ids
+from laconic.engines.text import decode, tokenize
 from laconic.errors import LaconicError
 from laconic.traces import TraceRecord, tokenizer_fingerprint
 
@@ -133,8 +134,7 @@ class Recorded:
                 raise LaconicError("this question was recorded with several prompts; give the prompt's token ids")
             (ids,) = known
         elif self.tokenizer is not None:
-            special = not getattr(self.tokenizer, "chat_template", None)
-            ids = tuple(self.tokenizer(prompt, add_special_tokens=special)["input_ids"])
+            ids = tokenize(self.tokenizer, prompt)
         else:
             raise LaconicError(
                 "no traces of this question were recorded; give one as it was asked, or its prompt's token ids"
@@ -198,21 +198,24 @@ class Recorded:
         """The whole text of what a request gets."""
         if part.whole:
             return part.record.text
-        return str(self.tokenizer.decode(list(part.tokens[: part.shown]), skip_special_tokens=False))
+        return decode(self.tokenizer, part.tokens[: part.shown])
 
 
 def recorded_sampling(record: TraceRecord) -> Sampling:
     """How a record was drawn: what an engine has to be given to draw it again, or a replay to play it back."""
     settings = record.settings
     _recorded_draws(record)
-    return Sampling(
-        max_new_tokens=int(settings.get("max_new_tokens", len(record.token_ids))),
-        temperature=settings["temperature"],
-        top_p=settings["top_p"],
-        top_k=settings["top_k"],
-        seed=record.seed,
-        logprobs=int(settings.get("logprobs", 0)),
-    )
+    try:
+        return Sampling(
+            max_new_tokens=settings.get("max_new_tokens", len(record.token_ids)),
+            temperature=settings["temperature"],
+            top_p=settings["top_p"],
+            top_k=settings["top_k"],
+            seed=record.seed,
+            logprobs=settings.get("logprobs", 0),
+        )
+    except (TypeError, ValueError, OverflowError) as error:
+        raise _undrawable(record, error) from error
 
 
 def _recorded_draws(record: TraceRecord) -> Draws:
@@ -225,7 +228,19 @@ def _recorded_draws(record: TraceRecord) -> Draws:
             "is unknown"
         )
     settings = record.settings
-    return _draws(settings["temperature"], settings["top_p"], settings["top_k"], record.seed)
+    for name in ("max_new_tokens", "logprobs"):
+        if type(settings.get(name, 0)) is not int:
+            raise _undrawable(record, TypeError(f"{name} is {settings[name]!r}"))
+    try:
+        return _draws(settings["temperature"], settings["top_p"], settings["top_k"], record.seed)
+    except (ValueError, OverflowError) as error:  # not finite, or too large for a float
+        raise _undrawable(record, error) from error
+
+
+def _undrawable(record: TraceRecord, error: Exception) -> LaconicError:
+    return LaconicError(
+        f"the settings of trace {record.index} of problem {record.problem} are not those of a draw ({error}); mend the file"
+    )
 
 
 def _draws(temperature: float, top_p: float, top_k: int, seed: int) -> Draws:

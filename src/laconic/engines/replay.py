@@ -18,8 +18,9 @@ from laconic.engines.hf.engine import HFEngine
 from laconic.engines.hf.generation import add_stats, check_policy, check_tokenizer
 from laconic.engines.played import Play, PlayedRows
 from laconic.engines.recorded import Recorded
-from laconic.engines.requests import check_ids, check_request
+from laconic.engines.requests import check_request
 from laconic.engines.rereading import RereadingEngine
+from laconic.engines.text import decode
 from laconic.errors import LaconicError
 from laconic.traces import TraceRecord
 
@@ -95,7 +96,7 @@ class ReplayEngine(RereadingEngine):
         """See Engine.decode."""
         if self.recorded.tokenizer is None:
             return super().decode(token_ids)
-        return str(self.recorded.tokenizer.decode(list(check_ids(token_ids, "token_ids")), skip_special_tokens=False))
+        return decode(self.recorded.tokenizer, token_ids)
 
     def stream(self) -> Iterator[Chunk]:
         with self._alone():

@@ -39,9 +39,9 @@ def check_length(length: int, context: int | None) -> None:
         raise LaconicError(f"the prompt has {length} tokens, but the model's context is {context}: shorten the prompt")
 
 
-def check_vocabulary(tokens: Sequence[int], vocabulary: int) -> None:
+def check_vocabulary(tokens: Sequence[int], vocabulary: int, whose: str = "the prompt") -> None:
     if not 0 <= min(tokens) <= max(tokens) < vocabulary:
-        raise LaconicError(f"a token id of the prompt is outside the model's vocabulary, 0 to {vocabulary - 1}")
+        raise LaconicError(f"a token id of {whose} is outside the model's vocabulary, 0 to {vocabulary - 1}")
 
 
 def name_traces(n: int, ids: Sequence[str] | None, prompts: int, taken: Container[str]) -> list[str]:

@@ -36,12 +36,19 @@ def tokenize(tokenizer: Any, prompt: Prompt) -> tuple[int, ...]:
     if tokenizer is None:
         raise LaconicError("this engine has no tokenizer: give prompts as token ids")
     special = not getattr(tokenizer, "chat_template", None)
-    return tuple(tokenizer(prompt, add_special_tokens=special)["input_ids"])
+    return tuple(tokenizer(checks.text("prompt", prompt), add_special_tokens=special)["input_ids"])
 
 
 def decode(tokenizer: Any, token_ids: Sequence[int]) -> str:
-    """The text of tokens, special tokens left in."""
-    return str(tokenizer.decode(list(check_ids(token_ids, "token_ids")), skip_special_tokens=False))
+    """The text of tokens, special tokens left in. Raises LaconicError for ids that the tokenizer doesn't take."""
+    ids = check_ids(token_ids, "token_ids")
+    try:
+        return str(tokenizer.decode(list(ids), skip_special_tokens=False))
+    except (OverflowError, IndexError, KeyError, TypeError) as error:
+        raise LaconicError(
+            f"the token id {max(ids)} has no text: the tokenizer has the ids 0 to {len(tokenizer) - 1}; give the one that the "
+            "tokens were made with"
+        ) from error
 
 
 def begins_thinking(tokenizer: Any, prompt_ids: Sequence[int]) -> bool:
@@ -53,14 +60,17 @@ _TAIL = 40  # tokens of a prompt in which its last mark stands
 
 
 def end_ids(*sources: Any) -> frozenset[int]:
-    """The end-of-sequence tokens that configurations and tokenizers name."""
+    """The end-of-sequence tokens that configurations and tokenizers name. Raises LaconicError for what is no token id."""
     found: set[int] = set()
     for source in sources:
         value = getattr(source, "eos_token_id", None)
-        if isinstance(value, int):
-            found.add(value)
-        elif value is not None:
-            found.update(int(v) for v in value)
+        ids = [] if value is None else list(value) if isinstance(value, (list, tuple, set)) else [value]
+        for token in ids:
+            if isinstance(token, bool) or not isinstance(token, int):
+                raise LaconicError(
+                    f"eos_token_id of the model's {type(source).__name__} is {value!r}; expected a token id, or a list of them"
+                )
+            found.add(token)
     return frozenset(found)
 
 

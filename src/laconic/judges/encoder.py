@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from laconic.errors import LaconicError, reason
+from laconic.files import saving, write_text
+from laconic.jsonl import read_object
 from laconic.judges.calibration import platt
 from laconic.judges.counted import MatrixJudge
 from laconic.judges.made import Made, check_fits
@@ -206,8 +209,9 @@ class PairEncoder(MatrixJudge):
             "shift": self.shift,
         }
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
-        save_file(weights, directory / "model.safetensors")
-        (directory / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+        with saving(directory / "model.safetensors", SafetensorError):
+            save_file(weights, directory / "model.safetensors")
+        write_text(directory / "config.json", json.dumps(config, indent=1) + "\n")
 
     def load(self, directory: Path) -> PairEncoder:
         """Take back what `save` wrote, in place. Raises LaconicError where it is of another make or shape."""
@@ -259,10 +263,10 @@ def _config(directory: Path) -> dict[str, Any]:
     if not file.is_file():
         raise LaconicError(f"there is no judge at {directory}: expected a directory that `laconic judge train` wrote")
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        found = config["format"]
-    except (ValueError, KeyError, TypeError):
-        found = None
+        config = read_object(file)
+    except LaconicError as error:
+        raise LaconicError(f"{error}; expected {FORMAT}, a pair encoder's") from error
+    found = config.get("format")
     if found != FORMAT:
         raise LaconicError(f"{file} has the format {found!r}; expected {FORMAT}, a pair encoder's")
     return config

@@ -17,6 +17,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from laconic.engines.hf import load
 from laconic.engines.hf.generation import context_length
 from laconic.errors import LaconicError
+from laconic.files import saving
 from laconic.judges.counted import CountedJudge
 from laconic.judges.llm_files import Saved, quiet, read_saved, write_saved
 from laconic.judges.pairs import Pairs
@@ -275,7 +276,8 @@ class LLMJudge(CountedJudge):
 
     def save(self, directory: Path) -> None:
         """See Trainable. All weights and the tokenizer, or the adapter; with them settings, excerpt and the base's name."""
-        with quiet():
+        # What transformers and its helpers raise where there is no room left is of many kinds.
+        with quiet(), saving(directory, Exception):
             self.model.save_pretrained(directory)  # type: ignore[operator]
             if self._lora is None:
                 self.tokenizer.save_pretrained(directory)

@@ -12,6 +12,8 @@ from pathlib import Path
 from transformers.utils import logging as hf_logging
 
 from laconic.errors import LaconicError
+from laconic.files import write_text
+from laconic.jsonl import read_object
 from laconic.judges.prompts import LLMJudgeSettings
 from laconic.judges.tuning import LoRA
 
@@ -56,7 +58,7 @@ def quiet() -> Iterator[None]:
 
 def write_saved(directory: Path, saved: Saved) -> None:
     record = {"kind": "llm", **dataclasses.asdict(saved)}
-    (directory / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_text(directory / FILE, json.dumps(record, indent=2) + "\n")
 
 
 def read_saved(place: Path) -> Saved | None:
@@ -70,7 +72,7 @@ def read_saved(place: Path) -> Saved | None:
             )
         return None
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_object(path)
         if record.pop("kind", "llm") != "llm":
             raise ValueError("its kind is not llm")
         unknown = set(record) - {field.name for field in dataclasses.fields(Saved)}

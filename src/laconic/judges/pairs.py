@@ -16,6 +16,7 @@ from torch import Tensor
 from laconic.answers import groups
 from laconic.engines.recorded import recorded_sampling
 from laconic.engines.replay import ReplayEngine
+from laconic.engines.text import decode
 from laconic.errors import LaconicError
 from laconic.prune.excerpts import Excerpts, parse
 from laconic.prune.judge import Excerpt
@@ -106,8 +107,7 @@ def make_pairs(
     """
     records = traces if isinstance(traces, TraceFile) else TraceFile(tuple(traces))
     tokenizer = tokenizer if tokenizer is not None else getattr(model_engine, "tokenizer", None)
-    decode = None if tokenizer is None else lambda ids: tokenizer.decode(ids, skip_special_tokens=False)
-    cutter = parse(kind, decode=decode)
+    cutter = parse(kind, decode=None if tokenizer is None else lambda ids: decode(tokenizer, ids))
     excerpts: list[Excerpt] = []
     answers: list[str | None] = []
     columns: list[Tensor] = []

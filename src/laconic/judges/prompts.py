@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from laconic.checks import whole, word
+from laconic.engines.chat import apply_template
 from laconic.errors import LaconicError
 
 TEMPLATE = """Two attempts at one problem were cut off before their end. Judge from what they have worked out so far whether \
@@ -133,14 +134,8 @@ class Prompts:
         content = _PLACES.sub(lambda place: values[place[1]], self.settings.template)
         if not self.chat:
             return content + _PLAIN
-        return str(
-            self.tokenizer.apply_chat_template(
-                [{"role": "user", "content": content}],
-                tokenize=False,
-                add_generation_prompt=True,
-                enable_thinking=False,  # templates that know it leave no room for thoughts; the others don't look
-            )
-        )
+        # Templates that know `enable_thinking` leave no room for thoughts; the others don't look.
+        return apply_template(self.tokenizer, [{"role": "user", "content": content}], enable_thinking=False)
 
     def _tokens(self, text: str) -> list[int]:
         # A chat template writes its own special tokens.

@@ -12,7 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from laconic.engines.hf.generation import text_config
 from laconic.errors import LaconicError
+from laconic.files import write_text
+from laconic.jsonl import read_object
 from laconic.judges.encoder import PairEncoder, vectors_for
 from laconic.judges.made import Made, signature
 from laconic.judges.network import Shape
@@ -91,14 +94,25 @@ def prepare(
 
     Raises LaconicError for traces of another tokenizer, naming both, and as `make_pairs`, `split` and `Pairs.check`.
     """
-    check_tokenizer(traces, tokenizer)
+    check_tokenizer(traces, tokenizer, engine)
     pairs = make_pairs(traces, excerpt, tokenizer, engine)
     parts = split(pairs.problems, shares, seed)
     return Data(excerpt, {name: pairs.of(parts[name]).check(f"the {name} part") for name in PARTS})
 
 
-def check_tokenizer(traces: TraceFile, tokenizer: Any) -> None:
-    """Raises LaconicError where traces were written with another tokenizer than this."""
+def check_tokenizer(traces: TraceFile, tokenizer: Any, engine: Any = None) -> None:
+    """Raises LaconicError where traces were written with another tokenizer than this, or hold a token id beyond it.
+
+    engine: where there is one, its model says what ids there are: its embedding may have more rows than the tokenizer tokens.
+    """
+    most = len(tokenizer) if engine is None else max(len(tokenizer), text_config(engine.model).vocab_size)
+    for record in traces.records:
+        for what, ids in (("token_ids", record.token_ids), ("prompt_ids", record.prompt_ids)):
+            if ids and max(ids) >= most:
+                raise LaconicError(
+                    f"{what} of trace {record.index} of problem {record.problem} has the entry {max(ids)}; the model has the "
+                    f"token ids 0 to {most - 1}: give the model that wrote the traces, or mend the file"
+                )
     mine = tokenizer_fingerprint(tokenizer)
     for theirs in {str(record.settings.get("tokenizer", mine)) for record in traces.records}:
         if theirs != mine:
@@ -191,7 +205,7 @@ def write_record(
         "test": trained.test.to_dict(),
         "trained_on": sorted({question_digest(excerpt.question) for excerpt in known}),
     }
-    (directory / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_text(directory / RECORD, json.dumps(record, indent=1) + "\n")
 
 
 def trained_on(place: Path) -> frozenset[str]:
@@ -200,8 +214,7 @@ def trained_on(place: Path) -> frozenset[str]:
     if not file.is_file():
         return frozenset()
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        return frozenset(record["trained_on"])
+        return frozenset(read_object(file)["trained_on"])
     except (ValueError, KeyError, TypeError) as error:
         raise LaconicError(f"{file} is broken ({type(error).__name__}); remove it, or copy the judge again") from error
 

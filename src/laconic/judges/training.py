@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from laconic.errors import LaconicError
+from laconic.files import replacing, saving
 from laconic.judges.losses import Loss
 from laconic.judges.pairs import Pairs, oversampled
 from laconic.judges.scoring import auroc
@@ -276,8 +276,13 @@ class _Run:
         place = self._place(self.step)
         if place.exists():  # of a run that was killed right here
             shutil.rmtree(place)
-        place.mkdir()
-        self.model.save(place)
+        try:
+            with saving(place, RuntimeError):
+                place.mkdir()
+                self.model.save(place)
+        except BaseException:  # a part of it is worth nothing, and takes the room that is lacking
+            shutil.rmtree(place, ignore_errors=True)
+            raise
         state = {
             "header": json.dumps(self.header),
             "step": self.step,
@@ -286,9 +291,8 @@ class _Run:
             "random": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
-        new = self.directory / f"{STATE}.new"
-        torch.save(state, new)
-        os.replace(new, self.directory / STATE)
+        with saving(self.directory / STATE, RuntimeError):
+            replacing(self.directory / STATE, lambda new: torch.save(state, new))
         best = max(self.looks, key=lambda look: (look.best, look.step)).step
         for old in self.directory.glob("step-*"):
             if old not in (place, self._place(best)):

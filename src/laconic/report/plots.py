@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from laconic.errors import LaconicError
+from laconic.files import replacing
 
 # Okabe and Ito's palette, told apart by most colour-blind readers; markers repeat the distinction without colour.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
@@ -234,8 +235,7 @@ def figure(path: str | Path, width: float, height: float, columns: int = 1) -> I
             axes.spines[side].set_visible(False)
     yield made[0] if columns == 1 else list(made)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        figure.savefig(path)
+        replacing(path, figure.savefig)
     except ValueError as error:  # an ending that matplotlib does not know
         raise LaconicError(f"The plot can't be written to {path}: {error}") from error

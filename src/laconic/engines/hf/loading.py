@@ -39,7 +39,7 @@ def load(
     a model, an encoder or encoder-decoder model, weights that can't be read, an unknown dtype or device.
     """
     name = check_name(name_or_path)
-    where = _device(device)
+    where = pick_device(device)
     kind: Any = DTYPES.get(checks.word("dtype", dtype, ("auto", *DTYPES)), "auto")
     with _quiet():
         config = _try(name, "configuration", AutoConfig.from_pretrained, name)
@@ -114,15 +114,18 @@ def check_path(name: str) -> None:
         raise LaconicError(f"{name} is not a model directory: it has no config.json")
 
 
-def _device(device: str) -> torch.device:
+def pick_device(device: str | torch.device) -> torch.device:
+    """`auto` is CUDA where there is one. Raises LaconicError for a device that can't compute here."""
     checks.instance("device", device, (str, torch.device), "auto, or what torch calls one, such as cpu or cuda:1")
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         where = torch.device(device)
-        torch.empty(0, device=where)
-    except (RuntimeError, AssertionError) as error:
-        raise LaconicError(f"device is {device!r}, which can't be used here: {reason(error)}") from None
+        torch.ones(1, device=where).sum().item()  # "meta" makes tensors without anything in them
+    except Exception as error:  # of many kinds: one a backend
+        raise LaconicError(
+            f"The device {str(device)!r} can't be used here: {reason(error).partition('. ')[0]}"
+        ) from None
     return where
 
 

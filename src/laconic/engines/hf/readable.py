@@ -15,6 +15,7 @@ from laconic.engines.hf.batch import Batch, Run
 from laconic.engines.hf.generation import text_config
 from laconic.engines.hf.reading import Reader, fork
 from laconic.engines.keeping import KeepingEngine
+from laconic.engines.requests import check_vocabulary
 from laconic.engines.text import decode
 from laconic.errors import LaconicError
 
@@ -79,6 +80,7 @@ class ReadableEngine(KeepingEngine[Run]):
 
     def states_of(self, prompt_ids: Sequence[int], token_lists: Sequence[Sequence[int]], tokens: int) -> Tensor:
         """`states` of recorded traces of one prompt: their tokens are run through the model, [n, tokens, D]."""
+        self._check_recorded(prompt_ids, token_lists)
         with Binding(self.model):
             states, run = self._reader.states(prompt_ids, token_lists, tokens, self.state_layers)
         self._counted.side_tokens += run
@@ -113,10 +115,21 @@ class ReadableEngine(KeepingEngine[Run]):
         self, prompt_ids: Sequence[int], token_lists: Sequence[Sequence[int]], suffix: str, steps: int
     ) -> Tensor:
         """`probe` of recorded traces of one prompt: their caches are built from their tokens first, [n, steps, V]."""
+        self._check_recorded(prompt_ids, token_lists)
         with Binding(self.model), torch.inference_mode():
             answers, run = self._reader.probe_again(prompt_ids, token_lists, self._suffix(suffix, steps), steps)
         self._counted.side_tokens += run
         return answers
+
+    def _check_recorded(self, prompt_ids: Sequence[int], token_lists: Sequence[Sequence[int]]) -> None:
+        """Raises LaconicError for tokens from a file that this model doesn't know, or a prompt without any."""
+        if not prompt_ids:
+            raise LaconicError("a recorded trace has no prompt_ids, so nothing of it can be run again; collect it anew")
+        vocabulary = text_config(self.model).vocab_size
+        check_vocabulary(prompt_ids, vocabulary)
+        for tokens in token_lists:
+            if tokens:
+                check_vocabulary(tokens, vocabulary, "a trace")
 
     def kept(self, trace_id: str) -> list[int]:
         """See Engine.kept. A trace that has left the batch needs record_held=True."""

@@ -6,7 +6,6 @@ mapping as JSON, because vLLM's HTTP schema lets `vllm_xargs` hold no nested map
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -16,6 +15,8 @@ from laconic.checks import whole
 from laconic.compress import FullKV, Policy
 from laconic.compress.registry import broken, get, known, parse
 from laconic.errors import LaconicError
+from laconic.jsonl import NotJSON
+from laconic.jsonl import parse as read_json
 
 KEY = "laconic"
 """The key of both dictionaries that is ours."""
@@ -166,9 +167,11 @@ def _mapping(raw: object) -> dict[str, Any]:
             policy = parse(_class(name).name + colon + rest)
             return {"policy": policy.name, **{f.name: getattr(policy, f.name) for f in fields(policy)}}
         try:
-            raw = json.loads(text)
-        except ValueError as error:
-            raise LaconicError(f"laconic's settings are no valid JSON ({error}); they are {text!r}") from None
+            raw = read_json(text)
+        except NotJSON as error:
+            raise LaconicError(f"laconic's settings are no valid JSON ({error.reason}); they are {text!r}") from None
+        except LaconicError as error:
+            raise LaconicError(f"the text of laconic's settings {error}") from None
     if not isinstance(raw, Mapping) or not all(isinstance(key, str) for key in raw):
         raise LaconicError(
             f"laconic's settings are {checks.shown(raw)}; expected a mapping such as "
