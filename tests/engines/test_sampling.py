@@ -7,7 +7,7 @@ import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from laconic.engines.base import Sampling
-from laconic.engines.sampling import draw, mean_top_logprob, mix64, trace_key, uniform
+from laconic.engines.sampling import NONE, draw, mean_top_logprob, mix64, trace_key, uniform
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0, -3.0]])
 
@@ -101,6 +101,57 @@ def test_mean_top_logprob():
     want = LOGITS.log_softmax(-1)[0, :3].mean()
     assert torch.allclose(mean_top_logprob(LOGITS, 3), want[None])
     assert torch.allclose(mean_top_logprob(LOGITS, 99), LOGITS.log_softmax(-1).mean()[None])
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=0),
+        Sampling(temperature=1.0, top_p=1.0),
+        Sampling(temperature=0.6, top_p=0.95),
+        Sampling(temperature=0.6, top_p=0.95, top_k=2),
+    ],
+    ids=str,
+)
+def test_rows_without_a_distribution_draw_none_and_leave_the_others(sampling, dtype):
+    good = [0.5, 2.0, -1.0, 0.0]
+    rows = [good, [NAN, 1.0, 2.0, 0.0], [1.0, INF, 0.0, 0.0], [-INF] * 4, [NAN] * 4, [-INF, 3.0, -INF, -INF], good]
+    picked = draw(torch.tensor(rows, dtype=dtype), [sampling] * 7, [0.4] * 7).tolist()
+    alone = draw(torch.tensor([good], dtype=dtype), [sampling], [0.4]).tolist()
+    # A banned token (-inf) is no fault as long as one is left.
+    assert picked == [*alone, NONE, NONE, NONE, NONE, 1, *alone]
+    mixed = draw(
+        torch.tensor(rows[:4], dtype=dtype), [sampling, Sampling(temperature=0), sampling, sampling], [0.4] * 4
+    )
+    assert mixed.tolist() == [*alone, NONE, NONE, NONE]
+
+
+def test_a_vocabulary_that_is_ranked_in_part_draws_none_too():
+    logits = torch.zeros(3, 1000)
+    logits[1, 999] = NAN
+    picked = draw(logits, [Sampling(temperature=1.0, top_p=0.9)] * 3, [0.5] * 3).tolist()
+    assert picked[1] == NONE
+    assert picked[0] == picked[2] >= 0
+
+
+@pytest.mark.parametrize("temperature", [1e-320, 1e-45, 1e-37, 9e-31, 1e-30, 1e-20, 1e-5])
+def test_a_tiny_temperature_is_greedy(temperature):
+    sampling = Sampling(temperature=temperature, top_p=1.0)
+    assert (sampling.temperature == 0) == (temperature < 1e-30)
+    logits = torch.tensor([[-60000.0, 3.0, 60000.0, 2.0]])
+    for at in (0.0, 0.5, 0.999999):
+        assert draw(logits, [sampling], [at]).tolist() == [2]
+
+
+def test_banned_tokens_are_no_candidates_of_a_confidence():
+    logits = torch.tensor([[1.0, -INF, 0.0, -INF], [1.0, 2.0, 0.0, -1.0]])
+    want = torch.tensor([1.0, 0.0]).log_softmax(-1).mean()
+    assert mean_top_logprob(logits, 3)[0] == pytest.approx(float(want))
+    assert mean_top_logprob(logits, 3)[1] == mean_top_logprob(logits[1:], 3)[0]
 
 
 @pytest.mark.parametrize(

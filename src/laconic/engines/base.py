@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 
 FinishReason = Literal["stop", "length", "stopped"]
 Prompt = str | Sequence[int]
+COLDEST = 1e-30
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How tokens are drawn.
 
-    temperature: 0 is greedy. top_p in (0, 1]; top_k 0 is off. seed: trace i of a prompt draws from a stream of its own,
-    keyed by (seed, i, position), so its text does not depend on which other traces run beside it.
+    temperature: 0 is greedy, and so is what is too small for float32 to divide logits by (below 1e-30, kept as 0). top_p in
+    (0, 1]; top_k 0 is off. seed: trace i of a prompt draws from a stream of its own, keyed by (seed, i, position), so its
+    text does not depend on which other traces run beside it.
     stop_token_ids: added to the model's own end tokens. logprobs: also return this many top candidates' mean
     log-probability a token (0 is off). Raises LaconicError for a value of another type or out of range.
     """
@@ -43,6 +45,8 @@ class Sampling:
         checks.plain(self)
         checks.whole("max_new_tokens", self.max_new_tokens, 1)
         checks.number("temperature", self.temperature, 0, 100, "0 is greedy")
+        if self.temperature < COLDEST:
+            object.__setattr__(self, "temperature", 0.0)
         checks.number("top_p", self.top_p, 0, 1, above=True)
         checks.whole("top_k", self.top_k, 0, meaning="0 is off")
         checks.seed("seed", self.seed)
@@ -150,7 +154,8 @@ class Engine(ABC):
         """Run until no trace is waiting or running, yielding chunks as they come.
 
         `submit`, `stop` and `resume` may be called between two chunks. Closing the iterator leaves the traces as they are;
-        a new `stream` goes on.
+        a new `stream` goes on. Where the model gives no distribution for a trace's next token (NaN or infinite logits), the
+        trace is stopped with the tokens it has; the others run on, then LaconicError names it (vLLM's ends at once).
         """
 
     @abstractmethod

@@ -16,6 +16,7 @@ from laconic.engines.base import Sampling
 
 _GOLDEN, _MIX1, _MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _MASK = (1 << 64) - 1
+NONE = -1  # drawn where logits give no distribution
 RANKED = 128  # candidates ranked before a whole vocabulary is sorted for top-p
 
 
@@ -40,6 +41,9 @@ def uniform(key: int, position: int) -> float:
 def draw(logits: Tensor, samplings: Sequence[Sampling], uniforms: Sequence[float]) -> Tensor:
     """logits: [B, V]; one setting and one uniform number a row. Returns long [B].
 
+    A row that gives no distribution (a NaN, +inf, or nothing but -inf; some -inf only ban their tokens) draws NONE, which costs
+    no synchronisation: whoever fetches the ids sees it.
+
     top-k first, then top-p over what is left (as transformers orders them), then the inverse of the cumulative distribution:
     over candidates from likeliest to least, or in the vocabulary's order where nothing is cut off.
     """
@@ -62,10 +66,20 @@ def _same(a: Sampling, b: Sampling) -> bool:
 
 def _draw_alike(logits: Tensor, sampling: Sampling, uniforms: Sequence[float]) -> Tensor:
     if sampling.temperature == 0:
-        return logits.argmax(-1)
-    width = logits.shape[-1]
-    at = torch.tensor(uniforms, dtype=torch.double, device=logits.device)[:, None]
-    probs = (logits.float() / sampling.temperature).softmax(-1)
+        return _or_none(logits, logits.argmax(-1))
+    scaled = logits.float() / sampling.temperature
+    return _or_none(scaled, _draw_scaled(scaled, sampling, uniforms))
+
+
+def _or_none(logits: Tensor, picked: Tensor) -> Tensor:
+    # A row's greatest logit is NaN where any is, and infinite where nothing can be shared out.
+    return picked.masked_fill(~logits.amax(-1).isfinite(), NONE)
+
+
+def _draw_scaled(scaled: Tensor, sampling: Sampling, uniforms: Sequence[float]) -> Tensor:
+    width = scaled.shape[-1]
+    at = torch.tensor(uniforms, dtype=torch.double, device=scaled.device)[:, None]
+    probs = scaled.softmax(-1)
     if not 0 < sampling.top_k < width and sampling.top_p == 1:
         return _inverse(probs.double(), at)[:, 0]  # nothing is cut off, so nothing needs to be ranked
     if 0 < sampling.top_k < width:
@@ -101,5 +115,10 @@ def _inverse(probs: Tensor, at: Tensor) -> Tensor:
 
 
 def mean_top_logprob(logits: Tensor, k: int) -> Tensor:
-    """Mean log-probability of each row's k likeliest tokens: minus DeepConf's token confidence (2508.15260). [B, V] -> [B]."""
-    return logits.float().log_softmax(-1).topk(min(k, logits.shape[-1]), dim=-1).values.mean(-1)
+    """Mean log-probability of each row's k likeliest tokens: minus DeepConf's token confidence (2508.15260). [B, V] -> [B].
+
+    Tokens that are banned (-inf) are no candidates: where fewer than k are left, the mean is over those.
+    """
+    best = logits.float().log_softmax(-1).topk(min(k, logits.shape[-1]), dim=-1).values
+    left = best > -torch.inf
+    return best.masked_fill(~left, 0.0).sum(-1) / left.sum(-1).clamp(min=1)

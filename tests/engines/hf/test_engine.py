@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -242,3 +243,82 @@ def test_one_stream_at_a_time():
         next(engine.stream())
     stream.close()
     assert family("llama").config._attn_implementation == "sdpa"
+
+
+@contextmanager
+def poisoned(name, value, at):
+    """Logits of rows whose newest token is at position `at` are `value` throughout."""
+
+    def poison(module, args, kwargs, out):
+        positions = kwargs.get("position_ids")
+        last = out.logits.new_full((len(out.logits),), kwargs["input_ids"].shape[1] - 1)
+        if positions is not None:
+            last = positions[:, -1]
+        out.logits = out.logits.masked_fill((last == at)[:, None, None], value)
+        return out
+
+    handle = family(name).register_forward_hook(poison, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("record_held", [False, True])
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_trace_without_probabilities_is_named_and_the_others_run_on(value, temperature, record_held):
+    short, long = prompts([12, 40])
+    sampling = Sampling(max_new_tokens=30, temperature=temperature, seed=3, logprobs=4)
+    policy = RPC(interval=8, ratio=4, window=4)
+    healthy = HFEngine(family("llama"), tokenizer(), policy=policy)
+    wanted = [trace.token_ids for (trace,) in healthy.generate([short, long], sampling)]
+    engine = HFEngine(family("llama"), tokenizer(), policy=policy, record_held=record_held, chunk_tokens=4)
+    ids = [*engine.submit(short, sampling, ids=["bad"]), *engine.submit(long, sampling, ids=["good"])]
+    chunks = []
+    with (
+        poisoned("llama", value, at=21),
+        pytest.raises(LaconicError, match="token 10 of trace 'bad': its logits are NaN"),
+    ):
+        chunks += engine.stream()
+    bad, good = map(engine.trace, ids)
+    # Positions 12 to 21 hold ten tokens, and the eleventh can't be drawn.
+    assert (bad.state, bad.finish_reason, bad.token_ids) == ("stopped", "stopped", wanted[0][:10])
+    assert len(bad.logprobs) == 10
+    assert (good.state, good.finish_reason, good.token_ids) == ("finished", "length", wanted[1])
+    assert [t for c in chunks if c.trace_id == "bad" for t in c.token_ids] == wanted[0][:10]
+    assert engine.stats.generated_tokens == 40
+    # Mended, it goes on as if nothing had been.
+    engine.resume("bad")
+    assert [t for chunk in engine.stream() for t in chunk.token_ids] == wanted[0][10:]
+
+
+def test_a_prompt_without_probabilities_stops_its_traces():
+    engine = HFEngine(family("llama"), tokenizer(), record_held=True)
+    short, long = prompts([12, 40])
+    bad = engine.submit(short, Sampling(max_new_tokens=5), n=3)
+    (good,) = engine.submit(long, Sampling(max_new_tokens=5, temperature=0))
+    with (
+        poisoned("llama", float("nan"), at=11),
+        pytest.raises(LaconicError, match=r"token 0 of .* .and 2 more of its stream"),
+    ):
+        list(engine.stream())
+    assert [engine.trace(name).state for name in bad] == ["stopped"] * 3
+    assert engine.trace(good).finish_reason == "length"
+    for name in bad:
+        engine.resume(name)
+    list(engine.stream())
+    assert [len(engine.trace(name).token_ids) for name in bad] == [5] * 3
+
+
+def test_a_stream_that_was_closed_leaves_no_error_behind():
+    engine = HFEngine(family("llama"), tokenizer(), chunk_tokens=1)
+    short, long = prompts([12, 40])
+    (bad,) = engine.submit(short, Sampling(max_new_tokens=30, temperature=0))
+    engine.submit(long, Sampling(max_new_tokens=30, temperature=0))
+    with poisoned("llama", float("nan"), at=14):
+        stream = engine.stream()
+        while engine.trace(bad).state != "stopped":
+            next(stream)
+        stream.close()
+    assert any(chunk.finish_reason == "length" for chunk in engine.stream())

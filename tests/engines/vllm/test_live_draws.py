@@ -109,3 +109,18 @@ def test_both_are_found_by_name() -> None:
         assert module == Draws.__module__
         assert name in (Draws.__name__, DrawsV2.__name__)
     assert PROCESSORS[False] != PROCESSORS[True]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_without_a_distribution_are_refused(value: float) -> None:
+    states = SimpleNamespace(prompt_len=SimpleNamespace(np=np.array([10])))
+    second = DrawsV2(None, states)
+    second.add_request(0, params(Ticket(7, 0, WARM)))
+    first = Draws(None, torch.device("cpu"), False)
+    first.update_state(BatchUpdate(1, [], [(0, params(Ticket(7, 0, WARM)), [1], [])], []))
+    broken = logits(1)
+    broken[0, 3] = value
+    with pytest.raises(LaconicError, match=r"no probabilities .* NaN or infinite"):
+        first.apply(broken.clone())
+    with pytest.raises(LaconicError, match=r"no probabilities .* NaN or infinite"):
+        second.apply(broken.clone(), context([0], [12]))

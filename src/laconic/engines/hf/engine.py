@@ -33,8 +33,9 @@ from laconic.engines.hf.generation import (
 from laconic.engines.hf.readable import ReadableEngine, check_layers
 from laconic.engines.hf.reading import Reader
 from laconic.engines.requests import check_request, check_vocabulary
-from laconic.engines.sampling import draw, mean_top_logprob, trace_key, uniform
+from laconic.engines.sampling import NONE, draw, mean_top_logprob, trace_key, uniform
 from laconic.engines.text import Detokenizer, end_ids, render, tokenize
+from laconic.errors import LaconicError
 
 
 class HFEngine(ReadableEngine):
@@ -77,6 +78,8 @@ class HFEngine(ReadableEngine):
         self._batch = Batch(model, self.policy, record_states, self.state_layers)
         self._reader = Reader(model, self.policy)
         self._counted = EngineStats()
+        self._broken: list[Run] = []  # of this stream: whose next token had no distribution
+        self._undrawn: list[Run] = []  # those of this step
         self._end_ids = end_ids(model.generation_config, model.config, tokenizer)
 
     # ---- the interface --------------------------------------------------------------------------------------------
@@ -102,6 +105,7 @@ class HFEngine(ReadableEngine):
 
     def stream(self) -> Iterator[Chunk]:
         with self._alone(), Binding(self.model):
+            self._broken.clear()  # of a stream that was closed
             while True:
                 # Rows have left before their last chunk goes out: closing the iterator here loses nothing.
                 while self._outbox:
@@ -113,6 +117,8 @@ class HFEngine(ReadableEngine):
                     self._step()
                     self._emit()
                 elif not self._waiting and not self._outbox:
+                    if self._broken:
+                        raise LaconicError(self._told_broken())
                     return
 
     @property
@@ -183,6 +189,13 @@ class HFEngine(ReadableEngine):
         """Chunks that are full or last go out; rows that have finished leave."""
         finished = []
         for i, run in enumerate(self._batch.runs):
+            if run in self._undrawn:
+                finished.append(i)
+                self._leaving.pop(run.trace.id, None)
+                if run.pending:
+                    self._outbox.append(self._flush(run))
+                self._close(run, "stopped")  # whoever reads waits for no last chunk: an error comes in its place
+                continue
             reason = self._finish_reason(run)
             if reason is not None:
                 finished.append(i)
@@ -190,6 +203,7 @@ class HFEngine(ReadableEngine):
             elif len(run.pending) >= self.chunk_tokens:
                 self._outbox.append(self._flush(run))
         self._batch.remove(finished)
+        self._undrawn.clear()
 
     @torch.inference_mode()
     def _accept(self, runs: list[Run], logits: Tensor) -> None:
@@ -200,6 +214,10 @@ class HFEngine(ReadableEngine):
         marks = mean_top_logprob(logits, most).tolist() if most else None
         for i, (run, token) in enumerate(zip(runs, picked, strict=True)):
             trace = run.trace
+            if token == NONE:
+                self._broken.append(run)
+                self._undrawn.append(run)
+                continue
             trace.token_ids.append(token)
             run.pending.append(token)
             if marks is not None and trace.sampling.logprobs:
@@ -211,7 +229,16 @@ class HFEngine(ReadableEngine):
             if token not in run.stop_ids:
                 run.pending_text.append(run.text.add(token))
                 trace.text = run.text.text
-        self._counted.generated_tokens += len(runs)
+        self._counted.generated_tokens += sum(token != NONE for token in picked)
+
+    def _told_broken(self) -> str:
+        first, more = self._broken[0].trace, len(self._broken) - 1
+        others = f" (and {more} more of its stream)" if more else ""
+        return (
+            f"the model gave no probabilities for token {len(first.token_ids)} of trace {first.id!r}{others}: its logits are "
+            "NaN or infinite, as from damaged weights or from float16 that overflows (bfloat16 and float32 don't); it is "
+            "stopped with the tokens before"
+        )
 
     def _finish_reason(self, run: Run) -> FinishReason | None:
         if run.trace.token_ids[-1] in run.stop_ids:

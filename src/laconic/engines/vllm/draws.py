@@ -16,7 +16,7 @@ from vllm.v1.sample.logits_processor import LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor as LogitsProcessorV2
 
-from laconic.engines.sampling import draw, uniform
+from laconic.engines.sampling import NONE, draw, uniform
 from laconic.engines.vllm.ticket import KEY, Ticket
 from laconic.errors import LaconicError
 
@@ -24,16 +24,39 @@ PROCESSORS = {False: "laconic.engines.vllm.draws:Draws", True: "laconic.engines.
 """What to name in vLLM's `logits_processors`, by whether Model Runner V2 is used."""
 
 
-def leave_drawn(logits: Tensor, rows: Sequence[int], draws: Sequence[Ticket], positions: Sequence[int]) -> None:
+class Watch:
+    """Refuses logits that give no distribution (NaN or infinite): LaconicError, which ends the engine with that sentence.
+
+    vLLM has no way to end a single request from here, and any token would pass for the model's. On a GPU a step's rows are
+    looked at in the next one, when they have been computed, so that nothing waits; a request's last token goes unchecked.
+    """
+
+    def __init__(self) -> None:
+        self._last: Tensor | None = None
+
+    def see(self, picked: Tensor) -> None:
+        """picked: long [rows], as `draw` returns it."""
+        seen, self._last = (picked, None) if picked.device.type == "cpu" else (self._last, picked)
+        if seen is not None and bool((seen == NONE).any()):
+            raise LaconicError(
+                "the model gave no probabilities for a request's next token: its logits are NaN or infinite, as from damaged "
+                "weights or from float16 that overflows (bfloat16 and float32 don't)"
+            )
+
+
+def leave_drawn(
+    logits: Tensor, rows: Sequence[int], draws: Sequence[Ticket], positions: Sequence[int], watch: Watch
+) -> None:
     """Of each of `rows` of logits [B, V], leave only the token that its draw picks. In place.
 
-    positions: how many tokens each row's request has generated so far.
+    positions: how many tokens each row's request has generated so far. Raises LaconicError as `watch` does.
     """
     index = torch.tensor(rows, device=logits.device)
     uniforms = [uniform(one.key, one.at + position) for one, position in zip(draws, positions, strict=True)]
     picked = draw(logits[index], [one.sampling for one in draws], uniforms)
+    watch.see(picked)
     logits[index] = -torch.inf
-    logits[index, picked] = 0.0
+    logits[index, picked.clamp(min=0)] = 0.0
 
 
 def _check(params: Any) -> None:
@@ -48,6 +71,7 @@ class Draws(LogitsProcessor):
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
         self._rows: dict[int, tuple[Ticket, list[int]]] = {}
+        self._watch = Watch()
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
@@ -63,7 +87,7 @@ class Draws(LogitsProcessor):
         rows = sorted(self._rows)
         if rows:
             draws, generated = zip(*(self._rows[row] for row in rows), strict=True)
-            leave_drawn(logits, rows, draws, [len(tokens) for tokens in generated])
+            leave_drawn(logits, rows, draws, [len(tokens) for tokens in generated], self._watch)
         return logits
 
 
@@ -79,6 +103,7 @@ class DrawsV2(LogitsProcessorV2):
     def __init__(self, vllm_config: Any, req_states: Any) -> None:
         self._states = req_states
         self._slots: dict[int, tuple[Ticket, int]] = {}
+        self._watch = Watch()
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
@@ -104,5 +129,5 @@ class DrawsV2(LogitsProcessorV2):
             lengths = ctx.seq_lens_upper_bound_np
             # Below 0 while a prompt is computed in pieces: what is drawn then is thrown away.
             generated = [max(0, int(lengths[row]) - prompt) for row, prompt in zip(rows, prompts, strict=True)]
-            leave_drawn(logits, rows, draws, generated)
+            leave_drawn(logits, rows, draws, generated, self._watch)
         return logits
