@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from laconic.compress import H2O, RKV, RPC, TOVA, FullKV, Oracle, Policy, Random, StreamingLLM
     from laconic.engines.base import Sampling
     from laconic.engines.hf import HFEngine, compress
+    from laconic.engines.hf.planning import plan
     from laconic.errors import LaconicError, LaconicWarning
     from laconic.prune import DeepConf, DeepPrune, SelfConsistency, Verdict
 
@@ -42,6 +43,7 @@ _HOMES = {
     "StreamingLLM": "laconic.compress",
     "TOVA": "laconic.compress",
     "Verdict": "laconic.prune",
+    "plan": "laconic.engines.hf.planning",
 }
 
 __all__ = [
@@ -64,6 +66,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "compress",
+    "plan",
 ]
 
 

@@ -25,6 +25,7 @@ COMMANDS = (  # name, module, attribute: a function is a command, a Typer a grou
     ("policies", "laconic.cli.policies", "policies"),
     ("strategies", "laconic.cli.strategies", "strategies"),
     ("judges", "laconic.cli.judges", "judges"),
+    ("plan", "laconic.cli.plan", "plan"),
     ("collect", "laconic.cli.collect", "collect"),
     ("judge", "laconic.cli.judge", "app"),
     ("bench", "laconic.cli.bench", "app"),

@@ -15,6 +15,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -41,15 +42,8 @@ def load(
     name = check_name(name_or_path)
     where = pick_device(device)
     kind: Any = DTYPES.get(checks.word("dtype", dtype, ("auto", *DTYPES)), "auto")
-    with _quiet():
-        config = _try(name, "configuration", AutoConfig.from_pretrained, name)
-        if config.is_encoder_decoder:
-            raise LaconicError(f"{name} is an encoder-decoder ({config.model_type}); laconic runs decoder-only models")
-        if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
-            # BERT and its like would load as causal models of a kind, but were trained to see both ways.
-            raise LaconicError(
-                f"{name} is an encoder ({config.model_type}); laconic runs decoder-only models that generate text"
-            )
+    with quiet():
+        load_config(name)
         model, report = _try(
             name,
             "weights",
@@ -65,9 +59,30 @@ def load(
     return model.to(where).eval(), tokenizer
 
 
+def load_config(name: str) -> PretrainedConfig:
+    """The configuration alone, also from a config.json. Raises LaconicError for one that can't be read, or of no decoder."""
+    if not Path(name).expanduser().is_file():
+        check_path(name)
+    with quiet():
+        config: PretrainedConfig = _try(name, "configuration", AutoConfig.from_pretrained, name)
+    check_decoder(config, name)
+    return config
+
+
+def check_decoder(config: PretrainedConfig, name: str) -> None:
+    """LaconicError for an encoder, or an encoder-decoder."""
+    if config.is_encoder_decoder:
+        raise LaconicError(f"{name} is an encoder-decoder ({config.model_type}); laconic runs decoder-only models")
+    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
+        # BERT and its like would load as causal models of a kind, but were trained to see both ways.
+        raise LaconicError(
+            f"{name} is an encoder ({config.model_type}); laconic runs decoder-only models that generate text"
+        )
+
+
 def load_tokenizer(name: str, **settings: Any) -> PreTrainedTokenizerBase:
     """The tokenizer alone; settings go to transformers. Raises LaconicError for one that can't be read."""
-    with _quiet():
+    with quiet():
         return _tokenizer(name, **settings)
 
 
@@ -86,7 +101,7 @@ def _tokenizer(name: str, **settings: Any) -> PreTrainedTokenizerBase:
 
 def load_generation_config(name: str, **settings: Any) -> GenerationConfig:
     """How the model's makers sample from it; where they don't say, transformers' own defaults."""
-    with _quiet(), contextlib.suppress(OSError):
+    with quiet(), contextlib.suppress(OSError):
         return GenerationConfig.from_pretrained(name, **settings)
     return GenerationConfig()
 
@@ -158,7 +173,7 @@ def _tensors(count: int) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
+def quiet() -> Any:
     """Without transformers' progress bars and advice; warnings that matter come back as errors here."""
     level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity(logging.ERROR)

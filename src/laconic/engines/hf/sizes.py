@@ -1,0 +1,198 @@
+"""What a model's weights and a token of its cache take, read from its config: no weights are made or loaded.
+
+The model is built on torch's meta device, where tensors have a shape and no memory, and fed one token: its cache then shows
+what each layer keeps. So nothing is known here of model families, and what is told is what the engine will allocate.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, DynamicCache, PretrainedConfig, cache_utils
+
+from laconic.checks import word
+from laconic.compress import FullKV
+from laconic.engines.hf.cache import CompressedCache
+from laconic.engines.hf.checkpoint import Weights, stored_weights
+from laconic.engines.hf.generation import check_model, context_length, text_config
+from laconic.engines.hf.loading import check_decoder, load_config, quiet
+from laconic.errors import LaconicError
+
+DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 1}
+"""Bytes of a number; float8 is for vLLM's quantized cache."""
+
+# What a layer keeps, by the class that transformers gives it; other classes keep something that isn't known here.
+KINDS: dict[str, str] = {
+    "DynamicLayer": "full attention",
+    "DynamicIndexedLayer": "indexed attention",
+    "DynamicSlidingWindowLayer": "sliding window",
+    "LinearAttentionLayer": "linear",
+    "LinearAttentionAndFullAttentionLayer": "linear and full attention",
+    "LinearAttentionAndSlidingWindowAttentionLayer": "linear and sliding window",
+    "DummyLayer": "no KV of its own",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """Layers of one kind, and what all of them together take for one trace.
+
+    kind: as in KINDS; "latents" where keys and values are the latents of MLA. kv_heads, key_width, value_width: of a layer's
+    cache; 0 for none. bytes_per_token: of KV. window: tokens that a layer holds at most; None: all. state_bytes: that don't
+    depend on the length. compressible: whether policies evict from them.
+    """
+
+    kind: str
+    count: int
+    kv_heads: int = 0
+    key_width: int = 0
+    value_width: int = 0
+    bytes_per_token: int = 0
+    window: int | None = None
+    state_bytes: int = 0
+    compressible: bool = False
+
+    def bytes_at(self, tokens: int) -> int:
+        """Held for one trace of so many tokens, of which none was evicted."""
+        held = tokens if self.window is None else min(tokens, self.window)
+        return held * self.bytes_per_token + self.state_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """A model's. dtype: of keys and values. query_heads: of a layer. context: tokens it was made for, None unknown."""
+
+    model: str
+    dtype: str
+    layers: tuple[Layers, ...]
+    weights: Weights
+    query_heads: int
+    context: int | None
+
+    @property
+    def compressible(self) -> tuple[Layers, ...]:
+        return tuple(group for group in self.layers if group.compressible)
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Of KV, all layers, while no window is full."""
+        return sum(group.bytes_per_token for group in self.layers)
+
+
+def sizes_of(model: str | os.PathLike[str] | PretrainedConfig, dtype: str = "auto") -> Sizes:
+    """The sizes of a model: a directory, a name on the Hub, a config.json, or a config.
+
+    dtype: of keys and values; auto is that of the weights, which is the config's (float32 where it says none). Weights are
+    counted in the files where they lie beside the config, else in the config's shapes.
+
+    Raises LaconicError for a model that can't be read, is no decoder, has no KV cache, or one of a kind that isn't known.
+    """
+    word("dtype", dtype, ("auto", *DTYPES))
+    name = model.name_or_path or type(model).__name__ if isinstance(model, PretrainedConfig) else os.fspath(model)
+    config = model if isinstance(model, PretrainedConfig) else load_config(name)
+    check_decoder(config, name)
+    built, cache = _tried(copy.deepcopy(config), name)
+    found = str(built.dtype).removeprefix("torch.")
+    stored = None if isinstance(model, PretrainedConfig) else stored_weights(name)
+    quantized = getattr(config, "quantization_config", None) is not None
+    return Sizes(
+        model=name,
+        dtype=found if dtype == "auto" else dtype,
+        layers=_grouped(built, cache, DTYPES[dtype] if dtype != "auto" else None, name),
+        weights=stored if stored is not None else _counted(built, found, quantized),
+        query_heads=int(getattr(text_config(built), "num_attention_heads", 0) or 0),
+        context=context_length(built),
+    )
+
+
+def _tried(config: PretrainedConfig, name: str) -> tuple[Any, DynamicCache]:
+    """The model without memory, and its cache after one token."""
+    # The way of running experts that asks no tensor for what it holds: here none holds anything.
+    config._experts_implementation = "batched_mm"
+    try:
+        with quiet(), torch.device("meta"), torch.inference_mode():
+            built = AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # transformers and the models' own code raise many kinds
+        raise LaconicError(f"{name} can't be built from its config: {_told(error)}") from error
+    check_model(built)
+    cache = DynamicCache(config=config)
+    for layer in cache.layers:
+        if type(layer).__name__ not in KINDS or type(layer) is not getattr(cache_utils, type(layer).__name__):
+            raise LaconicError(
+                f"the cache of {name} can't be counted: what its {type(layer).__name__} keeps depends on more than the length"
+            )
+    token = torch.zeros((1, 1), dtype=torch.long, device="meta")
+    try:
+        with quiet(), torch.inference_mode():
+            built(input_ids=token, past_key_values=cache, use_cache=True)
+    except Exception as error:  # see above; some models' steps depend on what tensors hold
+        raise LaconicError(
+            f"the cache of {name} can't be counted from its config, without weights: {_told(error)}"
+        ) from error
+    return built, cache
+
+
+def _grouped(built: Any, cache: DynamicCache, item: int | None, name: str) -> tuple[Layers, ...]:
+    """Layers of one shape together, in the order of their first."""
+    try:
+        plain = {layer.index for layer in CompressedCache(text_config(built), FullKV()).compressed}
+    except LaconicError:
+        plain = set()
+    found: dict[Layers, int] = {}
+    for index, layer in enumerate(cache.layers):
+        one = _read(layer, item, index in plain)
+        found[one] = found.get(one, 0) + 1
+    if not any(one.bytes_per_token for one in found):
+        raise LaconicError(f"{name} has no layer that holds keys and values, so there is nothing to plan")
+    return tuple(
+        replace(one, count=n, bytes_per_token=n * one.bytes_per_token, state_bytes=n * one.state_bytes)
+        for one, n in found.items()
+    )
+
+
+def _read(layer: Any, item: int | None, compressible: bool) -> Layers:
+    """One layer that has seen one token."""
+    keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
+    states = [*getattr(layer, "conv_states", {}).values(), *getattr(layer, "recurrent_states", {}).values()]
+    one = Layers(
+        KINDS[type(layer).__name__], 1, state_bytes=sum(s.numel() * s.element_size() for s in states if s is not None)
+    )
+    if keys is None or values is None:
+        return one
+    size = item or keys.element_size()
+    heads, key_width, value_width = keys.shape[1], keys.shape[3], values.shape[3]
+    per_token = heads * (key_width + value_width) * size
+    more = getattr(layer, "indexer_keys", None)
+    if more is not None:
+        per_token += more.numel() * more.element_size()
+    window = getattr(layer, "sliding_window", None)
+    return replace(
+        one,
+        kind="latents" if one.kind == "full attention" and key_width != value_width and heads == 1 else one.kind,
+        kv_heads=heads,
+        key_width=key_width,
+        value_width=value_width,
+        bytes_per_token=per_token,
+        window=None if window is None else window - 1,
+        compressible=compressible,
+    )
+
+
+def _counted(built: Any, dtype: str, quantized: bool) -> Weights:
+    """Weights by the model's shapes; what is tied is there once."""
+    total = sum(p.numel() * p.element_size() for p in built.parameters())
+    return Weights(total, sum(p.numel() for p in built.parameters()), "config", dtype, quantized)
+
+
+def _told(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+
+
+def total_bytes(layers: Sequence[Layers], tokens: int) -> int:
+    return sum(group.bytes_at(tokens) for group in layers)
