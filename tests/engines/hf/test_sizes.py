@@ -143,6 +143,7 @@ def test_a_quantized_checkpoint_without_files_is_told() -> None:
     [
         ("/nowhere/at/all", "there is no model at /nowhere/at/all"),
         ("org/not-in-the-cache", "the configuration of org/not-in-the-cache can't be loaded"),
+        (5, "model is 5; expected a directory, a name on the Hub, or a config"),
         (T5Config(), "is an encoder-decoder"),
         (BertConfig(), "is an encoder"),
         (Mamba2Config(num_hidden_layers=2), "has no layer that holds keys and values"),

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache, PretrainedConfig, cache_utils
 
-from laconic.checks import word
+from laconic.checks import instance, word
 from laconic.compress import FullKV
 from laconic.engines.hf.cache import CompressedCache
 from laconic.engines.hf.checkpoint import Weights, stored_weights
@@ -93,6 +93,7 @@ def sizes_of(model: str | os.PathLike[str] | PretrainedConfig, dtype: str = "aut
     Raises LaconicError for a model that can't be read, is no decoder, has no KV cache, or one of a kind that isn't known.
     """
     word("dtype", dtype, ("auto", *DTYPES))
+    instance("model", model, (str, os.PathLike, PretrainedConfig), "a directory, a name on the Hub, or a config")
     name = model.name_or_path or type(model).__name__ if isinstance(model, PretrainedConfig) else os.fspath(model)
     config = model if isinstance(model, PretrainedConfig) else load_config(name)
     check_decoder(config, name)
