@@ -5,7 +5,8 @@ import random
 import pytest
 from rich.cells import cell_len
 
-from laconic.cli.board import Heading, Meter, board, plain, votes
+from laconic.cli.board import Heading, Meter, board, votes
+from laconic.cli.live import plain
 from laconic.prune.strategies.base import Row, Snapshot
 
 HEADING = Heading("deepprune · 64 traces", "what is 6 * 7?")

@@ -100,3 +100,16 @@ def test_choose_view() -> None:
     assert type(choose_view(False, terminal)) is TerminalView
     assert type(choose_view(False, pipe)) is PlainView
     assert type(choose_view(True, terminal)) is SilentView
+
+
+def test_the_gauge_drops_words_rather_than_figures() -> None:
+    moment = Moment(logical=38123, held=9876, generated=35000, compressions=12)
+    for width in range(25, 120):
+        line = gauge(moment, 5.0, width).plain
+        assert "…" not in line, (width, line)
+        assert "26%" in line
+        assert cell_len(line) <= width
+    at_80 = gauge(moment, 5.0, 80).plain
+    assert "9,876 of 38,123 tokens held (26%) · 12 compressions · 7,000 tok/s" in at_80
+    assert "━" * 6 in at_80
+    assert "9,876 of 38,123" in gauge(moment, 5.0, 40).plain

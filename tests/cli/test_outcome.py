@@ -97,3 +97,32 @@ def test_a_model_cannot_steer_the_summary() -> None:
     evil = replace(VERDICT, answer="\x1b[2J7", votes=(Vote("\x1b[2J7", 1.0, (0,)),))
     text = outcome(evil).sentence() + "".join(value for _, value in outcome(evil).facts())
     assert "\x1b" not in text
+
+
+def test_the_winner_is_the_heaviest_vote_for_the_answer_and_the_first_of_several() -> None:
+    assert VERDICT.winner == 0
+    heavier = (replace(VERDICT.traces[0], weight=0.5), *VERDICT.traces[1:])
+    assert replace(VERDICT, traces=heavier).winner == 2
+    assert replace(VERDICT, votes=(), answer=None).winner is None
+    assert VERDICT.to_dict()["winner"] == 0
+
+
+def test_texts_of_the_winner_or_of_all_cannot_steer_a_terminal() -> None:
+    written = tuple(replace(t, text=f"text {t.index}\x1b[2J\nend\n") for t in VERDICT.traces)
+    shown = outcome(replace(VERDICT, traces=written))
+    heading = "trace 0, the winner: answer 1/2, 100 tokens, finished (came to its end)"
+    assert shown.texts("winner") == [(heading, "text 0[2J\nend")]
+    assert [heading.partition(":")[0] for heading, _ in shown.texts("all")] == [
+        "trace 0, the winner", "trace 1", "trace 2", "trace 3",
+    ]  # fmt: skip
+    assert "no answer, 40 tokens, pruned (agrees with cluster 0 (1.00))" in shown.texts("all")[3][0]
+    assert outcome(replace(VERDICT, votes=(), answer=None)).texts("winner") == []
+    assert shown.to_json()["traces"][3]["text"] == "text 3\x1b[2J\nend\n"  # a file gets what was written
+
+
+def test_evictions_and_the_mean_cache_under_compression() -> None:
+    told = replace(VERDICT, kv={"mean_tokens": 1234.4, "evicted": 5678, "compressions": 12})
+    assert facts(told)["KV, mean"] == "1,234 tokens a trace"
+    assert "evicted" not in facts(told)  # full KV evicts nothing
+    compressed = replace(outcome(told), policy="rpc:ratio=4")
+    assert dict(compressed.facts())["evicted"] == "5,678 tokens in 12 compressions"

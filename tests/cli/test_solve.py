@@ -60,7 +60,7 @@ def test_json_is_the_strategys_verdict_and_nothing_else(invoke: Any) -> None:
 
 
 def test_decisions_are_lines_and_stdout_is_the_answer(invoke: Any, tmp_path: Path) -> None:
-    out = tmp_path / "verdict.json"
+    out = tmp_path / "new" / "deeper" / "verdict.json"
     result = invoke("solve", *EASY, *PRUNE, "--out", out)
     assert result.exit_code == 0, result.stderr
     record = json.loads(out.read_text(encoding="utf-8"))
@@ -185,9 +185,28 @@ def test_ctrl_c_in_a_step_of_the_engine_ends_with_the_verdict_so_far(
     assert len(steps) <= 11
 
 
+def test_the_winners_text_is_shown_on_request_and_every_text_is_in_the_verdict(invoke: Any, tmp_path: Path) -> None:
+    out = tmp_path / "verdict.json"
+    result = invoke("solve", *EASY, *PRUNE, "--compress", "rpc:interval=16,window=8", "--show", "winner", "--out", out)
+    assert result.exit_code in (0, 1), result.stderr
+    record = json.loads(out.read_text(encoding="utf-8"))
+    assert all(trace["text"] for trace in record["traces"] if trace["tokens"])
+    winner = record["traces"][record["winner"]]
+    assert winner["answer"] == record["answer"]
+    assert f"== trace {winner['index']}, the winner: answer {winner['answer']}" in result.stdout
+    assert winner["text"].strip("\n") in result.stdout
+    assert result.stdout.count("== trace ") == 1
+    assert record["kv"]["compressions"] > 0
+    assert record["kv"]["evicted"] > 0
+    assert f"evicted: {record['kv']['evicted']:,} tokens in {record['kv']['compressions']:,} comp" in result.stderr
+    assert f"KV, mean: {record['kv']['mean_tokens']:,.0f} tokens a trace" in result.stderr
+
+
 def test_bad_input_is_one_sentence(invoke: Any, tiny: Path, tmp_path: Path) -> None:
     strategies = "expected one of self-consistency, deepprune, deepconf:low, deepconf:high"
     jaccard = ("-m", tiny, "-j", "jaccard")
+    blocked = tmp_path / "file"
+    blocked.touch()
     cases: list[tuple[list[Any], str]] = [
         (["c", "-m", tiny, "-s", "magic"], f"strategy 'magic' is unknown; {strategies}"),
         (
@@ -217,7 +236,10 @@ def test_bad_input_is_one_sentence(invoke: Any, tiny: Path, tmp_path: Path) -> N
         (["c", *jaccard, "--temperature", -1], "temperature is -1"),
         (["c", *jaccard, "--batch", 0], "--batch is 0"),
         (["c", *jaccard, "--out", tmp_path], "is a directory"),
-        (["c", *jaccard, "--out", tmp_path / "no" / "x.json"], "there is no directory"),
+        (["c", *jaccard, "--out", blocked / "x.json"], f"{blocked} can't be made a directory, as a file is in the way"),
+        (["c", *jaccard, "--out", blocked / "no" / "x.json"], "can't be made a directory, as a file is in the way"),
+        (["c", *jaccard, "--show", "best"], "--show is 'best'; expected winner or all"),
+        (["c", *jaccard, "--show", "all", "--json"], "--json prints every trace's text anyway"),
         (["c", "-m", tmp_path / "nowhere", "-j", "jaccard"], "there is no model at"),
         (["what is 2+2?", "-j", "jaccard"], "only reads the notation that `laconic problems` prints"),
     ]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def test_streams_the_text_and_sums_up_on_stderr(invoke: Any, tiny: Path) -> None
     assert "compressions: 3; evicted: 36 tokens" in result.stderr
     assert "tokens: 5 prompt + 60 generated" in result.stderr
     assert "KV held at the end: 28 of 64 tokens (44%)" in result.stderr
-    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("problem: c d e\n")
+    assert result.stderr.count("\n") == 2
 
 
 def test_json_has_the_engines_figures(invoke: Any, tiny: Path) -> None:
@@ -92,7 +94,7 @@ def test_the_bundled_problem_by_seed_is_a_held_out_one(
 
 
 def test_the_page_shows_what_the_engine_held(invoke: Any, tiny: Path, tmp_path: Path) -> None:
-    path = tmp_path / "trace.html"
+    path = tmp_path / "new" / "deeper" / "trace.html"
     result = invoke("think", "c d e", "-m", tiny, *RPC_OPTIONS, "--temperature", 0, "--html", path)
     assert result.exit_code == 0, result.stderr
     assert f"wrote {path}" in result.stderr
@@ -136,7 +138,7 @@ def test_bad_input_is_one_sentence(invoke: Any, tiny: Path, tmp_path: Path) -> N
         (["c", "-m", tiny, "--dtype", "int3"], "dtype is 'int3'"),
         (["c", "-m", tiny, "--device", "abacus"], "device is 'abacus'"),
         (["c", "-m", tiny, "--html", tmp_path], "is a directory"),
-        (["c", "-m", tiny, "--html", tmp_path / "no" / "x.html"], "there is no directory"),
+        (["c", "-m", tiny, "--html", empty / "x.html"], "can't be made a directory, as a file is in the way"),
         (["what is 2+2?"], "only reads the notation that `laconic problems` prints"),
     ]
     for args, said in cases:
@@ -155,6 +157,39 @@ def test_a_page_that_could_not_be_written_is_refused_before_the_work(
     result = invoke("think", "c", "-m", tiny, "--html", tmp_path / "x.html")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "can't be written" in result.stderr
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_ends_the_trace_where_it_is(
+    invoke: Any, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, presses: int
+) -> None:
+    accept, steps = HFEngine._accept, []
+
+    def pressed(self: HFEngine, runs: Any, logits: Any) -> None:
+        steps.append(len(runs))
+        if len(steps) == 30:
+            for _ in range(presses):
+                signal.raise_signal(signal.SIGINT)
+        accept(self, runs, logits)
+
+    monkeypatch.setattr(HFEngine, "_accept", pressed)
+    before = signal.getsignal(signal.SIGINT)
+    page = tmp_path / "x.html"
+    result = invoke("think", "c d e", "-m", tiny, *RPC_OPTIONS, "--temperature", 0, "--html", page)
+    assert result.exit_code == 130, (result.output, result.exception)
+    assert signal.getsignal(signal.SIGINT) is before
+    last = result.stderr.splitlines()[-1]
+    if presses == 2:  # in the middle of the step: nothing is whole
+        assert last == "interrupted; nothing is kept; the same command begins anew"
+        return
+    assert last.startswith("interrupted after 30 tokens; the trace so far is in ")
+    assert last.endswith("the same command begins anew and draws the same tokens")
+    assert "no final answer (interrupted)" in result.stderr
+    _, whole, _ = alone(tiny, RPC(interval=16, window=8), temperature=0)
+    assert whole.text.startswith(result.stdout.rstrip("\n"))
+    data = json.loads(page.read_text(encoding="utf-8").partition('id="data">')[2].partition("</script>")[0])
+    assert len(data["of"]) == 30
+    monkeypatch.undo()
 
 
 def test_size() -> None:

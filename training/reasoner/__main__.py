@@ -99,6 +99,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         answers = record.pop("answers")
         lines = ",\n  ".join(json.dumps(group) for group in answers)
         text = json.dumps(record, indent=1)[:-2] + f',\n "answers": [\n  {lines}\n ]\n}}\n'
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(text)
     print(json.dumps({key: value for key, value in record.items() if key != "answers"}, indent=1))
 

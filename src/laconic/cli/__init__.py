@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from laconic.cli import interruption
 from laconic.cli.common import BAD_INPUT, INTERRUPTED, complain, sentence, told_warnings
 from laconic.cli.terminal import ReaderGone, flush, prepare
 from laconic.errors import LaconicError
@@ -37,6 +38,7 @@ class _Group(TyperGroup):
     """The one place where an error becomes a sentence and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
+        interruption.if_interrupted(None)
         try:
             try:
                 with told_warnings():
@@ -44,7 +46,7 @@ class _Group(TyperGroup):
             finally:
                 flush()  # what can't be written is told here, not by Python after the end
         except KeyboardInterrupt:
-            complain("interrupted")
+            complain(interruption.told())
             raise typer.Exit(INTERRUPTED) from None
         except ReaderGone:
             raise typer.Exit(0) from None

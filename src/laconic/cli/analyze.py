@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from laconic.cli.interruption import if_interrupted
+from laconic.cli.loading import say_loading
 from laconic.cli.options import (
     Batch,
     Device,
@@ -74,6 +76,13 @@ def analyze(
 
     What compression can live on: reasoning that says the same again has low entropy and high redundancy.
     """
+    if_interrupted(
+        "the file of traces is as it was; the same command begins anew"
+        if model is None
+        else "the traces written so far are not kept; the same command begins anew (`laconic collect` would keep them)"
+    )
+    if model is not None:
+        say_loading(model, not as_json)
     from laconic.bench.analysis import FORMAT, analyse
     from laconic.bench.environment import environment, public
     from laconic.bench.redundancy import embedder as check_embedder

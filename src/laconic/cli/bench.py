@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from laconic.cli.bench_vllm import vllm
+from laconic.cli.interruption import if_interrupted, resumed
+from laconic.cli.loading import say_loading
 from laconic.cli.options import (
     Batch,
     BenchDtype,
@@ -91,6 +93,8 @@ def accuracy(
 
     Finished traces are written at once; the same command goes on where an interrupted one stopped.
     """
+    if_interrupted(resumed(out / "traces.jsonl"))
+    say_loading(model, not as_json)
     from laconic.bench.accuracy import FORMAT, run_accuracy, settings
     from laconic.bench.contenders import POLICIES, KeepPattern, plan
     from laconic.bench.environment import environment, public
@@ -213,6 +217,8 @@ def throughput(
     Models are built from their configs with random weights; nothing is downloaded. Every measured piece is written at
     once; the same command goes on where an interrupted one stopped.
     """
+    place = out or Path("runs") / (preset or "throughput")
+    if_interrupted(resumed(place / "samples.jsonl"))
     import torch
 
     from laconic.bench.environment import environment
@@ -257,7 +263,6 @@ def throughput(
         )
         methods, wanted = [*METHODS, *(name for name in extra if name not in METHODS)], ()
     job = Job(cells, methods, resolve_dtype(dtype, where), where, 5 if repeats is None else repeats)
-    place = out or Path("runs") / (preset or "throughput")
     with Journal(place / "samples.jsonl", FORMAT, job.settings()) as journal, Bar(not as_json) as bar:
         bar.tell_journal(journal, "sample", "timed pieces")
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from laconic.cli.interruption import if_interrupted, resumed
 from laconic.cli.options import BenchDtype, BenchWindow, JsonResults, Plot, Ratios
 
 
@@ -53,6 +54,7 @@ def vllm(
     Every engine runs in a process of its own; those of one cache size take turns. Every run is written at once; the same
     command goes on where an interrupted one stopped.
     """
+    if_interrupted(resumed(out / "samples.jsonl"))
     from laconic.bench.environment import environment, versions
     from laconic.bench.journal import Journal
     from laconic.bench.shapes import pick_device, resolve_dtype

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from laconic.cli.common import size
-from laconic.cli.live import PRINTABLE
+from laconic.cli.live import plain
 from laconic.prune.strategies.base import Row, Snapshot
 
 # What is going on comes first where not all traces fit.
@@ -103,11 +103,6 @@ def board(heading: Heading, snapshot: Snapshot, meter: Meter, width: int, height
     for line in lines:
         line.truncate(width, overflow="ellipsis")
     return Text("\n", no_wrap=True, end="").join(lines[:height])
-
-
-def plain(text: str) -> str:
-    """What a model or a user wrote, on one line and without the sequences that a terminal obeys."""
-    return " ".join(text.translate(PRINTABLE).split())
 
 
 def votes(counts: Sequence[tuple[str, float]]) -> str:

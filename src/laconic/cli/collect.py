@@ -11,6 +11,8 @@ import typer
 
 from laconic.cli.chat import choose_chat
 from laconic.cli.engines import check_device, choose_engine, open_reasoner
+from laconic.cli.interruption import if_interrupted, resumed
+from laconic.cli.loading import say_loading
 from laconic.cli.measuring import Bar
 from laconic.cli.options import (
     Batch,
@@ -79,23 +81,23 @@ def collect(
     The same command goes on where an interrupted one stopped. A larger --n or --count adds to the file: the first 16 of 64
     traces are those of --n 16. Other settings are refused. A problem that the model can't take is skipped and named.
     """
+    if_interrupted(resumed(out))
+    chosen_engine = choose_engine(engine, model, engine_set or ())
+    say_loading(chosen_engine.model, not as_json)
     from laconic.bench.collecting import Origin, open_file
     from laconic.bench.collecting import collect as run
     from laconic.bench.environment import public
     from laconic.cli.common import (
-        INTERRUPTED,
         Question,
         check_vocabulary,
         choose_policy,
         choose_sampling,
-        complain,
         one_thread,
     )
     from laconic.errors import LaconicError
     from laconic.prune.alike import warn_alike
     from laconic.traces import tokenizer_fingerprint
 
-    chosen_engine = choose_engine(engine, model, engine_set or ())
     check_device(chosen_engine, device)
     small = chosen_engine.small
     problems, source = choose_problems(count, seed, split, level, file, dataset)
@@ -133,21 +135,17 @@ def collect(
         )
         with open_file(out, origin, sampling) as journal, bar:
             bar.tell_journal(journal)
-            try:
-                found = run(
-                    problems,
-                    running,
-                    journal,
-                    n=n,
-                    sampling=sampling,
-                    settings=origin.line(sampling),
-                    batch=batch,
-                    check_question=(lambda text: check_vocabulary(tokenizer, Question(text))) if small else None,
-                    watch=bar.watch,
-                )
-            except KeyboardInterrupt:
-                complain(f"interrupted; what is finished is in {out}, and the same command goes on from there")
-                raise typer.Exit(INTERRUPTED) from None
+            found = run(
+                problems,
+                running,
+                journal,
+                n=n,
+                sampling=sampling,
+                settings=origin.line(sampling),
+                batch=batch,
+                check_question=(lambda text: check_vocabulary(tokenizer, Question(text))) if small else None,
+                watch=bar.watch,
+            )
     show(found, as_json)
 
 

@@ -58,6 +58,8 @@ def complain(line: str) -> None:
 
 def sentence(error: BaseException) -> str:
     """An error as one line: the system's errors with the path they are about, others as their message says."""
+    if isinstance(error, (FileExistsError, NotADirectoryError)) and error.filename is not None:
+        return f"{error.filename} can't be made a directory, as a file is in the way; name another place"
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename is not None else ""
         return f"{error.strerror}{where}"
@@ -299,10 +301,12 @@ def check_vocabulary(tokenizer: Any, question: Question) -> None:
 
 
 def check_writable(path: Path, what: str) -> None:
-    """Refuse a file that can't be written before minutes of decoding, not after. what: what it is for, in the message."""
+    """Refuse a file that can't be written before minutes of decoding, not after; missing directories are made.
+
+    what: what it is for, in the message.
+    """
     check_regular(path, what)
-    if not path.absolute().parent.is_dir():
-        raise LaconicError(f"there is no directory {path.absolute().parent} for {what}; make it first")
+    path.absolute().parent.mkdir(parents=True, exist_ok=True)
     if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
         raise LaconicError(f"{path} can't be written; name a file where you may write")
 

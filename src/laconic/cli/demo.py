@@ -20,6 +20,8 @@ from laconic.cli.common import (
     one_thread,
     size,
 )
+from laconic.cli.interruption import NOTHING, if_interrupted
+from laconic.cli.loading import say_loading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +56,8 @@ def demo(
     a trace that shows what RPC evicted. Where there is a bundled judge, the first problem is then solved by 64 traces under
     DeepPrune and RPC together, with what that saved.
     """
+    if_interrupted(NOTHING)
+    say_loading(None, not as_json)
     from rich.console import Console
 
     from laconic.bench.accuracy import run_accuracy

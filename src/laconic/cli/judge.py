@@ -7,6 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from laconic.cli.interruption import if_interrupted, resumed
+from laconic.cli.loading import say_loading
+
 app = typer.Typer(
     no_args_is_help=True,
     help="Judges of whether two traces will end in the same answer: train one, compare several.",
@@ -81,6 +84,8 @@ def train(
     Problems are split: trained on, watched to stop early and to calibrate, and tested on at the end. Every look is followed
     by a checkpoint; the same command goes on from there, and makes the judge that it would have made uninterrupted.
     """
+    if_interrupted(resumed(out / "checkpoints" / "trainer.pt", what="the training up to its latest look"))
+    say_loading(base if base is not None else model, not as_json)
     import json
     from dataclasses import asdict
 
@@ -180,6 +185,8 @@ def evaluate(
     Problems that one of them was trained on are left out. Judges that ask the reasoner (probe, encoders of hidden states)
     ask the model of --model, on unseen traces too.
     """
+    if_interrupted(resumed(out / "judged.jsonl"))
+    say_loading(model, not as_json)
     from laconic.bench.environment import environment, public
     from laconic.bench.journal import Journal
     from laconic.bench.judging import FORMAT, prepare_sets, run_judging, summarise
@@ -242,6 +249,8 @@ def ablate(
     as_json: AsJson = False,
 ) -> None:
     """Focal loss on and off, oversampling on and off, for each kind of excerpts: a pair encoder trained for each."""
+    if_interrupted(resumed(out / "cells.jsonl"))
+    say_loading(model, not as_json)
     from dataclasses import asdict
 
     from laconic.bench.ablation import FORMAT, run_ablation

@@ -16,6 +16,12 @@ from rich.text import Text
 # A model may write anything, escape sequences too; a terminal would obey them.
 PRINTABLE = {code: None for code in (*range(32), *range(127, 160)) if code != ord("\n")} | {ord("\t"): "    "}
 BAR = 24  # cells, where the terminal is wide enough
+LEAST_BAR = 6  # shorter than that it shows nothing; the words get fewer instead
+
+
+def plain(text: str) -> str:
+    """What a model or a user wrote, on one line and without the sequences that a terminal obeys."""
+    return " ".join(text.translate(PRINTABLE).split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,21 +138,35 @@ def _wrap(line: str, width: int) -> tuple[list[str], str]:
 
 
 def gauge(moment: Moment, seconds: float, width: int) -> Text:
-    """One line of at most `width` cells: the share of the written tokens that is still held, and how fast it goes."""
+    """One line of at most `width` cells: the share of the written tokens that is still held, and how fast it goes.
+
+    Where there is too little room the bar gets shorter, then the words do; figures go last, whole ones only.
+    """
     share = moment.held / moment.logical if moment.logical else 1.0
-    bar = min(BAR, width // 4)
+    speed = moment.generated / seconds if seconds > 0 else 0.0
+    times = "compression" if moment.compressions == 1 else "compressions"
+    of = f"{moment.held:,} of {moment.logical:,}"
+    forms = (
+        (f"{of} tokens held ({share:.0%})", f" · {moment.compressions} {times} · {speed:,.0f} tok/s"),
+        (f"{of} held ({share:.0%})", f" · {moment.compressions}x · {speed:,.0f} tok/s"),
+        (f"{of} ({share:.0%})", f" · {speed:,.0f} tok/s"),
+        (f"{of} ({share:.0%})", ""),
+        (f"{share:.0%}", ""),
+    )
+    held, rest = next(
+        ((held, rest) for held, rest in forms if len(f"KV {held}{rest}") + LEAST_BAR + 1 <= width), forms[-1]
+    )
+    bar = max(0, min(BAR, width - len(f"KV  {held}{rest}")))
     filled = round(share * bar)
     line = Text.assemble(
         ("KV ", "bold"),
         ("━" * filled, "cyan"),
         ("━" * (bar - filled), "bright_black"),
-        f" {moment.held:,} of {moment.logical:,} tokens held ({share:.0%})",
+        f" {held}" if bar else held,
+        (rest, "dim"),
         no_wrap=True,
         overflow="ellipsis",
     )
-    speed = moment.generated / seconds if seconds > 0 else 0.0
-    times = "compression" if moment.compressions == 1 else "compressions"
-    line.append(f" · {moment.compressions} {times} · {speed:,.0f} tok/s", "dim")
     line.truncate(width, overflow="ellipsis")
     return line
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from laconic.answers import equivalent
-from laconic.cli.board import plain, votes
+from laconic.cli.board import votes
 from laconic.cli.common import Question, size
+from laconic.cli.live import PRINTABLE, plain
 from laconic.engines.base import Sampling
 from laconic.prune.verdict import Verdict
 
+FULL = "full"  # the policy that evicts nothing
 FATES = ("finished", "pruned", "abandoned", "interrupted", "waiting", "running")
 
 
@@ -63,7 +65,12 @@ class Outcome:
         phases = ", ".join(f"{name} {value:.1f}" for name, value in verdict.seconds.items() if name != "total")
         found.append(("seconds", f"{verdict.seconds.get('total', 0.0):.1f}" + (f": {phases}" if phases else "")))
         if "peak_bytes" in verdict.kv:
-            found.append(("KV, peak", size(verdict.kv["peak_bytes"])))
+            found.append(("KV, peak", size(round(verdict.kv["peak_bytes"]))))
+        if "mean_tokens" in verdict.kv:
+            found.append(("KV, mean", f"{verdict.kv['mean_tokens']:,.0f} tokens a trace"))
+        if self.policy != FULL and "evicted" in verdict.kv:
+            times = f"{verdict.kv['compressions']:,} compressions" if "compressions" in verdict.kv else ""
+            found.append(("evicted", f"{verdict.kv['evicted']:,} tokens" + (f" in {times}" if times else "")))
         if verdict.note:
             found.append(("note", plain(verdict.note)))
         return found
@@ -77,6 +84,22 @@ class Outcome:
         return (
             f"{share} of the {whole:,} tokens that all {self.verdict.n} would take (estimate from {finished} finished)"
         )
+
+    def texts(self, which: str) -> list[tuple[str, str]]:
+        """(heading, text) of the traces that `--show` asks for: the winner, or all in the order of their index."""
+        verdict = self.verdict
+        traces = sorted(verdict.traces, key=lambda trace: trace.index)
+        if which == "winner":
+            traces = [trace for trace in traces if trace.index == verdict.winner]
+        found = []
+        for trace in traces:
+            answer = "no answer" if trace.answer is None else f"answer {plain(trace.answer)}"
+            wins = ", the winner" if trace.index == verdict.winner else ""
+            heading = (
+                f"trace {trace.index}{wins}: {answer}, {trace.tokens:,} tokens, {trace.fate} ({plain(trace.reason)})"
+            )
+            found.append((heading, trace.text.translate(PRINTABLE).strip("\n")))
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """The whole verdict with the problem, what is known of it, the settings and the versions."""

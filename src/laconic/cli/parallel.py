@@ -21,6 +21,8 @@ from laconic.cli.common import (
     model_path,
     one_thread,
 )
+from laconic.cli.interruption import if_interrupted, resumed
+from laconic.cli.loading import say_loading
 from laconic.cli.measuring import Bar
 from laconic.cli.options import (
     Device,
@@ -98,6 +100,8 @@ def parallel(
     Every strategy runs on the same recorded traces, for exact and paired figures, and on the first problems also live, for
     seconds and memory. Traces and results are written at once; the same command goes on where an interrupted one stopped.
     """
+    if_interrupted(lambda: kept_in(out))
+    say_loading(model, not as_json)
     import dataclasses
 
     from laconic.bench.collecting import Origin
@@ -204,6 +208,11 @@ def parallel(
         "agreement": None if agreed is None else dataclasses.asdict(agreed),
     }
     write_report(report, parallel_tables(report), parallel_plot, out, plot, as_json)
+
+
+def kept_in(out: Path) -> str:
+    """The clause on what an interrupted run leaves: finished traces, and results once there are any."""
+    return resumed(*sorted(out.glob("traces-*.jsonl")), out / "results.jsonl")()
 
 
 class Phases:

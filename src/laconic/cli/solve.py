@@ -24,6 +24,8 @@ from laconic.cli.common import (
     one_thread,
 )
 from laconic.cli.engines import choose_engine, open_reasoner
+from laconic.cli.interruption import NOTHING, if_interrupted
+from laconic.cli.loading import say_loading
 from laconic.cli.options import (
     Batch,
     Budget,
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from laconic.cli.outcome import Outcome
 
 NO_ANSWER = 1
+SHOWN = ("winner", "all")
 
 
 def solve(
@@ -123,6 +126,10 @@ def solve(
     dtype: Dtype = "auto",
     device: EngineDevice = "auto",
     out: Annotated[Path | None, typer.Option("--out", help="Also write the verdict as JSON to this file.")] = None,
+    show_texts: Annotated[
+        str | None,
+        typer.Option("--show", metavar="winner|all", help="Print the winning trace's text, or that of every trace."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Nothing but the verdict, as one JSON object.")] = False,
 ) -> None:
     """Think about one problem in many traces, stop those that would end in the same answer, and let the others vote.
@@ -132,13 +139,16 @@ def solve(
     bad input, 130 after Ctrl-C.
 
     For the bundled reasoner what you don't say starts from its own settings; other models start from what was published.
-    Tokens saved are estimated from the traces that finished; `laconic bench parallel` measures them.
+    Tokens saved are estimated from the traces that finished; `laconic bench parallel` measures them. The verdict as JSON
+    (--out, --json) holds the text of every trace and says which one stands for the answer.
     """
     chosen_engine = choose_engine(engine, model, engine_set or ())
     small = chosen_engine.small
     question = choose_question(problem, file, bundled, level, small)
     if gold is not None:
         question = dataclasses.replace(question, answer=gold)
+    say_loading(chosen_engine.model, not as_json)
+    if_interrupted(NOTHING)
     policy = choose_policy(
         "full" if compress == "none" else compress,
         small,
@@ -149,6 +159,10 @@ def solve(
     )
     if batch < 1:
         raise LaconicError(f"--batch is {batch}; expected at least 1 trace")
+    if show_texts is not None and show_texts not in SHOWN:
+        raise LaconicError(f"--show is {show_texts!r}; expected {' or '.join(SHOWN)}")
+    if show_texts is not None and as_json:
+        raise LaconicError(f"--json prints every trace's text anyway; leave --show {show_texts} out, or --json")
     if out is not None:
         check_writable(out, "the verdict")
     options = {"tau": tau, "K": clusters, "K1": compare, "K2": finish, "K3": fallback, "excerpt": excerpt}
@@ -193,13 +207,39 @@ def solve(
     outcome = Outcome(question, name, policy.spec(), judge_spec, sampling, verdict, chat.to_json())
     if out is not None:
         write_text(out, json.dumps(outcome.to_json(), indent=1) + "\n")
+    if show_texts is not None:
+        show_traces(outcome, show_texts)
     show(outcome, as_json)
     if out is not None:
         complain(f"wrote {out}")
     if not verdict.complete:
+        place = (
+            f"the verdict so far is in {out}"
+            if out is not None
+            else "the verdict so far is all that is kept (see --out)"
+        )
+        complain(f"interrupted; {place}, and the same command begins anew")
         raise typer.Exit(INTERRUPTED)
     if verdict.answer is None:
         raise typer.Exit(NO_ANSWER)
+
+
+def show_traces(outcome: Outcome, which: str) -> None:
+    """The texts of traces on stdout, each under a line that says which it is."""
+    from rich.console import Console
+    from rich.text import Text
+
+    found = outcome.texts(which)
+    if not found:
+        complain("there is no winning trace to show: no trace gave an answer")
+    if sys.stdout.isatty():
+        console = Console(highlight=False)
+        for heading, text in found:
+            console.print(Text(heading, style="bold"))
+            console.print(Text(text + "\n"))
+    else:
+        for heading, text in found:
+            typer.echo(f"== {heading}\n{text}\n")
 
 
 def show(outcome: Outcome, as_json: bool) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from laconic.cli.board import Heading, Meter, board, plain
+from laconic.cli.board import Heading, Meter, board
 from laconic.cli.common import complain
+from laconic.cli.live import plain
 from laconic.prune.strategies.base import Progress, Snapshot, Solving
 from laconic.prune.verdict import Verdict
 

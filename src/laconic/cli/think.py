@@ -14,6 +14,7 @@ import typer
 
 from laconic.cli.chat import choose_chat
 from laconic.cli.common import (
+    INTERRUPTED,
     Question,
     check_vocabulary,
     check_writable,
@@ -25,6 +26,8 @@ from laconic.cli.common import (
     size,
 )
 from laconic.cli.engines import check_device, choose_engine, open_reasoner
+from laconic.cli.interruption import NOTHING, if_interrupted
+from laconic.cli.loading import say_loading
 from laconic.cli.options import (
     Budget,
     BundledSeed,
@@ -94,8 +97,8 @@ class Outcome:
 
     def verdict(self) -> str:
         if self.answer is None:
-            cut = " (cut off: more --max-new-tokens would let it go on)" if self.finish_reason == "length" else ""
-            return f"no final answer{cut}"
+            why = {"length": " (cut off: more --max-new-tokens would let it go on)", "stopped": " (interrupted)"}
+            return f"no final answer{why.get(self.finish_reason, '')}"
         known = {True: ", which is right", False: f", but it is {self.question.answer}", None: ""}[self.right]
         return f"answer {self.answer}{known}"
 
@@ -160,12 +163,20 @@ def think(
 
     The bundled reasoner's traces are a few hundred tokens long, so for it the policies start from interval 128, ratio
     4, window 32 and budget 128. Other models start from the policies' published settings (`laconic policies`). Sampling
-    starts from the model's own generation_config, else from temperature 0.6 and top-p 0.95.
+    starts from the model's own generation_config, else from temperature 0.6 and top-p 0.95. Ctrl-C ends the trace where it
+    is, with what it came to.
     """
     chosen_engine = choose_engine(engine, model, engine_set or ())
     check_device(chosen_engine, device)
     small = chosen_engine.small
     question = choose_question(problem, file, bundled, level, small)
+    from laconic.cli.live import plain
+
+    on_terminal = sys.stdout.isatty() and not as_json
+    if on_terminal:
+        _introduce(question)
+    say_loading(chosen_engine.model, not as_json)
+    if_interrupted(NOTHING)
     chosen = choose_policy(policy, small, interval=interval, ratio=ratio, window=window, budget=budget)
     if html is not None:
         check_writable(html, "the page")
@@ -182,6 +193,8 @@ def think(
     with reasoner.engine(chosen, record_held=html is not None) as running:
         prompt = running.render(question.text)
         trace_id = running.submit(prompt, sampling)[0]
+        if not as_json and not on_terminal:
+            complain(f"problem: {plain(question.text)}")
         pieces, kv_tokens = _stream(running, trace_id, chosen, as_json)
         trace = running.trace(trace_id)
         name = "bundled reasoner" if small else str(chosen_engine.model)
@@ -189,6 +202,22 @@ def think(
         if html is not None:
             _write_page(html, running, outcome, prompt, trace, pieces, kv_tokens)
     _show(outcome, trace.text, as_json, html)
+    if outcome.finish_reason == "stopped":
+        written = f"the trace so far is in {html}; " if html is not None else ""
+        after = f"interrupted after {outcome.generated_tokens:,} tokens"
+        complain(f"{after}; {written}the same command begins anew and draws the same tokens")
+        raise typer.Exit(INTERRUPTED)
+
+
+def _introduce(question: Question) -> None:
+    """The problem above its trace, before anything is loaded."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from laconic.cli.live import PRINTABLE
+
+    text = question.text.translate(PRINTABLE)
+    Console(highlight=False).print(Text(f"Problem, from {question.source}:\n{text}\n", style="dim"))
 
 
 def conclude(
@@ -199,7 +228,7 @@ def conclude(
     stats: EngineStats,
     chat: Mapping[str, Any] | None = None,
 ) -> Outcome:
-    """The figures of a finished trace that ran alone in its engine."""
+    """The figures of a trace that ran alone in its engine, to its end or until it was interrupted."""
     from laconic.answers import answer_of, equivalent
 
     prompt, generated = len(trace.prompt_ids), len(trace.token_ids)
@@ -231,22 +260,26 @@ def conclude(
 
 
 def _stream(engine: Engine, trace_id: str, policy: Policy, as_json: bool) -> tuple[list[str], list[int]]:
-    """Show the trace as it comes. Returns each token's text, and the KV tokens held when it was drawn."""
+    """Show the trace as it comes, until its end or Ctrl-C. Returns each token's text, and the KV tokens held when it was
+    drawn."""
     from rich.console import Console
 
     from laconic.cli.live import Moment, choose_view
+    from laconic.cli.solving import Brake
 
     pieces: list[str] = []
     kv_tokens: list[int] = []
     trace, schedule = engine.trace(trace_id), policy.schedule
     prompt = len(trace.prompt_ids)
-    with choose_view(as_json, Console(highlight=False)) as view:
+    with Brake() as brake, choose_view(as_json, Console(highlight=False)) as view:
         for chunk in engine.stream():  # one token a chunk
             computed = len(trace.token_ids) - 1
             pieces.append(chunk.text)
             kv_tokens.append(schedule.physical(computed, prompt))
             moment = Moment(prompt + computed, kv_tokens[-1], computed, schedule.rounds(computed))
             view.feed(chunk.text, moment)
+            if brake.pulled and chunk.finish_reason is None:
+                break
     return pieces, kv_tokens
 
 

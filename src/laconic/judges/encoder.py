@@ -200,7 +200,8 @@ class PairEncoder(MatrixJudge):
     # ---- files ----------------------------------------------------------------------------------------------------
 
     def save(self, directory: Path) -> None:
-        """config.json and model.safetensors, into a directory that exists."""
+        """config.json and model.safetensors, into a directory; a missing one is made."""
+        directory.mkdir(parents=True, exist_ok=True)
         config = {
             "format": FORMAT,
             "made": asdict(self.made),

@@ -57,6 +57,7 @@ def quiet() -> Iterator[None]:
 
 
 def write_saved(directory: Path, saved: Saved) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
     record = {"kind": "llm", **dataclasses.asdict(saved)}
     write_text(directory / FILE, json.dumps(record, indent=2) + "\n")
 

@@ -17,6 +17,9 @@ from laconic.prune.strategies.clock import Clock
 from laconic.prune.verdict import Fate, Tokens, TraceFate, Verdict, Vote
 from laconic.prune.voting import Tally
 
+COUNTED = {"token_steps": "kv_token_steps", "compressions": "compressions", "evicted": "evicted"}
+"""`Verdict.kv`'s names for what an engine counts up."""
+
 MOST_TRACES = 4096
 """The limit on n of every strategy."""
 
@@ -76,7 +79,8 @@ class Run(Solving):
         self._messages: list[tuple[str, str]] = []  # with the phase in which each was said
         self._complete = False
         self._eager = False
-        self._peak = self._peak_before = self._token_steps_before = 0
+        self._peak = 0
+        self._before: dict[str, int] = {}  # what the engine had counted when the run began
         self._whole = self._run()
 
     # ---- what a strategy is ---------------------------------------------------------------------------------------
@@ -131,8 +135,7 @@ class Run(Solving):
         if not self.question.strip():
             raise LaconicError("the problem is empty: give a question")
         stats = self.source.stats
-        self._peak_before = getattr(stats, "peak_kv_bytes", 0)
-        self._token_steps_before = getattr(stats, "kv_token_steps", 0)
+        self._before = {name: getattr(stats, name, 0) for name in ("peak_kv_bytes", *COUNTED.values())}
         ids = self.source.submit(self.source.render(self.question), self.sampling, self.n)
         self.records = [Record(self.source.trace(name), index) for index, name in enumerate(ids)]
         self._by_id = {record.id: record for record in self.records}
@@ -259,7 +262,7 @@ class Run(Solving):
             answer=votes[0].answer if votes else None,
             votes=votes,
             traces=tuple(
-                TraceFate(r.id, r.index, r.fate, r.reason, r.tokens, r.cluster, r.answer, r.weight)
+                TraceFate(r.id, r.index, r.fate, r.reason, r.tokens, r.cluster, r.answer, r.weight, r.view.text)
                 for r in self.records
             ),
             tokens=self._tokens(),
@@ -279,16 +282,21 @@ class Run(Solving):
             saved = round(self.n * sum(lengths) / len(lengths)) - generated - judged
         return Tokens(generated, judged, saved)
 
-    def _kv(self) -> dict[str, int]:
+    def _kv(self) -> dict[str, float]:
         """Peak bytes are exact where this run went beyond what the engine ever held before, else the most seen at a step."""
         stats = self.source.stats
-        told: dict[str, int] = {}
+        told: dict[str, float] = {}
         peak = getattr(stats, "peak_kv_bytes", None)
         if peak is not None:
-            told["peak_bytes"] = peak if peak > self._peak_before else self._peak
-        steps = getattr(stats, "kv_token_steps", None)
-        if steps is not None:
-            told["token_steps"] = steps - self._token_steps_before
+            told["peak_bytes"] = peak if peak > self._before.get("peak_kv_bytes", 0) else self._peak
+        for name, counted in COUNTED.items():
+            now = getattr(stats, counted, None)
+            if now is not None:
+                told[name] = now - self._before.get(counted, 0)
+        means = [(getattr(r.view, "mean_kv_tokens", 0.0), len(r.view.token_ids)) for r in self.records]
+        tokens = sum(count for mean, count in means if mean)
+        if tokens:
+            told["mean_tokens"] = sum(mean * count for mean, count in means) / tokens
         return told
 
     def interrupt(self) -> Verdict:

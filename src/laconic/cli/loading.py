@@ -1,0 +1,16 @@
+"""What a command says at once, before the imports and the weights that keep it silent for seconds."""
+
+from __future__ import annotations
+
+import sys
+
+from laconic.cli.common import complain, is_bundled
+
+
+def say_loading(model: str | None, shown: bool = True) -> None:
+    """A line on stderr where somebody looks; to be called before torch and transformers are imported.
+
+    model: as in ``--model``. Nothing where they are there already, for then nobody has to wait.
+    """
+    if shown and sys.stderr.isatty() and "transformers.modeling_utils" not in sys.modules:
+        complain(f"loading torch, transformers and {'the bundled reasoner' if is_bundled(model) else model} ...")
