@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence, Set
+from pathlib import Path, PurePath
 from typing import Any
 
 from laconic.errors import LaconicError
 
 MOST = (1 << 63) - 1
 """The largest whole number where nothing smaller is said: what a tensor holds, and `sys.maxsize` for "no limit"."""
+LARGEST = sys.float_info.max
 LONGEST = 80  # characters of a value in a sentence
 
 
@@ -80,7 +83,7 @@ def number(
     """The finite int or float in [low, high] that the value is; above: in (low, high]."""
     value = python(value)
     fits = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
-    if not fits or value in (math.inf, -math.inf) or (above and value == low):
+    if not fits or not -LARGEST <= value <= LARGEST or (above and value == low):
         start = f"above {low:g}" if above else f"at least {low:g}" if high == math.inf else f"from {low:g}"
         end = "" if high == math.inf else f" and at most {high:g}" if above else f" to {high:g}"
         raise refuse(name, value, f"a number {start}{end}{_note(meaning)}")
@@ -153,6 +156,13 @@ def texts(name: str, values: Any, meaning: str = "", *, some: bool = False) -> l
         text(f"{name}[{i}]", value, meaning)
         for i, value in enumerate(_iterated(name, values, f"texts{_note(meaning)}", some))
     ]
+
+
+def path(name: str, value: Any) -> Path:
+    """The path of a file or directory."""
+    if isinstance(value, (str, PurePath)) and str(value).strip() and "\0" not in str(value):
+        return Path(value)
+    raise refuse(name, value, "the path of a file or directory")
 
 
 def instance(name: str, value: Any, kind: type | tuple[type, ...], expected: str) -> Any:

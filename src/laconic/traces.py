@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from laconic import checks
 from laconic.answers import extract
 from laconic.errors import LaconicError
 from laconic.files import replacing
@@ -53,6 +54,7 @@ class TraceRecord:
     kv: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        checks.plain(self)
         for name in ("problem", "question", "gold", "text"):
             _expect(self, name, str, "a text")
         for name in ("level", "index", "seed"):
@@ -62,7 +64,7 @@ class TraceRecord:
         for name in ("settings", "kv"):
             _expect(self, name, Mapping, "an object")
         for name in ("prompt_ids", "token_ids"):
-            ids = getattr(self, name)
+            ids = checks.instance(name, getattr(self, name), (tuple, list), "whole numbers")
             if not set(map(type, ids)) <= {int}:
                 raise LaconicError(f"{name} has an entry that is no whole number")
             if ids and not 0 <= min(ids) <= max(ids) <= MOST_ID:
@@ -80,6 +82,7 @@ class TraceRecord:
         if self.finish_reason not in FINISHED:
             raise LaconicError(f"finish_reason is {self.finish_reason!r}; expected {' or '.join(FINISHED)}")
         if self.logprobs is not None:
+            checks.instance("logprobs", self.logprobs, (tuple, list), "numbers, or None")
             if len(self.logprobs) != len(self.token_ids):
                 raise LaconicError(f"logprobs has {len(self.logprobs)} entries for {len(self.token_ids)} token_ids")
             if not set(map(type, self.logprobs)) <= {int, float} or any(value != value for value in self.logprobs):
@@ -162,7 +165,7 @@ def read_traces(path: str | Path) -> TraceFile:
     Traces are one and the same if problem, index, seed and settings are. Equal settings, questions and prompts are held once.
     Raises LaconicError for a file that does not exist or holds no trace.
     """
-    path = Path(path)
+    path = checks.path("path", path)
     if not path.is_file():
         raise LaconicError(f"There is no trace file {path}; expected JSON lines as `laconic collect` writes them.")
     records: list[TraceRecord] = []

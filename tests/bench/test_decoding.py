@@ -144,7 +144,7 @@ def test_a_cell_beyond_the_context_is_refused(model) -> None:
         (lambda: Cell("small", 1, 0, 10), "prompt is 0"),
         (lambda: Cell("small", 1, 1, 1), "length is 1"),
         (lambda: Cell("small", 1, 1, 10, "at"), "steps is 0"),
-        (lambda: Cell("small", 1, 1, 10, "near"), "expected whole or at"),
+        (lambda: Cell("small", 1, 1, 10, "near"), "expected one of whole, at"),
         (lambda: Cell("small", 1, 1, 2, "at", 4), "length is 2"),
     ],
 )

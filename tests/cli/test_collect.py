@@ -179,7 +179,7 @@ def test_broken_lines_are_told(invoke, tiny: Path, problem_file: Path, tmp_path:
         (["--file", "none.jsonl"], "no problem file none.jsonl"),
         (["--file", "a.jsonl", "--split", "train"], "a file of problems has no splits"),
         (["--file", "a.jsonl", "--level", 5], "only the bundled problems have levels"),
-        (["--split", "test"], "split must be one of"),
+        (["--split", "test"], "split is 'test'; expected one of train, heldout"),
         (["--policy", "nothing"], "nothing"),
         (["--temperature", -1], "temperature is -1"),
         (["--logprobs", -1], "logprobs is -1"),

@@ -21,9 +21,9 @@ def test_json_lines_with_answers(invoke: Any) -> None:
 
 def test_bad_values(invoke: Any) -> None:
     for args, said in (
-        (["--level", 99], "level must be 1 to"),
-        (["--count", -1], "at least 0"),
-        (["--split", "test"], "split must be one of"),
+        (["--level", 99], "level is 99; expected a whole number from 1 to 8"),
+        (["--count", -1], "count is -1; expected a whole number from 0 to 1000000"),
+        (["--split", "test"], "split is 'test'; expected one of train, heldout"),
     ):
         result = invoke("problems", *args)
         assert result.exit_code == 2

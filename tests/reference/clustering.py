@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from itertools import product
+from math import fsum
 
 
 def cluster(
@@ -22,7 +23,7 @@ def cluster(
         ranked = []
         for number, inside in enumerate(clusters):
             probabilities = [same(other, newcomer) for other in members(newcomer, inside)]
-            mean = sum(probabilities) / len(probabilities)
+            mean = fsum(probabilities) / len(probabilities)
             votes = sum(1 for p in probabilities if p > 0.5) / len(probabilities)
             ranked.append((votes if decisions else mean, mean, -number))
         best = max(ranked, default=None)

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Protocol
 
+from laconic import checks
 from laconic.answers.thinking import part
-from laconic.errors import LaconicError
 
 # With a brace, or, as TeX has it, without one before a number, a letter, or a fraction or root.
 _BOX = re.compile(
@@ -95,7 +95,9 @@ def extract(text: str, *, thinking: bool = False, ended: bool = False) -> str | 
     Raises LaconicError if ``text`` isn't a str.
     """
     if not isinstance(text, str):
-        raise LaconicError(f"the text to extract an answer from is {text!r}; expected a str")
+        raise checks.refuse("the text to extract an answer from", text, "a str")
+    checks.flag("thinking", thinking)
+    checks.flag("ended", ended)
     last = part(text, thinking)
     if last.thinking:
         if not ended:

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from laconic import checks
 from laconic.errors import LaconicError
 
 
@@ -168,7 +169,7 @@ def register(marker: Marker) -> Marker:
     Raises LaconicError if it is no Marker, or its name is another one's.
     """
     if not isinstance(marker, Marker):
-        raise LaconicError(f"{marker!r} can't be registered; expected a laconic.answers.Marker")
+        raise LaconicError(f"{checks.shown(marker)} can't be registered; expected a laconic.answers.Marker")
     if {known.name: known for known in markers()}.get(marker.name, marker) != marker:
         raise LaconicError(f"marker name {marker.name} is taken; choose another name")
     if marker.name not in {known.name for known in MARKERS}:
@@ -209,7 +210,7 @@ def part(text: str, thinking: bool = False) -> Part:
 
 def left_open(prompt: str) -> bool:
     """Whether a prompt ends in thinking that has just begun, so that the text that follows begins within it."""
-    end = prompt.rstrip()[-_LONGEST:]
+    end = checks.text("prompt", prompt).rstrip()[-_LONGEST:]
     marks = _marks(end)
     return bool(marks) and marks[-1][1] == len(end) and marks[-1][2]
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from laconic import checks
 from laconic.answers import answer_of, equivalent
 from laconic.bench.contenders import Contender
 from laconic.bench.journal import Journal, Record
@@ -68,7 +69,13 @@ def run_accuracy(
     match without full KV, or a journal whose recorded policies are not this run's.
     """
     _check(problems, contenders, samples)
-    sampling = sampling or Sampling()
+    checks.function("engine_for", engine_for, "from a policy to an engine")
+    if journal is not None:
+        checks.instance("journal", journal, Journal, "an open Journal, or None")
+    if watch is not None:
+        checks.function("watch", watch, "of a Progress")
+    checks.flag("keep_tokens", keep_tokens)
+    sampling = Sampling() if sampling is None else checks.instance("sampling", sampling, Sampling, "a Sampling")
     warn_alike(samples, sampling)
     records = list(journal.records) if journal else []
     run = _Run(problems, samples, sampling, journal, watch, keep_tokens, len(contenders) * len(problems) * samples)
@@ -236,10 +243,11 @@ def _recall_policy(contender: Contender, records: Sequence[Record], journal: Jou
 
 
 def _check(problems: Sequence[Problem], contenders: Sequence[Contender], samples: int) -> None:
+    checks.instances("problems", problems, Problem, "problems")
+    checks.instances("contenders", contenders, Contender, "contenders, as `plan` makes them")
     if not problems:
         raise LaconicError("There are no problems to solve; expected at least one.")
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-        raise LaconicError(f"samples is {samples!r}; expected a whole number of at least 1.")
+    checks.whole("samples", samples, 1)
     ids = [problem.id for problem in problems]
     if len(set(ids)) < len(ids):
         twice = next(name for index, name in enumerate(ids) if name in ids[:index])

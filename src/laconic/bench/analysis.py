@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+from laconic import checks
 from laconic.bench.entropy import ORDERS, default_lengths, entropy_by_length
 from laconic.bench.redundancy import TFIDF, THRESHOLD, embedder, redundancy, split_spans, window_spans, words
 from laconic.bench.stats import mean_interval
@@ -36,6 +37,7 @@ def analyse(
     """
     if not traces:
         raise LaconicError("There are no traces to analyse; expected at least one.")
+    checks.instances("traces", traces, WrittenTrace, "a WrittenTrace")
     vectors = embedder(embed)
     if lengths is None:
         lengths = default_lengths([trace.token_ids for trace in traces])

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from laconic import checks
 from laconic.answers import answer_of, equivalent
 from laconic.bench.accuracy import problem_seed
 from laconic.bench.collection import Collection, sum_up
@@ -110,6 +111,11 @@ def collect(
     if every problem is refused.
     """
     _check(problems, n)
+    checks.instance("engine", engine, Engine, "an engine")
+    checks.instance("journal", journal, Journal, "an open Journal, as `open_file` gives it")
+    checks.instance("sampling", sampling, Sampling, "a Sampling")
+    checks.instance("settings", settings, Mapping, "a mapping, as `Origin.line` gives it")
+    batch = checks.whole("batch", batch, 1)
     warn_alike(n, sampling)
     run = _Run(problems, engine, journal, n, sampling, settings, check_question, watch)
     start = time.monotonic()
@@ -269,10 +275,10 @@ def _digest(question: str, gold: str) -> str:
 
 
 def _check(problems: Sequence[Problem], n: int) -> None:
+    checks.instances("problems", problems, Problem, "problems")
     if not problems:
         raise LaconicError("There are no problems to solve; expected at least one.")
-    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MAX_N:
-        raise LaconicError(f"n is {n!r}; expected a whole number from 1 to {MAX_N}.")
+    checks.whole("n", n, 1, MAX_N)
     ids = [problem.id for problem in problems]
     if len(set(ids)) < len(ids):
         twice = next(name for index, name in enumerate(ids) if name in ids[:index])

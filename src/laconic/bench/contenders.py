@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from laconic import checks
 from laconic.compress import FullKV, Policy, with_budget
 from laconic.compress.registry import get, parse
 from laconic.compress.schedule import Proportional, Schedule
@@ -74,6 +75,14 @@ def plan(
 
     Raises LaconicError for an unknown policy or setting (listing the known ones), an impossible ratio, or a row twice.
     """
+    names = checks.texts("names", names, "of policies")
+    ratios = checks.instances("ratios", ratios, object, "a number")
+    for ratio in ratios:
+        checks.number("ratio", ratio, 1)
+    interval = checks.whole("interval", interval, 1)
+    window = checks.whole("window", window, 1)
+    if oracle is not None:
+        checks.function("oracle", oracle, "from token ids to scores or bools")
     if not names:
         raise LaconicError("No policies were given; expected at least one name, such as rpc.")
     if not ratios:
@@ -129,6 +138,7 @@ def mean_cache(schedule: Schedule, lengths: Sequence[int]) -> float:
 
     The prompt is left out: every policy keeps all of it, so it adds the same to both sides of a comparison.
     """
+    lengths = checks.wholes("lengths", lengths, 0, meaning="generated tokens")
     if not lengths:
         raise LaconicError("There are no generated lengths to match budgets to; expected those of a full-KV run.")
     return sum(schedule.mean(length) for length in lengths) / len(lengths)
@@ -184,6 +194,8 @@ class KeepPattern:
     texts: Sequence[str] = field(repr=False)
 
     def __post_init__(self) -> None:
+        checks.text("pattern", self.pattern, "a regular expression")
+        object.__setattr__(self, "texts", checks.texts("texts", self.texts, "of every token id"))
         try:
             expression = re.compile(self.pattern)
         except re.error as error:

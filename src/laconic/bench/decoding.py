@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
+from laconic import checks
 from laconic.bench.memory import PeakMemory, synchronize
 from laconic.compress import Policy
 from laconic.compress.registry import parse
@@ -43,12 +44,12 @@ class Cell:
     steps: int = 0
 
     def __post_init__(self) -> None:
+        checks.plain(self)
+        checks.text("shape", self.shape, "a shape's name")
+        checks.word("mode", self.mode, ("whole", "at"))
+        checks.whole("steps", self.steps, 0)
         for field, least in (("batch", 1), ("prompt", 1), ("length", 2 if self.mode == "whole" else WARM)):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise LaconicError(f"{field} is {value!r}; expected a whole number of at least {least}.")
-        if self.mode not in ("whole", "at"):
-            raise LaconicError(f"mode is {self.mode!r}; expected whole or at.")
+            checks.whole(field, getattr(self, field), least)
         if self.mode == "at" and self.steps < 1:
             raise LaconicError(f"steps is {self.steps!r}; expected at least 1 step to time at length {self.length}.")
 

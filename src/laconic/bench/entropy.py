@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from laconic.errors import LaconicError
+from laconic import checks
 
 ORDERS = (1, 2, 3)
 LENGTHS = (1024, 2048, 4096, 8192)
@@ -23,8 +23,8 @@ def ngram_entropy(token_ids: Sequence[int], n: int) -> float:
 
     Raises LaconicError for n < 1.
     """
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise LaconicError(f"n is {n!r}; expected a whole number of at least 1 for n-grams.")
+    n = checks.whole("n", n, 1, meaning="of n-grams")
+    checks.instance("token_ids", token_ids, Sequence, "a sequence of token ids")
     counts = Counter(zip(*(token_ids[i:] for i in range(n)), strict=False))
     total = sum(counts.values())
     # log2(total) - mean log2(count) is -sum p log2 p with one division.
@@ -55,9 +55,11 @@ def entropy_by_length(
 
     Raises LaconicError for a length below 1 or an order below 1.
     """
-    for length in lengths:
-        if isinstance(length, bool) or not isinstance(length, int) or length < 1:
-            raise LaconicError(f"A length is {length!r}; expected whole numbers of at least 1 token.")
+    lengths = checks.wholes("lengths", lengths, 1, meaning="tokens")
+    orders = checks.wholes("orders", orders, 1, meaning="n of n-grams")
+    traces = checks.instances("traces", traces, object, "the token ids of a trace")
+    for trace in traces:
+        checks.instance("a trace", trace, Sequence, "a sequence of token ids")
     points = []
     for length in sorted(set(lengths)):
         long_enough = [trace[:length] for trace in traces if len(trace) >= length]

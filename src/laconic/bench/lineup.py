@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from laconic import checks
 from laconic.bench.environment import public
 from laconic.compress import FullKV, Policy
 from laconic.errors import LaconicError
@@ -121,7 +122,7 @@ def _vote(early: bool) -> str:
 
 
 def _check_counts(option: str, counts: Sequence[int]) -> None:
-    for count in counts:
+    for count in checks.wholes(option, counts, -checks.MOST, meaning="numbers of traces"):
         if count < 1:
             raise LaconicError(f"{option} has {count}; expected whole numbers of at least 1, such as 16,64.")
         if list(counts).count(count) > 1:

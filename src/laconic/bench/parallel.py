@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from laconic import checks
 from laconic.bench import accuracy
 from laconic.bench.journal import Journal, Record
 from laconic.bench.lineup import Compression, Entry
@@ -80,6 +81,12 @@ class Job:
     timed: int = 8
 
     def __post_init__(self) -> None:
+        checks.plain(self)
+        checks.instances("problems", self.problems, Problem, "problems")
+        checks.instances("compress", self.compress, Compression, "a Compression")
+        checks.instances("entries", self.entries, Entry, "an Entry, as `lineup` makes them")
+        checks.instance("sampling", self.sampling, Sampling, "a Sampling")
+        checks.whole("timed", self.timed, 0)
         if not self.problems:
             raise LaconicError("There are no problems to solve; expected at least one.")
         ids = [problem.id for problem in self.problems]

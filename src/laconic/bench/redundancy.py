@@ -17,6 +17,7 @@ from collections.abc import Callable, Hashable, Sequence
 import torch
 from torch import Tensor
 
+from laconic import checks
 from laconic.errors import LaconicError, reason
 
 THRESHOLD = 0.75
@@ -33,6 +34,7 @@ Embed = Callable[[Sequence[Sequence[Hashable]], Sequence[str]], Tensor]
 
 def split_spans(text: str, least: int = LEAST_WORDS) -> list[str]:
     """A text's lines and sentences with at least `least` words (marks count as words), in order."""
+    checks.text("text", text)
     found = (span.strip() for span in _SPANS.split(text))
     return [span for span in found if len(words(span)) >= least]
 
@@ -47,8 +49,8 @@ def window_spans(token_ids: Sequence[int], size: int) -> list[list[int]]:
 
     Raises LaconicError for a size below 1.
     """
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise LaconicError(f"The span size is {size!r}; expected a whole number of at least 1 token.")
+    size = checks.whole("The span size", size, 1, meaning="tokens")
+    checks.instance("token_ids", token_ids, Sequence, "a sequence of token ids")
     return [list(token_ids[i : i + size]) for i in range(0, len(token_ids) - size + 1, size)]
 
 
@@ -74,7 +76,7 @@ def embedder(name: str = TFIDF) -> Embed:
 
     Raises LaconicError for another name, or where the package or the model can't be loaded.
     """
-    if name == TFIDF:
+    if checks.text("embedder", name, f"{TFIDF} or {SENTENCE_TRANSFORMERS}MODEL") == TFIDF:
         return tfidf
     if not name.startswith(SENTENCE_TRANSFORMERS) or name == SENTENCE_TRANSFORMERS:
         raise LaconicError(f"The embedder is {name!r}; expected {TFIDF} or {SENTENCE_TRANSFORMERS}MODEL.")
@@ -107,8 +109,8 @@ def redundancy(
 
     Raises LaconicError for a threshold outside -1 to 1.
     """
-    if not -1 <= threshold <= 1:
-        raise LaconicError(f"The threshold is {threshold}; expected a cosine from -1 to 1.")
+    threshold = checks.number("threshold", threshold, -1, 1, "a cosine")
+    checks.function("embed", embed, "from spans to vectors, as `embedder` gives it")
     if not spans:
         return None
     vectors = torch.nn.functional.normalize(embed(spans, texts).float(), dim=-1)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from laconic import checks
 from laconic.errors import LaconicError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -143,7 +144,7 @@ SHAPES: dict[str, Shape] = {shape.name: shape for shape in _ALL}
 
 def get_shape(name: str) -> Shape:
     """The shape of that name. Raises LaconicError that lists the known ones."""
-    if name not in SHAPES:
+    if checks.text("shape", name, f"one of {', '.join(SHAPES)}") not in SHAPES:
         raise LaconicError(f"The shape {name!r} is unknown; expected one of {', '.join(SHAPES)}.")
     return SHAPES[name]
 
@@ -157,6 +158,7 @@ def pick_device(name: str) -> torch.device:
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     """`auto` is bfloat16 on a GPU and float32 on a CPU. Raises LaconicError that lists the known ones."""
+    checks.instance("dtype", name, str, f"auto, {', '.join(DTYPES)}")
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     if name not in DTYPES:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from laconic import checks
 from laconic.bench.decoding import GENERATE, Cell, Sample, decode
 from laconic.bench.journal import Journal, Record
 from laconic.bench.memory import Bandwidth, free_memory, is_out_of_memory, measure_bandwidth, release
@@ -44,10 +45,14 @@ class Job:
     repeats: int = REPEATS
 
     def __post_init__(self) -> None:
+        checks.plain(self)
+        checks.instances("cells", self.cells, Cell, "a Cell")
+        checks.texts("methods", self.methods, "specs of policies")
+        checks.instance("dtype", self.dtype, torch.dtype, "a torch.dtype")
+        checks.instance("device", self.device, torch.device, "a torch.device")
         if not self.cells or not self.methods:
             raise LaconicError("There is nothing to measure: expected at least one cell and one method.")
-        if isinstance(self.repeats, bool) or not isinstance(self.repeats, int) or self.repeats < 1:
-            raise LaconicError(f"repeats is {self.repeats!r}; expected a whole number of at least 1.")
+        checks.whole("repeats", self.repeats, 1)
         for what, names in (("method", list(self.methods)), ("cell", [cell.key for cell in self.cells])):
             twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
             if twice is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from laconic import checks
 from laconic.errors import LaconicError
 from laconic.jsonl import read_objects
 from laconic.traces import MOST_ID
@@ -41,7 +42,7 @@ def read_traces(
 
     Raises LaconicError for a missing or empty file, a broken line (by its number), or a record that is no trace.
     """
-    path = Path(path)
+    path = checks.path("path", path)
     if not path.is_file():
         raise LaconicError(f"There is no file {path}; expected JSON lines with token_ids or text.")
     traces = [

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from laconic.bench.contenders import plan
-from laconic.checks import whole
+from laconic.checks import plain, whole
 from laconic.engines.vllm.settings import parse_launch
 from laconic.errors import LaconicError
 
@@ -34,6 +34,7 @@ class Load:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        plain(self)
         whole("requests", self.requests, 1, meaning="requests sent at once")
         whole("prompt", self.prompt, 1, meaning="tokens of each prompt")
         whole("output", self.output, 1, meaning="tokens that each request generates")

@@ -16,7 +16,7 @@ from laconic.bench.throughput import REPEATS, Piece
 from laconic.bench.vllm_load import SHARES, Contender, Load
 from laconic.bench.vllm_model import Model
 from laconic.bench.vllm_process import Worker, WorkerFailed
-from laconic.checks import whole
+from laconic.checks import plain, whole
 from laconic.errors import LaconicError
 
 FORMAT = "laconic.vllm/1"
@@ -52,6 +52,7 @@ class Job:
     vllm: str = ""
 
     def __post_init__(self) -> None:
+        plain(self)
         whole("repeats", self.repeats, 1, meaning="of every cell and contender")
         whole("threads", self.threads, 1, meaning="of each engine")
         if not self.shares or not self.contenders:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from laconic import checks
 from laconic.answers import equivalent, groups
 from laconic.checks import number, whole
 from laconic.errors import LaconicError
@@ -34,8 +35,7 @@ class TokenJaccard(MatrixJudge):
 
     def __init__(self, ngram: int = 1) -> None:
         super().__init__()
-        whole("ngram", ngram, 1, meaning="tokens")
-        self.ngram = ngram
+        self.ngram = whole("ngram", ngram, 1, meaning="tokens")
 
     def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[frozenset[tuple[int, ...]]]:
         return [self._grams(excerpt.token_ids) for excerpt in excerpts]
@@ -68,8 +68,7 @@ class FactOverlap(MatrixJudge):
 
     def __init__(self, decay: float = 1.0) -> None:
         super().__init__()
-        number("decay", decay, 0.01, 1)
-        self.decay = decay
+        self.decay = number("decay", decay, 0.01, 1)
 
     def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[dict[tuple[str, str], float]]:
         found = []
@@ -100,9 +99,7 @@ class RandomJudge(MatrixJudge):
 
     def __init__(self, p: float = 0.5, seed: int = 0) -> None:
         super().__init__()
-        number("p", p, 0, 1)
-        whole("seed", seed, 0)
-        self.p, self.seed = p, seed
+        self.p, self.seed = number("p", p, 0, 1), whole("seed", seed, 0)
 
     def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[str]:
         return [excerpt.trace_id for excerpt in excerpts]
@@ -134,6 +131,10 @@ class PerfectJudge(MatrixJudge):
 
     def __init__(self, answers: Mapping[str, str | None] | Callable[[Excerpt], str | None]) -> None:
         super().__init__()
+        if not callable(answers):
+            checks.instance(
+                "answers", answers, Mapping, "a mapping from trace ids to answers, or a function of an excerpt"
+            )
         self.answers = answers
 
     def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[tuple[str, str | None]]:
@@ -165,8 +166,7 @@ def calibrate(similarities: Sequence[float] | Tensor, same: Sequence[bool] | Ten
     LaconicError for lists of different lengths, without a pair that agrees, or fnr outside 0 to 1.
     """
     number("fnr", fnr, 0, 1)
-    scores = torch.as_tensor(similarities, dtype=torch.float64)
-    labels = torch.as_tensor(same, dtype=torch.bool)
+    scores, labels = _numbers("similarities", similarities), _numbers("same", same).bool()
     if scores.dim() != 1 or scores.shape != labels.shape:
         raise LaconicError(f"There are {len(scores)} similarities and {len(labels)} labels; expected one label each.")
     if not labels.any():
@@ -179,3 +179,14 @@ def calibrate(similarities: Sequence[float] | Tensor, same: Sequence[bool] | Ten
     under = scores[scores < least]
     between = (least + float(under.max())) / 2 if len(under) else 0.0
     return min(between, math.nextafter(least, -math.inf))
+
+
+def _numbers(name: str, values: Any) -> Tensor:
+    """float64 of a sequence or a tensor of finite numbers."""
+    try:
+        found = torch.as_tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise checks.refuse(name, values, "numbers, one of each pair") from None
+    if found.dim() != 1 or not bool(found.isfinite().all()):
+        raise checks.refuse(name, values, "finite numbers, one of each pair")
+    return found

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
+from laconic import checks
 from laconic.checks import whole
 from laconic.engines.hf.context import context_of
 from laconic.errors import LaconicError, reason
@@ -34,8 +35,8 @@ class EmbeddingCosine(MatrixJudge):
 
     def __init__(self, model: str, device: str | torch.device | None = None, batch: int = 32) -> None:
         super().__init__()
-        whole("batch", batch, 1, meaning="texts")
-        self.model, self.batch = model, batch
+        self.batch = whole("batch", batch, 1, meaning="texts")
+        self.model = checks.text("model", model, "a model's directory, or its name on the Hub", some=True)
         try:
             with quiet():
                 self._embed, self._tokenizer, self._room = _load(model, device)

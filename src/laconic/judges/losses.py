@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
+from laconic import checks
 from laconic.errors import LaconicError
 
 
@@ -36,10 +37,12 @@ class Loss:
     gamma: float = 2.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha < 1:
+        checks.plain(self)
+        checks.flag("focal", self.focal)
+        checks.number("alpha", self.alpha, 0, 1, "0 and 1 excluded", above=True)
+        if self.alpha == 1:
             raise LaconicError(f"alpha is {self.alpha}; expected a number between 0 and 1, both excluded")
-        if not 0 <= self.gamma <= 100:
-            raise LaconicError(f"gamma is {self.gamma}; expected 0 to 100")
+        checks.number("gamma", self.gamma, 0, 100)
 
     def __call__(self, logits: Tensor, same: Tensor) -> Tensor:
         """The mean loss, a scalar. logits: float [P]; same: bool [P]."""

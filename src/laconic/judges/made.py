@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from laconic import checks
 from laconic.errors import LaconicError
 from laconic.traces import tokenizer_fingerprint
 
@@ -27,6 +28,9 @@ class Made:
     model: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("excerpt", "vectors", "tokenizer", "model"):
+            checks.text(name, getattr(self, name))
+        object.__setattr__(self, "layers", tuple(checks.wholes("layers", self.layers, -checks.MOST)))
         if self.vectors not in ("none", "states") and not self.vectors.startswith("model:"):
             raise LaconicError(f"vectors is {self.vectors!r}; expected none, states or model:NAME_OR_PATH")
         if self.vectors == "states" and self.excerpt.split(":")[0] == "kept":

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from laconic import checks
 from laconic.answers import MARKERS, equivalent, groups, markers
 from laconic.checks import whole
 from laconic.errors import LaconicError
@@ -55,10 +56,10 @@ class ProbeJudge(MatrixJudge):
 
     def __init__(self, suffix: str | None = None, steps: int = 2) -> None:
         super().__init__()
-        whole("steps", steps, 1, meaning="tokens of the answer")
-        if suffix is not None and not isinstance(suffix, str):
-            raise LaconicError(f"suffix is {suffix!r}; expected a text, or None for the model's own")
-        self.suffix, self.steps = suffix, steps
+        self.steps = whole("steps", steps, 1, meaning="tokens of the answer")
+        if suffix is not None:
+            checks.instance("suffix", suffix, str, "a text, or None for the model's own")
+        self.suffix = suffix
 
     def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[Probed]:
         if source is None:

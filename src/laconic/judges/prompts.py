@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from laconic import checks
 from laconic.checks import whole, word
 from laconic.engines.chat import apply_template
 from laconic.errors import LaconicError
@@ -50,15 +51,18 @@ class LLMJudgeSettings:
     share_prefix: bool = True
 
     def __post_init__(self) -> None:
+        checks.plain(self)
+        for name in ("both_orders", "share_prefix"):
+            checks.flag(name, getattr(self, name))
         for place in ("{first}", "{second}"):
             if not isinstance(self.template, str) or place not in self.template:
                 raise LaconicError(
-                    f"template is {self.template!r}; expected a text with the places {{first}} and {{second}}"
+                    f"template is {checks.shown(self.template)}; expected a text with the places {{first}} and {{second}}"
                 )
         for field in ("same", "different"):
             value = getattr(self, field)
             if not isinstance(value, str) or not value.strip():
-                raise LaconicError(f"{field} is {value!r}; expected the answer's word")
+                raise checks.refuse(field, value, "the answer's word")
         if self.max_tokens is not None:
             whole("max_tokens", self.max_tokens, 1, meaning="of a prompt")
         word("overlong", self.overlong, ("refuse", "cut"))

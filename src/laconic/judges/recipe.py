@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from laconic import checks
 from laconic.engines.hf.generation import text_config
 from laconic.errors import LaconicError
 from laconic.files import write_text
@@ -47,7 +48,8 @@ class EncoderPlan:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.vectors.startswith("model:") and self.tokens:
+        checks.plain(self)
+        if checks.text("vectors", self.vectors, "none, states or model:NAME").startswith("model:") and self.tokens:
             raise LaconicError(
                 f"vectors {self.vectors} are of another model's tokens, so the reasoner's can't stand beside them; plan "
                 "tokens=False"

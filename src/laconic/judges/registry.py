@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from laconic import checks
 from laconic.errors import LaconicError
 from laconic.prune.judge import Excerpt, Judge
 
@@ -88,7 +89,7 @@ def split(spec: str) -> tuple[str, str]:
 
     Raises LaconicError for an unknown name (lists the known ones), or a judge that needs a place and has none.
     """
-    name, _, rest = spec.strip().partition(":")
+    name, _, rest = checks.text("judge", spec, "NAME or NAME:..., such as probe").strip().partition(":")
     name, rest = name.strip().lower(), rest.strip()
     if name not in _KNOWN:
         raise _unknown(name)
@@ -128,6 +129,9 @@ def open_judge(
     or a judge that does not fit.
     """
     name, rest = split(spec)
+    if excerpt is not None:
+        checks.text("excerpt", excerpt, "such as words:25", some=True)
+    check_device(device)
     judge = _made(name, rest, model, tokenizer, answers, device)
     if excerpt is not None and judge.excerpt is not None and judge.excerpt != excerpt:
         raise LaconicError(
@@ -135,6 +139,14 @@ def open_judge(
             f"judge for {excerpt}"
         )
     return judge
+
+
+def check_device(device: Any, needed: bool = True) -> None:
+    """LaconicError for what can't be the name of a device; None is none unless one is needed."""
+    if needed or device is not None:
+        checks.text(
+            "device", str(device) if type(device).__module__ == "torch" else device, "auto, cpu, cuda:1, ...", some=True
+        )
 
 
 def _made(name: str, rest: str, model: Any, tokenizer: Any, answers: Answers | None, device: str) -> Judge:

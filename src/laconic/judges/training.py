@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from laconic import checks
 from laconic.errors import LaconicError
 from laconic.files import replacing, saving
 from laconic.judges.losses import Loss
@@ -81,18 +82,20 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        checks.plain(self)
         for name, least in (
             ("oversample", 1), ("epochs", 1), ("batch", 1), ("micro", 0), ("every", 0), ("patience", 0),
         ):  # fmt: skip
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise LaconicError(f"{name} is {value!r}; expected a whole number of at least {least}")
-        for name, low, high in (("rate", 0, 10), ("clip", 0, math.inf)):
-            if not low < getattr(self, name) <= high:
-                raise LaconicError(f"{name} is {getattr(self, name)}; expected a number above {low}, at most {high}")
+            checks.whole(name, getattr(self, name), least)
+        for name, high in (("rate", 10), ("clip", math.inf)):
+            checks.number(name, getattr(self, name), 0, high, above=True)
         for name in ("warmup", "decay"):
-            if not 0 <= getattr(self, name) < 1:
+            checks.share(name, getattr(self, name), "1 excluded")
+            if getattr(self, name) == 1:
                 raise LaconicError(f"{name} is {getattr(self, name)}; expected 0 to below 1")
+        checks.flag("by_problem", self.by_problem)
+        checks.instance("loss", self.loss, Loss, "a Loss, such as Loss(focal=True)")
+        checks.seed("seed", self.seed)
 
     def rate_at(self, step: int, steps: int) -> float:
         """The learning rate of a step, the first being 0, of `steps`."""

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import nn
 
-from laconic.checks import number, whole
+from laconic.checks import number, plain, whole
 from laconic.errors import LaconicError
 
 
@@ -24,6 +24,7 @@ class LoRA:
     dropout: float = 0.05
 
     def __post_init__(self) -> None:
+        plain(self)
         whole("rank", self.rank, 1)
         whole("alpha", self.alpha, 1)
         number("dropout", self.dropout, 0, 0.99)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from laconic import checks
 from laconic.answers import equivalent, extract
 
 
@@ -25,9 +26,10 @@ class Problem:
 
     def __post_init__(self) -> None:
         for name in ("id", "question", "answer"):
-            value = getattr(self, name)
-            if not isinstance(value, str) or not value.strip():
-                raise ValueError(f"Problem.{name} must be a non-empty string, not {value!r}.")
+            checks.text(f"Problem.{name}", getattr(self, name), some=True)
+        checks.plain(self)
+        checks.whole("Problem.level", self.level, 0)
+        checks.instance("Problem.meta", self.meta, Mapping, "a mapping")
 
 
 def check(problem: Problem, text: str, *, thinking: bool = False, ended: bool = False) -> bool:
@@ -35,4 +37,5 @@ def check(problem: Problem, text: str, *, thinking: bool = False, ended: bool = 
 
     thinking, ended: as `answers.extract` takes them.
     """
+    checks.instance("problem", problem, Problem, "a Problem")
     return equivalent(extract(text, thinking=thinking, ended=ended), problem.answer)

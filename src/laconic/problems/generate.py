@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 
-from laconic.errors import LaconicError
+from laconic import checks
 from laconic.problems.base import Problem
 from laconic.problems.programs import MAX_STEPS, SPLITS, Program, sample_program
 
 LEVELS = range(1, MAX_STEPS + 1)  # a level is the number of steps
+MOST = 1_000_000  # problems of one list
 MIXTURE = (5, 6, 7, 8)  # the levels of `level=None`, evenly: what published figures are measured on
 
 
@@ -32,12 +33,11 @@ def generate(count: int, seed: int = 0, level: int | None = None, split: str = "
 
 def programs(count: int, seed: int = 0, level: int | None = None, split: str = "heldout") -> list[Program]:
     """The programs behind :func:`generate`, in the same order."""
-    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-        raise LaconicError(f"The number of problems must be a whole number of at least 0, not {count!r}.")
-    if level is not None and (isinstance(level, bool) or not isinstance(level, int) or level not in LEVELS):
-        raise LaconicError(f"The level must be {LEVELS[0]} to {LEVELS[-1]}, or None for the mixture, not {level!r}.")
-    if split not in SPLITS:
-        raise LaconicError(f"The split must be one of {', '.join(SPLITS)}, not {split!r}.")
+    count = checks.whole("count", count, 0, MOST, "problems")
+    seed = checks.seed("seed", seed)
+    if level is not None:
+        level = checks.whole("level", level, LEVELS[0], LEVELS[-1], "steps; without it the mixture")
+    checks.word("split", split, SPLITS)
     rng = random.Random(f"laconic.problems/{seed}/{level}/{split}")
     found: list[Program] = []
     seen: set[str] = set()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from laconic import checks
 from laconic.errors import LaconicError, reason
 from laconic.jsonl import read_objects
 from laconic.problems.base import Problem
@@ -33,8 +34,10 @@ def load_problems(
     Raises LaconicError for a missing or empty file, a broken line (by its number), a record without question or answer,
     a seed or level for a source that has none, or an unknown data set or split.
     """
-    if count is not None and count < 1:
-        raise LaconicError(f"The number of problems is {count}; expected at least 1.")
+    checks.text("source", source, f"{BUNDLED}, a file of JSON lines, or {HUB}NAME", some=True)
+    if count is not None:
+        count = checks.whole("count", count, 1, meaning="problems")
+    seed = checks.seed("seed", seed)
     if source == BUNDLED:
         return generate(200 if count is None else count, seed, level)
     if level is not None:
@@ -45,7 +48,7 @@ def load_problems(
 
 def from_jsonl(path: str | Path) -> list[Problem]:
     """The problems of a JSON-lines file; empty lines are skipped. Raises LaconicError as `load_problems`."""
-    path = Path(path)
+    path = checks.path("path", path)
     if not path.is_file():
         known = f"{BUNDLED}, a file of JSON lines, or {HUB}NAME"
         raise LaconicError(f"There is no problem file {path}; expected {known}.")
@@ -95,7 +98,7 @@ def _problem(where: str, name: str, record: Mapping[str, Any]) -> Problem:
         raise LaconicError(f"{where} has an empty {'answer' if question else 'question'}; expected a text.")
     own = next((fields[key] for key in IDS if fields.get(key) not in (None, "")), name)
     level = fields.get("level", 0)
-    return Problem(str(own), question, answer, level if isinstance(level, int) else 0)
+    return Problem(str(own), question, answer, level if checks.is_whole(level) and level >= 0 else 0)
 
 
 def _field(fields: Mapping[str, Any], names: tuple[str, ...], where: str, record: Mapping[str, Any]) -> str:

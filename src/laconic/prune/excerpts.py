@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from laconic import answers
+from laconic import answers, checks
 from laconic.errors import LaconicError
 from laconic.prune.judge import Excerpt
 from laconic.prune.source import Source, TraceView
@@ -50,13 +50,16 @@ def parse(kind: str, decode: Decode | None = None, words: Iterable[str] | None =
     Make one a run: it remembers how far it has read each trace. Raises LaconicError for an unknown kind (lists the known
     ones) or a count out of range.
     """
-    name, _, rest = kind.strip().partition(":")
+    name, _, rest = checks.text("excerpt", kind, "such as words:25").strip().partition(":")
+    if decode is not None:
+        checks.function("decode", decode, "from token ids to a text")
     counts = rest.split(":") if rest else []
     if name == "tokens" and len(counts) == 1:
         return FirstTokens(decode, _count(kind, counts[0]))
     if name == "words" and len(counts) in (1, 2):
         span = _count(kind, counts[1], least=0) if len(counts) == 2 else SPAN
-        listed = REASONING_WORDS if words is None else frozenset(word.casefold() for word in words)
+        mine = REASONING_WORDS if words is None else checks.texts("words", words)
+        listed = frozenset(word.casefold() for word in mine)
         if not listed:
             raise LaconicError("the list of reasoning words is empty; expected at least one word")
         return FirstWords(decode, _count(kind, counts[0]), span, listed)

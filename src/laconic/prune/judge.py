@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from laconic import checks
 from laconic.prune.source import Source
 
 
@@ -18,7 +19,8 @@ class Excerpt:
     """The part of one trace that a judge sees.
 
     kind: how it was cut (`excerpts.parse(kind)` cuts others alike). question: the user's message. prompt_ids: the prompt.
-    token_ids, text: of the excerpt. complete: the trace ended within it. answer: the final answer, where complete.
+    token_ids, text: of the excerpt. complete: the trace ended within it. answer: the final answer, where complete. Raises
+    LaconicError for a field of another type.
     """
 
     trace_id: str
@@ -29,6 +31,15 @@ class Excerpt:
     text: str
     complete: bool = False
     answer: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("trace_id", "kind", "question", "text"):
+            checks.text(name, getattr(self, name))
+        for name in ("prompt_ids", "token_ids"):
+            object.__setattr__(self, name, tuple(checks.wholes(name, getattr(self, name), 0, meaning="token ids")))
+        checks.flag("complete", self.complete)
+        if self.answer is not None:
+            checks.text("answer", self.answer)
 
 
 @dataclass(slots=True)

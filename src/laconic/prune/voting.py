@@ -11,7 +11,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from laconic import answers
+from laconic import answers, checks
+from laconic.errors import LaconicError
 from laconic.prune.verdict import Vote
 
 Pending = tuple[int, float]
@@ -120,10 +121,11 @@ def seats(sizes: Sequence[int], count: int) -> list[int]:
 def percentile(values: Sequence[float], share: float) -> float:
     """The value below which a share (0 to 1) of the values lies, linear between neighbours (numpy's default).
 
-    Raises ValueError for no values.
+    Raises LaconicError for no values, or another share.
     """
     if not values:
-        raise ValueError("no values; expected at least one")
+        raise LaconicError("there are no values; expected at least one")
+    checks.share("share", share)
     ranked = sorted(values)
     at = share * (len(ranked) - 1)
     low = min(int(at), len(ranked) - 1)

@@ -10,7 +10,7 @@ from laconic.errors import LaconicError
 from laconic.prune.source import Source
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.run import DECIDED, MOST_TRACES, Record, Run, traces
-from laconic.prune.strategies.settings import setting, settings_of
+from laconic.prune.strategies.settings import check_sampling, setting, settings_of
 from laconic.prune.voting import Confidence, Tally, consensus, percentile
 
 KEPT = {"low": 0.1, "high": 0.9}
@@ -57,7 +57,7 @@ class DeepConf(Strategy):
         return f"deepconf:{self.mode}"
 
     def begin(self, source: Source, question: str, sampling: Any) -> Confiding:
-        return Confiding(self, source, question, replace(sampling, logprobs=self.top_k))
+        return Confiding(self, source, question, replace(check_sampling(sampling), logprobs=self.top_k))
 
 
 class Confiding(Run):

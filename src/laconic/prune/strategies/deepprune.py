@@ -17,7 +17,7 @@ from laconic.prune.source import Source
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.panels import VOTES, Panel, panels
 from laconic.prune.strategies.run import DECIDED, MOST_TRACES, Record, Run, traces
-from laconic.prune.strategies.settings import setting, settings_of
+from laconic.prune.strategies.settings import check_sampling, setting, settings_of
 from laconic.prune.voting import Pending, decided, enough
 
 DEFAULT_EXCERPT = "words:25"
@@ -95,7 +95,7 @@ class DeepPrune(Strategy):
         return Clustering(self.tau, self.K, self.K1, self.seed, self.similarity)
 
     def begin(self, source: Source, question: str, sampling: Any) -> Pruning:
-        if self.vote == "confidence" and not sampling.logprobs:
+        if self.vote == "confidence" and not check_sampling(sampling).logprobs:
             sampling = replace(sampling, logprobs=CANDIDATES)
         return Pruning(self, source, question, sampling)
 

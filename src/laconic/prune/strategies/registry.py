@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
 from typing import Any
 
+from laconic import checks
 from laconic.errors import LaconicError
 from laconic.prune.judge import Judge
 from laconic.prune.strategies.base import Strategy
@@ -111,7 +112,9 @@ def parse(spec: str, n: int, judge: Judge | None = None, **overrides: Any) -> St
 
 def _find(spec: str) -> tuple[type[Strategy], str]:
     """The class that a spec names, and its settings as text."""
-    name, _, rest = spec.strip().partition(":")
+    name, _, rest = (
+        checks.text("strategy", spec, "NAME or NAME:setting=value,..., such as deepprune").strip().partition(":")
+    )
     plain = name.strip().lower().replace("_", "-").replace(" ", "-")
     plain = _ALIASES.get(plain, plain)
     if plain not in _CLASSES:

@@ -8,12 +8,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from laconic import answers
+from laconic import answers, checks
 from laconic.errors import LaconicError
 from laconic.prune.alike import warn_alike
 from laconic.prune.source import ChunkView, Source, TraceView
 from laconic.prune.strategies.base import Progress, Row, Snapshot, Solving
 from laconic.prune.strategies.clock import Clock
+from laconic.prune.strategies.settings import check_sampling
 from laconic.prune.verdict import Fate, Tokens, TraceFate, Verdict, Vote
 from laconic.prune.voting import Tally
 
@@ -66,6 +67,9 @@ class Run(Solving):
         self, name: str, n: int, settings: dict[str, Any], source: Source, question: str, sampling: Any
     ) -> None:
         warn_alike(n, sampling)
+        checks.capable("source", source, ("submit", "stream", "stop", "render"), "an engine")
+        checks.text("question", question)
+        check_sampling(sampling)
         self.name, self.n, self.settings = name, n, settings
         self.source, self.question, self.sampling = source, question, sampling
         self.records: list[Record] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from laconic import checks
 from laconic.prune.strategies.base import Strategy
 
 
@@ -18,3 +19,10 @@ def settings_of(strategy: Strategy) -> dict[str, Any]:
     assert dataclasses.is_dataclass(strategy)
     values = {f.name: getattr(strategy, f.name) for f in dataclasses.fields(strategy) if f.name != "n"}
     return {name: getattr(value, "name", value) for name, value in values.items()}
+
+
+def check_sampling(sampling: Any) -> Any:
+    """What can be an engine's own record of how tokens are drawn. Raises LaconicError for anything else."""
+    if not dataclasses.is_dataclass(sampling) or isinstance(sampling, type) or not hasattr(sampling, "logprobs"):
+        raise checks.refuse("sampling", sampling, "the engine's own record, such as Sampling(temperature=0.6)")
+    return sampling
