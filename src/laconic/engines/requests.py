@@ -7,9 +7,9 @@ from collections.abc import Container, Sequence
 from laconic import checks
 from laconic.engines.base import Sampling
 from laconic.errors import LaconicError
+from laconic.traces import MOST_ID
 
 MAX_TRACES_PER_PROMPT = 65536
-MOST_ID = (1 << 32) - 1  # what tokenizers can be asked about
 
 
 def check_request(sampling: Sampling, n: int) -> int:
