@@ -7,7 +7,14 @@ import threading
 
 import pytest
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface, TextStreamer
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TextIteratorStreamer,
+    TextStreamer,
+)
 
 from laconic.compress import H2O, RKV, RPC, TOVA, FullKV, Oracle, Random, StreamingLLM
 from laconic.engines.hf import compress
@@ -238,6 +245,98 @@ def test_two_models_in_two_threads():
         thread.join()
     assert torch.equal(got[0], want[0])
     assert torch.equal(got[1], want[1])
+
+
+class Meeting(StoppingCriteria):
+    """Generates of several threads wait for each other at a step: all of them are under way then, whatever the clock does."""
+
+    def __init__(self, barrier, at):
+        self.barrier, self.at, self.steps = barrier, at, 0
+
+    def __call__(self, input_ids, scores, **kwargs):
+        self.steps += 1
+        if self.steps == self.at:
+            self.barrier.wait(60)
+            self.barrier.wait(60)  # whoever looks has looked
+        return torch.zeros(len(input_ids), dtype=torch.bool)
+
+
+def test_several_threads_generate_at_once_and_all_are_counted():
+    model, policy = family("llama"), RPC(interval=16, ratio=4, window=8)
+    batches = [padded(prompts([12, 4])), padded(prompts([9])), padded(prompts([7, 3, 5]))]
+    want, alone = [], []
+    for inputs in batches:
+        with compress(model, policy) as run:
+            want.append(greedy(model, inputs))
+        alone.append(run.stats)
+    barrier, got, errors = threading.Barrier(4), [None] * 3, []
+    with compress(model, policy) as run:
+
+        def work(i):
+            try:
+                got[i] = greedy(model, batches[i], stopping_criteria=StoppingCriteriaList([Meeting(barrier, 40)]))
+                if i == 0:  # and one after another in a thread
+                    got[i] = greedy(model, batches[i])
+            except BaseException as error:
+                errors.append(error)
+                barrier.abort()
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+        for thread in threads:
+            thread.start()
+        barrier.wait(60)
+        during = run.stats
+        barrier.wait(60)
+        for thread in threads:
+            thread.join()
+    assert not errors
+    for ours, plain in zip(got, want, strict=True):
+        assert torch.equal(ours, plain)
+    # Six rows of 40 steps, each but the prompt's having fed one token.
+    assert during.generated_tokens == 6 * 39
+    assert during.prompt_tokens == 12 + 4 + 9 + 7 + 3 + 5
+    assert during.live_kv_tokens == during.prompt_tokens + during.generated_tokens - during.evicted
+    for name in ("steps", "prompt_tokens", "generated_tokens", "compressions", "evicted", "kept", "kv_token_steps"):
+        once = [getattr(stats, name) for stats in alone]
+        assert getattr(run.stats, name) == sum(once) + once[0], name
+    assert run.stats.peak_kv_tokens == max(stats.peak_kv_tokens for stats in alone)
+    # What is held now is the latest's alone.
+    assert run.stats.live_kv_tokens == run.cache.ledger.tokens
+
+
+def test_a_generate_that_fails_in_a_thread_is_counted_and_leaves_the_others():
+    model, inputs = family("llama"), padded(prompts([12]))
+
+    class Fails(StoppingCriteria):
+        def __call__(self, input_ids, scores, **kwargs):
+            raise RuntimeError("enough")
+
+    with compress(model, FullKV()) as run:
+        with pytest.raises(RuntimeError, match="enough"):
+            greedy(model, inputs, stopping_criteria=StoppingCriteriaList([Fails()]))
+        greedy(model, inputs, steps=5)
+        assert run.stats.prompt_tokens == 24
+        assert run.stats.generated_tokens == 4
+
+
+def test_a_streamer_read_in_another_thread():
+    from tests.engines.hf.tokens import tokenizer
+
+    model, inputs, policy = family("qwen2"), padded(prompts([9])), RPC(interval=16, ratio=4, window=8)
+    with compress(model, policy) as run:
+        want = greedy(model, inputs)
+    alone = run.stats
+    with compress(model, policy) as run:
+        streamers = [TextIteratorStreamer(tokenizer(), skip_prompt=True, timeout=60) for _ in range(2)]
+        threads = [threading.Thread(target=greedy, args=(model, inputs), kwargs={"streamer": s}) for s in streamers]
+        for thread in threads:
+            thread.start()
+        texts = ["".join(streamer) for streamer in streamers]
+        for thread in threads:
+            thread.join()
+    assert texts == [tokenizer().decode(want[0, 9:])] * 2
+    assert run.stats.generated_tokens == 2 * alone.generated_tokens
+    assert run.stats.evicted == 2 * alone.evicted > 0
 
 
 def test_plain_calls_inside_are_plain():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -29,8 +32,9 @@ class Compression:
     """What `laconic.compress` returns: a context in which `model.generate` runs under a policy.
 
     Greedy decoding, sampling, streamers, stopping criteria and padded batches work as always; beam search, assisted decoding
-    and caches of your own are refused. Every `generate` inside is a run of its own; `stats` sums them up, `cache` is the
-    latest one's. Nothing is left behind on exit: not the model's attention, not `generate`, not a registered name.
+    and caches of your own are refused. Every `generate` inside is a run of its own, in whichever thread; `stats` sums them
+    up (peaks are of one generate), `cache` is that of the one that began last. Nothing is left behind on exit: not the
+    model's attention, not `generate`, not a registered name.
     """
 
     def __init__(self, model: PreTrainedModel, policy: Policy) -> None:
@@ -39,6 +43,8 @@ class Compression:
         self.model, self.policy = model, policy
         self.cache: CompressedCache | None = None
         self._done = EngineStats()
+        self._running: list[CompressedCache] = []
+        self._lock = threading.Lock()  # several threads may generate at once, or look at `stats`
         self._binding: Binding | None = None
         self._outer: Any = None
         # Fails here, before anything is changed, if there is nothing to compress.
@@ -63,11 +69,34 @@ class Compression:
 
     @property
     def stats(self) -> EngineStats:
-        """Summed over the generate calls so far, the one that is running included."""
-        stats = add_stats(EngineStats(), self._done)
-        if self.cache is not None:
-            count_cache(stats, self.cache)
+        """Summed over the generate calls so far, those that are running included."""
+        with self._lock:
+            stats = add_stats(EngineStats(), self._done)
+            for cache in self._running:
+                count_cache(stats, cache)
+            if self.cache is not None and self.cache not in self._running:
+                count_cache(stats, self.cache)
         return stats
+
+    @contextmanager
+    def _counted(self, cache: CompressedCache) -> Iterator[None]:
+        """Around a generate with this cache: afterwards it is counted for good, unless it is the latest, which still holds."""
+        with self._lock:
+            if self.cache is not None and self.cache not in self._running:
+                self._retire(self.cache)
+            self.cache = cache
+            self._running.append(cache)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.remove(cache)
+                if cache is not self.cache:
+                    self._retire(cache)
+
+    def _retire(self, cache: CompressedCache) -> None:
+        count_cache(self._done, cache)
+        self._done.live_kv_tokens = self._done.live_kv_bytes = self._done.reserved_kv_bytes = 0
 
     def _generate(self, *args: Any, **kwargs: Any) -> Any:
         config = kwargs.get("generation_config") or self.model.generation_config
@@ -93,11 +122,8 @@ class Compression:
             )
         prompt = _prompt_length(args, kwargs)
         check_prompt_fits(self.model, prompt)
-        if self.cache is not None:
-            count_cache(self._done, self.cache)
-            self._done.live_kv_tokens = self._done.live_kv_bytes = self._done.reserved_kv_bytes = 0
         chunked = getattr(config, "prefill_chunk_size", None) or kwargs.get("prefill_chunk_size")
-        self.cache = CompressedCache(
+        cache = CompressedCache(
             text_config(self.model),
             self.policy,
             prompt=prompt if chunked else None,
@@ -106,7 +132,8 @@ class Compression:
         generate: Any = type(self.model).generate.__get__(self.model)  # type: ignore[attr-defined]
         if self._outer is not None and not isinstance(getattr(self._outer, "__self__", None), Compression):
             generate = self._outer  # somebody else's wrapper stays in the chain
-        return generate(*args, past_key_values=self.cache, **kwargs)
+        with self._counted(cache):
+            return generate(*args, past_key_values=cache, **kwargs)
 
 
 def compress(model: PreTrainedModel, policy: Policy) -> Compression:
