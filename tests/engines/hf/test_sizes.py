@@ -61,8 +61,8 @@ def test_windows_beside_full_attention() -> None:
     # gpt-oss-20b: every other layer sees 128 tokens, of which the newest is not held yet when a step begins.
     found = sizes_of(GptOssConfig(num_hidden_layers=24, num_local_experts=4, **BF16))
     assert found.layers == (
-        Layers("sliding window", 12, 8, 64, 64, 12 * 2048, 127),
-        Layers("full attention", 12, 8, 64, 64, 12 * 2048, None, compressible=True),
+        Layers("sliding window", 12, 8, 64, 64, 12 * 2048, 127, query_width=64),
+        Layers("full attention", 12, 8, 64, 64, 12 * 2048, None, compressible=True, query_width=64),
     )
 
 
@@ -70,6 +70,7 @@ def test_latents() -> None:
     found = sizes_of(DeepseekV3Config(num_hidden_layers=61, n_routed_experts=16, **BF16))
     (only,) = found.layers
     assert (only.kind, only.count, only.bytes_per_token) == ("latents", 61, 61 * (512 + 64) * 2)
+    assert (only.key_width, only.query_width) == (512, 128 + 64)
 
 
 def test_layers_that_share_hold_none() -> None:

@@ -186,9 +186,11 @@ def _scoring(sizes: Sizes, policy: Policy, peak_tokens: int) -> int:
     item = max(2, DTYPES[sizes.dtype])
     total = 0
     for group in sizes.compressible:
-        total += group.count * scorer.queries * sizes.query_heads * group.key_width * item
+        total += group.count * scorer.queries * sizes.query_heads * group.query_width * item
         if scorer.accumulates:
-            total += group.count * peak_tokens * 4 * (group.kv_heads if scorer.aggregation == "group" else 1)
+            # Latents are scored as the keys that they expand to, one for each query head.
+            heads = sizes.query_heads if group.kind == "latents" else group.kv_heads
+            total += group.count * peak_tokens * 4 * (heads if scorer.aggregation == "group" else 1)
     return total
 
 

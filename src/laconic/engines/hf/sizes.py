@@ -43,7 +43,7 @@ class Layers:
     """Layers of one kind, and what all of them together take for one trace.
 
     kind: as in KINDS; "latents" where keys and values are the latents of MLA. kv_heads, key_width, value_width: of a layer's
-    cache; 0 for none. bytes_per_token: of KV. window: tokens that a layer holds at most; None: all. state_bytes: that don't
+    cache; 0 for none. query_width: of a query head, wider or narrower than a latent. bytes_per_token: of KV. window: tokens that a layer holds at most; None: all. state_bytes: that don't
     depend on the length. compressible: whether policies evict from them.
     """
 
@@ -56,6 +56,7 @@ class Layers:
     window: int | None = None
     state_bytes: int = 0
     compressible: bool = False
+    query_width: int = 0
 
     def bytes_at(self, tokens: int) -> int:
         """Held for one trace of so many tokens, of which none was evicted."""
@@ -146,7 +147,7 @@ def _grouped(built: Any, cache: DynamicCache, item: int | None, name: str) -> tu
         plain = set()
     found: dict[Layers, int] = {}
     for index, layer in enumerate(cache.layers):
-        one = _read(layer, item, index in plain)
+        one = _read(layer, item, index in plain, getattr(text_config(built), "qk_head_dim", None))
         found[one] = found.get(one, 0) + 1
     if not any(one.bytes_per_token for one in found):
         raise LaconicError(f"{name} has no layer that holds keys and values, so there is nothing to plan")
@@ -156,8 +157,8 @@ def _grouped(built: Any, cache: DynamicCache, item: int | None, name: str) -> tu
     )
 
 
-def _read(layer: Any, item: int | None, compressible: bool) -> Layers:
-    """One layer that has seen one token."""
+def _read(layer: Any, item: int | None, compressible: bool, query_width: int | None) -> Layers:
+    """One layer that has seen one token. query_width: of a model with latents."""
     keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
     states = [*getattr(layer, "conv_states", {}).values(), *getattr(layer, "recurrent_states", {}).values()]
     one = Layers(
@@ -172,15 +173,17 @@ def _read(layer: Any, item: int | None, compressible: bool) -> Layers:
     if more is not None:
         per_token += more.numel() * more.element_size()
     window = getattr(layer, "sliding_window", None)
+    latent = heads == 1 and key_width != value_width
     return replace(
         one,
-        kind="latents" if one.kind == "full attention" and key_width != value_width and heads == 1 else one.kind,
+        kind="latents" if one.kind == "full attention" and latent else one.kind,
         kv_heads=heads,
         key_width=key_width,
         value_width=value_width,
         bytes_per_token=per_token,
         window=None if window is None else window - 1,
         compressible=compressible,
+        query_width=(latent and query_width) or key_width,
     )
 
 
