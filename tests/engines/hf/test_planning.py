@@ -17,7 +17,6 @@ from transformers import (
     Qwen3NextConfig,
     Qwen3NextForCausalLM,
 )
-from transformers.cache_utils import LinearAttentionLayer
 
 import laconic
 from laconic.bench.shapes import get_shape
@@ -68,11 +67,10 @@ def held(cache: Any) -> dict[str, int]:
     """Bytes of the tensors themselves, of a running batch: what can be attended in compressible layers, all of the others."""
     found = {"compressed": cache.live_bytes, "others": 0}
     for layer in cache.layers:
-        if isinstance(layer, CompressedLayer):
-            continue
-        tensors = [getattr(layer, "keys", None), getattr(layer, "values", None)]
-        if isinstance(layer, LinearAttentionLayer):
-            tensors += [*layer.conv_states.values(), *layer.recurrent_states.values()]
+        names = () if isinstance(layer, CompressedLayer) else ("keys", "values")
+        tensors = [getattr(layer, name, None) for name in names]
+        for name in ("conv_states", "recurrent_states"):
+            tensors += getattr(layer, name, {}).values()
         # A sliding layer's keys are a view of what it was before: what it keeps is what it shows.
         found["others"] += sum(t.numel() * t.element_size() for t in tensors if t is not None)
     return found

@@ -188,9 +188,7 @@ def _scoring(sizes: Sizes, policy: Policy, peak_tokens: int) -> int:
     for group in sizes.compressible:
         total += group.count * scorer.queries * sizes.query_heads * group.query_width * item
         if scorer.accumulates:
-            # Latents are scored as the keys that they expand to, one for each query head.
-            heads = sizes.query_heads if group.kind == "latents" else group.kv_heads
-            total += group.count * peak_tokens * 4 * (heads if scorer.aggregation == "group" else 1)
+            total += group.count * peak_tokens * 4 * (group.kv_heads if scorer.aggregation == "group" else 1)
     return total
 
 

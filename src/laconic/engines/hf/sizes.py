@@ -43,8 +43,9 @@ class Layers:
     """Layers of one kind, and what all of them together take for one trace.
 
     kind: as in KINDS; "latents" where keys and values are the latents of MLA. kv_heads, key_width, value_width: of a layer's
-    cache; 0 for none. query_width: of a query head, wider or narrower than a latent. bytes_per_token: of KV. window: tokens that a layer holds at most; None: all. state_bytes: that don't
-    depend on the length. compressible: whether policies evict from them.
+    cache; 0 for none. query_width: of a query head, wider or narrower than a latent. bytes_per_token: of KV. window: tokens
+    that a layer holds at most; None: all. state_bytes: that don't depend on the length. compressible: whether policies
+    evict from them.
     """
 
     kind: str
