@@ -162,3 +162,21 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
         alike = TraceFile(tuple(replace(record, answer="z") for record in file().records))
         with pytest.raises(LaconicError, match="the set test has 36 pairs, all the same"):
             run_judging(entries(), sets(test=alike), journal)
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1.5, -0.1])
+def test_what_is_no_probability_is_not_written(tmp_path: Path, value: float) -> None:
+    class Broken(Counting):
+        def compare(self, pairs: Sequence[tuple[Any, Any]]) -> list[float]:
+            told = super().compare(pairs)
+            return told if self.cost.excerpts < 12 else [value, *told[1:]]
+
+    data = sets()
+    with Journal(tmp_path / "j.jsonl", FORMAT, {}) as journal:
+        broken = Entry("counting", Broken(), "tokens:1")
+        with pytest.raises(LaconicError, match=r"judge counting gave the probability .* of problem .*p2; expected"):
+            run_judging([broken], data, journal)
+    with Journal(tmp_path / "j.jsonl", FORMAT, {}) as journal:
+        assert len(journal.records) == 2  # the problems before it
+        mended = [Entry("counting", Counting(), "tokens:1")]
+        assert len(run_judging(mended, data, journal)) == 6

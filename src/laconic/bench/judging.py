@@ -89,7 +89,8 @@ def run_judging(
 ) -> list[Record]:
     """Ask every judge about all pairs of every set; returns the journal's records, one a set, judge and problem.
 
-    Raises LaconicError for no judges, two with one label, or a set whose pairs are of one class only.
+    Raises LaconicError for no judges, two with one label, a set whose pairs are of one class only, or a judge that gives a
+    probability outside 0 to 1, or none at all; what it said of that problem isn't written.
     """
     labels = [entry.label for entry in entries]
     if not entries or len(set(labels)) < len(labels):
@@ -124,6 +125,12 @@ def _ask(entry: Entry, pairs: Pairs) -> Record:
         found = [float(table[a, b]) for a, b in ends]
     else:
         found = judge.compare([(readings[a], readings[b]) for a, b in ends])
+    # Before it is written: a journal that held it would refuse the mended judge as well.
+    if wrong := [p for p in found if not 0 <= p <= 1]:
+        problem = pairs.problems[int(pairs.problem[0])]
+        raise LaconicError(
+            f"judge {entry.label} gave the probability {wrong[0]} for a pair of problem {problem}; expected a number from 0 to 1"
+        )
     cost = judge.cost.minus(before)
     return {
         "probabilities": found,

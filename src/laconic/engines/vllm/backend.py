@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import importlib.util
 import itertools
+import math
 import multiprocessing
 import queue
 import tempfile
@@ -336,6 +337,8 @@ class Backend:
 
 
 def _mean(entries: Mapping[int, Any], candidates: int) -> float:
-    """Mean log-probability of the likeliest candidates; the token that was drawn comes besides, where it isn't one of them."""
+    """Mean log-probability of the likeliest candidates; the token that was drawn comes besides, where it isn't one of them.
+    Banned tokens (-inf) are no candidates."""
     likeliest = sorted((entry.logprob for entry in entries.values()), reverse=True)[:candidates]
-    return float(sum(likeliest) / len(likeliest))
+    left = [logprob for logprob in likeliest if logprob != -math.inf]
+    return float(sum(left) / max(len(left), 1))
