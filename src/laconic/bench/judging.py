@@ -129,7 +129,8 @@ def _ask(entry: Entry, pairs: Pairs) -> Record:
     if wrong := [p for p in found if not 0 <= p <= 1]:
         problem = pairs.problems[int(pairs.problem[0])]
         raise LaconicError(
-            f"judge {entry.label} gave the probability {wrong[0]} for a pair of problem {problem}; expected a number from 0 to 1"
+            f"judge {entry.label} gave the probability {wrong[0]} for a pair of problem {problem}; expected a number "
+            "from 0 to 1"
         )
     cost = judge.cost.minus(before)
     return {
