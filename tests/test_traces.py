@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,10 @@ def test_a_file_without_traces_is_refused(tmp_path: Path) -> None:
         ({"finish_reason": "stopped"}, "finish_reason is 'stopped'; expected stop or length"),
         ({"logprobs": (-1.0,)}, "logprobs has 1 entries for 3 token_ids"),
         ({"logprobs": (-1.0, float("nan"), -1.0)}, "logprobs has an entry that is no number"),
+        ({"token_ids": (1, -1, 3)}, "token_ids has the entry -1, which is no token id; expected 0 to"),
+        ({"prompt_ids": (10**30,)}, f"prompt_ids has the entry {10**30}"),
+        ({"kv": {"peak": "x"}}, "kv.peak is 'x'; expected a number"),
+        ({"kv": {"bytes_per_token": None}}, "kv.bytes_per_token is None"),
     ],
 )
 def test_a_record_checks_itself(change: dict[str, Any], says: str) -> None:
@@ -170,3 +175,37 @@ def test_what_stood_in_thinking_was_recorded_as_no_answer(
     trace = record(text=text, finish_reason=finish_reason, answer=answer)
     assert trace.thinking is thinking
     assert answer_of(trace) == answer
+
+
+def test_lines_that_python_fails_on_are_broken_lines_and_a_mark_is_none(tmp_path: Path) -> None:
+    good = json.dumps(record().to_json())
+    half = good.replace('"gold": "7"', '"gold": "\\ud800"')
+    vast = good.replace('"seed": 3', '"seed": ' + "9" * 5000)
+    deep = good.replace('"settings": {', '"settings": {"a": ' + "[" * 500 + "]" * 500 + ", ")
+    assert len({good, half, vast, deep}) == 4
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + "\n".join([good, "[" * 100_000 + "]" * 100_000, half, vast, deep]).encode())
+    found = read_traces(path)
+    assert found.records == (record(),)
+    assert [line.split(" (")[0].split(";")[0] for line in found.broken] == [
+        "line 2 is nested too deeply",
+        "line 3 holds a text that has half a character in it",
+        "line 4 has a number of thousands of digits",
+        "line 5 is nested too deeply",
+    ]
+
+
+def test_writing_is_all_or_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    write_traces(path, [record()])
+    before = path.read_bytes()
+
+    def broken() -> Iterator[TraceRecord]:
+        yield record(index=1)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_traces(path, broken())
+    assert path.read_bytes() == before
+    with pytest.raises(LaconicError, match="is a device"):
+        write_traces("/dev/full", [record()])

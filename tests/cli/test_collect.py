@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from laconic.bench import collecting
 from laconic.compress import parse
 from laconic.engines.hf import load
 from laconic.engines.recorded import recorded_sampling
@@ -201,3 +203,66 @@ def test_a_file_of_something_else_is_left_alone(invoke, tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "not a results file" in result.stderr
     assert out.read_text() == '{"question": "?"}\n'
+
+
+def test_what_was_refused_does_not_refuse_the_corrected_command(
+    invoke, tiny: Path, problem_file: Path, tmp_path: Path
+) -> None:
+    """The model can't take the first problems; the corrected ones go under other settings into the same file."""
+    out = tmp_path / "t.jsonl"
+    long = tmp_path / "long.jsonl"
+    long.write_text(json.dumps({"question": "a " * 400, "answer": "1"}) + "\n")
+    options = ["-m", tiny, "-n", 1, "--max-new-tokens", 5, "-o", out]
+    refused = invoke("collect", "--file", long, *options)
+    assert (refused.exit_code, "None of the problems can be run" in refused.stderr) == (2, True)
+    assert not out.exists()
+    mended = invoke("collect", "--file", problem_file, "--temperature", 0.5, *options)
+    assert mended.exit_code == 0, mended.output
+    assert len(places(out)) == 10
+
+
+def test_an_output_that_is_deleted_is_noticed_and_put_back(
+    invoke, tiny: Path, problem_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "runs" / "t.jsonl"
+    real = collecting._Run._write
+    written = []
+
+    def write(self, *args) -> None:
+        if len(written) == 3:
+            shutil.rmtree(out.parent)
+        real(self, *args)
+        written.append(args)
+
+    monkeypatch.setattr(collecting._Run, "_write", write)
+    result = invoke(*arguments(tiny, problem_file, out))
+    assert (result.exit_code, "was removed while this run was writing to it" in result.stderr) == (2, True)
+    assert len(places(out)) == 4
+    monkeypatch.undo()
+    assert invoke(*arguments(tiny, problem_file, out)).exit_code == 0
+    assert len(places(out)) == 30
+
+
+def test_outputs_that_are_no_files_are_refused_before_a_model_runs(invoke, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for out, kind in (
+        ("/dev/full", "device"),
+        ("/dev/null", "device"),
+        (tmp_path / "pipe", "pipe"),
+        (tmp_path, "directory"),
+    ):
+        for command in (["collect", "-o"], ["think", "--html"], ["solve", "--out"]):
+            result = invoke(*command, out)
+            assert (result.exit_code, f"{out} is a {kind}" in result.stderr) == (2, True), result.output
+
+
+def test_a_file_with_a_byte_order_mark_is_read(invoke, tiny: Path, problem_file: Path, tmp_path: Path) -> None:
+    marked = tmp_path / "marked.jsonl"
+    marked.write_bytes(b"\xef\xbb\xbf" + problem_file.read_bytes())
+    options = ["-m", tiny, "--max-new-tokens", 5, "--temperature", 0]
+    for path in (problem_file, marked):
+        assert invoke("collect", "--file", path, "-n", 1, "-o", f"{path}.out", *options).exit_code == 0
+    plain, read = (places(Path(f"{path}.out")) for path in (problem_file, marked))
+    assert {place: trace.text for place, trace in plain.items()} == {place: trace.text for place, trace in read.items()}
+    first = [invoke("think", "--file", path, *options, "--json") for path in (problem_file, marked)]
+    assert [json.loads(result.stdout)["question"] for result in first] == ["1 plus 6 ?"] * 2

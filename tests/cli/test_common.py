@@ -142,3 +142,56 @@ def test_options_are_the_strategys_settings() -> None:
 
 def test_a_whole_ratio_is_a_whole_number() -> None:
     assert choose_policy("rpc", True, ratio=4.0).spec() == choose_policy("rpc:ratio=4", True).spec()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("temperature", "0.6", "temperature is '0.6'"),
+        ("top_p", 7, "top_p is 7"),
+        ("top_k", [1], r"top_k is \[1\]"),
+        ("max_new_tokens", "many", "max_new_tokens is 'many'"),
+        ("temperature", float("nan"), "temperature is nan"),
+    ],
+)
+def test_what_a_generation_config_has_wrong_is_named(key: str, value: object, said: str) -> None:
+    own = SimpleNamespace(do_sample=True, **{key: value})
+    option = "--" + key.replace("_", "-")
+    with pytest.raises(LaconicError, match=rf"in the model's generation_config {said}.*; mend it, or give {option}"):
+        choose_sampling(SimpleNamespace(generation_config=own))
+    given = 1 if key in ("top_k", "max_new_tokens") else 0.5
+    assert getattr(choose_sampling(SimpleNamespace(generation_config=own), **{key: given}), key) == given
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"[" * 100_000, "is no problem|is nested too deeply"),
+        (b'{"question": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "the first line of .* is nested too deeply"),
+        (b'{"question": "\\ud800"}', "half a character"),
+        (b'{"question": ' + b"9" * 5000 + b"}", "thousands of digits"),
+    ],
+)
+def test_a_question_that_python_fails_on_is_one_sentence(tmp_path: Path, content: bytes, says: str) -> None:
+    file = tmp_path / "q.jsonl"
+    file.write_bytes(content)
+    with pytest.raises(LaconicError, match=says):
+        read_question(str(file))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_question(tmp_path: Path) -> None:
+    (tmp_path / "q.txt").write_bytes(b"\xef\xbb\xbfwhat?\r\n")
+    assert read_question(str(tmp_path / "q.txt")).text == "what?"
+    (tmp_path / "q.jsonl").write_bytes(b'\xef\xbb\xbf{"question": "what?", "answer": 3}\r\n')
+    assert read_question(str(tmp_path / "q.jsonl")) == Question("what?", "3", str(tmp_path / "q.jsonl"))
+
+
+def test_a_device_is_no_question() -> None:
+    with pytest.raises(LaconicError, match="/dev/zero is a device"):
+        read_question("/dev/zero")
+
+
+def test_half_a_character_is_no_question() -> None:
+    for make in (lambda: Question("\udcff"), lambda: Question("what?", "\ud800")):
+        with pytest.raises(LaconicError, match="has half a character in it"):
+            make()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tests.judges.models import WORDS as JUDGE_WORDS
 from tests.judges.models import llama, word_tokenizer
 from transformers import AutoTokenizer
 
+from laconic.files import locked
 from laconic.judges.recipe import trained_on
 from laconic.judges.registry import open_judge
 from laconic.traces import TraceRecord, tokenizer_fingerprint, write_traces
@@ -217,3 +219,79 @@ def test_broken_lines_are_told_and_passed_over(tiny: Path, tokenizer: Any, invok
     assert result.exit_code == 0, result.output
     assert "1 line of" in result.stderr
     assert "line 33 is not JSON" in result.stderr
+
+
+def test_two_trainings_never_share_a_directory(tiny: Path, traces: Path, invoke: Invoke, tmp_path: Path) -> None:
+    out = tmp_path / "judge"
+    command = ("judge", "train", "-t", traces, "-e", "tokens:3", "-m", tiny, "-o", out, *QUICK)
+    with locked(out):
+        result = invoke(*command)
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"error: {out} is in use by another run; wait for it, or name another.\n",
+    )
+    assert not out.exists()
+    refused = invoke("judge", "train", "-t", tmp_path / "none.jsonl", "-o", out, *QUICK)
+    assert refused.exit_code == 2
+    assert not out.exists()
+    assert invoke(*command).exit_code == 0
+
+
+def change(path: Path, out: Path, name: str, value: Any, lines: slice = slice(None)) -> Path:
+    """The traces of a file with another value in a field of some: a function of the old one, or the value itself."""
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    for record in records[lines]:
+        record[name] = value(record[name]) if callable(value) else value
+    out.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return out
+
+
+@pytest.mark.parametrize("token", [-1, len(JUDGE_WORDS) + 9999, 2**31, 10**30])
+@pytest.mark.parametrize("field", ["token_ids", "prompt_ids"])
+@pytest.mark.parametrize("command", ["train", "train states", "eval", "ablate"])
+def test_token_ids_that_the_model_lacks_are_named(
+    command: str, field: str, token: int, traces: Path, tiny: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    bad = change(traces, tmp_path / "bad.jsonl", field, lambda ids: [ids[0], token, *ids[2:]])
+    name, _, more = command.partition(" ")
+    options: list[Any] = {
+        "train": ["-e", "tokens:3", *QUICK, *(["--vectors", "states"] if more else [])],
+        "eval": ["-e", "tokens:3", "-j", "jaccard", "-j", "probe:steps=1"],
+        "ablate": ["-e", "tokens:3", "--epochs", 1, "--width", 16],
+    }[name]
+    result = invoke("judge", name, "-t", bad, "-m", tiny, "-o", tmp_path / "out", *options)
+    assert result.exit_code == 2
+    assert f"{field}" in result.stderr
+    assert f"has the entry {token}" in result.stderr
+
+
+def test_traces_without_prompts_are_refused_where_a_model_reads_them_again(
+    traces: Path, tiny: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    bad = change(traces, tmp_path / "bad.jsonl", "prompt_ids", [])
+    asked = ("judge", "eval", "-t", bad, "-e", "tokens:3", "-m", tiny, "-o", tmp_path / "out")
+    result = invoke(*asked, "-j", "probe:steps=1")
+    assert (result.exit_code, "no prompt_ids" in result.stderr) == (2, True)
+    assert invoke(*asked, "-j", "jaccard").exit_code == 0  # which needs none
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("[" * 100_000 + "]" * 100_000, "is nested too deeply"),
+        ('{"format": "\\ud800"}', "half a character"),
+        ("{", "is not JSON"),
+        ("[]", "is not a JSON object"),
+    ],
+)
+@pytest.mark.parametrize("file", ["config.json", "training.json"])
+def test_a_judges_broken_files_are_one_sentence(
+    file: str, content: str, says: str, judge: Path, traces: Path, tiny: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    broken = tmp_path / "judge"
+    shutil.copytree(judge, broken)
+    (broken / file).write_text(content)
+    result = invoke("judge", "eval", "-t", traces, "-m", tiny, "-j", f"encoder:{broken}", "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert f"{broken / file} " in result.stderr
+    assert says in result.stderr

@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from laconic.assets import reasoner_path
-from laconic.engines.text import Detokenizer, begins_thinking, end_ids, render, tokenize
+from laconic.engines.text import Detokenizer, begins_thinking, decode, end_ids, render, tokenize
 from laconic.errors import LaconicError
 from tests.engines.vllm.tiny import tiny_tokenizer
 
@@ -74,3 +74,41 @@ def test_whether_a_prompt_leaves_the_thinking_open() -> None:
 def test_end_tokens_of_all_that_name_some() -> None:
     sources = [SimpleNamespace(eos_token_id=e) for e in (2, [3, 4], None)]
     assert end_ids(*sources, None, SimpleNamespace()) == {2, 3, 4}
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ messages", "{{ raise_exception('no user') }}", "{{ messages[9]['content'] }}", "{{ 1 / 0 }}"]
+)
+def test_a_broken_chat_template_is_one_sentence(template: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(reasoner_path())
+    tokenizer.chat_template = template
+    with pytest.raises(LaconicError, match=r"the chat template of .* can't be applied \(\w+: .*\); mend it"):
+        render(tokenizer, "a question")
+
+
+@pytest.mark.parametrize("text", ["a \ud800 b", "\udcff"])  # the second is how Python hands on a byte that is no UTF-8
+def test_half_a_character_is_no_prompt(text: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(reasoner_path())
+    for call in (lambda: render(tokenizer, text), lambda: tokenize(tokenizer, text), lambda: render(None, text)):
+        with pytest.raises(LaconicError, match="has half a character in it"):
+            call()
+
+
+def test_ids_without_a_text_are_named() -> None:
+    def fail(ids: list[int], skip_special_tokens: bool) -> str:
+        raise IndexError("piece id is out of range")
+
+    class Slow:
+        decode = staticmethod(fail)
+
+        def __len__(self) -> int:
+            return 10
+
+    with pytest.raises(LaconicError, match=r"the token id 12 has no text: the tokenizer has the ids 0 to 9"):
+        decode(Slow(), [1, 12])
+
+
+@pytest.mark.parametrize("value", ["2", 1.5, True, [1, "2"], {"a": 1}])
+def test_an_end_token_that_is_none_is_refused(value: object) -> None:
+    with pytest.raises(LaconicError, match=r"eos_token_id of the model's SimpleNamespace is .*; expected a token id"):
+        end_ids(SimpleNamespace(eos_token_id=value))

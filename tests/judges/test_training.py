@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -225,3 +227,31 @@ def test_the_loss_that_is_asked_for_is_used(make_record: Make) -> None:
 def test_settings_out_of_range_are_refused(name: str, value: float) -> None:
     with pytest.raises(LaconicError, match=f"{name} is {value}"):
         TrainSettings(**{name: value})
+
+
+@contextmanager
+def room(bytes_left: int) -> Iterator[None]:
+    """No file may grow beyond so many bytes, as on a disk that fills up: libraries meet the system's own error."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("bytes_left", [1, 2000, 4000])
+def test_a_full_disk_is_a_sentence_and_leaves_nothing_half_written(
+    make_record: Make, tmp_path: Path, bytes_left: int
+) -> None:
+    """1: the weights don't fit; the larger ones: they do, what stands beside them doesn't (Toy's weights take about 1,900)."""
+    train, validation = data(make_record, 6), data(make_record, 4, 6)
+    whole = Toy()
+    fit(whole, train, validation, QUICK, tmp_path / "whole")
+    said = r"(no room left to write|can't be written .* most often there is no room left)"
+    with room(bytes_left), pytest.raises(LaconicError, match=said):
+        fit(Toy(), train, validation, QUICK, tmp_path / "full")
+    assert list((tmp_path / "full").iterdir()) == []
+    resumed = Toy()
+    fit(resumed, train, validation, QUICK, tmp_path / "full")
+    assert all(torch.equal(a, b) for a, b in zip(weights(resumed), weights(whole), strict=True))

@@ -216,8 +216,12 @@ def trained_on(place: Path) -> frozenset[str]:
     if not file.is_file():
         return frozenset()
     try:
-        return frozenset(read_object(file)["trained_on"])
-    except (ValueError, KeyError, TypeError) as error:
+        record = read_object(file)
+    except LaconicError as error:
+        raise LaconicError(f"the record of a judge is broken: {error}; remove it, or copy the judge again") from error
+    try:
+        return frozenset(record["trained_on"])
+    except (KeyError, TypeError) as error:
         raise LaconicError(f"{file} is broken ({type(error).__name__}); remove it, or copy the judge again") from error
 
 

@@ -279,13 +279,6 @@ class _Run:
         place = self._place(self.step)
         if place.exists():  # of a run that was killed right here
             shutil.rmtree(place)
-        try:
-            with saving(place, RuntimeError):
-                place.mkdir()
-                self.model.save(place)
-        except BaseException:  # a part of it is worth nothing, and takes the room that is lacking
-            shutil.rmtree(place, ignore_errors=True)
-            raise
         state = {
             "header": json.dumps(self.header),
             "step": self.step,
@@ -294,8 +287,15 @@ class _Run:
             "random": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
-        with saving(self.directory / STATE, RuntimeError):
-            replacing(self.directory / STATE, lambda new: torch.save(state, new))
+        try:
+            with saving(place, RuntimeError):
+                place.mkdir()
+                self.model.save(place)
+            with saving(self.directory / STATE, RuntimeError):
+                replacing(self.directory / STATE, lambda new: torch.save(state, new))
+        except Exception:  # weights that nothing points to are worth nothing, and take the room that is lacking
+            shutil.rmtree(place, ignore_errors=True)
+            raise
         best = max(self.looks, key=lambda look: (look.best, look.step)).step
         for old in self.directory.glob("step-*"):
             if old not in (place, self._place(best)):
