@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +75,14 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_objects(path: Path, noun: str, fields: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
+def read_objects(
+    path: Path, noun: str, fields: str, skip: Callable[[int, LaconicError], None] | None = None
+) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """(line number, "Line N of PATH", object) of every line that isn't empty.
 
-    noun, fields: what a line should hold, for the error. Raises LaconicError for text that isn't UTF-8, a line that isn't
-    JSON (see the module for what else is wrong with one), or isn't an object. The caller has checked that the file exists.
+    noun, fields: what a line should hold, for the error. skip: is told of a broken line, which is then passed over. Without
+    it raises LaconicError for a line that isn't JSON (see the module for what else is wrong with one), or isn't an object;
+    with or without, for text that isn't UTF-8. The caller has checked that the file exists.
     """
     try:
         lines = read_text(path).split("\n")
@@ -90,14 +93,25 @@ def read_objects(path: Path, noun: str, fields: str) -> Iterator[tuple[int, str,
             continue
         where = f"Line {number} of {path}"
         try:
-            record = parse(line)
-        except NotJSON as error:
-            raise LaconicError(f"{where} is not JSON ({error.reason}); expected one {noun} a line.") from error
+            record = _object(line, where, noun, fields)
         except LaconicError as error:
-            raise LaconicError(f"{where} {error}.") from error
-        if not isinstance(record, dict):
-            raise LaconicError(f"{where} is not a JSON object; expected one with {fields}.")
+            if skip is None:
+                raise
+            skip(number, error)
+            continue
         yield number, where, record
+
+
+def _object(line: str, where: str, noun: str, fields: str) -> dict[str, Any]:
+    try:
+        record = parse(line)
+    except NotJSON as error:
+        raise LaconicError(f"{where} is not JSON ({error.reason}); expected one {noun} a line.") from error
+    except LaconicError as error:
+        raise LaconicError(f"{where} {error}.") from error
+    if not isinstance(record, dict):
+        raise LaconicError(f"{where} is not a JSON object; expected one with {fields}.")
+    return record
 
 
 def _nested(value: Any) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
-from laconic.bench.accuracy import FORMAT, problem_seed, run_accuracy, settings
+from laconic.bench.accuracy import FORMAT, may_grow, problem_seed, run_accuracy, settings
 from laconic.bench.contenders import plan
 from laconic.bench.journal import Journal
 from laconic.bench.stats import mean_interval, paired_difference
@@ -133,22 +134,65 @@ def test_a_finished_run_asks_for_no_engine(problems, factory, tmp_path: Path) ->
     assert again == first  # the speed too: it is in the journal
 
 
+def measured(path, factory, problems, samples=SAMPLES, rows=None, sampling=SAMPLING):
+    """A run on a results file, as the command line does it."""
+    rows = rows or contenders()
+    described_now = described(problems, samples, sampling, rows)
+    with Journal(path, FORMAT, described_now, may_grow=may_grow) as journal:
+        return run_accuracy(problems, rows, factory, samples=samples, sampling=sampling, journal=journal)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda p: described(p, samples=4), "samples was 3, now 4"),
-        (lambda p: described(p, sampling=Sampling(max_new_tokens=440, seed=4)), r"sampling\.seed was 3, now 4"),
-        (lambda p: described(p[:30]), "problems.count was 40, now 30"),
-        (lambda p: described(p, rows=plan(["rpc"], [4], interval=64, window=16)), r"policies\.rpc c=2"),
-        (lambda p: described(p, rows=plan(["rpc", "h2o", "random"], [2, 8], interval=32, window=16)), "interval=32"),
+        ({"sampling": Sampling(max_new_tokens=440, seed=4)}, r"sampling\.seed was 3, now 4"),
+        ({"rows": plan(["rpc", "h2o", "random"], [2, 8], interval=32, window=16)}, "interval=32"),
     ],
 )
-def test_results_of_other_settings_are_refused(problems, tmp_path: Path, change, says: str) -> None:
+def test_results_of_other_settings_are_refused(problems, factory, tmp_path: Path, change, says: str) -> None:
     path = tmp_path / "traces.jsonl"
-    Journal(path, FORMAT, described(problems)).close()
+    measured(path, factory, problems[:3], rows=contenders()[:2])
     before = path.read_bytes()
     with pytest.raises(LaconicError, match=says):
-        Journal(path, FORMAT, change(problems))
+        measured(path, factory, problems[:3], **{"rows": contenders()[:2], **change})
+    assert path.read_bytes() == before
+
+
+def test_a_file_grows_by_problems_samples_and_policies(problems, factory, tmp_path: Path) -> None:
+    path = tmp_path / "traces.jsonl"
+    fixed = plan(["rpc"], [2, 8], interval=64, window=16)  # nothing whose budget depends on the lengths
+    whole = figures(run_accuracy(problems, fixed, factory, samples=SAMPLES, sampling=SAMPLING))
+    few = figures(run_accuracy(problems[:10], fixed, factory, samples=1, sampling=SAMPLING))
+    factory.made.clear()
+    assert figures(measured(path, factory, problems[:10], 1, fixed[:2])) == few[:2]
+    assert figures(measured(path, factory, problems[:10], 1, fixed)) == few
+    measured(path, factory, problems, 1, fixed)
+    assert figures(measured(path, factory, problems, SAMPLES, fixed)) == whole
+    traces = [json.loads(line) for line in path.read_text().splitlines() if '"kind": "trace"' in line]
+    keys = [(trace["row"], trace["problem"], trace["sample"]) for trace in traces]
+    assert len(keys) == len(set(keys)) == len(fixed) * len(problems) * SAMPLES  # nothing was run twice
+    factory.made.clear()
+    assert figures(measured(path, factory, problems[:10], 1, fixed)) == few  # fewer are a part of what is there
+    assert factory.made == []
+
+
+def test_a_matched_budget_stays_as_the_file_grows(problems, factory, tmp_path: Path) -> None:
+    path = tmp_path / "traces.jsonl"
+    first = measured(path, factory, problems[:5], 1)
+    grown = measured(path, factory, problems, SAMPLES)
+    assert [row.policy for row in grown] == [row.policy for row in first]
+    assert {row.problems for row in grown} == {40}
+    fresh = run_accuracy(problems, contenders(), factory, samples=SAMPLES, sampling=SAMPLING)
+    assert [row.policy for row in fresh] != [row.policy for row in first]  # or nothing was tested
+
+
+def test_another_problem_under_a_known_id_is_refused(problems, factory, tmp_path: Path) -> None:
+    path = tmp_path / "traces.jsonl"
+    measured(path, factory, problems[:5], 1)
+    before = path.read_bytes()
+    other = dataclasses.replace(problems[2], answer="17")
+    with pytest.raises(LaconicError, match="traces of another problem with the id p2; nothing was changed"):
+        measured(path, factory, [*problems[:2], other, *problems[3:7]], 1)
     assert path.read_bytes() == before
 
 

@@ -13,7 +13,7 @@ import torch
 from tests.judges.models import WORDS, word_tokenizer
 
 from laconic.bench.journal import Journal
-from laconic.bench.judging import FORMAT, Entry, excerpt_for, prepare_sets, run_judging, summarise
+from laconic.bench.judging import FORMAT, Entry, excerpt_for, may_grow, prepare_sets, run_judging, summarise
 from laconic.errors import LaconicError
 from laconic.judges.baselines import PerfectJudge, TokenJaccard
 from laconic.judges.recipe import question_digest
@@ -106,6 +106,71 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
         whole = run_judging(entries(), data, journal)
     keys = ("set", "judge", "problem", "probabilities", "tokens")
     assert sorted([r[k] for k in keys] for r in records) == sorted([r[k] for k in keys] for r in whole)
+
+
+def test_a_file_grows_by_a_judge_and_by_problems(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    few = prepare_sets({"test": file(3)}, ["tokens:1", "tokens:2"], word_tokenizer(), None, frozenset())
+    many = sets()
+
+    def run(chosen: list[Entry], data: Any) -> list[dict[str, Any]]:
+        count = len(next(iter(data["test"].values())).problem.unique())
+        described = {"judges": {e.label: e.excerpt for e in chosen}, "problems": {"test": count}}
+        with Journal(path, FORMAT, described, may_grow=may_grow) as journal:
+            return summarise(chosen, data, run_judging(chosen, data, journal), resamples=5)
+
+    first = entries()
+    run(first[:1], few)
+    again = entries()
+    run(again, few)
+    assert again[0].judge.cost.excerpts == 0  # known already
+    more = entries()
+    rows = run(more, many)
+    assert more[0].judge.cost.excerpts == first[0].judge.cost.excerpts  # three further problems
+    with Journal(tmp_path / "whole.jsonl", FORMAT, {}) as journal:
+        whole = summarise(entries(), many, run_judging(entries(), many, journal), resamples=5)
+    same = [{k: v for k, v in row.items() if k != "pairs_per_second"} for row in rows]
+    assert same == [{k: v for k, v in row.items() if k != "pairs_per_second"} for row in whole]
+    before = path.read_bytes()
+    with pytest.raises(LaconicError, match="was 'tokens:1', now 'tokens:2'"):
+        run([replace(entries()[0], excerpt="tokens:2")], many)
+    assert path.read_bytes() == before
+
+
+def test_a_judge_of_other_weights_is_refused_under_the_same_label(tmp_path: Path) -> None:
+    class Trained(Counting):
+        def __init__(self, weight: float) -> None:
+            super().__init__()
+            self.model = torch.nn.Linear(1, 1)
+            torch.nn.init.constant_(self.model.weight, weight)
+            torch.nn.init.zeros_(self.model.bias)
+
+    path = tmp_path / "j.jsonl"
+    for weight in (1.0, 1.0):
+        with Journal(path, FORMAT, {}) as journal:
+            run_judging([Entry("encoder:here", Trained(weight), "tokens:1")], sets(), journal)
+    with (
+        Journal(path, FORMAT, {}) as journal,
+        pytest.raises(LaconicError, match=r"holds judgements of another encoder:here \(weights was"),
+    ):
+        run_judging([Entry("encoder:here", Trained(2.0), "tokens:1")], sets(), journal)
+
+
+def test_traces_that_changed_are_judged_again(tmp_path: Path) -> None:
+    path, chosen = tmp_path / "j.jsonl", entries()[:1]
+    with Journal(path, FORMAT, {}) as journal:
+        run_judging(chosen, sets(), journal)
+    changed = TraceFile(
+        tuple(replace(r, answer="z") if (r.problem, r.index) == ("p1", 0) else r for r in file().records)
+    )
+    data = sets(test=changed)
+    asked = entries()[:1]
+    with Journal(path, FORMAT, {}) as journal:
+        rows = summarise(asked, data, run_judging(asked, data, journal), resamples=5)
+    assert asked[0].judge.cost.excerpts == 4  # of one problem
+    with Journal(tmp_path / "whole.jsonl", FORMAT, {}) as journal:
+        whole = summarise(asked, data, run_judging(asked, data, journal), resamples=5)
+    assert rows[0]["auroc"] == whole[0]["auroc"]
 
 
 def test_time_to_compute_states_again_is_not_the_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

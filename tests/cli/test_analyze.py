@@ -109,3 +109,28 @@ def test_bad_input_is_one_sentence_and_exit_2(invoke, traces: Path, arguments: l
     assert says in result.output
     assert "Traceback" not in result.output
     assert result.output.strip().count("\n") == 0
+
+
+def test_broken_lines_are_passed_over_and_told(invoke, traces: Path, tmp_path: Path) -> None:
+    whole = json.loads(invoke("analyze", traces, "--lengths", "64", "--json").stdout)
+    lines = traces.read_text().splitlines()
+    path = tmp_path / "broken.jsonl"
+    path.write_text("\n".join(['{"cut', *lines, "[1]", '{"token_ids": ["a"]}', '{"row": "full"}', lines[0][:20]]))
+    result = invoke("analyze", path, "--lengths", "64", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["groups"] == whole["groups"]
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith(f"5 lines of {path} skipped: line 1 is not JSON")
+    assert f"line {len(lines) + 2} is not a JSON object" in result.stderr
+
+
+def test_a_file_of_broken_lines_alone_is_refused_with_what_is_wrong(invoke, tmp_path: Path) -> None:
+    path = tmp_path / "broken.jsonl"
+    path.write_text('{"cut\n{"text": "a"}\n')
+    result = invoke("analyze", path)
+    assert result.exit_code == 2
+    assert "say with --tokenizer how it is cut into tokens" in result.stderr  # that is not the line's fault
+    path.write_text('{"cut\n')
+    result = invoke("analyze", path)
+    assert result.exit_code == 2
+    assert "holds no traces (line 1 is not JSON" in result.stderr

@@ -132,6 +132,12 @@ def test_eval_compares_on_problems_that_nobody_was_trained_on(
     again = invoke(*arguments, "--json")
     assert "judged problems found" in again.stderr
     assert json.loads(again.stdout)["rows"] == report["rows"]
+    before = (tmp_path / "out" / "judged.jsonl").read_text()
+    grown = json.loads(invoke(*arguments, "-j", "facts", "--json").stdout)
+    after = (tmp_path / "out" / "judged.jsonl").read_text()
+    assert after.startswith(before)
+    assert {json.loads(line)["judge"] for line in after[len(before) :].splitlines()} == {"facts"}
+    assert [row for row in grown["rows"] if row["judge"] != "facts"] == report["rows"]
 
 
 def test_ablate_is_two_by_two(traces: Path, tiny: Path, invoke: Invoke, tmp_path: Path) -> None:

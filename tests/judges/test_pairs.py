@@ -101,6 +101,28 @@ def test_a_split_is_by_problem_and_stays_as_a_file_grows() -> None:
     assert split(names, (1, 0, 0))["train"] == names
 
 
+@pytest.mark.parametrize("count", [3, 4, 7, 10, 20, 33, 64, 100])
+@pytest.mark.parametrize("shares", [(0.7, 0.15, 0.15), (0.6, 0.15, 0.25), (0.5, 0.5, 0), (1, 0, 0)])
+def test_splits_of_few_problems_are_exact(count: int, shares: tuple[float, ...]) -> None:
+    names = [f"problem {i}" for i in range(count)]
+    for seed in range(20):
+        parts = split(names, shares, seed)
+        sizes = [len(parts[part]) for part in ("train", "validation", "test")]
+        assert sum(sizes) == count
+        for size, share in zip(sizes, shares, strict=True):
+            assert abs(size - share * count) < 1 or (size == 1 > share * count) or count < 7, (sizes, shares)
+            assert bool(size) == bool(share)
+        assert [name for name in names if name in set(parts["train"])] == parts["train"]
+    assert len({tuple(split(names, (0.5, 0.25, 0.25), seed)["train"]) for seed in range(20)}) > 1
+
+
+def test_growth_moves_few_of_few_problems() -> None:
+    names = [f"problem {i}" for i in range(60)]
+    before = {name: part for part, found in split(names[:55]).items() for name in found}
+    after = {name: part for part, found in split(names).items() for name in found}
+    assert sum(before[name] != after[name] for name in before) <= 6
+
+
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (0.5, 0.4, 0.2), (1.2, -0.2, 0)])
 def test_shares_that_are_none_are_refused(shares: tuple[float, ...]) -> None:
     with pytest.raises(LaconicError, match="add up to 1"):

@@ -25,7 +25,7 @@ from laconic.errors import LaconicError
 from laconic.problems import Problem
 from laconic.prune.alike import warn_alike
 
-FORMAT = "laconic.accuracy/1"
+FORMAT = "laconic.accuracy/2"
 FLUSH_TRACES = 16
 FLUSH_SECONDS = 1.0
 
@@ -60,13 +60,15 @@ def run_accuracy(
     engine_for: makes the engine that decodes with a policy; each is asked for once and dropped after its row, so only
     one holds memory at a time. sampling: its seed is combined with each problem's id, so problems draw independently
     of each other, while sample i of a problem draws the same way under every policy. journal: results file, opened
-    with `settings`; traces that it already holds are not run again. watch: called for every finished trace.
+    with `settings` and `may_grow`; traces that it already holds are not run again, also those of more problems, samples or
+    policies than are asked for now, which are left out of the rows. watch: called for every finished trace.
     keep_tokens: also write the traces' token ids to the journal (for `laconic analyze`).
 
-    A contender whose budget must be matched needs the row `full` before it.
+    A contender whose budget must be matched needs the row `full` before it. Once the journal names its budget, that stays:
+    it is the one matched on the traces of `full` that the file held then.
 
     Raises LaconicError for no problems, two with one id, samples < 1, no contenders or two with one label, a budget to
-    match without full KV, or a journal whose recorded policies are not this run's.
+    match without full KV, or a journal whose recorded policies or problems are not this run's.
     """
     _check(problems, contenders, samples)
     checks.function("engine_for", engine_for, "from a policy to an engine")
@@ -79,15 +81,18 @@ def run_accuracy(
     warn_alike(samples, sampling)
     records = list(journal.records) if journal else []
     run = _Run(problems, samples, sampling, journal, watch, keep_tokens, len(contenders) * len(problems) * samples)
-    run.done = sum(record.get("kind") == "trace" for record in records)
+    known = _known(problems, samples, records)
+    run.done = sum(len(known.get(contender.label, ())) for contender in contenders)
     traces: dict[str, list[Record]] = {}
     rows = []
     for contender in contenders:
         if contender.target is not None:
-            contender = contender.matched([record["length"] for record in traces[BASELINE]])
+            first = _lengths_before(contender.label, records)
+            contender = contender.matched(first or [record["length"] for record in traces[BASELINE]])
         _recall_policy(contender, records, journal)
-        mine = [record for record in records if record.get("row") == contender.label]
-        mine += run.row(contender, engine_for, [record for record in mine if record["kind"] == "trace"])
+        mine = [record for record in records if record.get("kind") == "clock" and record["row"] == contender.label]
+        mine += known.get(contender.label, [])
+        mine += run.row(contender, engine_for, known.get(contender.label, []))
         traces[contender.label] = [record for record in mine if record["kind"] == "trace"]
         rows.append(summarise(contender, problems, samples, mine, traces.get(BASELINE)))
     return rows
@@ -107,7 +112,7 @@ def settings(
 
     model: whatever says which weights and number format (name, fingerprint, dtype). The problems themselves enter by a
     digest of their ids, questions and answers. chat: `Chat.to_json`; nothing stands for nothing, so that files from before
-    there was one can be gone on with.
+    there was one can be gone on with. What of this may differ as a file grows is `may_grow`'s to say.
     """
     content = json.dumps([[p.id, p.question, p.answer] for p in problems])
     return {
@@ -122,6 +127,12 @@ def settings(
         "policies": {contender.label: contender.requested() for contender in contenders},
         **({"chat": dict(chat)} if chat else {}),
     }
+
+
+def may_grow(key: str, lacking: bool) -> bool:
+    """Which of the `settings` may differ, for `Journal`: how many problems and samples there are (each trace says which it
+    is of), and rows that the file or the run has alone. A row that both have must be the same."""
+    return key in ("problems.count", "problems.digest", "samples") or (lacking and key.startswith("policies."))
 
 
 def problem_seed(seed: int, problem: Problem) -> int:
@@ -214,6 +225,7 @@ class _Run:
             "kind": "trace",
             "row": contender.label,
             "problem": problem.id,
+            "digest": _digest(problem),
             "sample": sample,
             "correct": equivalent(answer, problem.answer),
             "answer": answer,
@@ -225,6 +237,39 @@ class _Run:
         if self.keep_tokens:
             record["token_ids"] = list(trace.token_ids)
         return record
+
+
+def _digest(problem: Problem) -> str:
+    """8 bytes in hex of what a problem asks and what the answer is."""
+    return hashlib.blake2b(f"{problem.question}\0{problem.answer}".encode(), digest_size=8).hexdigest()
+
+
+def _known(problems: Sequence[Problem], samples: int, records: Sequence[Record]) -> dict[str, list[Record]]:
+    """The recorded traces of these problems and samples, by row; refuses those of another problem under the same id."""
+    asked = {problem.id: _digest(problem) for problem in problems}
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        if record.get("kind") != "trace" or record["problem"] not in asked or record["sample"] >= samples:
+            continue
+        if record["digest"] != asked[record["problem"]]:
+            raise LaconicError(
+                f"The results file holds traces of another problem with the id {record['problem']}; nothing was changed: "
+                "give the problems that it was made of, or name another file."
+            )
+        found.setdefault(record["row"], []).append(record)
+    return found
+
+
+def _lengths_before(label: str, records: Sequence[Record]) -> list[int]:
+    """Full KV's lengths that a row's budget was matched on: those that stand before the row's policy in the file. Empty
+    where the file names no policy for it."""
+    lengths: list[int] = []
+    for record in records:
+        if record.get("kind") == "policy" and record["row"] == label:
+            return lengths
+        if record.get("kind") == "trace" and record["row"] == BASELINE:
+            lengths.append(record["length"])
+    return []
 
 
 def _recall_policy(contender: Contender, records: Sequence[Record], journal: Journal | None) -> None:

@@ -30,7 +30,9 @@ class Journal:
     path: the file; missing directories are made. format: name and version of the records' layout, such as
     "laconic.accuracy/1". settings: what must be equal for records to belong together; plain JSON values. remember: what
     to keep in memory of each record, for files that are larger than that should be (None: all of it); a record for which it
-    raises LaconicError counts as broken. skip_broken: go on past a broken line instead of refusing the file.
+    raises LaconicError counts as broken. skip_broken: go on past a broken line instead of refusing the file. may_grow: told
+    the dotted key of a setting that differs, and whether one side lacks it; True if records belong together all the same,
+    because each of them says what it is of.
 
     records: what the file held when opened and what was appended since, without the header. torn: bytes dropped from a
     last line cut short. broken: the other broken lines, one clause each that begins with the line's number.
@@ -48,6 +50,7 @@ class Journal:
         *,
         remember: Callable[[Record], Record] | None = None,
         skip_broken: bool = False,
+        may_grow: Callable[[str, bool], bool] | None = None,
     ) -> None:
         self.path = Path(path)
         self.records: list[Record] = []
@@ -61,7 +64,7 @@ class Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open_locked(self.path)
         try:
-            self._open(header, skip_broken)
+            self._open(header, skip_broken, may_grow)
         except BaseException:
             self.close()
             raise
@@ -131,7 +134,7 @@ class Journal:
             + "."
         )
 
-    def _open(self, header: Record, skip_broken: bool) -> None:
+    def _open(self, header: Record, skip_broken: bool, may_grow: Callable[[str, bool], bool] | None) -> None:
         self._file.seek(0)
         size = os.fstat(self._file.fileno()).st_size
         found, whole, other = False, True, None
@@ -149,7 +152,7 @@ class Journal:
                     except LaconicError as error:
                         problem = f"is no record of its kind ({error})"
                 elif not problem:
-                    other = check_header(record, header, self.path)
+                    other = check_header(record, header, self.path, may_grow)
                     found = True
                 if problem and not (skip_broken and found):
                     raise LaconicError(
@@ -207,7 +210,9 @@ def read_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes, Record, str]]:
             yield number, line, {}, "is not a JSON object"
 
 
-def check_header(found: Record, wanted: Record, path: Path) -> LaconicError | None:
+def check_header(
+    found: Record, wanted: Record, path: Path, may_grow: Callable[[str, bool], bool] | None = None
+) -> LaconicError | None:
     """Refuse a file whose first line is not a header of this kind. Returns what is to be said of one with other settings."""
     if found.get("kind") != "header":
         raise LaconicError(
@@ -218,7 +223,11 @@ def check_header(found: Record, wanted: Record, path: Path) -> LaconicError | No
             f"{path} has the format {found.get('format')!r}, this run writes {wanted['format']!r}; "
             "nothing was changed: name another file."
         )
-    differing = differences(found.get("settings"), wanted["settings"])
+    differing = [
+        (key, old, new)
+        for key, old, new in differences(found.get("settings"), wanted["settings"])
+        if may_grow is None or not may_grow(key, _MISSING in (old, new))
+    ]
     if not differing:
         return None
     listed = "; ".join(f"{key} was {_short(old)}, now {_short(new)}" for key, old, new in differing)

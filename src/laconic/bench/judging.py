@@ -1,7 +1,7 @@
 """Judges compared on the same pairs of recorded excerpts: how they rank, how they are calibrated, what they cost.
 
 Each judge gets the excerpts that it was made for; pairs and labels are the same for all. What a judge says of a problem is
-written at once, so an interrupted run goes on.
+written at once, so an interrupted run goes on, and a file grows by more judges, problems or traces.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ import torch
 from torch import Tensor
 
 from laconic.bench.journal import Journal, Record
+from laconic.bench.outcomes import described_judge
 from laconic.errors import LaconicError
 from laconic.judges.pairs import Pairs, make_pairs
 from laconic.judges.recipe import check_tokenizer, unknown_to
 from laconic.judges.reread import Reread
 from laconic.judges.scoring import RESAMPLES, difference, score
+from laconic.judges.training import digest
 from laconic.prune.judge import Judge
 from laconic.traces import TraceFile
 
-FORMAT = "laconic.judging/1"
+FORMAT = "laconic.judging/2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,30 +89,61 @@ def prepare_sets(
 def run_judging(
     entries: Sequence[Entry], sets: Sets, journal: Journal, watch: Callable[[Progress], None] | None = None
 ) -> list[Record]:
-    """Ask every judge about all pairs of every set; returns the journal's records, one a set, judge and problem.
+    """Ask every judge about all pairs of every set; returns the journal's judgements, one a set, judge, problem and its pairs.
 
-    Raises LaconicError for no judges, two with one label, a set whose pairs are of one class only, or a judge that gives a
-    probability outside 0 to 1, or none at all; what it said of that problem isn't written.
+    What the journal has of the same judge and the same pairs is not asked again; where a problem's traces are others now, its
+    pairs are. Raises LaconicError for no judges, two with one label, a set whose pairs are of one class only, a journal whose
+    judgements are of another judge under one of the labels, or a judge that gives a probability outside 0 to 1, or none at
+    all; what it said of that problem isn't written.
     """
     labels = [entry.label for entry in entries]
     if not entries or len(set(labels)) < len(labels):
         raise LaconicError(f"The judges are {', '.join(labels) or 'none'}; expected at least one, each once.")
     for name, kinds in sets.items():
         next(iter(kinds.values())).check(f"the set {name}")
-    have = {(r["set"], r["judge"], r["problem"]) for r in journal.records if r["kind"] == "judged"}
+    _recall_judges(entries, journal)
+    have = {(r["set"], r["judge"], r["problem"], r["digest"]) for r in journal.records if r["kind"] == "judged"}
     total = sum(len(_problems(next(iter(kinds.values())))) for kinds in sets.values()) * len(entries)
     done = 0
     for name, kinds in sets.items():
         for entry in entries:
             pairs = kinds[entry.excerpt]
             for problem in _problems(pairs):
-                if (name, entry.label, problem) not in have:
-                    record = {"kind": "judged", "set": name, "judge": entry.label, "problem": problem}
-                    journal.append([record | _ask(entry, pairs.of([problem]))])
+                mine = pairs.of([problem])
+                found = digest(mine)
+                if (name, entry.label, problem, found) not in have:
+                    record = {"kind": "judged", "set": name, "judge": entry.label, "problem": problem, "digest": found}
+                    journal.append([record | _ask(entry, mine)])
                 done += 1
                 if watch:
                     watch(Progress(f"{entry.label} on {name}", done, total))
-    return list(journal.records)
+    return [record for record in journal.records if record["kind"] == "judged"]
+
+
+def may_grow(key: str, lacking: bool) -> bool:
+    """Which settings of a run may differ, for `Journal`: judges and sets that the file or the run has alone, and how many
+    problems and traces there are. Judgements say whose they are, and of which pairs."""
+    counts = key.startswith("problems.") or (key.startswith("traces.") and key.endswith((".problems", ".traces")))
+    return counts or (lacking and key.startswith(("judges.", "traces.")))
+
+
+def _recall_judges(entries: Sequence[Entry], journal: Journal) -> None:
+    """Write down which judges the labels stand for; refuse a journal in which one of them stands for another."""
+    known = {record["judge"]: record for record in journal.records if record["kind"] == "judge"}
+    new = []
+    for entry in entries:
+        described = {**(described_judge(entry.judge) or {}), "excerpt": entry.excerpt}
+        found = known.get(entry.label)
+        if found is None:
+            new.append({"kind": "judge", "judge": entry.label, **described})
+            continue
+        changed = [f"{key} was {found[key]}, now {value}" for key, value in described.items() if found[key] != value]
+        if changed:
+            raise LaconicError(
+                f"{journal.path} holds judgements of another {entry.label} ({'; '.join(changed)}); nothing was changed: "
+                "use that one, or name another directory."
+            )
+    journal.append(new)
 
 
 def _ask(entry: Entry, pairs: Pairs) -> Record:
@@ -146,13 +179,13 @@ def summarise(
 ) -> list[dict[str, Any]]:
     """A row a set and judge, ready for JSON: its `Score`, tokens a pair, judgements a second (of the time spent reading and
     comparing), and its AUROC less the first judge's, paired, over problems."""
-    told = {(r["set"], r["judge"], r["problem"]): r for r in records if r["kind"] == "judged"}
+    told = {(r["set"], r["judge"], r["problem"], r["digest"]): r for r in records if r["kind"] == "judged"}
     rows = []
     for name, kinds in sets.items():
         first: Tensor | None = None
         for entry in entries:
             pairs = kinds[entry.excerpt]
-            mine = [told[name, entry.label, problem] for problem in _problems(pairs)]
+            mine = [told[name, entry.label, problem, digest(pairs.of([problem]))] for problem in _problems(pairs)]
             said = torch.tensor([p for record in mine for p in record["probabilities"]], dtype=torch.float64)
             # Problem by problem, as they were asked.
             order = pairs.problem.argsort(stable=True)

@@ -68,7 +68,7 @@ def describe(entry: Entry, policy: Policy, strategy: Strategy) -> dict[str, Any]
     for field in dataclasses.fields(strategy):  # type: ignore[arg-type]  # every strategy is a frozen record
         value = getattr(strategy, field.name)
         if field.name == "judge":
-            found["judge"] = _described(value)
+            found["judge"] = described_judge(value)
         elif value is None or isinstance(value, (bool, int, float, str)):
             found[field.name] = value
         else:
@@ -76,7 +76,8 @@ def describe(entry: Entry, policy: Policy, strategy: Strategy) -> dict[str, Any]
     return found
 
 
-def _described(judge: Judge | None) -> dict[str, Any] | None:
+def described_judge(judge: Judge | None) -> dict[str, Any] | None:
+    """Its name, its excerpt's kind and its weights, so that results of one are told from those of another."""
     if judge is None:
         return None
     # A judge that was trained anew under the same name is another one.

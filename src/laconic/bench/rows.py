@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +77,7 @@ def summarise(
         difference=difference,
         peak_kv_tokens=max(record["peak_kv_tokens"] for record in traces),
         mean_peak_kv_tokens=sum(record["peak_kv_tokens"] for record in traces) / count,
-        mean_kv_tokens=sum(record["mean_kv_tokens"] for record in traces) / count,
+        mean_kv_tokens=math.fsum(record["mean_kv_tokens"] for record in traces) / count,
         mean_length=sum(record["length"] for record in traces) / count,
         unanswered=sum(record["answer"] is None for record in traces) / count,
         truncated=sum(record["finish"] == "length" for record in traces) / count,
@@ -85,7 +86,8 @@ def summarise(
 
 
 def _by_problem(problems: Sequence[Problem], traces: Sequence[Record]) -> list[list[float]]:
+    """For each problem whether its samples are right, in their order, so that policies are paired sample by sample."""
     values: dict[str, list[float]] = {problem.id: [] for problem in problems}
-    for record in traces:
+    for record in sorted(traces, key=lambda record: record["sample"]):
         values[record["problem"]].append(float(record["correct"]))
     return list(values.values())

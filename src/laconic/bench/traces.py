@@ -32,27 +32,52 @@ class WrittenTrace:
 
 
 def read_traces(
-    path: str | Path, tokenize: Tokenize | None = None, detokenize: Detokenize | None = None
+    path: str | Path,
+    tokenize: Tokenize | None = None,
+    detokenize: Detokenize | None = None,
+    skip: Callable[[str], None] | None = None,
 ) -> list[WrittenTrace]:
     """The traces of a JSON-lines file: records with `token_ids`, or with `text` (which then needs `tokenize`).
 
     A field `row`, `policy` or `group` groups them; `problem` or `question` says which problem each is of. Results files of
     `bench accuracy --keep-tokens` are read as they are: their other kinds of record are passed over. detokenize: gives the
-    text of traces that have only ids.
+    text of traces that have only ids. skip: is told a clause on every line that is broken or no trace, beginning with its
+    number; the line is then passed over.
 
-    Raises LaconicError for a missing or empty file, a broken line (by its number), or a record that is no trace.
+    Raises LaconicError for a missing file, one without a trace, texts without `tokenize`; without `skip` also for a broken
+    line (by its number), or a record that is no trace.
     """
     path = checks.path("path", path)
     if not path.is_file():
         raise LaconicError(f"There is no file {path}; expected JSON lines with token_ids or text.")
-    traces = [
-        _trace(record, where, tokenize, detokenize)
-        for _, where, record in read_objects(path, "trace", "token_ids or text")
-        if record.get("kind", "trace") == "trace"
-    ]
+    broken: list[str] = []
+
+    def passed(number: int, error: LaconicError) -> None:
+        reason = str(error).removeprefix(f"Line {number} of {path} ").rstrip(".")
+        broken.append(f"line {number} {reason}")
+        assert skip is not None
+        skip(broken[-1])
+
+    traces = []
+    for number, where, record in read_objects(path, "trace", "token_ids or text", passed if skip else None):
+        if record.get("kind", "trace") != "trace":
+            continue
+        try:
+            traces.append(_trace(record, where, tokenize, detokenize))
+        except NoTokenizer:  # not the line's fault
+            raise
+        except LaconicError as error:
+            if skip is None:
+                raise
+            passed(number, error)
     if not traces:
-        raise LaconicError(f"{path} holds no traces; expected records with token_ids or text.")
+        why = f" ({'; '.join(broken[:3])})" if broken else ""
+        raise LaconicError(f"{path} holds no traces{why}; expected records with token_ids or text.")
     return traces
+
+
+class NoTokenizer(LaconicError):
+    """A trace is text alone, and nothing says how it is cut into tokens."""
 
 
 def _trace(
@@ -69,7 +94,7 @@ def _trace(
                 f"{where} has neither token_ids nor text; bench accuracy writes token_ids with --keep-tokens."
             )
         if tokenize is None:
-            raise LaconicError(f"{where} has text but no token_ids; say with --tokenizer how it is cut into tokens.")
+            raise NoTokenizer(f"{where} has text but no token_ids; say with --tokenizer how it is cut into tokens.")
         ids = tokenize(text)
     if not isinstance(ids, Sequence) or not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
         raise LaconicError(f"{where} has token_ids that are no list of whole numbers.")

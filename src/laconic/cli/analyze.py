@@ -138,16 +138,24 @@ def analyze(
 
 def _from_file(file: Path, tokenizer: str | None) -> list[WrittenTrace]:
     from laconic.bench.traces import read_traces
+    from laconic.cli.common import complain
     from laconic.engines.text import decode
+    from laconic.traces import TraceFile
 
+    broken: list[str] = []
     if tokenizer is None:
-        return read_traces(file)
-    cut = _load_tokenizer(tokenizer)
-    return read_traces(
-        file,
-        tokenize=lambda text: cut(text, add_special_tokens=False)["input_ids"],
-        detokenize=lambda ids: decode(cut, ids),
-    )
+        found = read_traces(file, skip=broken.append)
+    else:
+        cut = _load_tokenizer(tokenizer)
+        found = read_traces(
+            file,
+            tokenize=lambda text: cut(text, add_special_tokens=False)["input_ids"],
+            detokenize=lambda ids: decode(cut, ids),
+            skip=broken.append,
+        )
+    if broken:
+        complain(TraceFile((), tuple(broken)).told(file))
+    return found
 
 
 def _load_tokenizer(name: str) -> Any:

@@ -91,11 +91,12 @@ def accuracy(
 ) -> None:
     """pass@1 of policies at equal cache size, with 95 % intervals and paired differences to full KV.
 
-    Finished traces are written at once; the same command goes on where an interrupted one stopped.
+    Finished traces are written at once; the same command goes on where an interrupted one stopped. More --problems, --samples,
+    --policies or --ratios add to the directory; a budget that was matched before stays. Other settings are refused.
     """
     if_interrupted(resumed(out / "traces.jsonl"))
     say_loading(model, not as_json)
-    from laconic.bench.accuracy import FORMAT, run_accuracy, settings
+    from laconic.bench.accuracy import FORMAT, may_grow, run_accuracy, settings
     from laconic.bench.contenders import POLICIES, KeepPattern, plan
     from laconic.bench.environment import environment, public
     from laconic.bench.fingerprint import fingerprint
@@ -156,7 +157,7 @@ def accuracy(
         sampling=sampling,
         chat=chat.to_json(),
     )
-    journal = Journal(out / "traces.jsonl", FORMAT, described)
+    journal = Journal(out / "traces.jsonl", FORMAT, described, may_grow=may_grow)
     with journal, Bar(not as_json) as bar:
         bar.tell_journal(journal)
         rows = run_accuracy(

@@ -183,13 +183,14 @@ def evaluate(
     """Compare judges on the same pairs: how they rank them, how far their probabilities hold, what they cost.
 
     Problems that one of them was trained on are left out. Judges that ask the reasoner (probe, encoders of hidden states)
-    ask the model of --model, on unseen traces too.
+    ask the model of --model, on unseen traces too. The same command goes on where an interrupted one stopped; more judges, or
+    more traces in the files, add to the directory.
     """
     if_interrupted(resumed(out / "judged.jsonl"))
     say_loading(model, not as_json)
     from laconic.bench.environment import environment, public
     from laconic.bench.journal import Journal
-    from laconic.bench.judging import FORMAT, prepare_sets, run_judging, summarise
+    from laconic.bench.judging import FORMAT, may_grow, prepare_sets, run_judging, summarise
     from laconic.cli.common import is_bundled, one_thread
     from laconic.cli.judging import Reasoner, open_entries, read_file, told_traces
     from laconic.cli.measuring import Bar, write_report
@@ -214,7 +215,7 @@ def evaluate(
         "model": "bundled" if is_bundled(model) else public(str(model)),
         "problems": {name: len(next(iter(kinds.values())).problem.unique()) for name, kinds in sets.items()},
     }
-    with Journal(out / "judged.jsonl", FORMAT, described) as journal, Bar(not as_json) as bar:
+    with Journal(out / "judged.jsonl", FORMAT, described, may_grow=may_grow) as journal, Bar(not as_json) as bar:
         bar.tell_journal(journal, "judged", "judged problems")
         records = run_judging(entries, sets, journal, lambda p: bar.update(p.label, p.done, p.total))
     report = {"format": FORMAT, **environment(), "settings": described, "rows": summarise(entries, sets, records)}

@@ -6,6 +6,7 @@ Problems are what a judge must generalise over, so a problem's traces are never 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,6 +25,7 @@ from laconic.traces import TraceFile, TraceRecord
 
 PARTS = ("train", "validation", "test")
 SHARES = (0.7, 0.15, 0.15)
+FEW = 100  # problems: up to here a split is exact
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,18 +133,27 @@ def make_pairs(
 def split(problems: Iterable[str], shares: Sequence[float] = SHARES, seed: int = 0) -> dict[str, list[str]]:
     """Which problems are for what: {"train": ids, "validation": ids, "test": ids}.
 
-    A keyed hash of a problem's id decides, so it stays where it is when a file grows, and `shares` are met on average.
-    Raises LaconicError for shares that are none, or a part with a share but no problem.
+    A keyed hash of a problem's id decides, so it stays where it is when a file grows, and `shares` are met on average. Up to
+    FEW problems, where chance would make a part half or double its share, they are met to the nearest problem, and each part
+    that has one gets at least one: by the order of the same hashes, so that growth moves only problems between two parts.
+    Raises LaconicError for shares that are none, or fewer problems than parts.
     """
     if len(shares) != len(PARTS) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
         raise LaconicError(
             f"the shares of {', '.join(PARTS)} are {list(shares)}; expected three from 0 to 1 that add up to 1"
         )
+    names = list(problems)
+    key = f"laconic.judges.split/{seed}".encode()
+    at = [int.from_bytes(hashlib.blake2b(n.encode(), key=key, digest_size=8).digest(), "big") / 2**64 for n in names]
+    ends = (shares[0], shares[0] + shares[1])
+    if len(names) <= FEW:
+        counts = _exact(len(names), shares)
+        for rank, i in enumerate(sorted(range(len(names)), key=lambda i: (at[i], names[i]))):
+            at[i] = float(rank)
+        ends = (counts[0], counts[0] + counts[1])
     parts: dict[str, list[str]] = {part: [] for part in PARTS}
-    for problem in problems:
-        digest = hashlib.blake2b(problem.encode(), key=f"laconic.judges.split/{seed}".encode(), digest_size=8).digest()
-        at = int.from_bytes(digest, "big") / 2**64
-        parts[PARTS[0] if at < shares[0] else PARTS[1] if at < shares[0] + shares[1] else PARTS[2]].append(problem)
+    for problem, place in zip(names, at, strict=True):
+        parts[PARTS[0] if place < ends[0] else PARTS[1] if place < ends[1] else PARTS[2]].append(problem)
     for (part, found), share in zip(parts.items(), shares, strict=True):
         if share and not found:
             count = sum(len(ids) for ids in parts.values())
@@ -151,6 +162,20 @@ def split(problems: Iterable[str], shares: Sequence[float] = SHARES, seed: int =
                 "with another seed"
             )
     return parts
+
+
+def _exact(count: int, shares: Sequence[float]) -> list[int]:
+    """How many of `count` fall to each share: the nearest whole numbers that add up to it (the largest remainders are rounded
+    up), but none for a share only where there are fewer than shares."""
+    counts = [math.floor(share * count + 1e-9) for share in shares]
+    by_remainder = sorted(range(len(shares)), key=lambda i: (counts[i] - shares[i] * count, i))
+    for i in by_remainder[: count - sum(counts)]:
+        counts[i] += 1
+    for i, share in enumerate(shares):
+        if share and not counts[i] and max(counts) > 1:
+            counts[counts.index(max(counts))] -= 1
+            counts[i] = 1
+    return counts
 
 
 def oversampled(same: Tensor, factor: int) -> Tensor:

@@ -189,7 +189,7 @@ class _Run:
     ) -> None:
         self.model, self.train, self.validation, self.settings = model, train, validation, settings
         self.directory, self.watch = directory, watch
-        self.header = {"settings": asdict(settings), "train": _digest(train), "validation": _digest(validation)}
+        self.header = {"settings": asdict(settings), "train": digest(train), "validation": digest(validation)}
         self.steps_per_epoch = sum(1 for _ in batches(train, settings, 0))
         self.steps = self.steps_per_epoch * settings.epochs
         self.every = settings.every or self.steps_per_epoch
@@ -328,11 +328,11 @@ class _Run:
             torch.cuda.set_rng_state_all(state["cuda"])
 
 
-def _digest(pairs: Pairs) -> str:
-    """Of what is trained on: excerpts and labels."""
-    digest = hashlib.blake2b(digest_size=8)
+def digest(pairs: Pairs) -> str:
+    """8 bytes in hex of what is trained on, or judged: excerpts and labels."""
+    found = hashlib.blake2b(digest_size=8)
     for excerpt in pairs.excerpts:
-        digest.update(f"{excerpt.trace_id}/{excerpt.kind}/{excerpt.token_ids}".encode())
+        found.update(f"{excerpt.trace_id}/{excerpt.kind}/{excerpt.token_ids}".encode())
     for column in (pairs.left, pairs.right, pairs.same.long()):
-        digest.update(column.numpy().tobytes())
-    return digest.hexdigest()
+        found.update(column.numpy().tobytes())
+    return found.hexdigest()
