@@ -136,7 +136,7 @@ def test_bad_input_is_one_sentence(invoke: Any, tiny: Path, tmp_path: Path) -> N
         (["c", "-m", tiny, "--temperature", -1], "temperature is -1"),
         (["c", "-m", tiny, "--max-new-tokens", 0], "max_new_tokens is 0"),
         (["c", "-m", tiny, "--dtype", "int3"], "dtype is 'int3'"),
-        (["c", "-m", tiny, "--device", "abacus"], "device is 'abacus'"),
+        (["c", "-m", tiny, "--device", "abacus"], "device 'abacus' can't be used here"),
         (["c", "-m", tiny, "--html", tmp_path], "is a directory"),
         (["c", "-m", tiny, "--html", empty / "x.html"], "can't be made a directory, as a file is in the way"),
         (["what is 2+2?"], "only reads the notation that `laconic problems` prints"),

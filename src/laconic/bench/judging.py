@@ -129,7 +129,8 @@ def may_grow(key: str, lacking: bool) -> bool:
 
 def _recall_judges(entries: Sequence[Entry], journal: Journal) -> None:
     """Write down which judges the labels stand for; refuse a journal in which one of them stands for another."""
-    known = {record["judge"]: record for record in journal.records if record["kind"] == "judge"}
+    judged = {record["judge"] for record in journal.records if record["kind"] == "judged"}
+    known = {r["judge"]: r for r in journal.records if r["kind"] == "judge" and r["judge"] in judged}
     new = []
     for entry in entries:
         described = {**(described_judge(entry.judge) or {}), "excerpt": entry.excerpt}
