@@ -246,3 +246,14 @@ def test_plots_without_matplotlib_are_refused_before_the_work(
     assert not (tmp_path / "out").exists()
     assert invoke(*SPEED, "--lengths", 9, "-o", tmp_path / "speed").exit_code == 0
     assert not (tmp_path / "speed" / "plot.png").exists()
+
+
+def test_the_bundled_reasoner_is_not_asked_what_it_can_not_read(invoke, tmp_path: Path) -> None:
+    """A row of unknown tokens has an accuracy too: 0."""
+    source = tmp_path / "prose.jsonl"
+    source.write_text(json.dumps({"id": "p7", "question": "What is 1 + 1?", "answer": "2"}) + "\n")
+    for command in (["bench", "accuracy", "-p", "full", "-o", tmp_path / "out"], ["analyze", "-m", "bundled"]):
+        result = invoke(*command, "--source", source, "--max-new-tokens", 4)
+        assert (result.exit_code, "problem p7: the bundled reasoner only reads" in result.stderr) == (2, True), (
+            result.output
+        )

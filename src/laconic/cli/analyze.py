@@ -189,7 +189,7 @@ def _from_model(
 
     from laconic.bench.accuracy import problem_seed
     from laconic.bench.traces import WrittenTrace
-    from laconic.cli.common import choose_policy, choose_sampling, is_bundled, model_path
+    from laconic.cli.common import check_problems, choose_policy, choose_sampling, is_bundled, model_path
     from laconic.cli.measuring import Bar, split_policies
     from laconic.engines.hf import HFEngine, load
     from laconic.errors import LaconicError
@@ -200,6 +200,8 @@ def _from_model(
         raise LaconicError("--policies is empty; expected at least one, such as full.")
     asked = load_problems(source, problems, seed)
     language, cut = load(model_path(model), dtype=dtype, device=device)
+    if is_bundled(model):
+        check_problems(cut, asked)
     sampling = choose_sampling(language, max_new_tokens=max_new_tokens, temperature=temperature)
     traces: list[WrittenTrace] = []
     with Bar(shown) as bar:

@@ -102,7 +102,7 @@ def accuracy(
     from laconic.bench.fingerprint import fingerprint
     from laconic.bench.journal import Journal
     from laconic.cli.chat import choose_chat
-    from laconic.cli.common import SMALL, choose_sampling, is_bundled, model_path
+    from laconic.cli.common import SMALL, check_problems, choose_sampling, is_bundled, model_path
     from laconic.cli.measuring import Bar, check_plot, split_numbers, split_policies, write_report
     from laconic.engines.hf import HFEngine, load
     from laconic.errors import LaconicError
@@ -131,6 +131,8 @@ def accuracy(
         plan(["oracle"], chosen_ratios, **plan_options)
     chat = choose_chat(model, system, thinking, template_arguments)
     language, tokenizer = load(model_path(model), dtype=dtype, device=device)
+    if small:
+        check_problems(tokenizer, asked)
     if "oracle" in names and pattern is not None:
         texts = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
         plan_options["oracle"] = KeepPattern(pattern, [text or "" for text in texts])

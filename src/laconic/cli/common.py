@@ -6,7 +6,7 @@ import dataclasses
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from laconic.engines.base import Sampling
     from laconic.engines.chat import Chat
     from laconic.engines.hf import HFEngine
+    from laconic.problems import Problem
     from laconic.prune import Judge, Strategy
 
 BAD_INPUT = 2
@@ -298,6 +299,15 @@ def check_vocabulary(tokenizer: Any, question: Question) -> None:
             "the bundled reasoner only reads the notation that `laconic problems` prints; give such a problem, or name "
             "another model with --model"
         )
+
+
+def check_problems(tokenizer: Any, problems: Iterable[Problem]) -> None:
+    """`check_vocabulary` of many, naming the problem."""
+    for problem in problems:
+        try:
+            check_vocabulary(tokenizer, Question(problem.question))
+        except LaconicError as error:
+            raise LaconicError(f"problem {problem.id}: {error}") from None
 
 
 def check_writable(path: Path, what: str) -> None:

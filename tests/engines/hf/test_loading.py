@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 from transformers import BertConfig, BertLMHeadModel, T5Config, T5ForConditionalGeneration
 
 from laconic.engines.hf import HFEngine, load, open_engine
+from laconic.engines.hf.loading import load_generation_config
 from laconic.errors import LaconicError
 from tests.engines.hf.families import family
 from tests.engines.hf.tokens import tokenizer
@@ -107,3 +109,22 @@ def test_bad_dtype_and_device(saved):
     for device in ("warp", "meta", "cpu:-1"):
         with pytest.raises(LaconicError, match=f"The device '{device}' can't be used here"):
             load(saved, device=device)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "is not a JSON object"),
+        ("[" * 100_000 + "]" * 100_000, "is nested too deeply"),
+        ('{"max_new_tokens": "many"}', "can't be loaded"),
+        ('\ufeff{"temperature": 0.5}', "can't be loaded"),  # transformers passes over it, and its temperature
+    ],
+)
+def test_a_broken_generation_config_is_named_and_not_passed_over(saved, tmp_path, content: str, says: str):
+    place = tmp_path / "model"
+    shutil.copytree(saved, place)
+    (place / "generation_config.json").write_text(content)
+    for read in (load, load_generation_config):
+        with pytest.raises(LaconicError, match=rf"generation_config\.json .*{says}"):
+            read(str(place))

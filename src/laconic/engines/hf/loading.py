@@ -20,11 +20,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils import logging as hf_logging
 
 from laconic import checks
 from laconic.engines.hf.generation import check_model
 from laconic.errors import LaconicError, reason
+from laconic.jsonl import read_object
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -44,6 +46,7 @@ def load(
     kind: Any = DTYPES.get(checks.word("dtype", dtype, ("auto", *DTYPES)), "auto")
     with quiet():
         load_config(name)
+        _check_generation_config(name)
         model, report = _try(
             name,
             "weights",
@@ -100,10 +103,20 @@ def _tokenizer(name: str, **settings: Any) -> PreTrainedTokenizerBase:
 
 
 def load_generation_config(name: str, **settings: Any) -> GenerationConfig:
-    """How the model's makers sample from it; where they don't say, transformers' own defaults."""
+    """How the model's makers sample from it; where they don't say, transformers' own defaults. Raises LaconicError for a file
+    that can't be read."""
+    _check_generation_config(name)
     with quiet(), contextlib.suppress(OSError):
         return GenerationConfig.from_pretrained(name, **settings)
     return GenerationConfig()
+
+
+def _check_generation_config(name: str) -> None:
+    """transformers passes over a file that it can't read, and a model would be sampled in another way than its makers say."""
+    file = Path(name).expanduser() / GENERATION_CONFIG_NAME
+    if file.is_file():
+        read_object(file)
+        _try(name, GENERATION_CONFIG_NAME, GenerationConfig.from_pretrained, file.parent)
 
 
 def check_name(model: Any) -> str:

@@ -1,0 +1,42 @@
+"""Where results go: files first, then the terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+
+from laconic.cli import measuring
+from laconic.errors import LaconicError
+from laconic.report.tables import Table
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_results_are_on_disk_before_anything_is_printed(
+    as_json: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise UnicodeEncodeError("ascii", "Δ", 0, 1, "a narrow terminal")
+
+    monkeypatch.setattr(typer, "echo", broken)
+    monkeypatch.setattr(measuring, "print_tables", broken)
+    table = Table("A table", (("a", "left"), ("Δ", "right")), (("1", "2"),))
+    with pytest.raises(UnicodeEncodeError):
+        measuring.write_report({"Δ": 1}, [table], None, tmp_path / "new" / "out", False, as_json)
+    assert json.loads((tmp_path / "new" / "out" / "results.json").read_text(encoding="utf-8")) == {"Δ": 1}
+    assert "Δ" in (tmp_path / "new" / "out" / "table.md").read_text(encoding="utf-8")
+
+
+def test_json_on_a_terminal_is_ascii(capsys: pytest.CaptureFixture[str]) -> None:
+    measuring.write_report({"Δ": "é"}, [], None, None, False, True)
+    printed = capsys.readouterr().out
+    assert printed.isascii()
+    assert json.loads(printed) == {"Δ": "é"}
+
+
+def test_results_never_go_into_what_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "results.json").mkdir()
+    with pytest.raises(LaconicError, match="is a directory"):
+        measuring.write_report({}, [], None, tmp_path, False, True)
