@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer, LinearAttentionAndFullAttentionLayer
 
 from tests.reference import scorers
 
@@ -29,6 +29,7 @@ class LayerState:
     positions: list[list[int]]  # [G][slots]: each KV head's generated tokens, by index among the generated
     mass: list[list[float]]  # [g][slots]: H2O's accumulated attention
     queries: list[Tensor] = field(default_factory=list)  # each decode step's [H, D], after RoPE
+    keys: Tensor | None = None  # [H, slots, D]: the latest step's, as attended to (latent attention expands its cache)
     scaling: float = 0.0
     kept: int = 0  # tokens that the last compression chose
 
@@ -80,7 +81,7 @@ def reference_run(
         cache = DynamicCache(config=model.config)
         out = model(prompt_ids, position_ids=torch.arange(prompt)[None], past_key_values=cache, use_cache=True)
         for index, layer in enumerate(cache.layers):
-            if type(layer) is DynamicLayer:
+            if type(layer) in (DynamicLayer, LinearAttentionAndFullAttentionLayer):
                 G = layer.keys.shape[1]
                 groups = G if getattr(policy, "aggregation", "layer") == "group" else 1
                 states[index] = LayerState([[] for _ in range(G)], [[] for _ in range(groups)])
@@ -93,12 +94,12 @@ def reference_run(
             out = model(torch.tensor([[tokens[-1]]]), position_ids=position, past_key_values=cache, use_cache=True)
             before = after = 0
             for index, state in states.items():
-                query, state.scaling = caught[index]
+                query, state.keys, state.scaling = caught[index]
                 state.queries.append(query[0, :, 0])
                 for held in state.positions:
                     held.append(step - 1)
                 if policy.name == "h2o":
-                    _observe(policy, state, cache.layers[index])
+                    _observe(policy, state)
                 before = len(state.positions[0])
                 if _compress(policy, state, cache.layers[index], prompt, tokens, index, row) < TIE:
                     sure = min(sure, len(tokens) + 1)  # this step has attended to everything still
@@ -116,15 +117,15 @@ def _tied(logits: Tensor) -> bool:
 
 
 @contextmanager
-def _caught(model: Any) -> Iterator[dict[int, tuple[Tensor, float]]]:
-    """Layer index -> (query [1, H, q, D], scaling) of the latest forward pass, from the model's own eager attention."""
+def _caught(model: Any) -> Iterator[dict[int, tuple[Tensor, Tensor, float]]]:
+    """Layer index -> (query [1, H, q, D], keys [heads, slots, D], scaling) of the latest forward pass, from the model's own eager attention."""
     module = sys.modules[type(model).__module__]
     original = module.eager_attention_forward
     before = model.config._attn_implementation
-    caught: dict[int, tuple[Tensor, float]] = {}
+    caught: dict[int, tuple[Tensor, Tensor, float]] = {}
 
     def eager(attention: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any) -> Any:
-        caught[attention.layer_idx] = (query, kwargs["scaling"])
+        caught[attention.layer_idx] = (query, key[0], kwargs["scaling"])
         # One row, no padding: a single query sees all that is cached. The mask is cut for a cache that lost nothing.
         return original(attention, query, key, value, None if query.shape[2] == 1 else mask, **kwargs)
 
@@ -167,7 +168,7 @@ def _compress(
     keep, window = plan
     held = len(state.positions[0])
     M = held - window
-    scores = _scores(policy, state, layer, prompt, M, tokens, index, row)
+    scores = _by_cached_head(_scores(policy, state, prompt, M, tokens, index, row), len(state.positions))
     G = len(state.positions)
     chosen = []  # [g][slots that stay], in order
     gap = math.inf
@@ -201,10 +202,11 @@ def _each(per_group: list[list[int]], heads: int) -> list[list[int]]:
 
 
 def _scores(
-    policy: Any, state: LayerState, layer: Any, prompt: int, M: int, tokens: list[int], index: int, row: int
+    policy: Any, state: LayerState, prompt: int, M: int, tokens: list[int], index: int, row: int
 ) -> list[list[float]]:
     """[g][M]."""
-    keys = layer.keys[0, :, prompt:].tolist()
+    assert state.keys is not None
+    keys = state.keys[:, prompt:].tolist()
     where = [held[:M] for held in state.positions]
     if policy.name == "rpc":
         queries = _latest(state, policy.window)
@@ -225,7 +227,7 @@ def _scores(
             policy.aggregation,
         )
     if policy.name == "tova":
-        context = layer.keys[0, :, :prompt].tolist()
+        context = state.keys[:, :prompt].tolist()
         return scorers.newest_query(_latest(state, 1), context, keys, M, state.scaling, policy.aggregation)
     if policy.name == "h2o":
         return [mass[:M] for mass in state.mass]
@@ -238,14 +240,23 @@ def _scores(
     return policy.keep(ids)[0].float().tolist()
 
 
+def _by_cached_head(scores: list[list[float]], heads: int) -> list[list[float]]:
+    """A score for each head attended to -> one for each cached head, which several may be made of: their mean."""
+    if len(scores) in (1, heads):
+        return scores
+    each = len(scores) // heads
+    return [[sum(column) / each for column in zip(*scores[h * each : (h + 1) * each], strict=True)] for h in range(heads)]
+
+
 def _latest(state: LayerState, count: int) -> list[list[list[float]]]:
     """[H][count][D], oldest first."""
     return torch.stack(state.queries[-count:], dim=1).tolist()
 
 
-def _observe(policy: Any, state: LayerState, layer: Any) -> None:
+def _observe(policy: Any, state: LayerState) -> None:
     """Add this step's attention, over prompt and generated tokens alike, to what each generated token got so far."""
-    keys = layer.keys[0].tolist()
+    assert state.keys is not None
+    keys = state.keys.tolist()
     paid = scorers.observed(_latest(state, 1), keys, state.scaling, policy.aggregation, None)
     for mass, row in zip(state.mass, paid, strict=True):
         mass.append(0.0)

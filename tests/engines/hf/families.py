@@ -7,8 +7,18 @@ from typing import Any
 
 import torch
 from transformers import (
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
+    DiffLlamaConfig,
+    DiffLlamaForCausalLM,
+    FalconH1Config,
+    FalconH1ForCausalLM,
     Gemma3ForCausalLM,
+    Gemma3nForCausalLM,
+    Gemma3nTextConfig,
     Gemma3TextConfig,
+    Gemma4ForCausalLM,
+    Gemma4TextConfig,
     GptOssConfig,
     GptOssForCausalLM,
     LlamaConfig,
@@ -24,6 +34,10 @@ from transformers import (
     Qwen3ForCausalLM,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
+    Qwen3NextConfig,
+    Qwen3NextForCausalLM,
+    Zamba2Config,
+    Zamba2ForCausalLM,
 )
 
 VOCAB = 96
@@ -42,6 +56,37 @@ COMMON: dict[str, Any] = {
 MOE: dict[str, Any] = {"num_experts_per_tok": 2}
 HYBRID: dict[str, Any] = {"sliding_window": 16, "num_hidden_layers": 3}
 TYPES = ["sliding_attention", "full_attention", "sliding_attention"]
+# Every second layer attends to everything, and the last two read the keys and values of the first two.
+SHARING: dict[str, Any] = {
+    "vocab_size_per_layer_input": VOCAB,
+    "hidden_size_per_layer_input": 8,
+    "head_dim": 8,
+    "num_hidden_layers": 4,
+    "sliding_window": 16,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "num_kv_shared_layers": 2,
+}
+LATENT: dict[str, Any] = {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 12,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 10,
+    "v_head_dim": 6,
+    "n_routed_experts": 4,
+    "n_group": 1,
+    "topk_group": 1,
+    "moe_intermediate_size": 24,
+    "first_k_dense_replace": 1,
+}
+MAMBA: dict[str, Any] = {"mamba_d_state": 8}
+LINEAR: dict[str, Any] = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "layer_types": ["linear_attention", "full_attention"],
+}
 
 FAMILIES: dict[str, tuple[type[PreTrainedModel], Any]] = {
     "qwen2": (Qwen2ForCausalLM, lambda: Qwen2Config(**COMMON)),
@@ -63,8 +108,50 @@ FAMILIES: dict[str, tuple[type[PreTrainedModel], Any]] = {
         GptOssForCausalLM,
         lambda: GptOssConfig(**{**COMMON, **HYBRID}, **MOE, head_dim=8, num_local_experts=4, layer_types=TYPES),
     ),
+    "gemma3n": (
+        Gemma3nForCausalLM,
+        lambda: Gemma3nTextConfig(**{**COMMON, **SHARING}, altup_num_inputs=2, laurel_rank=8),
+    ),
+    "gemma4": (Gemma4ForCausalLM, lambda: Gemma4TextConfig(**{**COMMON, **SHARING})),
+    "diffllama": (DiffLlamaForCausalLM, lambda: DiffLlamaConfig(**COMMON)),  # attends twice
+    "deepseek-v3": (DeepseekV3ForCausalLM, lambda: DeepseekV3Config(**{**COMMON, **LATENT}, **MOE)),
+    "qwen3-next": (
+        Qwen3NextForCausalLM,
+        lambda: Qwen3NextConfig(
+            **COMMON,
+            **MOE,
+            **LINEAR,
+            head_dim=8,
+            num_experts=4,
+            moe_intermediate_size=24,
+            shared_expert_intermediate_size=24,
+        ),
+    ),
+    "falcon-h1": (  # attention and a linear state in one layer
+        FalconH1ForCausalLM,
+        lambda: FalconH1Config(
+            **COMMON, **MAMBA, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_n_groups=1, mamba_chunk_size=8
+        ),
+    ),
+    "zamba2": (
+        Zamba2ForCausalLM,
+        lambda: Zamba2Config(
+            **{**COMMON, "num_key_value_heads": 4},
+            **MAMBA,
+            attention_hidden_size=64,
+            attention_head_dim=16,
+            layers_block_type=["mamba", "hybrid"],
+            n_mamba_heads=4,
+            mamba_headdim=16,
+            mamba_ngroups=1,
+            chunk_size=8,
+            num_mem_blocks=1,
+            use_shared_attention_adapter=False,
+        ),
+    ),
 }
 HYBRIDS = ("gemma3", "gpt-oss")
+READ_AGAIN = ("gemma3n", "gemma4", "diffllama")  # keys and values are read again in the pass that wrote them
 
 
 @cache

@@ -1,12 +1,13 @@
 """Switching a model to laconic's attention and back, through transformers' two registries and nothing else.
 
 `Binding` registers one name for one model: the attention the model had, followed by a look at the queries; and the mask the
-model had, cut to what the cache really holds. The name disappears with the binding. Which cache a call belongs to travels
-with the call itself (context variables set by the cache), so several models and threads do not meet.
+model had, cut to what the cache really holds. It wraps the model's `forward`, so that what is due happens when a forward pass
+is over (`passes.py`). Name and wrapper disappear with the binding.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import sys
 import threading
@@ -19,7 +20,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from laconic.engines.hf.layer import MASKED, UPDATED
+from laconic.engines.hf.cache import CompressedCache
+from laconic.engines.hf.passes import attending, forward_pass
 from laconic.errors import LaconicError
 
 PREFIX = "laconic_"
@@ -50,6 +52,9 @@ class Binding:
             except BaseException:
                 self._unregister()
                 raise
+            if not stack:
+                for module in _entrances(self.model):
+                    _wrap(module)
             stack.append(self)
         return self
 
@@ -60,6 +65,8 @@ class Binding:
             _switch(self.model, stack[-1].name if stack else self.base)
             if not stack:
                 del _stacks[self.model]
+                for module in _entrances(self.model):
+                    _unwrap(module)
             self._unregister()
 
     def _unregister(self) -> None:
@@ -73,13 +80,12 @@ class Binding:
         def attention(
             module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
         ) -> tuple[Tensor, Any]:
-            layer = UPDATED.get()
             attend = eager_attention_of(module) if base == "eager" else ALL_ATTENTION_FUNCTIONS[base]
             out = attend(module, query, key, value, attention_mask, **kwargs)
-            if layer is not None:
-                UPDATED.set(None)
+            running = attending()
+            if running is not None and running.last is not None:
                 scaling = kwargs.get("scaling")
-                layer.attended(query, query.shape[-1] ** -0.5 if scaling is None else scaling, attention_mask)
+                running.attended(query, key, query.shape[-1] ** -0.5 if scaling is None else scaling, attention_mask)
             return out
 
         return attention
@@ -89,10 +95,10 @@ class Binding:
         simple = self.base == "sdpa"
 
         def mask(*args: Any, **kwargs: Any) -> Any:
-            ledger = MASKED.get()
-            if ledger is None:
+            running = attending()
+            if running is None or running.masked is None:
                 return base_mask(*args, **kwargs)
-            MASKED.set(None)
+            ledger, running.masked = running.masked, None
             q, held = kwargs["q_length"], ledger.length
             if ledger.prompt_left is None or ledger.prompt_left > 0:
                 ledger.set_prompt_mask(kwargs.get("attention_mask"), held + q)
@@ -103,6 +109,33 @@ class Binding:
             return base_mask(*args, **kwargs)
 
         return mask
+
+
+def _entrances(model: PreTrainedModel) -> list[nn.Module]:
+    """Where a forward pass can begin: the language model, or its decoder called by itself."""
+    return [model] if model.base_model is model else [model, model.base_model]
+
+
+def _wrap(module: nn.Module) -> None:
+    inner, name = module.forward, type(module).__name__
+    had = module.__dict__.get("forward")  # another library's wrapper stays, inside ours
+
+    @functools.wraps(inner)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        cache = next((v for v in (*kwargs.values(), *args) if isinstance(v, CompressedCache)), None)
+        with forward_pass(name, cache):
+            return inner(*args, **kwargs)
+
+    forward.laconic_before = had  # type: ignore[attr-defined]
+    module.__dict__["forward"] = forward
+
+
+def _unwrap(module: nn.Module) -> None:
+    before = module.__dict__["forward"].laconic_before
+    if before is None:
+        del module.__dict__["forward"]
+    else:
+        module.__dict__["forward"] = before
 
 
 def attention_of(model: PreTrainedModel) -> str:

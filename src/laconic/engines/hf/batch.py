@@ -17,6 +17,7 @@ from laconic.engines.base import EngineStats, Trace
 from laconic.engines.hf.cache import CompressedCache
 from laconic.engines.hf.generation import add_stats, count_cache, text_config
 from laconic.engines.hf.reading import pick
+from laconic.engines.hf.rows import check_rows
 from laconic.engines.text import Detokenizer
 
 
@@ -65,7 +66,9 @@ class Batch:
         self.record_states, self.layers = record_states, layers
         self.device = next(model.parameters()).device
         # Fails here for a model that has nothing to compress.
-        self.left_alone = CompressedCache(text_config(model), policy).left_alone
+        cache = CompressedCache(text_config(model), policy)
+        check_rows(cache.layers)
+        self.left_alone = cache.left_alone
         self.runs: list[Run] = []
         self.cache: CompressedCache | None = None
         self._gone = EngineStats(left_alone=self.left_alone)
@@ -189,7 +192,7 @@ class Batch:
 
     def _sliding_mask(self, cache: CompressedCache) -> Tensor | None:
         """bool [B, logical + 1] for layers that transformers masks itself; None if no row has padding, or no such layers."""
-        if not self.left_alone:
+        if "sliding" not in self.left_alone:
             return None
         need = cache.ledger.logical + 1
         if self._mask is None or self._mask.shape[1] < need:

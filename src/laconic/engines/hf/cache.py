@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PretrainedConfig
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, LinearAttentionAndFullAttentionLayer
 
 from laconic.compress import Policy
 from laconic.engines.hf import rows
-from laconic.engines.hf.layer import CompressedLayer, TokenLookup
+from laconic.engines.hf.layer import CompressedHybridLayer, CompressedLayer, TokenLookup
 from laconic.engines.hf.ledger import Ledger
 from laconic.errors import LaconicError
 
@@ -34,7 +34,8 @@ class CompressedCache(DynamicCache):
         super().__init__(config=config)
         scorer = policy.scorer
         self.ledger = Ledger(policy.schedule, scorer.queries if scorer is not None else 0, prompt=prompt, limit=limit)
-        plain = [i for i, layer in enumerate(self.layers) if type(layer) is DynamicLayer]
+        whole = (DynamicLayer, LinearAttentionAndFullAttentionLayer)
+        plain = [i for i, layer in enumerate(self.layers) if type(layer) in whole]
         self.left_alone: dict[str, list[int]] = {}
         for i, layer in enumerate(self.layers):
             if i not in plain:
@@ -46,7 +47,11 @@ class CompressedCache(DynamicCache):
             )
         self.compressed: list[CompressedLayer] = []
         for i in plain:
-            layer = CompressedLayer(self.ledger, scorer, i, first=i == plain[0], last=i == plain[-1])
+            theirs = self.layers[i]
+            if isinstance(theirs, LinearAttentionAndFullAttentionLayer):
+                layer: CompressedLayer = CompressedHybridLayer(self.ledger, scorer, i, theirs.number_of_states)
+            else:
+                layer = CompressedLayer(self.ledger, scorer, i)
             layer.spare_rows = spare_rows
             self.layers[i] = layer
             self.compressed.append(layer)
@@ -69,10 +74,7 @@ class CompressedCache(DynamicCache):
         for layer in self.layers:
             if isinstance(layer, CompressedLayer):
                 rows.take_rows(layer, wanted)
-            elif isinstance(layer, DynamicLayer):
-                layer.batch_select_indices(torch.tensor(wanted))
-            else:
-                rows.refuse_batching(layer)
+            rows.take_others(layer, wanted)
         self.ledger.select(wanted)
 
     def drop(self, leavers: Sequence[int]) -> list[int]:
@@ -87,10 +89,7 @@ class CompressedCache(DynamicCache):
         for layer in self.layers:
             if isinstance(layer, CompressedLayer):
                 rows.move_rows(layer, list(zip(tail, holes, strict=True)), left)
-            elif isinstance(layer, DynamicLayer):
-                layer.batch_select_indices(torch.tensor(order, dtype=torch.long))
-            else:
-                rows.refuse_batching(layer)
+            rows.take_others(layer, order)
         self.ledger.select(order)
         if left:
             slack = self.ledger.trim()
@@ -109,8 +108,7 @@ class CompressedCache(DynamicCache):
             if isinstance(layer, CompressedLayer) and isinstance(its, CompressedLayer):
                 self.ledger.ring_next = ring_next
                 rows.absorb(layer, its, before, by)
-            else:
-                rows.absorb_sliding(layer, its, mine, theirs)
+            rows.absorb_others(layer, its, mine, theirs)
         self.ledger.ring_next = 0
 
     @property

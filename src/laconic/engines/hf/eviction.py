@@ -1,4 +1,4 @@
-"""One compression of one layer: show the scorer what it needs, let `select` choose, move the KV that stays.
+"""One compression of one layer: show the scorer what it needs, let `select` choose; once the pass is over, move what stays.
 
 Shapes: D due rows, G KV heads, H query heads, L slots in use, M candidates, K kept, g index sets (1 or G).
 """
@@ -6,7 +6,7 @@ Shapes: D due rows, G KV heads, H query heads, L slots in use, M candidates, K k
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,14 +21,22 @@ if TYPE_CHECKING:
     from laconic.engines.hf.layer import CompressedLayer
 
 
-def evict(layer: CompressedLayer, plan: Eviction, scaling: float) -> None:
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What stays of the due rows. slots: long [D, g, K], ascending, among the candidates. positions: long [D, g, K + window],
+    which generated tokens they and the window are; -1 before the first of a row with fewer."""
+
+    slots: Tensor
+    positions: Tensor
+
+
+def choose(layer: CompressedLayer, plan: Eviction, key: Tensor, scaling: float) -> Choice:
+    """Score the candidates of the due rows and choose. key: [B, Gk, L, D], what the layer attended to."""
     assert layer.scorer is not None
-    assert layer.key_buffer is not None
     window, length = plan.window, plan.length
     widest = max(plan.candidates)
     lowest = length - window - widest
-    due = None if len(plan.due) == len(layer.ledger.rows) else torch.tensor(plan.due, device=layer.device)
-    take = (lambda t: t[: len(layer.ledger.rows)]) if due is None else (lambda t: t[due])
+    take = _taker(layer, _due(layer, plan))
     alike = min(plan.candidates) == widest
     valid = None
     if not alike:
@@ -38,7 +46,7 @@ def evict(layer: CompressedLayer, plan: Eviction, scaling: float) -> None:
     candidates_at = positions[..., :widest]
     evidence = Evidence(
         queries=_queries(layer, take),
-        keys=take(layer.key_buffer[:, :, lowest:length]),
+        keys=take(key[:, :, lowest:length]),
         scaling=scaling,
         valid=valid,
         positions=candidates_at,
@@ -50,16 +58,33 @@ def evict(layer: CompressedLayer, plan: Eviction, scaling: float) -> None:
         rows=torch.tensor([layer.ledger.rows[i].number for i in plan.due], device=layer.device),
     )
     if layer.scorer.reads_prompt:
-        evidence = _with_context(layer, evidence, plan, take, lowest)
+        evidence = _with_context(layer, evidence, plan, key, take, lowest)
     keep: int | Tensor = plan.keep[0]
     if min(plan.keep) != max(plan.keep):
         keep = torch.tensor(plan.keep)  # on the CPU: reading it there waits for no device
-    chosen = select(layer.scorer.score(evidence), keep, valid, check=False)  # [D, g, K]
-    _store(layer, plan, due, positions, chosen, widest)
+    slots = select(layer.by_cached_head(layer.scorer.score(evidence)), keep, valid, check=False)
+    return Choice(slots, _kept(layer, plan, positions, slots, widest))
+
+
+def move(layer: CompressedLayer, plan: Eviction, choice: Choice) -> None:
+    """Keep the chosen candidates and the window, in place, and note which tokens they are."""
+    lowest = plan.length - plan.window - max(plan.candidates)
+    due = _due(layer, plan)
+    _store(layer, due, choice.positions)
     if plan.uniform:
-        _compact(layer, plan, chosen, lowest)
+        _compact(layer, plan, choice.slots, lowest)
     else:
-        _rewrite(layer, plan, due, chosen, lowest)
+        _rewrite(layer, plan, due, choice.slots, lowest)
+
+
+def _due(layer: CompressedLayer, plan: Eviction) -> Tensor | None:
+    """long [D], the rows that compress now; None: all of them."""
+    return None if len(plan.due) == len(layer.ledger.rows) else torch.tensor(plan.due, device=layer.device)
+
+
+def _taker(layer: CompressedLayer, due: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """Picks the due rows of a tensor whose first axis is the batch (or more rows, unused)."""
+    return (lambda t: t[: len(layer.ledger.rows)]) if due is None else (lambda t: t[due])
 
 
 def _queries(layer: CompressedLayer, take: Callable[[Tensor], Tensor]) -> Tensor | None:
@@ -98,35 +123,42 @@ def _token_ids(layer: CompressedLayer, plan: Eviction, positions: Tensor) -> Ten
 
 
 def _with_context(
-    layer: CompressedLayer, evidence: Evidence, plan: Eviction, take: Callable[[Tensor], Tensor], lowest: int
+    layer: CompressedLayer,
+    evidence: Evidence,
+    plan: Eviction,
+    key: Tensor,
+    take: Callable[[Tensor], Tensor],
+    lowest: int,
 ) -> Evidence:
     """Add the prompt's keys, right-aligned. Rows whose candidates start later have part of their prompt in the slice."""
-    assert layer.key_buffer is not None
     widest_prompt = max(plan.prompt)
     starts = [plan.length - plan.window - c for c in plan.candidates]  # first generated slot of each row
     mask = layer.ledger.validity(0, layer.device)
     if min(starts) == max(starts):
-        context = take(layer.key_buffer[:, :, lowest - widest_prompt : lowest])
+        context = take(key[:, :, lowest - widest_prompt : lowest])
         valid = None if mask is None else take(mask[:, lowest - widest_prompt : lowest])
         return replace(evidence, context_keys=context, context_valid=valid)
     offsets = torch.arange(widest_prompt, device=layer.device) - widest_prompt
     slots = (torch.tensor(starts, device=layer.device)[:, None] + offsets).clamp(min=0)  # [D, Pr]
-    keys = take(layer.key_buffer)
+    keys = take(key)
     index = slots[:, None, :, None].expand(-1, keys.shape[1], -1, keys.shape[3])
     prompts = torch.tensor(plan.prompt, device=layer.device)
     valid = offsets + prompts[:, None] >= 0
     return replace(evidence, context_keys=keys.gather(2, index), context_valid=valid)
 
 
-def _store(
-    layer: CompressedLayer, plan: Eviction, due: Tensor | None, positions: Tensor, chosen: Tensor, widest: int
-) -> None:
-    """Remember which generated tokens stay: those chosen, then the window; right-aligned, -1 before a row's first."""
-    kept = positions.expand(-1, chosen.shape[1], -1)[..., :widest].gather(-1, chosen)
+def _kept(layer: CompressedLayer, plan: Eviction, positions: Tensor, slots: Tensor, widest: int) -> Tensor:
+    """Which generated tokens stay: those chosen, then the window; right-aligned, -1 before a row's first."""
+    positions = positions.expand(-1, slots.shape[1], -1)
+    kept = positions[..., :widest].gather(-1, slots)
     if min(plan.keep) != max(plan.keep):
         counts = torch.tensor(plan.keep, device=layer.device)[:, None, None]
         kept = kept.masked_fill(torch.arange(kept.shape[-1], device=layer.device) < kept.shape[-1] - counts, -1)
-    new = torch.cat((kept, positions.expand(-1, chosen.shape[1], -1)[..., widest:]), dim=-1)
+    return torch.cat((kept, positions[..., widest:]), dim=-1)
+
+
+def _store(layer: CompressedLayer, due: Tensor | None, new: Tensor) -> None:
+    """Remember which generated tokens stay, right-aligned."""
     if due is None:
         layer.stored = new
         return

@@ -7,23 +7,18 @@ sets a layer (1, or G when a policy chooses per KV head).
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 
 from laconic.compress import Scorer
-from laconic.engines.hf.eviction import evict
-from laconic.engines.hf.ledger import Ledger
+from laconic.engines.hf.eviction import Choice, choose, move
+from laconic.engines.hf.ledger import Eviction, Ledger
+from laconic.engines.hf.passes import current
 from laconic.engines.hf.rows import grow
 from laconic.errors import LaconicError
-
-# Set by a layer's `update`, taken by the attention call that follows it in the same layer: no registry of models is needed.
-UPDATED: ContextVar[CompressedLayer | None] = ContextVar("laconic_updated", default=None)
-# Set by `get_mask_sizes`, taken by the mask function that transformers calls next.
-MASKED: ContextVar[Ledger | None] = ContextVar("laconic_masked", default=None)
 
 TokenLookup = Callable[[list[int]], Tensor]
 
@@ -33,8 +28,8 @@ class CompressedLayer(DynamicLayer):
 
     is_croppable = False
 
-    def __init__(self, ledger: Ledger, scorer: Scorer | None, index: int, first: bool, last: bool) -> None:
-        self.ledger, self.scorer, self.index, self.first, self.last = ledger, scorer, index, first, last
+    def __init__(self, ledger: Ledger, scorer: Scorer | None, index: int) -> None:
+        self.ledger, self.scorer, self.index = ledger, scorer, index
         self.is_initialized = False
         self.spare_rows = 0
         self.lookup: TokenLookup | None = None
@@ -43,7 +38,8 @@ class CompressedLayer(DynamicLayer):
         self.ring: Tensor | None = None  # [B, H, S, D]
         self.mass: Tensor | None = None  # fp32 [B, g, C]
         self.stored: Tensor | None = None  # long [B, g, n]: positions kept by the last compression, right-aligned
-        self._watches = scorer is not None and (scorer.queries > 0 or scorer.accumulates)
+        self.choice: Choice | None = None  # what stays, from this pass's attention to its end
+        self.watches = scorer is not None  # somebody has to see this layer's attention calls
 
     # ---- what transformers asks -----------------------------------------------------------------------------------
 
@@ -63,7 +59,7 @@ class CompressedLayer(DynamicLayer):
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         ledger = self.ledger
-        MASKED.set(ledger)
+        current().masked = ledger
         return ledger.length + query_length, ledger.logical - ledger.length
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -78,8 +74,7 @@ class CompressedLayer(DynamicLayer):
         """Append [B, G, q, D] in place; returns views over all that is held, this step's tokens included."""
         ledger = self.ledger
         batch, _, q, _ = key_states.shape
-        if self.first:
-            ledger.begin(batch, q)
+        current().write(self, batch, q)
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         start, end = ledger.write_at, ledger.length
@@ -93,10 +88,6 @@ class CompressedLayer(DynamicLayer):
         assert values is not None
         keys[:batch, :, start:end] = key_states
         values[:batch, :, start:end] = value_states
-        if self._watches or ledger.plan is not None:
-            UPDATED.set(self)
-        elif self.last:
-            ledger.end()
         return keys[:batch, :, :end], values[:batch, :, :end]
 
     def batch_repeat_interleave(self, repeats: int) -> None:
@@ -122,18 +113,32 @@ class CompressedLayer(DynamicLayer):
 
     # ---- after attention ------------------------------------------------------------------------------------------
 
-    def attended(self, query: Tensor, scaling: float, mask: Tensor | None) -> None:
-        """Called once this layer has attended. query: [B, H, q, D] after RoPE; mask: bool [B, 1, q, L] or None."""
+    def attended(self, query: Tensor, key: Tensor, scaling: float, mask: Tensor | None) -> None:
+        """Called once this layer has attended.
+
+        query: [B, H, q, D] after RoPE; key: [B, Gk, L, D], what it attended to: the cached keys, or what the model made of them
+        (latent attention expands what is cached); mask: bool or additive [B, 1 or H, q, L], or None.
+        """
         ledger, scorer = self.ledger, self.scorer
-        if scorer is not None:
-            if ledger.capture:
-                self._capture(query)
-            if scorer.accumulates and ledger.rows[0].generated:
-                self._accumulate(query, scaling, mask)
-            if ledger.plan is not None:
-                evict(self, ledger.plan, scaling)
-        if self.last:
-            ledger.end()
+        if scorer is None:
+            return
+        if key.shape[2] != ledger.length or query.shape[0] != len(ledger.rows):
+            raise LaconicError(
+                f"layer {self.index} attends to {key.shape[2]} tokens while its KV cache holds {ledger.length}: laconic can't "
+                "compress a layer that selects or regroups what it has cached"
+            )
+        if ledger.capture:
+            self._capture(query)
+        if scorer.accumulates and ledger.rows[0].generated:
+            self._accumulate(query, key, scaling, mask)
+        if ledger.plan is not None:
+            self.choice = choose(self, ledger.plan, key, scaling)
+
+    def evict(self, plan: Eviction) -> None:
+        """At the end of the pass: move what was chosen."""
+        choice, self.choice = self.choice, None
+        assert choice is not None
+        move(self, plan, choice)
 
     def _capture(self, query: Tensor) -> None:
         size = self.ledger.queries
@@ -160,18 +165,25 @@ class CompressedLayer(DynamicLayer):
         at = self.ledger.ring_next
         return ring if at == 0 else torch.cat((ring[:, :, at:], ring[:, :, :at]), dim=2)
 
-    def _accumulate(self, query: Tensor, scaling: float, mask: Tensor | None) -> None:
+    def _accumulate(self, query: Tensor, key: Tensor, scaling: float, mask: Tensor | None) -> None:
         assert self.scorer is not None
         assert self.key_buffer is not None
         batch, end = query.shape[0], self.ledger.length
         if mask is not None and mask.dtype != torch.bool:
-            mask = mask >= 0  # eager attention's masks are added to the logits: 0 or the most negative number
-        paid = self.scorer.observe(query, self.key_buffer[:batch, :, :end], mask, scaling)
+            # Eager attention's masks are added to the logits: the most negative number hides a slot.
+            mask = mask > torch.finfo(mask.dtype).min / 2
+        paid = self.by_cached_head(self.scorer.observe(query, key, mask, scaling))
         if self.mass is None:
             self.mass = paid.new_zeros((self.key_buffer.shape[0], paid.shape[1], self.key_buffer.shape[2]))
         # A slot's sum starts with the step that writes it: what stood there before an eviction moved the end is not its own.
         self.mass[:batch, :, self.ledger.write_at : end] = 0
         self.mass[:batch, :, :end] += paid
+
+    def by_cached_head(self, scores: Tensor) -> Tensor:
+        """[B, g, T] for each head of the keys attended to -> for each cached head: several that are made of one are averaged."""
+        assert self.key_buffer is not None
+        heads = self.key_buffer.shape[1]
+        return scores if scores.shape[1] in (1, heads) else scores.unflatten(1, (heads, -1)).mean(2)
 
     def buffers(self) -> list[Tensor]:
         return [b for b in (self.key_buffer, self.value_buffer, self.mass) if b is not None]
@@ -201,3 +213,27 @@ class CompressedLayer(DynamicLayer):
     def reserved_bytes(self) -> int:
         tensors = (self.key_buffer, self.value_buffer, self.mass, self.ring, self.stored)
         return sum(t.numel() * t.element_size() for t in tensors if t is not None)
+
+
+class CompressedHybridLayer(LinearAttentionLayer, CompressedLayer):
+    """A layer that attends and keeps a linear-attention state beside (Falcon-H1, Zamba): its KV is compressed, its state is not."""
+
+    is_compileable = False
+    is_croppable = False
+
+    def __init__(self, ledger: Ledger, scorer: Scorer | None, index: int, number_of_states: int = 1) -> None:
+        LinearAttentionLayer.__init__(self, number_of_states=number_of_states)
+        CompressedLayer.__init__(self, ledger, scorer, index)
+
+    def lazy_initialization(self, *args: Any, **kwargs: Any) -> None:
+        """transformers names the states, and gives keys and values by position."""
+        (CompressedLayer if args else LinearAttentionLayer).lazy_initialization(self, *args, **kwargs)
+
+    def crop(self, tokens_to_remove: int) -> None:
+        CompressedLayer.crop(self, tokens_to_remove)
+
+    def reset(self) -> None:
+        CompressedLayer.reset(self)
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        CompressedLayer.reorder_cache(self, beam_idx)

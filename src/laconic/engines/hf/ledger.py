@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from laconic.compress.schedule import Schedule
+from laconic.errors import LaconicError
 
 GROWTH_STEP = 4096
 
@@ -68,7 +69,7 @@ class Eviction:
 
 
 class Ledger:
-    """The bookkeeping of one batch. A layer calls `begin` before it writes and `end` after the last layer has read."""
+    """The bookkeeping of one batch. A forward pass calls `begin` before its first layer writes, `end` once all have read."""
 
     def __init__(self, schedule: Schedule, queries: int, prompt: int | None = None, limit: int | None = None) -> None:
         self.schedule = schedule
@@ -81,12 +82,12 @@ class Ledger:
         self.ring_at = 0
         self.ring_next = 0
         self.plan: Eviction | None = None
-        self.in_step = False
+        self.in_step = self.broken = False
         self.prompt_left = prompt
         self.limit = limit
         self.tokens = 0
         self._to_boundary: int | None = None
-        self._valid: Tensor | None = None
+        self._valid: dict[torch.device, Tensor] = {}  # layers may lie on several devices
         self._prompt_mask: Tensor | None = None
         # counted for the run's statistics
         self.steps = 0
@@ -100,15 +101,15 @@ class Ledger:
 
     def begin(self, batch: int, q: int) -> None:
         """Account for `q` new tokens in each of `batch` rows and plan what the step has to do once it has attended."""
-        if self.in_step:
-            raise RuntimeError(
-                "the previous forward pass did not reach laconic's attention in every layer, so no queries were captured; "
-                "use this cache only with a model prepared by laconic.compress or laconic's engine"
+        if self.broken:
+            raise LaconicError(
+                "an earlier forward pass on this compressed KV cache ended half-way, so some layers hold its tokens and some "
+                "don't: make a new one (call generate anew)"
             )
         if not self.rows:
             self.rows = [Row(number=i, limit=self.limit) for i in range(batch)]
         if batch != len(self.rows):
-            raise RuntimeError(f"the batch has {batch} rows, but the cache holds {len(self.rows)}")
+            raise LaconicError(f"the batch has {batch} rows, but the compressed KV cache holds {len(self.rows)}")
         self.write_at = self.length
         self.in_step = True
         self.tokens += q * batch
@@ -129,7 +130,7 @@ class Ledger:
 
     def _take_prompt(self, q: int) -> None:
         if self.prompt_left is not None and q > self.prompt_left:
-            raise RuntimeError(
+            raise LaconicError(
                 f"a forward pass of {q} tokens goes beyond the prompt, of which {self.prompt_left} are left"
             )
         self.prompt_left = 0 if self.prompt_left is None else self.prompt_left - q
@@ -142,7 +143,7 @@ class Ledger:
         left = self._to_boundary
         if left is not None:
             if q > left:
-                raise RuntimeError(
+                raise LaconicError(
                     f"a forward pass of {q} generated tokens crosses a compression point; feed at most {left}"
                 )
             left -= q
@@ -154,6 +155,10 @@ class Ledger:
         if self.capture:
             self.ring_at = self.ring_next
             self.ring_next = (self.ring_at + min(q, self.queries)) % self.queries
+
+    def fail(self) -> None:
+        """The pass ended half-way: what the layers hold is not whole any more."""
+        self.broken = self.in_step
 
     def end(self) -> None:
         """All layers have attended, and evicted if that was planned."""
@@ -214,7 +219,7 @@ class Ledger:
         """Recompute what depends on the set of rows: tokens held, steps to the next compression, the validity mask."""
         self.tokens = sum(row.tokens for row in self.rows)
         self._to_boundary = self._steps_to_boundary()
-        self._valid = None
+        self._valid = {}
 
     def _steps_to_boundary(self) -> int | None:
         ahead = [self.schedule.next_boundary(row.generated) for row in self.rows]
@@ -233,7 +238,7 @@ class Ledger:
         if mask is None or bool(mask[:, :width].all()):
             return
         self._prompt_mask = mask[:, :width]
-        self._valid = None
+        self._valid = {}
         if not self.rows:
             self.rows = [Row(number=i, limit=self.limit) for i in range(mask.shape[0])]
         for row, pads in zip(self.rows, (~self._prompt_mask).sum(-1).tolist(), strict=True):
@@ -243,17 +248,19 @@ class Ledger:
     def ragged(self) -> bool:
         return self._prompt_mask is not None or any(row.slots != self.length for row in self.rows)
 
-    def validity(self, q: int, device: torch.device) -> Tensor | None:
-        """bool [B, length + q], True where a slot may be attended; None when all may."""
-        if self._valid is None:
-            self._valid = self._build_valid(device)
-        if self._valid.numel() == 0:
+    def validity(self, q: int, device: torch.device | str) -> Tensor | None:
+        """bool [B, length + q] on `device`, True where a slot may be attended; None when all may."""
+        device = torch.device(device)
+        valid = self._valid.get(device)
+        if valid is None:
+            valid = self._valid[device] = self._build_valid(device)
+        if valid.numel() == 0:
             return None
         need = self.length + q
-        if self._valid.shape[1] < need:
+        if valid.shape[1] < need:
             more = torch.ones((len(self.rows), need), dtype=torch.bool, device=device)
-            self._valid = torch.cat((self._valid, more), dim=1)
-        return self._valid[:, :need]
+            valid = self._valid[device] = torch.cat((valid, more), dim=1)
+        return valid[:, :need]
 
     def _build_valid(self, device: torch.device) -> Tensor:
         if not self.ragged:
@@ -293,7 +300,7 @@ class Ledger:
         if slack < max(32, self.length // 4):
             return 0
         self.length = need
-        self._valid = None
+        self._valid = {}
         return slack
 
     def absorb(self, other: Ledger) -> int:

@@ -6,11 +6,11 @@ The ledger has changed its rows already when these are called, except where a do
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicSlidingWindowLayer
+from transformers.cache_utils import DummyLayer, DynamicSlidingWindowLayer, LinearAttentionLayer
 
 from laconic.engines.hf.eviction import right_align
 from laconic.errors import LaconicError
@@ -145,10 +145,49 @@ def _queries_of(layer: CompressedLayer, rows: int) -> Tensor | None:
     return torch.roll(layer.ring[:rows], -layer.ledger.ring_next, dims=2)
 
 
+def check_rows(layers: Sequence[Any]) -> None:
+    """LaconicError if rows can't come and go in one of a cache's layers. Asked before anything runs."""
+    for layer in layers:
+        known = isinstance(layer, (DynamicSlidingWindowLayer, LinearAttentionLayer, DummyLayer))
+        if not (known or hasattr(layer, "ledger")):
+            raise LaconicError(
+                f"laconic's engine can't let rows come and go in a {kind_of(layer)} layer ({type(layer).__name__}): "
+                "use laconic.compress(model, policy) with model.generate for this model"
+            )
+
+
+def take_others(layer: Any, indices: Sequence[int]) -> None:
+    """Keep rows `indices` of what a layer holds beside compressed KV: a sliding window's KV, a linear layer's states."""
+    index = torch.tensor(list(indices), dtype=torch.long)
+    if isinstance(layer, LinearAttentionLayer):
+        # New tables, not new entries: a fork of the cache shares the old ones.
+        layer.conv_states = {i: _rows_of(state, index) for i, state in layer.conv_states.items()}
+        layer.recurrent_states = {i: _rows_of(state, index) for i, state in layer.recurrent_states.items()}
+    if isinstance(layer, DynamicSlidingWindowLayer):
+        layer.batch_select_indices(index)
+
+
+def absorb_others(layer: Any, other: Any, mine: int, theirs: int) -> None:
+    """Append what another cache's layer holds beside compressed KV. mine, theirs: the caches' logical lengths."""
+    if isinstance(layer, LinearAttentionLayer):
+        layer.conv_states = {i: _joined(state, other.conv_states[i]) for i, state in layer.conv_states.items()}
+        layer.recurrent_states = {
+            i: _joined(state, other.recurrent_states[i]) for i, state in layer.recurrent_states.items()
+        }
+    if isinstance(layer, DynamicSlidingWindowLayer):
+        absorb_sliding(layer, other, mine, theirs)
+
+
+def _rows_of(state: Tensor | None, index: Tensor) -> Tensor | None:
+    return None if state is None else state[index.to(state.device)]
+
+
+def _joined(mine: Tensor | None, its: Tensor | None) -> Tensor | None:
+    return None if mine is None or its is None else torch.cat((mine, its))
+
+
 def absorb_sliding(layer: Any, other: Any, mine: int, theirs: int) -> None:
     """Join two sliding layers, right-aligned; what a shorter one lacks is masked by the 2D attention mask."""
-    if not isinstance(layer, DynamicSlidingWindowLayer):
-        refuse_batching(layer)
     logical = max(mine, theirs)
     width = min(logical, layer.sliding_window - 1)
     for name in ("keys", "values"):
@@ -162,17 +201,10 @@ def _pad_slots(tensor: Tensor, width: int) -> Tensor:
     return tensor if lack <= 0 else torch.nn.functional.pad(tensor, (0, 0, lack, 0))
 
 
+KINDS = {"Sliding": "sliding", "Linear": "linear", "Dummy": "without KV of its own", "Indexed": "indexed"}
+
+
 def kind_of(layer: Any) -> str:
+    """What a layer that is left alone is, in a word."""
     name = type(layer).__name__
-    if "Sliding" in name:
-        return "sliding"
-    if "Linear" in name:
-        return "linear"
-    return name
-
-
-def refuse_batching(layer: Any) -> NoReturn:
-    raise LaconicError(
-        f"laconic's engine can't let rows come and go in a {kind_of(layer)} layer: "
-        "use laconic.compress(model, policy) with model.generate for this model"
-    )
+    return next((kind for part, kind in KINDS.items() if part in name), name)
