@@ -207,7 +207,8 @@ def _scores(
     """[g][M]."""
     assert state.keys is not None
     keys = state.keys[:, prompt:].tolist()
-    where = [held[:M] for held in state.positions]
+    each = len(keys) // len(state.positions)  # heads attended to that are made of one cached head
+    where = [held[:M] for held in state.positions for _ in range(each)]
     if policy.name == "rpc":
         queries = _latest(state, policy.window)
         return scorers.window_attention(

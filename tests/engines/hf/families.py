@@ -65,6 +65,7 @@ SHARING: dict[str, Any] = {
     "sliding_window": 16,
     "layer_types": ["sliding_attention", "full_attention"] * 2,
     "num_kv_shared_layers": 2,
+    "tie_word_embeddings": False,
 }
 LATENT: dict[str, Any] = {
     "num_key_value_heads": 4,
@@ -147,6 +148,7 @@ FAMILIES: dict[str, tuple[type[PreTrainedModel], Any]] = {
             chunk_size=8,
             num_mem_blocks=1,
             use_shared_attention_adapter=False,
+            tie_word_embeddings=False,
         ),
     ),
 }
