@@ -118,7 +118,7 @@ def _tied(logits: Tensor) -> bool:
 
 @contextmanager
 def _caught(model: Any) -> Iterator[dict[int, tuple[Tensor, Tensor, float]]]:
-    """Layer index -> (query [1, H, q, D], keys [heads, slots, D], scaling) of the latest forward pass, from the model's own eager attention."""
+    """Layer index -> (query [1, H, q, D], keys [heads, slots, D], scaling) of the latest pass, from the model's eager attention."""
     module = sys.modules[type(model).__module__]
     original = module.eager_attention_forward
     before = model.config._attn_implementation
@@ -246,7 +246,9 @@ def _by_cached_head(scores: list[list[float]], heads: int) -> list[list[float]]:
     if len(scores) in (1, heads):
         return scores
     each = len(scores) // heads
-    return [[sum(column) / each for column in zip(*scores[h * each : (h + 1) * each], strict=True)] for h in range(heads)]
+    return [
+        [sum(column) / each for column in zip(*scores[h * each : (h + 1) * each], strict=True)] for h in range(heads)
+    ]
 
 
 def _latest(state: LayerState, count: int) -> list[list[list[float]]]:

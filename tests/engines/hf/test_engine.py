@@ -57,6 +57,22 @@ class TestGptOss(HFConformance):
     family = "gpt-oss"
 
 
+class TestGemma4(HFConformance):  # layers that read another's keys and values
+    family = "gemma4"
+
+
+class TestDeepseekV3(HFConformance):  # latent attention
+    family = "deepseek-v3"
+
+
+class TestQwen3Next(HFConformance):  # linear layers, whose states come and go with the rows
+    family = "qwen3-next"
+
+
+class TestFalconH1(HFConformance):  # attention and a linear state in one layer
+    family = "falcon-h1"
+
+
 def alone(name, policy, prompt, sampling):
     """The trace as a batch of its own."""
     engine = HFEngine(family(name), None, policy)
@@ -64,7 +80,7 @@ def alone(name, policy, prompt, sampling):
     return trace.token_ids
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt-oss"])
+@pytest.mark.parametrize("name", ["llama", "gpt-oss", "deepseek-v3", "falcon-h1"])
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda p: p.spec())
 def test_rows_at_different_points_of_compression_share_a_batch(name, policy):
     """Rows of other lengths come and go, so that each is due at another step: every trace must be what it is alone."""
@@ -84,7 +100,7 @@ def test_rows_at_different_points_of_compression_share_a_batch(name, policy):
     assert engine.stats.evicted == sum(schedule.evicted(n - 1) for n in lengths) > 0
 
 
-@pytest.mark.parametrize("name", ["qwen3", "gemma3"])
+@pytest.mark.parametrize("name", ["qwen3", "gemma3", "qwen3-next"])
 @pytest.mark.parametrize("policy", [POLICIES[0], POLICIES[1], POLICIES[6]], ids=lambda p: p.spec())
 @pytest.mark.parametrize("seed", range(3))
 def test_stopping_and_resuming_at_random_changes_nothing_under_eviction(name, policy, seed):

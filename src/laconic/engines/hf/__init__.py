@@ -4,8 +4,9 @@ from laconic.engines.hf.cache import CompressedCache
 from laconic.engines.hf.engine import HFEngine
 from laconic.engines.hf.generation import Compression, compress
 from laconic.engines.hf.loading import load
+from laconic.engines.hf.rotation import fixed_rotation
 
-__all__ = ["CompressedCache", "Compression", "HFEngine", "compress", "load", "open_engine"]
+__all__ = ["CompressedCache", "Compression", "HFEngine", "compress", "fixed_rotation", "load", "open_engine"]
 
 
 def open_engine(name_or_path: str, dtype: str = "auto", device: str = "auto", **settings: object) -> HFEngine:

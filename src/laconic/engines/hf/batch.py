@@ -165,6 +165,13 @@ class Batch:
             order = self.cache.drop(rows)
             self.runs = [self.runs[i] for i in order]
             return
+        self.clear()
+
+    def clear(self) -> None:
+        """All rows leave."""
+        if self.cache is None:
+            return
+        self._mask = None
         gone = count_cache(EngineStats(), self.cache)
         gone.live_kv_tokens = gone.live_kv_bytes = gone.reserved_kv_bytes = 0
         self._gone = add_stats(self._gone, gone)

@@ -48,13 +48,14 @@ class CompressedCache(DynamicCache):
         self.compressed: list[CompressedLayer] = []
         for i in plain:
             theirs = self.layers[i]
-            if isinstance(theirs, LinearAttentionAndFullAttentionLayer):
-                layer: CompressedLayer = CompressedHybridLayer(self.ledger, scorer, i, theirs.number_of_states)
-            else:
-                layer = CompressedLayer(self.ledger, scorer, i)
-            layer.spare_rows = spare_rows
-            self.layers[i] = layer
-            self.compressed.append(layer)
+            ours = (
+                CompressedHybridLayer(self.ledger, scorer, i, theirs.number_of_states)
+                if isinstance(theirs, LinearAttentionAndFullAttentionLayer)
+                else CompressedLayer(self.ledger, scorer, i)
+            )
+            ours.spare_rows = spare_rows
+            self.layers[i] = ours
+            self.compressed.append(ours)
 
     def set_token_lookup(self, lookup: TokenLookup) -> None:
         """lookup: row numbers -> long [rows, generated], for policies that look at token ids."""

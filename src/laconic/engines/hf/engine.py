@@ -32,6 +32,7 @@ from laconic.engines.hf.generation import (
 )
 from laconic.engines.hf.readable import ReadableEngine, check_layers
 from laconic.engines.hf.reading import Reader
+from laconic.engines.hf.rotation import check_whole_run
 from laconic.engines.requests import check_request, check_vocabulary
 from laconic.engines.sampling import NONE, draw, mean_top_logprob, trace_key, uniform
 from laconic.engines.text import Detokenizer, end_ids, render, tokenize
@@ -95,6 +96,7 @@ class HFEngine(ReadableEngine):
         check_vocabulary(tokens, text_config(self.model).vocab_size)
         context = context_length(self.model)
         limit = sampling.max_new_tokens if context is None else min(sampling.max_new_tokens, context - len(tokens))
+        check_whole_run(self.model, len(tokens), limit, mixed=True)
         stop_ids = self._end_ids | frozenset(sampling.stop_token_ids)
 
         def make(trace: Trace, number: int) -> Run:
@@ -182,8 +184,24 @@ class HFEngine(ReadableEngine):
     def _step(self) -> None:
         """One forward pass of one token a row."""
         start = time.perf_counter()
-        self._accept(self._batch.runs, self._batch.step())
+        try:
+            self._accept(self._batch.runs, self._batch.step())
+        except BaseException:  # out of memory, Ctrl-C: what the cache holds is not whole, what the traces hold is
+            self._set_aside()
+            raise
         self._counted.decode_seconds += time.perf_counter() - start
+
+    def _set_aside(self) -> None:
+        """All rows leave the batch. The next stream rebuilds them from their tokens; those that were to stop have stopped."""
+        for run in reversed(self._batch.runs):
+            ended = self._finish_reason(run) or ("stopped" if run.trace.id in self._leaving else None)
+            if ended is not None:
+                self._outbox.append(self._close(run, ended))
+            else:
+                run.trace.state = "waiting"
+                self._waiting.appendleft(run)
+        self._leaving.clear()
+        self._batch.clear()
 
     def _emit(self) -> None:
         """Chunks that are full or last go out; rows that have finished leave."""

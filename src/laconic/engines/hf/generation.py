@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import functools
+import inspect
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from laconic import checks
 from laconic.compress import Policy
@@ -16,6 +20,7 @@ from laconic.engines.base import EngineStats
 from laconic.engines.hf.attention import Binding
 from laconic.engines.hf.cache import CompressedCache
 from laconic.engines.hf.context import context_of
+from laconic.engines.hf.rotation import check_whole_run
 from laconic.engines.requests import check_length
 from laconic.errors import LaconicError
 
@@ -26,6 +31,10 @@ REFUSED = {
     "past_key_values": "the cache has to be laconic's own; leave `past_key_values` out (each generate makes a new one)",
     "cache_implementation": "the cache has to be laconic's own; leave `cache_implementation` out",
 }
+# Entries of transformers' continuous batching, which brings a paged cache and an attention of its own.
+CONTINUOUS = ("generate_batch", "continuous_batching_context_manager", "init_continuous_batching")
+# The cache of the generate call that runs now, in this thread.
+_serving: ContextVar[CompressedCache | None] = ContextVar("laconic_serving", default=None)
 
 
 class Compression:
@@ -46,7 +55,7 @@ class Compression:
         self._running: list[CompressedCache] = []
         self._lock = threading.Lock()  # several threads may generate at once, or look at `stats`
         self._binding: Binding | None = None
-        self._outer: Any = None
+        self._outer: dict[str, Any] = {}
         # Fails here, before anything is changed, if there is nothing to compress.
         CompressedCache(text_config(model), policy)
 
@@ -54,16 +63,19 @@ class Compression:
         if self._binding is not None:
             raise LaconicError("this compression is already entered: make one per `with`")
         self._binding = Binding(self.model).__enter__()
-        self._outer = self.model.__dict__.get("generate")
-        self.model.__dict__["generate"] = self._generate
+        mine = {"generate": self._generate, "prepare_inputs_for_generation": self._prepare()}
+        mine |= {name: _refused(name) for name in CONTINUOUS if hasattr(self.model, name)}
+        self._outer = {name: self.model.__dict__.get(name) for name in mine}
+        self.model.__dict__.update(mine)
         return self
 
     def __exit__(self, *exc: object) -> None:
         assert self._binding is not None
-        if self._outer is None:
-            del self.model.__dict__["generate"]
-        else:
-            self.model.__dict__["generate"] = self._outer
+        for name, outer in self._outer.items():
+            if outer is None:
+                del self.model.__dict__[name]
+            else:
+                self.model.__dict__[name] = outer
         self._binding.__exit__(*exc)
         self._binding = None
 
@@ -98,12 +110,37 @@ class Compression:
         count_cache(self._done, cache)
         self._done.live_kv_tokens = self._done.live_kv_bytes = self._done.reserved_kv_bytes = 0
 
+    def _prepare(self) -> Callable[..., Any]:
+        """The model's `prepare_inputs_for_generation`, which must not put another cache in the place of ours."""
+        inner: Any = self.model.prepare_inputs_for_generation
+
+        @functools.wraps(inner)
+        def prepare(*args: Any, **kwargs: Any) -> Any:
+            inputs = inner(*args, **kwargs)
+            ours = _serving.get()
+            if ours is not None and inputs.get("past_key_values") is not ours:
+                if ours.ledger.logical == 0:  # Phi-3 does so with a long prompt too, where an empty cache is as good
+                    return {**inputs, "past_key_values": ours}
+                raise LaconicError(
+                    f"{type(self.model).__name__} put another cache in the place of laconic's at {ours.ledger.logical} tokens, "
+                    "so nothing would be compressed from there on: generate fewer tokens, or use another model"
+                )
+            return inputs
+
+        return prepare
+
     def _generate(self, *args: Any, **kwargs: Any) -> Any:
-        config = kwargs.get("generation_config") or self.model.generation_config
-        if getattr(config, "cache_implementation", None) is not None and "cache_implementation" not in kwargs:
-            config = copy.deepcopy(config)  # a checkpoint's own choice of cache, which ours replaces
+        generate: Any = type(self.model).generate.__get__(self.model)  # type: ignore[attr-defined]
+        kwargs = _by_name(generate, args, kwargs)
+        own = self.model.generation_config
+        config = kwargs.get("generation_config") or own
+        if "cache_implementation" not in kwargs and any(
+            getattr(c, "cache_implementation", None) is not None for c in (config, own)
+        ):
+            # A checkpoint's own choice of cache, which ours replaces; generate fills a config's gaps from the checkpoint's.
+            config = copy.deepcopy(config)
             config.cache_implementation = None
-            kwargs["generation_config"] = config
+            kwargs |= {"generation_config": config, "cache_implementation": None}
         asked = {**{k: getattr(config, k, None) for k in (*REFUSED, "num_beams", "use_cache")}, **kwargs}
         for name, reason in REFUSED.items():
             if asked.get(name) is not None:
@@ -120,20 +157,21 @@ class Compression:
             raise LaconicError(
                 f"attention_mask has {mask.dim()} dimensions; compression needs the 2D mask [batch, prompt]"
             )
-        prompt = _prompt_length(args, kwargs)
+        prompt = _prompt_length(kwargs)
         check_prompt_fits(self.model, prompt)
+        limit = _limit(config, kwargs, prompt)
+        check_whole_run(self.model, prompt, limit, mixed=False)
         chunked = getattr(config, "prefill_chunk_size", None) or kwargs.get("prefill_chunk_size")
-        cache = CompressedCache(
-            text_config(self.model),
-            self.policy,
-            prompt=prompt if chunked else None,
-            limit=_limit(config, kwargs, prompt),
-        )
-        generate: Any = type(self.model).generate.__get__(self.model)  # type: ignore[attr-defined]
-        if self._outer is not None and not isinstance(getattr(self._outer, "__self__", None), Compression):
-            generate = self._outer  # somebody else's wrapper stays in the chain
-        with self._counted(cache):
-            return generate(*args, past_key_values=cache, **kwargs)
+        cache = CompressedCache(text_config(self.model), self.policy, prompt=prompt if chunked else None, limit=limit)
+        outer = self._outer["generate"]
+        if outer is not None and not isinstance(getattr(outer, "__self__", None), Compression):
+            generate = outer  # somebody else's wrapper stays in the chain
+        token = _serving.set(cache)
+        try:
+            with self._counted(cache):
+                return generate(past_key_values=cache, **kwargs)
+        finally:
+            _serving.reset(token)
 
 
 def compress(model: PreTrainedModel, policy: Policy) -> Compression:
@@ -158,11 +196,26 @@ def check_model(model: Any) -> None:
         raise LaconicError(
             f"model is a {type(model).__name__}; expected a transformers PreTrainedModel that generates text"
         )
-    if model.config.is_encoder_decoder:
-        raise LaconicError(f"{type(model).__name__} is an encoder-decoder; laconic compresses decoder-only models")
     if not model.can_generate():
         raise LaconicError(
             f"{type(model).__name__} can't generate text; load the causal-LM class, for example AutoModelForCausalLM"
+        )
+    check_decoder(model.config, type(model).__name__)
+    if not type(model)._supports_default_dynamic_cache():  # type: ignore[attr-defined]
+        raise LaconicError(
+            f"{type(model).__name__} keeps a cache of its own class instead of transformers' DynamicCache, so laconic can't "
+            "compress it"
+        )
+
+
+def check_decoder(config: PretrainedConfig, name: str) -> None:
+    """LaconicError for an encoder, or an encoder-decoder."""
+    if config.is_encoder_decoder:
+        raise LaconicError(f"{name} is an encoder-decoder ({config.model_type}); laconic runs decoder-only models")
+    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
+        # BERT and its like would load as causal models of a kind, but were trained to see both ways.
+        raise LaconicError(
+            f"{name} is an encoder ({config.model_type}); laconic runs decoder-only models that generate text"
         )
 
 
@@ -217,15 +270,28 @@ def add_stats(into: EngineStats, other: EngineStats) -> EngineStats:
     return into
 
 
-def _prompt_length(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    for value in (
-        kwargs.get("inputs_embeds"),
-        kwargs.get("input_ids"),
-        kwargs.get("inputs"),
-        args[0] if args else None,
-    ):
-        if value is not None:
-            return int(value.shape[1])
+def _refused(name: str) -> Callable[..., Any]:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise LaconicError(
+            f"{name} brings a paged cache of its own, which laconic does not compress: call generate inside "
+            "`with laconic.compress(...)`, or use laconic's engine (HFEngine), where traces come and go as well"
+        )
+
+    return refuse
+
+
+def _by_name(generate: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """All arguments of a call of `generate` by name, those given by position too. Python's own TypeError if they don't fit."""
+    bound = inspect.signature(generate).bind_partial(*args, **kwargs)
+    rest = next((p.name for p in bound.signature.parameters.values() if p.kind is p.VAR_KEYWORD), None)
+    named = dict(bound.arguments)
+    return named | named.pop(rest, {}) if rest is not None else named
+
+
+def _prompt_length(kwargs: dict[str, Any]) -> int:
+    for name in ("inputs_embeds", "input_ids", "inputs"):
+        if kwargs.get(name) is not None:
+            return int(kwargs[name].shape[1])
     return 1  # generate starts from the bos token
 
 

@@ -180,7 +180,7 @@ class CompressedLayer(DynamicLayer):
         self.mass[:batch, :, :end] += paid
 
     def by_cached_head(self, scores: Tensor) -> Tensor:
-        """[B, g, T] for each head of the keys attended to -> for each cached head: several that are made of one are averaged."""
+        """[B, g, T] for each head attended to -> for each cached head: several that are made of one are averaged."""
         assert self.key_buffer is not None
         heads = self.key_buffer.shape[1]
         return scores if scores.shape[1] in (1, heads) else scores.unflatten(1, (heads, -1)).mean(2)
@@ -215,8 +215,8 @@ class CompressedLayer(DynamicLayer):
         return sum(t.numel() * t.element_size() for t in tensors if t is not None)
 
 
-class CompressedHybridLayer(LinearAttentionLayer, CompressedLayer):
-    """A layer that attends and keeps a linear-attention state beside (Falcon-H1, Zamba): its KV is compressed, its state is not."""
+class CompressedHybridLayer(LinearAttentionLayer, CompressedLayer):  # type: ignore[misc]
+    """A layer that attends and keeps a linear-attention state beside (Falcon-H1, Zamba): only its KV is compressed."""
 
     is_compileable = False
     is_croppable = False

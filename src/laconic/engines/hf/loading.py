@@ -19,12 +19,11 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils import logging as hf_logging
 
 from laconic import checks
-from laconic.engines.hf.generation import check_model
+from laconic.engines.hf.generation import check_decoder, check_model
 from laconic.errors import LaconicError, reason
 from laconic.jsonl import read_object
 
@@ -70,17 +69,6 @@ def load_config(name: str) -> PretrainedConfig:
         config: PretrainedConfig = _try(name, "configuration", AutoConfig.from_pretrained, name)
     check_decoder(config, name)
     return config
-
-
-def check_decoder(config: PretrainedConfig, name: str) -> None:
-    """LaconicError for an encoder, or an encoder-decoder."""
-    if config.is_encoder_decoder:
-        raise LaconicError(f"{name} is an encoder-decoder ({config.model_type}); laconic runs decoder-only models")
-    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
-        # BERT and its like would load as causal models of a kind, but were trained to see both ways.
-        raise LaconicError(
-            f"{name} is an encoder ({config.model_type}); laconic runs decoder-only models that generate text"
-        )
 
 
 def load_tokenizer(name: str, **settings: Any) -> PreTrainedTokenizerBase:

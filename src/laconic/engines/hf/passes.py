@@ -47,7 +47,7 @@ class Pass:
             raise LaconicError(f"one forward pass of {self.model} feeds two compressed caches; give it one")
         elif layer in self.layers:
             raise LaconicError(
-                f"{self.model} writes the KV cache of layer {layer.index} twice in one forward pass, which laconic can't compress"
+                f"{self.model} writes the KV cache of layer {layer.index} twice in one forward pass, which can't be compressed"
             )
         self.layers.append(layer)
         self.last = layer
