@@ -19,8 +19,8 @@ from laconic.checks import instance, word
 from laconic.compress import FullKV
 from laconic.engines.hf.cache import CompressedCache
 from laconic.engines.hf.checkpoint import Weights, stored_weights
-from laconic.engines.hf.generation import check_model, context_length, text_config
-from laconic.engines.hf.loading import check_decoder, load_config, quiet
+from laconic.engines.hf.generation import check_decoder, check_model, context_length, text_config
+from laconic.engines.hf.loading import load_config, quiet
 from laconic.errors import LaconicError
 
 DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 1}
