@@ -312,7 +312,7 @@ CALLS: dict[str, Call] = {
             "seed": WHOLE,
             "level": optional((*WHOLE, 0, 9)),
         },
-        {"source": ""},
+        {"source": "", "count": "number of problems"},
     ),
     "problems.from_jsonl": Call(sources.from_jsonl, dict, {"path": PATH}, runs=False),
     "traces.read_traces": Call(traces.read_traces, dict, {"path": PATH}, runs=False),

@@ -91,7 +91,7 @@ def test_the_accuracy_runs_own_traces_are_read(invoke, tiny: Path, tmp_path: Pat
         (["{traces}", "-m", "bundled"], "not both"),
         (["nowhere.jsonl"], "There is no file nowhere.jsonl"),
         (["{traces}", "--lengths", "many"], "--lengths has 'many'"),
-        (["{traces}", "--lengths", "0"], "at least 1 token"),
+        (["{traces}", "--lengths", "0"], "lengths[0] is 0; expected a whole number of at least 1"),
         (["{traces}", "--spans", "0"], "span size is 0"),
         (["{traces}", "--threshold", "2"], "threshold is 2"),
         (["{traces}", "--embedder", "word2vec"], "expected tfidf"),

@@ -1,14 +1,17 @@
-"""Where results go: files first, then the terminal."""
+"""Where results go: files first, then the terminal; and the bar's column of the time."""
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 import typer
+from rich.console import Console
 
 from laconic.cli import measuring
+from laconic.cli.measuring import Bar
 from laconic.errors import LaconicError
 from laconic.report.tables import Table
 
@@ -40,3 +43,17 @@ def test_results_never_go_into_what_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "results.json").mkdir()
     with pytest.raises(LaconicError, match="is a directory"):
         measuring.write_report({}, [], None, tmp_path, False, True)
+
+
+def test_a_full_bar_tells_what_it_took_and_not_that_it_is_left() -> None:
+    bar = Bar()
+    screen = Console(file=io.StringIO(), force_terminal=True, width=120)
+    bar.update("traces", 1, 2)
+    screen.print(bar.progress.get_renderable())
+    assert " left " in screen.file.getvalue()  # type: ignore[attr-defined]
+    bar.update("traces", 2, 2)
+    screen = Console(file=io.StringIO(), force_terminal=True, width=120)
+    screen.print(bar.progress.get_renderable())
+    said = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert " took " in said
+    assert "left" not in said

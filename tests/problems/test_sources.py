@@ -68,7 +68,7 @@ def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
 
 def test_counts_and_levels_out_of_place_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "set.jsonl", {"question": "?", "answer": "1"})
-    with pytest.raises(LaconicError, match="count is 0; expected a whole number of at least 1"):
+    with pytest.raises(LaconicError, match="number of problems is 0; expected a whole number of at least 1"):
         load_problems(str(path), count=0)
     with pytest.raises(LaconicError, match="only the bundled problems have levels"):
         load_problems(str(path), level=3)

@@ -54,7 +54,7 @@ class Job:
     def __post_init__(self) -> None:
         plain(self)
         whole("repeats", self.repeats, 1, meaning="of every cell and contender")
-        whole("threads", self.threads, 1, meaning="of each engine")
+        whole("threads", self.threads, 1, 4096, "of each engine")
         if not self.shares or not self.contenders:
             raise LaconicError("There is nothing to measure: expected at least one cache size and one contender.")
         for share in self.shares:

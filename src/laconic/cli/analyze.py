@@ -20,6 +20,7 @@ from laconic.cli.options import (
     TemplateArguments,
     Thinking,
 )
+from laconic.cli.unused import refuse_unused
 
 if TYPE_CHECKING:
     from laconic.bench.traces import WrittenTrace
@@ -96,6 +97,13 @@ def analyze(
     check_plot(plot)
     if (file is None) == (model is None):
         raise LaconicError("Give either a file of traces or a --model that writes some, not both or neither.")
+    if file is not None:
+        refuse_unused(
+            "on a file of traces",
+            *("source", "problems", "seed", "policies", "max_new_tokens", "temperature", "batch", "dtype", "device"),
+        )
+    else:
+        refuse_unused("with --model, which has a tokenizer", "tokenizer")
     if plot and out is None:
         raise LaconicError("--plot has nowhere to go; say where with --out DIRECTORY.")
     if file is not None and (system is not None or thinking is not None or template_arguments):

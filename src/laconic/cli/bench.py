@@ -33,6 +33,9 @@ from laconic.cli.options import (
     TraceLimit,
 )
 from laconic.cli.parallel import parallel
+from laconic.cli.unused import refuse_ratios, refuse_seed, refuse_unused
+
+MOST_THREADS = 4096
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -115,6 +118,7 @@ def accuracy(
     if batch < 1:
         raise LaconicError(f"--batch is {batch}; expected at least 1.")
     small = is_bundled(model)
+    refuse_seed(source)
     asked = load_problems(source, problems, seed, level)
     names = split_policies(policies) if policies is not None else list(POLICIES)
     chosen_ratios = split_numbers("--ratios", ratios)
@@ -129,6 +133,9 @@ def accuracy(
     plan([name for name in names if name != "oracle"] or ["full"], chosen_ratios, **plan_options)
     if "oracle" in names and pattern is None:
         plan(["oracle"], chosen_ratios, **plan_options)
+    if "oracle" not in names:
+        refuse_unused("without the policy oracle", "oracle_pattern")
+    refuse_ratios(names)
     chat = choose_chat(model, system, thinking, template_arguments)
     language, tokenizer = load(model_path(model), dtype=dtype, device=device)
     if small:
@@ -230,6 +237,7 @@ def throughput(
     from laconic.bench.shapes import pick_device, resolve_dtype
     from laconic.bench.speed import estimates, summarise
     from laconic.bench.throughput import FORMAT, METHODS, Job, Piece, run_throughput
+    from laconic.checks import whole
     from laconic.cli.measuring import Bar, check_plot, split_names, split_policies, split_whole, write_report
     from laconic.errors import LaconicError
     from laconic.report.plots import throughput_plot
@@ -237,15 +245,14 @@ def throughput(
 
     check_plot(plot)
     if threads is not None:
-        if threads < 1:
-            raise LaconicError(f"--threads is {threads}; expected at least 1.")
-        torch.set_num_threads(threads)
+        torch.set_num_threads(whole("--threads", threads, 1, MOST_THREADS))
     where = pick_device(device)
     extra = split_policies(policies or "")
     if preset is not None:
         if lengths or at:
             raise LaconicError("--preset says what lengths to run; leave --lengths and --at out, or the preset.")
         chosen = get_preset(preset).only(split_names(shape))
+        refuse_unused(f"beside --preset {preset}, which says what to run", "batch", "prompt", "steps")
         if chosen.gpu and where.type != "cuda" and not force:
             raise LaconicError(
                 f"The preset {preset} is made for a GPU, and this machine has none that torch can use: run it on one, "
@@ -256,6 +263,9 @@ def throughput(
     else:
         if not shape:
             raise LaconicError("There is nothing to run: name a --preset, or a --shape with --lengths or --at.")
+        refuse_unused("without a --preset that is made for a GPU", "force")
+        if not at:
+            refuse_unused("without --at", "steps")
         cells = cells_of(
             split_names(shape),
             split_whole("--batch", batch),

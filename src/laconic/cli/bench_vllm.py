@@ -10,6 +10,7 @@ import typer
 
 from laconic.cli.interruption import if_interrupted, resumed
 from laconic.cli.options import BenchDtype, BenchWindow, JsonResults, Plot, Ratios
+from laconic.cli.unused import refuse_ratios
 
 
 def vllm(
@@ -71,6 +72,7 @@ def vllm(
     check_plot(plot)
     if shape is not None and model is not None:
         raise LaconicError(f"--shape {shape} and --model {model} each name a model; give one of them.")
+    refuse_ratios(split_policies(policies))
     load = Load(requests, prompt, output, block_size, seed)
     shares = [percent / 100 for percent in split_numbers("--cache", cache)]
     contenders = lineup(

@@ -277,6 +277,10 @@ def choose_question(
     ]
     if len(named) > 1:
         raise LaconicError(f"{' and '.join(named)} each name a problem; give one of them")
+    if level is not None and named and named != ["--bundled"]:
+        raise LaconicError(
+            f"--level {level} is for problems of the bundled set, but {named[0]} names another; leave it out"
+        )
     if problem is not None:
         if not problem.strip():
             raise LaconicError("the problem is empty; give a question, --file or --bundled")

@@ -9,6 +9,7 @@ import typer
 
 from laconic.cli.interruption import if_interrupted, resumed
 from laconic.cli.loading import say_loading
+from laconic.cli.unused import refuse_layers, refuse_unused
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -115,6 +116,12 @@ def train(
     if lora < 0 or (lora and kind != "llm"):
         raise LaconicError(f"--lora is {lora}; expected the rank of an adapter, for --kind llm.")
     llm = kind == "llm"
+    if llm:
+        refuse_unused("on --kind llm", "vectors", "layers", "width", "depth")
+    else:
+        refuse_layers(vectors)
+    if not focal:
+        refuse_unused("with --cross-entropy", "alpha", "gamma")
     settings = TrainSettings(
         loss=Loss(focal, alpha, gamma),
         oversample=oversample,
@@ -276,6 +283,7 @@ def ablate(
         patience=patience,
         seed=seed,
     )
+    refuse_layers(vectors)
     plan = choose_plan(vectors, layers, width, depth)
     split = split_shares(shares)
     found = read_file(traces)

@@ -19,7 +19,7 @@ class Bar:
 
     def __init__(self, shown: bool = True) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         self.console = Console(stderr=True)
         self.progress = Progress(
@@ -27,8 +27,7 @@ class Bar:
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=True),
+            _time(),
             console=self.console,
             disable=not shown or not self.console.is_terminal,
         )
@@ -58,6 +57,18 @@ class Bar:
         speed = self.progress.tasks[0].speed
         rate = f"{speed:.1f}/s" if speed else ""
         self.progress.update(self.task, completed=done, description=label, rate=f"{rate} {note}".strip())
+
+
+def _time() -> Any:
+    """The column of the time: what is left, and once the bar is full, what it took."""
+    from rich.progress import Task, TimeRemainingColumn
+    from rich.text import Text
+
+    class Time(TimeRemainingColumn):
+        def render(self, task: Task) -> Text:
+            return Text.assemble("took " if task.finished else "left ", super().render(task))
+
+    return Time(elapsed_when_finished=True)
 
 
 def split_policies(text: str) -> list[str]:

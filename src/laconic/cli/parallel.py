@@ -41,6 +41,7 @@ from laconic.cli.options import (
     TopP,
     TraceLimit,
 )
+from laconic.cli.unused import refuse_seed, refuse_unused
 
 PLAIN_SECONDS = 20.0
 
@@ -126,6 +127,7 @@ def parallel(
         raise LaconicError(f"--batch is {batch}; expected at least 1.")
     small = is_bundled(model)
     # Everything that can be wrong without the model is refused before the model is loaded.
+    refuse_seed(source)
     asked = load_problems(source, 100 if problems is None and source == "bundled" else problems, seed, level)
     found = [
         Compression(spec, choose_policy("full" if spec == FULL else spec, small)) for spec in split_policies(compress)
@@ -141,6 +143,8 @@ def parallel(
         split_whole("--few", few),
     )
     logprobs = logprobs_of(specs)
+    if not any(map(needs_judge, specs)):
+        refuse_unused("without a strategy that asks a judge", "judges", "excerpt")
     if small:
         one_thread()
     chat = choose_chat(model, system, thinking, template_arguments)

@@ -23,7 +23,7 @@ from laconic.cli.common import (
     complain,
     one_thread,
 )
-from laconic.cli.engines import choose_engine, open_reasoner
+from laconic.cli.engines import check_device, choose_engine, open_reasoner
 from laconic.cli.interruption import NOTHING, if_interrupted
 from laconic.cli.loading import say_loading
 from laconic.cli.options import (
@@ -167,6 +167,8 @@ def solve(
         check_writable(out, "the verdict")
     options = {"tau": tau, "K": clusters, "K1": compare, "K2": finish, "K3": fallback, "excerpt": excerpt}
     judge_spec = choose_judge(judge, strategy, small)
+    if judge_spec is None:
+        check_device(chosen_engine, device)
 
     from laconic.judges.baselines import RandomJudge
 

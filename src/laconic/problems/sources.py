@@ -36,7 +36,7 @@ def load_problems(
     """
     checks.text("source", source, f"{BUNDLED}, a file of JSON lines, or {HUB}NAME", some=True)
     if count is not None:
-        count = checks.whole("count", count, 1, meaning="problems")
+        count = checks.whole("The number of problems", count, 1)
     seed = checks.seed("seed", seed)
     if source == BUNDLED:
         return generate(200 if count is None else count, seed, level)

@@ -1,0 +1,55 @@
+"""Options that would have no effect beside others: refused by name, since whoever gave one expects something of it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from laconic.errors import LaconicError
+
+
+def refuse_unused(why: str, *parameters: str) -> None:
+    """LaconicError for the first of a command's options, by their parameters' names, that the command line gives.
+
+    why: ends the sentence "--option has no effect ...". Defaults don't count, and outside a command nothing is given.
+    """
+    context = _context()
+    if context is None:
+        return
+    for name in parameters:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise LaconicError(f"{_written(context, name)} has no effect {why}; leave it out")
+
+
+def _context() -> Any:
+    """The running command's context; None outside one. typer has it from click, which newer versions bring along."""
+    package = typer.Context.__mro__[1].__module__.rpartition(".")[0]
+    return importlib.import_module(f"{package}.globals").get_current_context(silent=True)
+
+
+def _written(context: Any, name: str) -> str:
+    """An option as it is typed, the long way."""
+    spelled = next(parameter.opts for parameter in context.command.params if parameter.name == name)
+    return max(spelled, key=len)
+
+
+def refuse_seed(source: str) -> None:
+    """LaconicError for the seed of the bundled problems, where problems come from elsewhere."""
+    if source != "bundled":
+        refuse_unused(f"on the problems of {source}, which has them in one order", "seed")
+
+
+def refuse_ratios(policies: Sequence[str]) -> None:
+    """LaconicError for what policies by name are made from, where all are whole specs that say it themselves."""
+    if policies and all(":" in name or name.strip() == "full" for name in policies):
+        refuse_unused("on policies that are given as whole specs", "ratios", "interval", "window")
+
+
+def refuse_layers(vectors: str) -> None:
+    """LaconicError for layers of hidden states, where none are read."""
+    if vectors != "states":
+        refuse_unused("without --vectors states", "layers")
