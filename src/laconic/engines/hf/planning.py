@@ -92,12 +92,12 @@ def plan(
     A LaconicWarning tells where the model's context is shorter. Raises LaconicError for arguments out of range, an unknown
     policy, one that would find nothing to compress, and as `sizes_of`.
     """
-    whole("prompt", prompt, 1, meaning="tokens")
-    whole("length", length, 1, meaning="generated tokens")
-    whole("batch", batch, 1, meaning="traces")
-    whole("block_size", block_size, 1, meaning="tokens")
+    prompt = whole("prompt", prompt, 1, meaning="tokens")
+    length = whole("length", length, 1, meaning="generated tokens")
+    batch = whole("batch", batch, 1, meaning="traces")
+    block_size = whole("block_size", block_size, 1, meaning="tokens")
     if memory is not None:
-        whole("memory", memory, 1, meaning="bytes")
+        memory = whole("memory", memory, 1, meaning="bytes")
     asked = [policies] if isinstance(policies, (Policy, str)) else policies
     if not isinstance(asked, Iterable) or not (asked := list(asked)):
         raise refuse("policies", policies, "at least one policy, or its spec")

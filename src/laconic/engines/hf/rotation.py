@@ -17,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from laconic import checks
 from laconic.engines.hf.context import context_of
 from laconic.errors import LaconicError
 
@@ -62,6 +63,7 @@ def fixed_rotation(model: PreTrainedModel) -> Iterator[None]:
     served with a context beyond the change. Nothing changes for models whose rotation is fixed anyway. Raises LaconicError
     for a model that computes longrope in a way of its own (PhiMoE).
     """
+    checks.instance("model", model, PreTrainedModel, "a transformers PreTrainedModel")
     undo: list[tuple[Any, str, Any]] = []
     try:
         for module in model.modules():
