@@ -118,7 +118,7 @@ def _tied(logits: Tensor) -> bool:
 
 @contextmanager
 def _caught(model: Any) -> Iterator[dict[int, tuple[Tensor, Tensor, float]]]:
-    """Layer index -> (query [1, H, q, D], keys [heads, slots, D], scaling) of the latest pass: the eager attention is wrapped."""
+    """Layer index -> (query [1, H, q, D], keys [heads, slots, D], scaling) of the latest pass: eager attention is wrapped."""
     module = sys.modules[type(model).__module__]
     original = module.eager_attention_forward
     before = model.config._attn_implementation
