@@ -14,6 +14,9 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+# Test processes that run side by side are told the size of a terminal that they don't have.
+for size in ("COLUMNS", "LINES"):
+    os.environ.pop(size, None)
 
 HERE = Path(__file__).parent
 NEED_VLLM = "LACONIC_NEED_VLLM"

@@ -81,8 +81,8 @@ def read_saved(place: Path) -> Saved | None:
             raise ValueError(f"it has {', '.join(sorted(unknown))}")
         lora = LoRA(**record["lora"]) if record.get("lora") is not None else None
         return Saved(LLMJudgeSettings(**record.get("settings", {})), record.get("excerpt"), record["base"], lora)
-    except LaconicError:
-        raise
+    except LaconicError as error:
+        raise LaconicError(f"{path} is not an LLM judge's: {error}; expected what `LLMJudge.save` writes.") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise LaconicError(
             f"{path} is not an LLM judge's ({error!r}); expected what `LLMJudge.save` writes."
