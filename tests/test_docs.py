@@ -61,7 +61,7 @@ def test_python_blocks_run_in_order(page: Path, quick: Any, capsys: pytest.Captu
 
 
 def test_pages_have_python_to_run() -> None:
-    assert [len(blocks(page, "python")) for page in RUN[:2]] == [1, 4]
+    assert [len(blocks(page, "python")) for page in RUN[:2]] == [1, 5]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.stem)

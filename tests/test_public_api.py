@@ -349,7 +349,7 @@ CALLS: dict[str, Call] = {
     "hf.load": Call(
         hf.load,
         lambda: {"name_or_path": "./no such place"},
-        {"name_or_path": (None, 5, b"x", "", "./no such place"), "dtype": WORD, "device": WORD},
+        {"name_or_path": (None, 5, b"x", "", "./no such place"), "dtype": WORD, "device": WORD, "fix_rotation": FLAG},
         {"name_or_path": "model", "dtype": "", "device": ""},
         runs=False,
     ),

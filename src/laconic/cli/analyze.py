@@ -207,7 +207,7 @@ def _from_model(
     if not chosen:
         raise LaconicError("--policies is empty; expected at least one, such as full.")
     asked = load_problems(source, problems, seed)
-    language, cut = load(model_path(model), dtype=dtype, device=device)
+    language, cut = load(model_path(model), dtype=dtype, device=device, fix_rotation=True)
     if is_bundled(model):
         check_problems(cut, asked)
     sampling = choose_sampling(language, max_new_tokens=max_new_tokens, temperature=temperature)

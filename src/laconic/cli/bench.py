@@ -137,7 +137,7 @@ def accuracy(
         refuse_unused("without the policy oracle", "oracle_pattern")
     refuse_ratios(names)
     chat = choose_chat(model, system, thinking, template_arguments)
-    language, tokenizer = load(model_path(model), dtype=dtype, device=device)
+    language, tokenizer = load(model_path(model), dtype=dtype, device=device, fix_rotation=True)
     if small:
         check_problems(tokenizer, asked)
     if "oracle" in names and pattern is not None:

@@ -81,7 +81,7 @@ class HFReasoner:
         from laconic.engines.hf import load
 
         self.chat = chat
-        self.weights, self.tokenizer = load(model_path(choice.model), dtype=dtype, device=device)
+        self.weights, self.tokenizer = load(model_path(choice.model), dtype=dtype, device=device, fix_rotation=True)
         self.generation_config = self.weights.generation_config
 
     def engine(

@@ -33,7 +33,7 @@ class Reasoner:
             raise LaconicError(
                 f"the traces were written under {' and '.join(policies)}; give those of one policy at a time."
             )
-        self.model, self.tokenizer = load(model_path(model), device=device)
+        self.model, self.tokenizer = load(model_path(model), device=device, fix_rotation=True)
         self.policy = parse(policies[0])
         self.where = str(self.model.device)
         self.engine = self.engine_of(layers or (-1,))

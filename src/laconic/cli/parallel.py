@@ -148,7 +148,7 @@ def parallel(
     if small:
         one_thread()
     chat = choose_chat(model, system, thinking, template_arguments)
-    language, tokenizer = load(model_path(model), dtype=dtype, device=device)
+    language, tokenizer = load(model_path(model), dtype=dtype, device=device, fix_rotation=True)
     sampling = choose_sampling(
         language,
         max_new_tokens=max_new_tokens,

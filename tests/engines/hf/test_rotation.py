@@ -10,10 +10,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausa
 
 from laconic.compress import RPC, FullKV
 from laconic.engines.base import Sampling
-from laconic.engines.hf import HFEngine, compress, fixed_rotation, generation
+from laconic.engines.hf import HFEngine, compress, fixed_rotation, generation, load
 from laconic.engines.hf.rotation import changing
 from laconic.errors import LaconicError
 from tests.engines.hf.families import COMMON, family, padded, prompts
+from tests.engines.hf.tokens import tokenizer
 
 SHORT = {**COMMON, "max_position_embeddings": 256}
 LONGROPE = {
@@ -98,6 +99,20 @@ def test_a_fixed_rotation_serves_short_and_long_rows_alike_and_is_taken_back(kin
         (trace,), *_ = HFEngine(made, None, POLICY).generate(rows, sampling)
         assert trace.token_ids == evicted
     assert torch.equal(greedy(made, 40, 60), before)
+
+
+def test_a_model_can_be_loaded_with_a_fixed_rotation(tmp_path):
+    model("longrope").save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    loaded = load(tmp_path, device="cpu", fix_rotation=True)[0]
+    assert (changing(loaded), changing(load(tmp_path, device="cpu")[0])) == (None, 64)
+    with fixed_rotation(model("longrope")):
+        assert torch.equal(greedy(loaded, 40, 60), greedy(model("longrope"), 40, 60))
+    own = PhimoeConfig(
+        **SHORT, num_local_experts=2, rope_parameters={**LONGROPE, "short_mscale": 1.0, "long_mscale": 1.2}
+    )
+    PhimoeForCausalLM(own).save_pretrained(tmp_path)
+    assert changing(load(tmp_path, device="cpu", fix_rotation=True)[0]) == 64  # short runs are right, others refused
 
 
 def test_long_factors_are_what_longrope_uses_beyond_the_change():

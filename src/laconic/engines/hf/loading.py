@@ -24,6 +24,7 @@ from transformers.utils import logging as hf_logging
 
 from laconic import checks
 from laconic.engines.hf.generation import check_decoder, check_model
+from laconic.engines.hf.rotation import fix
 from laconic.errors import LaconicError, reason
 from laconic.jsonl import read_object
 
@@ -32,14 +33,17 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def load(
-    name_or_path: str | os.PathLike[str], dtype: str = "auto", device: str = "auto"
+    name_or_path: str | os.PathLike[str], dtype: str = "auto", device: str = "auto", fix_rotation: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A decoder and its tokenizer from a directory or the Hub.
 
     dtype: "auto" (the checkpoint's own; float32 on a CPU without bfloat16), "float32", "bfloat16", "float16". device: "auto"
-    (CUDA where there is one), or what torch calls it. Raises LaconicError for a path that does not exist, a directory without
-    a model, an encoder or encoder-decoder model, weights that can't be read, an unknown dtype or device.
+    (CUDA where there is one), or what torch calls it. fix_rotation: `fixed_rotation`, for good: a model whose rotation
+    changes with the length keeps those for long texts, as in vLLM; commands load so. Raises LaconicError for a path that does
+    not exist, a directory without a model, an encoder or encoder-decoder model, weights that can't be read, an unknown dtype or
+    device.
     """
+    fixed = checks.flag("fix_rotation", fix_rotation)
     name = check_name(name_or_path)
     where = pick_device(device)
     kind: Any = DTYPES.get(checks.word("dtype", dtype, ("auto", *DTYPES)), "auto")
@@ -58,7 +62,11 @@ def load(
         _check_complete(name, report)
         tokenizer = _tokenizer(name)
     check_model(model)
-    return model.to(where).eval(), tokenizer
+    model = model.to(where).eval()
+    if fixed:
+        with contextlib.suppress(LaconicError):  # PhiMoE, which can't be: runs across the change will be refused
+            fix(model)
+    return model, tokenizer
 
 
 def load_config(name: str) -> PretrainedConfig:

@@ -22,6 +22,8 @@ from laconic.engines.hf.context import context_of
 from laconic.errors import LaconicError
 
 FIXED = "fixed_by_laconic"
+Undo = list[tuple[Any, str, Any]]
+"""Attributes that were changed: owner, name, the value before."""
 
 
 def changing(model: nn.Module, kinds: tuple[str, ...] = ("longrope", "dynamic")) -> int | None:
@@ -64,21 +66,27 @@ def fixed_rotation(model: PreTrainedModel) -> Iterator[None]:
     for a model that computes longrope in a way of its own (PhiMoE).
     """
     checks.instance("model", model, PreTrainedModel, "a transformers PreTrainedModel")
-    undo: list[tuple[Any, str, Any]] = []
+    undo: Undo = []
     try:
-        for module in model.modules():
-            for layer_type, kind in _types(module):
-                if "longrope" in kind or "dynamic" in kind:
-                    _fix(module, layer_type, kind, undo)
-        for config in {id(c): c for c in (model.config, model.config.get_text_config(decoder=True))}.values():
-            if undo and hasattr(config, "original_max_position_embeddings"):
-                # Phi-3's `generate` throws the cache away at this length.
-                undo.append((config, "original_max_position_embeddings", config.original_max_position_embeddings))
-                config.original_max_position_embeddings = sys.maxsize
+        fix(model, undo)
         yield
     finally:
         for owner, name, value in reversed(undo):
             setattr(owner, name, value)
+
+
+def fix(model: PreTrainedModel, undo: Undo | None = None) -> None:
+    """What `fixed_rotation` does on entering. undo: receives what to set back, as it is changed."""
+    changed = [] if undo is None else undo
+    for module in model.modules():
+        for layer_type, kind in _types(module):
+            if "longrope" in kind or "dynamic" in kind:
+                _fix(module, layer_type, kind, changed)
+    for config in {id(c): c for c in (model.config, model.config.get_text_config(decoder=True))}.values():
+        if changed and hasattr(config, "original_max_position_embeddings"):
+            # Phi-3's `generate` throws the cache away at this length.
+            changed.append((config, "original_max_position_embeddings", config.original_max_position_embeddings))
+            config.original_max_position_embeddings = sys.maxsize
 
 
 def _types(module: nn.Module) -> list[tuple[str | None, str]]:
@@ -94,7 +102,7 @@ def _parameters(config: Any, layer_type: str | None) -> dict[str, Any]:
     return parameters[layer_type] if layer_type is not None else parameters
 
 
-def _fix(module: Any, layer_type: str | None, kind: str, undo: list[tuple[Any, str, Any]]) -> None:
+def _fix(module: Any, layer_type: str | None, kind: str, undo: Undo) -> None:
     config = module.config
     if "long_mscale" in _parameters(config, layer_type):
         raise LaconicError(
