@@ -82,7 +82,7 @@ def test_what_is_wrong_is_one_sentence(invoke: Any, backends: list[Backend], tmp
     (tmp_path / "config.json").write_text("{}")
     for args, says in (
         (["--engine", "vllm:/nowhere"], "there is no model at /nowhere"),
-        (["--engine", f"vllm:{tmp_path}"], f"the tokenizer of {tmp_path} can't be loaded"),
+        (["--engine", f"vllm:{tmp_path}"], f"{tmp_path} has no tokenizer: it holds none of tokenizer.json"),
         (["--engine", "vllm:bundled", "--compress", "h2o"], "policy h2o can't run inside vLLM"),
         (["--engine", "vllm:bundled", "-j", "probe"], "the vllm engine can't probe a trace"),
         (["--engine", "vllm:bundled", "--excerpt", "kept", "-j", "jaccard"], "does not tell what compression kept"),
@@ -136,5 +136,5 @@ def test_a_start_that_is_interrupted_leaves_nothing_behind(processes: int) -> No
         timeout=600,
     )
     assert done.returncode == 130, done.stderr
-    assert done.stderr == "interrupted\n"
+    assert done.stderr == "interrupted; nothing is kept; the same command begins anew\n"
     assert done.stdout == "[]\n"
