@@ -203,6 +203,22 @@ def test_observe(aggregation: str, mask: str, q: int) -> None:
         torch.testing.assert_close(mass[b], torch.tensor(want), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("aggregation", ["layer", "group"])
+def test_observe_with_a_mask_for_each_head(aggregation: str) -> None:
+    """Each head by itself, under its own mask, then the mean that the aggregation asks for."""
+    query, keys = torch.randn(2, 4, 3, 8), torch.randn(2, 2, 7, 8)
+    mask = torch.rand(2, 4, 3, 7) > 0.4
+    mask[..., 0] = True
+    got = AccumulatedAttention(aggregation).observe(query, keys, mask, SCALING)  # type: ignore[arg-type]
+    single = AccumulatedAttention()
+    heads = [
+        single.observe(query[:, h : h + 1], keys[:, h // 2 : h // 2 + 1], mask[:, h : h + 1], SCALING) for h in range(4)
+    ]
+    each = torch.cat(heads, dim=1)  # [B, H, T]
+    want = each.mean(1, keepdim=True) if aggregation == "layer" else each.unflatten(1, (2, 2)).mean(2)
+    torch.testing.assert_close(got, want)
+
+
 def test_observed_token_by_token_equals_at_once() -> None:
     source = torch.Generator().manual_seed(1)
     query, keys = torch.randn(B, 6, 7, D, generator=source), torch.randn(B, G, 7, D, generator=source)

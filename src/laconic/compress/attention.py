@@ -48,7 +48,7 @@ def attention_sums(
     """The attention that S queries pay to T slots: summed over the queries, averaged over heads. fp32 [B, g, T].
 
     keys: one tensor, or several [B, G, *, D] that follow one another (joining logits is cheaper than joining keys).
-    visible: bool, broadcastable to [B, 1, 1, S, T]; None: all. by_group: average over the query heads of each KV head
+    visible: bool, broadcastable to [B, G, H/G, S, T]; None: all. by_group: average over the query heads of each KV head
     (g = G) instead of over all (g = 1).
     """
     pieces = [keys_BGTD] if isinstance(keys_BGTD, Tensor) else list(keys_BGTD)

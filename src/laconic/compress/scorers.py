@@ -81,13 +81,14 @@ class AccumulatedAttention(Scorer):
     def observe(self, query: Tensor, keys: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
         """Attention that q queries [B, H, q, D] pay each of T slots [B, G, T, D], summed over q: fp32 [B, g, T].
 
-        mask: bool [B, 1, q, T], True where a query sees a slot; None: all of them if q is 1, otherwise causal, the last
+        mask: bool [B, 1 or H, q, T], True where a query sees a slot; None: all of them if q is 1, otherwise causal, the last
         query at the last slot. The softmax runs over every visible slot, prompt included.
         """
         q, T = query.shape[2], keys.shape[2]
         visible = None
         if mask is not None:
-            visible = mask.unsqueeze(2)  # [B, 1, 1, q, T]
+            groups = 1 if mask.shape[1] == 1 else keys.shape[1]
+            visible = mask.unflatten(1, (groups, -1))  # [B, 1, 1, q, T] or [B, G, H/G, q, T]
         elif q > 1:
             visible = torch.ones(q, T, dtype=torch.bool, device=keys.device).tril(T - q)[None, None, None]
         return attention_sums(query, keys, scaling, visible, by_group=self.aggregation == "group")

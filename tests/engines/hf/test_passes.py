@@ -7,13 +7,14 @@ import copy
 import pytest
 import torch
 from torch import nn
+from transformers import DogeConfig, DogeForCausalLM
 
 from laconic.compress import H2O, RKV, RPC, TOVA, FullKV, Random, StreamingLLM
 from laconic.engines.base import Sampling
 from laconic.engines.hf import CompressedCache, HFEngine, compress
 from laconic.engines.hf.attention import Binding
 from laconic.errors import LaconicError
-from tests.engines.hf.families import FAMILIES, READ_AGAIN, family, padded, prompts
+from tests.engines.hf.families import COMMON, FAMILIES, READ_AGAIN, family, padded, prompts
 
 POLICY = RPC(interval=16, ratio=4, window=8)
 POLICIES = [POLICY, RPC(interval=16, ratio=4, window=8, aggregation="group"), H2O(budget=24), TOVA(budget=24)]
@@ -46,6 +47,18 @@ def test_the_pass_that_compresses_attends_to_everything(name, policy):
     assert stats.compressions >= 1
     assert torch.equal(ours[: first + 1], full[: first + 1])  # logits[i] come from the pass of the i-th generated token
     assert not torch.equal(ours[first + 1], full[first + 1]), "nothing was evicted: the comparison would be empty"
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda p: p.spec())
+def test_masks_of_each_head_are_understood(policy):
+    """Doge's heads each attend to a part of the text that they choose."""
+    torch.manual_seed(7)
+    model = DogeForCausalLM(DogeConfig(**COMMON)).eval()
+    first = policy.schedule.next_boundary(0)
+    full, _ = logits_of(model, FullKV(), first + 2)
+    ours, stats = logits_of(model, policy, first + 2)
+    assert stats.evicted > 0
+    assert torch.equal(ours[: first + 1], full[: first + 1])
 
 
 def test_latent_attention_is_scored_on_expanded_keys_and_holds_latents():
