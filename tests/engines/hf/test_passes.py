@@ -13,6 +13,7 @@ from laconic.compress import H2O, RKV, RPC, TOVA, FullKV, Random, StreamingLLM
 from laconic.engines.base import Sampling
 from laconic.engines.hf import CompressedCache, HFEngine, compress
 from laconic.engines.hf.attention import Binding
+from laconic.engines.text import Detokenizer
 from laconic.errors import LaconicError
 from tests.engines.hf.families import COMMON, FAMILIES, READ_AGAIN, family, padded, prompts
 
@@ -167,6 +168,35 @@ def test_a_trace_that_was_to_stop_has_stopped_after_a_step_that_failed():
     for _ in engine.stream():
         pass
     assert len(engine.trace(first).token_ids) == 40
+
+
+def test_a_step_interrupted_after_some_rows_were_told_their_tokens_loses_none():
+    """The first row's end came in the very step that was interrupted: it has ended, and isn't gone on with."""
+    model, rows = family("llama"), prompts([12, 3])
+    plain = [t[0].token_ids for t in HFEngine(model, None, POLICY).generate(rows, Sampling(40, temperature=0))]
+    at = next(i for i in range(8, 40) if plain[0][i] not in plain[0][:i] + plain[1][: i + 1])
+    end = plain[0][at]
+    sampling = Sampling(40, temperature=0, stop_token_ids=(end,))
+    want = [t[0].token_ids for t in HFEngine(model, None, POLICY).generate(rows, sampling)]
+    assert len(want[0]) == at + 1
+    engine = HFEngine(model, None, POLICY)
+    first, second = (engine.submit(row, sampling)[0] for row in rows)
+    told = iter([False] * at + [True])
+
+    class Interrupted(Detokenizer):
+        def add(self, token):
+            if next(told, False):
+                raise KeyboardInterrupt
+            return super().add(token)
+
+    engine._runs[second].text = Interrupted(None)
+    with pytest.raises(KeyboardInterrupt):
+        for _ in engine.stream():
+            pass
+    for _ in engine.stream():
+        pass
+    assert [engine.trace(i).token_ids for i in (first, second)] == want
+    assert engine.trace(first).finish_reason == "stop"
 
 
 def raising(error):
