@@ -194,9 +194,8 @@ class HFEngine(ReadableEngine):
     def _set_aside(self) -> None:
         """All rows leave the batch. The next stream rebuilds them from their tokens; those that were to stop have stopped."""
         for run in reversed(self._batch.runs):
-            ended = self._finish_reason(run) or ("stopped" if run.trace.id in self._leaving else None)
-            if ended is not None:
-                self._outbox.append(self._close(run, ended))
+            if run.trace.id in self._leaving:
+                self._outbox.append(self._close(run, "stopped"))
             else:
                 run.trace.state = "waiting"
                 self._waiting.appendleft(run)
