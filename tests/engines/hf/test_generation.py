@@ -452,7 +452,14 @@ def test_continuous_batching_inside_is_refused_and_back_afterwards():
 
 
 def test_encoders_and_caches_of_a_class_of_their_own_are_refused_before_anything_runs():
-    from transformers import BertConfig, BertLMHeadModel, MiniMaxConfig, MiniMaxForCausalLM
+    from transformers import (
+        BertConfig,
+        BertGenerationConfig,
+        BertGenerationDecoder,
+        BertLMHeadModel,
+        MiniMaxConfig,
+        MiniMaxForCausalLM,
+    )
 
     tiny = {
         "hidden_size": 32,
@@ -472,6 +479,17 @@ def test_encoders_and_caches_of_a_class_of_their_own_are_refused_before_anything
     with compress(decoder, policy) as run:
         greedy(decoder, inputs)
     assert run.stats.evicted == policy.schedule.evicted(STEPS - 1)
+    for own in (True, False):  # a config that no list of encoders names
+        config = BertGenerationConfig(**tiny, is_decoder=own, max_position_embeddings=512, pad_token_id=0)
+        model = BertGenerationDecoder(config).eval()
+        model.generation_config.eos_token_id = None
+        with compress(model, policy) as run:
+            if own:
+                greedy(model, inputs)
+                assert run.stats.evicted == policy.schedule.evicted(STEPS - 1)
+            else:
+                with pytest.raises(LaconicError, match="attends to later tokens as well"):
+                    greedy(model, inputs)
     mixed = {"layer_types": ["linear_attention", "full_attention"], "num_local_experts": 2, "num_key_value_heads": 2}
     with pytest.raises(LaconicError, match="a cache of its own class"):
         compress(MiniMaxForCausalLM(MiniMaxConfig(**tiny, **mixed, head_dim=8)), policy)

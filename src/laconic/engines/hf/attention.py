@@ -84,6 +84,10 @@ class Binding:
             out = attend(module, query, key, value, attention_mask, **kwargs)
             running = attending()
             if running is not None and running.last is not None:
+                if getattr(module, "is_causal", None) is False:
+                    raise LaconicError(
+                        f"{running.model} attends to later tokens as well, as encoders do; laconic runs decoder-only models"
+                    )
                 scaling = kwargs.get("scaling")
                 running.attended(query, key, query.shape[-1] ** -0.5 if scaling is None else scaling, attention_mask)
             return out
