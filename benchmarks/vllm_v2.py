@@ -36,7 +36,7 @@ from tests.engines.vllm.tiny import engine_args, runner_of, running, scheduler_o
 
 from laconic.bench.environment import environment
 from laconic.engines.vllm.settings import parse_launch
-from laconic.errors import LaconicError
+from laconic.errors import InputError, LaconicError
 
 RPC = {"policy": "rpc", "interval": 64, "ratio": 4, "window": 8}
 GROUP = {**RPC, "aggregation": "group"}
@@ -199,7 +199,7 @@ def interpret() -> None:
     finally:
         del backends["cpu"]
     if not HAS_TRITON:
-        raise LaconicError(
+        raise InputError(
             "vLLM does not take the installed Triton; the checks were written for vLLM 0.32 and Triton 3.9"
         )
 

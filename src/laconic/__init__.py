@@ -22,15 +22,17 @@ if TYPE_CHECKING:
     from laconic.engines.base import Sampling
     from laconic.engines.hf import HFEngine, compress
     from laconic.engines.hf.planning import plan
-    from laconic.errors import LaconicError, LaconicWarning
+    from laconic.errors import EngineError, InputError, LaconicError, LaconicWarning
     from laconic.prune import DeepConf, DeepPrune, SelfConsistency, Verdict
 
 _HOMES = {
     "DeepConf": "laconic.prune",
     "DeepPrune": "laconic.prune",
+    "EngineError": "laconic.errors",
     "FullKV": "laconic.compress",
     "H2O": "laconic.compress",
     "HFEngine": "laconic.engines.hf",
+    "InputError": "laconic.errors",
     "LaconicError": "laconic.errors",
     "LaconicWarning": "laconic.errors",
     "Oracle": "laconic.compress",
@@ -53,8 +55,10 @@ __all__ = [
     "TOVA",
     "DeepConf",
     "DeepPrune",
+    "EngineError",
     "FullKV",
     "HFEngine",
+    "InputError",
     "LaconicError",
     "LaconicWarning",
     "Oracle",

@@ -1,7 +1,7 @@
 """What an argument must be, and the one sentence where it isn't: the field, its value, what was expected.
 
 Public constructors and functions check their arguments here, once, where they come in; nothing on the way of a token does.
-A wrong type is bad input like a wrong value: both are LaconicError, which is a ValueError. Python's own TypeError is left
+A wrong type is bad input like a wrong value: both are InputError, which is a ValueError. Python's own TypeError is left
 for an argument that a function doesn't have, or lacks. Numbers of numpy's are taken for the Python numbers that they are.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path, PurePath
 from typing import Any
 
-from laconic.errors import LaconicError
+from laconic.errors import InputError, LaconicError
 
 MOST = (1 << 63) - 1
 """The largest whole number where nothing smaller is said: what a tensor holds, and `sys.maxsize` for "no limit"."""
@@ -53,7 +53,7 @@ def is_whole(value: object) -> bool:
 
 def refuse(name: str, value: object, expected: str) -> LaconicError:
     """The error to raise, in the words of all of them."""
-    return LaconicError(f"{name} is {shown(value)}; expected {expected}")
+    return InputError(f"{name} is {shown(value)}; expected {expected}")
 
 
 # ---- numbers ----------------------------------------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def odd(name: str, value: Any) -> int:
     value = whole(name, value, 1, meaning="1 is no pooling")
     if value % 2 == 0:
         near = f"{value - 1} or {value + 1}"
-        raise LaconicError(f"{name} is {value}; expected an odd width, so that a token sits in its middle: use {near}")
+        raise InputError(f"{name} is {value}; expected an odd width, so that a token sits in its middle: use {near}")
     return value
 
 
@@ -136,7 +136,7 @@ def text(name: str, value: Any, meaning: str = "", *, some: bool = False) -> str
     if not isinstance(value, str) or (some and not value.strip()):
         raise refuse(name, value, f"a text{' that is not empty' if some else ''}{_note(meaning)}")
     if half := half_character(value):
-        raise LaconicError(f"{name} {half}")
+        raise InputError(f"{name} {half}")
     return value
 
 

@@ -1,16 +1,30 @@
-"""The kinds of error, and the one kind of warning, that a face shows as a sentence."""
+"""The kinds of error, and the one kind of warning, that a face shows as a sentence.
+
+What is neither (a ValueError of Python's own, an AssertionError) is a fault of ours and keeps its traceback.
+"""
 
 LONGEST_REASON = 400  # characters of another package's message
 
 
-class LaconicError(ValueError):
-    """Bad input. The message is one sentence: what is wrong, what was expected, what to do. Exit code 2, or a 4xx.
+class LaconicError(Exception):
+    """What laconic says in one sentence: what is wrong, what was expected, what to do. Catch this for either kind below."""
+
+
+class InputError(LaconicError, ValueError):
+    """Bad input, which the caller can mend: an argument, an option, a file. Exit code 2, or a 4xx.
 
     An argument of a wrong type is bad input, too. Being a ValueError, it is caught by `except ValueError`.
     """
 
 
-class UnknownNameError(LaconicError, KeyError):
+class EngineError(LaconicError, RuntimeError):
+    """What runs has died or can't go on, whatever was asked of it: vLLM's processes, a worker. Exit code 2, or a 5xx.
+
+    Being a RuntimeError, it is caught by `except RuntimeError`, and not by `except ValueError`.
+    """
+
+
+class UnknownNameError(InputError, KeyError):
     """Nothing goes by that id. Being a KeyError as well, it is caught by `except KeyError`."""
 
     def __str__(self) -> str:

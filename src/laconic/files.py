@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from laconic.errors import LaconicError
+from laconic.errors import InputError, LaconicError
 
 try:
     import fcntl
@@ -43,13 +43,13 @@ def check_regular(path: Path, what: str = "") -> None:
     for is_kind, kind in _KINDS:
         if is_kind(mode):
             purpose = f" for {what}" if what else " to write"
-            raise LaconicError(f"{path} is {kind}; expected the name of a file{purpose}")
+            raise InputError(f"{path} is {kind}; expected the name of a file{purpose}")
 
 
 def open_locked(path: Path) -> IO[bytes]:
     """The file at a path, made if need be, for reading and appending, unbuffered, and nobody else's until it is closed.
 
-    Raises LaconicError for one that another run has open, or that is no regular file.
+    Raises InputError for one that another run has open, or that is no regular file.
     """
     while True:
         check_regular(path)
@@ -80,19 +80,19 @@ def _lock(file: IO[bytes], path: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
             return  # a file system without locks
-        raise LaconicError(f"{path} is in use by another run; wait for it, or name another.") from error
+        raise InputError(f"{path} is in use by another run; wait for it, or name another.") from error
 
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """One run at a time in a directory, which is made if need be. Raises LaconicError where another run works in it."""
+    """One run at a time in a directory, which is made if need be. Raises InputError where another run works in it."""
     new = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / LOCK
     try:
         file = open_locked(path)
     except LaconicError as error:
-        raise LaconicError(str(error).replace(str(path), str(directory))) from error
+        raise InputError(str(error).replace(str(path), str(directory))) from error
     try:
         yield
     finally:
@@ -112,7 +112,7 @@ def write_text(path: Path, text: str) -> None:
 def replacing(path: Path, write: Callable[[Path], object]) -> None:
     """A file written whole or not at all: `write` is given another name in the same directory, which then takes its place.
 
-    Missing directories are made. Raises LaconicError for a path that holds no regular file, and for a full disk.
+    Missing directories are made. Raises InputError for a path that holds no regular file, and for a full disk.
     """
     path = Path(os.path.realpath(path))  # what a link points to is replaced, not the link
     check_regular(path)
@@ -146,7 +146,7 @@ def saving(path: Path, *others: type[Exception]) -> Iterator[None]:
         raise told(error, path) from error
     except others as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise LaconicError(
+        raise InputError(
             f"{path} can't be written ({reason[:200]}); most often there is no room left: make room and run the same "
             "command again"
         ) from error
@@ -155,7 +155,7 @@ def saving(path: Path, *others: type[Exception]) -> Iterator[None]:
 def told(error: OSError, path: Path, rest: str = "make room and run the same command again") -> Exception:
     """A full disk as a sentence; any other error with the path it is about."""
     if error.errno in NO_ROOM:
-        return LaconicError(f"There is no room left to write {path} ({error.strerror}); {rest}.")
+        return InputError(f"There is no room left to write {path} ({error.strerror}); {rest}.")
     if error.errno is None:
         return error
     return OSError(error.errno, error.strerror, str(path))

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from laconic.checks import half_character
-from laconic.errors import LaconicError
+from laconic.errors import InputError, LaconicError
 
 MOST_NESTED = 100
 MARK = "\ufeff"
 _HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 
 
-class NotJSON(LaconicError):
+class NotJSON(InputError):
     """The message is "is not JSON"; reason: what Python says of it."""
 
     def __init__(self, reason: str) -> None:
@@ -30,7 +30,7 @@ class NotJSON(LaconicError):
 
 
 def parse(text: str | bytes) -> Any:
-    """The value that a text of JSON holds. Raises LaconicError whose message follows a name, such as "is not JSON"."""
+    """The value that a text of JSON holds. Raises InputError whose message follows a name, such as "is not JSON"."""
     if isinstance(text, bytes):
         try:
             text = text.decode("utf-8")
@@ -45,33 +45,33 @@ def parse(text: str | bytes) -> Any:
     except RecursionError:
         nested = True
     except ValueError:  # Python's own limit
-        raise LaconicError("has a number of thousands of digits; expected one that fits in 64 bits") from None
+        raise InputError("has a number of thousands of digits; expected one that fits in 64 bits") from None
     if nested:
-        raise LaconicError(f"is nested too deeply; expected at most {MOST_NESTED} levels")
+        raise InputError(f"is nested too deeply; expected at most {MOST_NESTED} levels")
     if _HALF.search(text):
         half = half_character(json.dumps(value, ensure_ascii=False))
         if half:
-            raise LaconicError(f"holds a text that {half}")
+            raise InputError(f"holds a text that {half}")
     return value
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, without a byte order mark. Raises LaconicError for another encoding."""
+    """The text of a file in UTF-8, without a byte order mark. Raises InputError for another encoding."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise LaconicError(f"{path} is not UTF-8 text") from error
+        raise InputError(f"{path} is not UTF-8 text") from error
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object that a file holds. Raises LaconicError, naming the file, for anything else."""
+    """The JSON object that a file holds. Raises InputError, naming the file, for anything else."""
     try:
         value = parse(path.read_bytes())
     except LaconicError as error:
         reason = f" ({error.reason})" if isinstance(error, NotJSON) else ""
-        raise LaconicError(f"{path} {error}{reason}") from None
+        raise InputError(f"{path} {error}{reason}") from None
     if not isinstance(value, dict):
-        raise LaconicError(f"{path} is not a JSON object")
+        raise InputError(f"{path} is not a JSON object")
     return value
 
 
@@ -81,13 +81,13 @@ def read_objects(
     """(line number, "Line N of PATH", object) of every line that isn't empty.
 
     noun, fields: what a line should hold, for the error. skip: is told of a broken line, which is then passed over. Without
-    it raises LaconicError for a line that isn't JSON (see the module for what else is wrong with one), or isn't an object;
+    it raises InputError for a line that isn't JSON (see the module for what else is wrong with one), or isn't an object;
     with or without, for text that isn't UTF-8. The caller has checked that the file exists.
     """
     try:
         lines = read_text(path).split("\n")
     except LaconicError as error:
-        raise LaconicError(f"{error}; expected JSON lines with {fields}.") from error
+        raise InputError(f"{error}; expected JSON lines with {fields}.") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -106,11 +106,11 @@ def _object(line: str, where: str, noun: str, fields: str) -> dict[str, Any]:
     try:
         record = parse(line)
     except NotJSON as error:
-        raise LaconicError(f"{where} is not JSON ({error.reason}); expected one {noun} a line.") from error
+        raise InputError(f"{where} is not JSON ({error.reason}); expected one {noun} a line.") from error
     except LaconicError as error:
-        raise LaconicError(f"{where} {error}.") from error
+        raise InputError(f"{where} {error}.") from error
     if not isinstance(record, dict):
-        raise LaconicError(f"{where} is not a JSON object; expected one with {fields}.")
+        raise InputError(f"{where} is not a JSON object; expected one with {fields}.")
     return record
 
 

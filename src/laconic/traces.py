@@ -16,7 +16,7 @@ from typing import Any
 
 from laconic import checks
 from laconic.answers import extract
-from laconic.errors import LaconicError
+from laconic.errors import InputError, LaconicError
 from laconic.files import replacing
 from laconic.jsonl import parse
 
@@ -27,7 +27,7 @@ MOST_ID = 2**31 - 1  # tokenizers hold ids in 32 bits
 
 @dataclass(frozen=True, slots=True)
 class TraceRecord:
-    """One finished trace. Raises LaconicError for a field of another type or out of range.
+    """One finished trace. Raises InputError for a field of another type or out of range.
 
     problem: its id; question: the user's message; gold: the reference answer; level: 0 where the source knows none. index:
     which of the problem's traces; seed: what the engine was given, so that trace `index` under `seed` can be made again.
@@ -60,33 +60,31 @@ class TraceRecord:
         for name in ("level", "index", "seed"):
             _expect(self, name, int, "a whole number")
         if self.index < 0:
-            raise LaconicError(f"index is {self.index}; expected at least 0")
+            raise InputError(f"index is {self.index}; expected at least 0")
         for name in ("settings", "kv"):
             _expect(self, name, Mapping, "an object")
         for name in ("prompt_ids", "token_ids"):
             ids = checks.instance(name, getattr(self, name), (tuple, list), "whole numbers")
             if not set(map(type, ids)) <= {int}:
-                raise LaconicError(f"{name} has an entry that is no whole number")
+                raise InputError(f"{name} has an entry that is no whole number")
             if ids and not 0 <= min(ids) <= max(ids) <= MOST_ID:
                 wrong = next(token for token in ids if not 0 <= token <= MOST_ID)
-                raise LaconicError(
-                    f"{name} has the entry {_short(wrong)}, which is no token id; expected 0 to {MOST_ID}"
-                )
+                raise InputError(f"{name} has the entry {_short(wrong)}, which is no token id; expected 0 to {MOST_ID}")
         for name, value in self.kv.items():
             if type(value) not in (int, float) or not 0 <= value < math.inf:
-                raise LaconicError(f"kv.{name} is {_short(value)}; expected a number, at least 0")
+                raise InputError(f"kv.{name} is {_short(value)}; expected a number, at least 0")
         if self.answer is not None:
             _expect(self, "answer", str, "a text or null")
         if type(self.correct) is not bool:
-            raise LaconicError(f"correct is {self.correct!r}; expected true or false")
+            raise InputError(f"correct is {self.correct!r}; expected true or false")
         if self.finish_reason not in FINISHED:
-            raise LaconicError(f"finish_reason is {self.finish_reason!r}; expected {' or '.join(FINISHED)}")
+            raise InputError(f"finish_reason is {self.finish_reason!r}; expected {' or '.join(FINISHED)}")
         if self.logprobs is not None:
             checks.instance("logprobs", self.logprobs, (tuple, list), "numbers, or None")
             if len(self.logprobs) != len(self.token_ids):
-                raise LaconicError(f"logprobs has {len(self.logprobs)} entries for {len(self.token_ids)} token_ids")
+                raise InputError(f"logprobs has {len(self.logprobs)} entries for {len(self.token_ids)} token_ids")
             if not set(map(type, self.logprobs)) <= {int, float} or any(value != value for value in self.logprobs):
-                raise LaconicError("logprobs has an entry that is no number")
+                raise InputError("logprobs has an entry that is no number")
 
     @property
     def thinking(self) -> bool:
@@ -105,17 +103,17 @@ class TraceRecord:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> TraceRecord:
-        """Raises LaconicError for a field that is missing or wrong; fields of others' are left out."""
+        """Raises InputError for a field that is missing or wrong; fields of others' are left out."""
         missing = [name for name in _NEEDED if name not in record]
         if missing:
-            raise LaconicError(f"lacks {', '.join(missing)}")
+            raise InputError(f"lacks {', '.join(missing)}")
         values = {name: record[name] for name in _NAMES if name in record}
         for name in ("prompt_ids", "token_ids", "logprobs"):
             value = values.get(name)
             if isinstance(value, list):
                 values[name] = tuple(value)
             elif value is not None or name != "logprobs":
-                raise LaconicError(f"{name} is no list")
+                raise InputError(f"{name} is no list")
         return cls(**values)
 
 
@@ -126,7 +124,7 @@ _NEEDED = tuple(name for name in _NAMES if name not in ("logprobs", "kv"))
 def _expect(record: TraceRecord, name: str, kind: type, meaning: str) -> None:
     value = getattr(record, name)
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise LaconicError(f"{name} is {str(value)[:40]!r}; expected {meaning}")
+        raise InputError(f"{name} is {str(value)[:40]!r}; expected {meaning}")
 
 
 def _short(value: Any) -> str:
@@ -163,11 +161,11 @@ def read_traces(path: str | Path) -> TraceFile:
     """The traces of a file. Lines that are no trace, and repetitions of an earlier one, are skipped and named in `broken`.
 
     Traces are one and the same if problem, index, seed and settings are. Equal settings, questions and prompts are held once.
-    Raises LaconicError for a file that does not exist or holds no trace.
+    Raises InputError for a file that does not exist or holds no trace.
     """
     path = checks.path("path", path)
     if not path.is_file():
-        raise LaconicError(f"There is no trace file {path}; expected JSON lines as `laconic collect` writes them.")
+        raise InputError(f"There is no trace file {path}; expected JSON lines as `laconic collect` writes them.")
     records: list[TraceRecord] = []
     broken: list[str] = []
     seen: set[tuple[str, int, int, str]] = set()
@@ -196,14 +194,14 @@ def read_traces(path: str | Path) -> TraceFile:
         records.append(record)
     if not records:
         why = f"; line by line: {'; '.join(broken[:3])}" if broken else ""
-        raise LaconicError(f"{path} holds no traces{why}; expected JSON lines as `laconic collect` writes them.")
+        raise InputError(f"{path} holds no traces{why}; expected JSON lines as `laconic collect` writes them.")
     return TraceFile(tuple(records), tuple(broken))
 
 
 def write_traces(path: str | Path, records: Iterable[TraceRecord]) -> None:
     """A file of these traces, without a header (`laconic collect` writes its own, and goes on only with those).
 
-    Raises LaconicError for a full disk, or a path that is no regular file; the file is then as it was.
+    Raises InputError for a full disk, or a path that is no regular file; the file is then as it was.
     """
 
     def write(new: Path) -> None:

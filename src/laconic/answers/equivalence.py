@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from laconic.answers.normal import Form, decide, normal, question
 from laconic.answers.worker import Worker
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 _WORKER = Worker()
 if hasattr(os, "register_at_fork"):
@@ -34,7 +34,7 @@ def equivalent(a: str | None, b: str | None) -> bool:
 
     Symmetric, but not transitive: 5 cm and 5 m are both 5. The first pair that needs math-verify starts a process (about a
     second); it is kept. A pair that takes it longer than `worker.CPU_SECONDS` of computing, or makes it crash, counts as
-    different and in `undecided`. Safe to call from any thread, and after a fork. Raises LaconicError for an answer that is
+    different and in `undecided`. Safe to call from any thread, and after a fork. Raises InputError for an answer that is
     neither text nor None, and where the process can't start.
     """
     x, y = _form(a), _form(b)
@@ -49,10 +49,10 @@ def groups(answers: Sequence[str | None]) -> list[int | None]:
     """The class of each answer: 0, 1, ... in the order of their first members; None stays None.
 
     An answer joins the first class whose first member it is equivalent to (equivalence isn't transitive, so the order of
-    ``answers`` counts). Repeated spellings are compared once. Raises LaconicError as `equivalent` does.
+    ``answers`` counts). Repeated spellings are compared once. Raises InputError as `equivalent` does.
     """
     if isinstance(answers, str):
-        raise LaconicError(f"the answers to group are one str, {answers[:40]!r}; expected a sequence of answers")
+        raise InputError(f"the answers to group are one str, {answers[:40]!r}; expected a sequence of answers")
     firsts: list[str] = []
     known: dict[tuple[str, str | None], int] = {}
     classes: list[int | None] = []
@@ -80,7 +80,7 @@ def _form(answer: str | None) -> Form | None:
     if answer is None:
         return None
     if not isinstance(answer, str):
-        raise LaconicError(f"an answer is {answer!r}; expected text, or None for no answer")
+        raise InputError(f"an answer is {answer!r}; expected text, or None for no answer")
     return normal(answer) if answer.strip() else None
 
 

@@ -92,7 +92,7 @@ def extract(text: str, *, thinking: bool = False, ended: bool = False) -> str | 
     what stands there is a draft. thinking: whether the prompt had begun it (`thinking.left_open`); ended: whether the model
     came to its own end and wasn't cut off, so that a box counts although the thinking never ended.
 
-    Raises LaconicError if ``text`` isn't a str.
+    Raises InputError if ``text`` isn't a str.
     """
     if not isinstance(text, str):
         raise checks.refuse("the text to extract an answer from", text, "a str")

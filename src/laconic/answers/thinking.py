@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from laconic import checks
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Marker:
     begin, end: regular expressions without capturing groups, of what begins the thinking, and of what ends it and begins
     the answer. sign: a text of which the model's vocabulary or chat template has one. closing: what to append to thinking in
     order to end it and begin the answer (the probe does). models: who writes this, for people to read. paired: the marks are
-    ordinary words, so an end without its beginning says nothing. Raises LaconicError for a field that is no text, an
+    ordinary words, so an end without its beginning says nothing. Raises InputError for a field that is no text, an
     expression that doesn't compile, has groups or matches the empty text, and for an empty name, sign or closing.
 
     >>> Marker("pondering", r"<ponder>", r"</ponder>", "</ponder>", "</ponder>\n", "models of ours").name
@@ -41,17 +41,17 @@ class Marker:
         for field in ("name", "begin", "end", "sign", "closing", "models"):
             value = getattr(self, field)
             if not isinstance(value, str) or (not value and field != "models"):
-                raise LaconicError(f"{field} of a marker is {value!r}; expected a text")
+                raise InputError(f"{field} of a marker is {value!r}; expected a text")
         for field in ("begin", "end"):
             pattern = getattr(self, field)
             try:
                 compiled = re.compile(pattern)
             except re.error as error:
-                raise LaconicError(
+                raise InputError(
                     f"{field} of marker {self.name} is {pattern!r}; expected a regular expression ({error})"
                 ) from error
             if compiled.groups or compiled.match(""):
-                raise LaconicError(
+                raise InputError(
                     f"{field} of marker {self.name} is {pattern!r}; expected an expression without capturing groups that "
                     "doesn't match the empty text"
                 )
@@ -166,12 +166,12 @@ _added: dict[str, Marker] = {}
 def register(marker: Marker) -> Marker:
     """Make a marker count in every text from now on, in this process. Returns it.
 
-    Raises LaconicError if it is no Marker, or its name is another one's.
+    Raises InputError if it is no Marker, or its name is another one's.
     """
     if not isinstance(marker, Marker):
-        raise LaconicError(f"{checks.shown(marker)} can't be registered; expected a laconic.answers.Marker")
+        raise InputError(f"{checks.shown(marker)} can't be registered; expected a laconic.answers.Marker")
     if {known.name: known for known in markers()}.get(marker.name, marker) != marker:
-        raise LaconicError(f"marker name {marker.name} is taken; choose another name")
+        raise InputError(f"marker name {marker.name} is taken; choose another name")
     if marker.name not in {known.name for known in MARKERS}:
         _added[marker.name] = marker
     return marker

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 CPU_SECONDS = 3.0  # for one pair. Computing time, so that a busy machine doesn't change what is equivalent to what
 _PATIENCE = 20  # times the limit by the clock, for a process that waits instead of computing
@@ -28,7 +28,7 @@ class Worker:
 
     def __init__(self, cpu_seconds: float = CPU_SECONDS) -> None:
         if not cpu_seconds > 0:
-            raise LaconicError(f"cpu_seconds is {cpu_seconds}; expected a number above 0")
+            raise InputError(f"cpu_seconds is {cpu_seconds}; expected a number above 0")
         self.cpu_seconds = cpu_seconds
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -41,7 +41,7 @@ class Worker:
     def ask(self, a: str, b: str) -> bool | None:
         """Whether math-verify finds a and b the same, asked both ways; None: out of time, or the process died of it.
 
-        Raises LaconicError if the process can't be started.
+        Raises InputError if the process can't be started.
         """
         request = json.dumps([self.cpu_seconds, a, b]).encode() + b"\n"
         with self._lock:
@@ -97,7 +97,7 @@ class Worker:
                 start_new_session=True,
             )
         except OSError as error:
-            raise LaconicError(
+            raise InputError(
                 f"the process that compares answers can't start ({error}); is {sys.executable!r} Python?"
             ) from error
         atexit.unregister(self.close)
@@ -106,7 +106,7 @@ class Worker:
         if greeting != b"ready\n":
             self._drop()
             said = greeting.decode(errors="replace").strip() or "it ended without a word"
-            raise LaconicError(
+            raise InputError(
                 f"the process that compares answers can't start ({said}); reinstall laconic with its dependencies"
             )
 

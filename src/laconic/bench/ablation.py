@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from laconic.bench.journal import Journal, Record
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.judges.losses import Loss
 from laconic.judges.recipe import Data, Trained
 from laconic.judges.training import TrainSettings
@@ -52,12 +52,12 @@ def run_ablation(
     """Train and score what the journal lacks; a row a cell: variant, excerpt, test figures, epochs run.
 
     data_of: the pairs of a kind of excerpts, asked for once a kind. base: with focal loss and oversampling on. watch: label,
-    cells done, cells in all. Raises LaconicError for no excerpts, or a base that has one of the two switched off.
+    cells done, cells in all. Raises InputError for no excerpts, or a base that has one of the two switched off.
     """
     if not excerpts or len(set(excerpts)) < len(excerpts):
-        raise LaconicError(f"The excerpts are {', '.join(excerpts) or 'none'}; expected at least one, each once.")
+        raise InputError(f"The excerpts are {', '.join(excerpts) or 'none'}; expected at least one, each once.")
     if not base.loss.focal or base.oversample < 2:
-        raise LaconicError(
+        raise InputError(
             "An ablation switches focal loss and oversampling off; begin with focal loss and a factor of 2."
         )
     have: dict[tuple[str, str], Record] = {

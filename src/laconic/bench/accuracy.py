@@ -21,7 +21,7 @@ from laconic.bench.journal import Journal, Record
 from laconic.bench.rows import BASELINE, Row, summarise
 from laconic.compress import Policy
 from laconic.engines.base import Engine, Sampling, Trace
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.problems import Problem
 from laconic.prune.alike import warn_alike
 
@@ -67,7 +67,7 @@ def run_accuracy(
     A contender whose budget must be matched needs the row `full` before it. Once the journal names its budget, that stays:
     it is the one matched on the traces of `full` that the file held then.
 
-    Raises LaconicError for no problems, two with one id, samples < 1, no contenders or two with one label, a budget to
+    Raises InputError for no problems, two with one id, samples < 1, no contenders or two with one label, a budget to
     match without full KV, or a journal whose recorded policies or problems are not this run's.
     """
     _check(problems, contenders, samples)
@@ -252,7 +252,7 @@ def _known(problems: Sequence[Problem], samples: int, records: Sequence[Record])
         if record.get("kind") != "trace" or record["problem"] not in asked or record["sample"] >= samples:
             continue
         if record["digest"] != asked[record["problem"]]:
-            raise LaconicError(
+            raise InputError(
                 f"The results file holds traces of another problem with the id {record['problem']}; nothing was changed: "
                 "give the problems that it was made of, or name another file."
             )
@@ -278,7 +278,7 @@ def _recall_policy(contender: Contender, records: Sequence[Record], journal: Jou
     for record in records:
         if record.get("kind") == "policy" and record["row"] == contender.label:
             if record["policy"] != spec:
-                raise LaconicError(
+                raise InputError(
                     f"The results file holds traces of {record['policy']} for the row {contender.label}, this run has "
                     f"{spec}; nothing was changed: name another file."
                 )
@@ -291,17 +291,17 @@ def _check(problems: Sequence[Problem], contenders: Sequence[Contender], samples
     checks.instances("problems", problems, Problem, "problems")
     checks.instances("contenders", contenders, Contender, "contenders, as `plan` makes them")
     if not problems:
-        raise LaconicError("There are no problems to solve; expected at least one.")
+        raise InputError("There are no problems to solve; expected at least one.")
     checks.whole("samples", samples, 1)
     ids = [problem.id for problem in problems]
     if len(set(ids)) < len(ids):
         twice = next(name for index, name in enumerate(ids) if name in ids[:index])
-        raise LaconicError(f"Two problems have the id {twice!r}; expected each id once.")
+        raise InputError(f"Two problems have the id {twice!r}; expected each id once.")
     if not contenders:
-        raise LaconicError("There are no policies to compare; expected at least one.")
+        raise InputError("There are no policies to compare; expected at least one.")
     labels = [contender.label for contender in contenders]
     if len(set(labels)) < len(labels):
-        raise LaconicError(f"Two rows have one label among {', '.join(labels)}; expected each label once.")
+        raise InputError(f"Two rows have one label among {', '.join(labels)}; expected each label once.")
     for index, contender in enumerate(contenders):
         if contender.target is not None and BASELINE not in labels[:index]:
-            raise LaconicError(f"The budget of {contender.label} is matched on full KV's lengths; run full before it.")
+            raise InputError(f"The budget of {contender.label} is matched on full KV's lengths; run full before it.")

@@ -11,7 +11,7 @@ from laconic.bench.entropy import ORDERS, default_lengths, entropy_by_length
 from laconic.bench.redundancy import TFIDF, THRESHOLD, embedder, redundancy, split_spans, window_spans, words
 from laconic.bench.stats import mean_interval
 from laconic.bench.traces import WrittenTrace
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 FORMAT = "laconic.analysis/1"
 SPAN_TOKENS = 24  # of traces without text
@@ -33,10 +33,10 @@ def analyse(
     known problem counts as a problem of its own. problems: how many, None where no trace names any. Spans are sentences
     and lines of the text; `span_tokens` consecutive tokens where a trace has no text, or everywhere if that is given.
 
-    Raises LaconicError for no traces, and as the parts do.
+    Raises InputError for no traces, and as the parts do.
     """
     if not traces:
-        raise LaconicError("There are no traces to analyse; expected at least one.")
+        raise InputError("There are no traces to analyse; expected at least one.")
     checks.instances("traces", traces, WrittenTrace, "a WrittenTrace")
     vectors = embedder(embed)
     if lengths is None:

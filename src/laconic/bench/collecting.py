@@ -21,7 +21,7 @@ from laconic.bench.accuracy import problem_seed
 from laconic.bench.collection import Collection, sum_up
 from laconic.bench.journal import Journal, Record
 from laconic.engines.base import Engine, Sampling, Trace
-from laconic.errors import LaconicError
+from laconic.errors import InputError, LaconicError
 from laconic.problems import Problem
 from laconic.prune.alike import warn_alike
 from laconic.traces import TraceRecord
@@ -81,7 +81,7 @@ class Progress:
 def open_file(path: str | Path, origin: Origin, sampling: Sampling) -> Journal:
     """The file to collect into, found or new; a context manager. It holds no whole trace in memory.
 
-    Raises LaconicError as `Journal`: other settings, another kind of file, one in use. Broken lines are passed over.
+    Raises InputError as `Journal`: other settings, another kind of file, one in use. Broken lines are passed over.
     """
     return Journal(path, FORMAT, origin.header(sampling), remember=_brief, skip_broken=True)
 
@@ -103,10 +103,10 @@ def collect(
     Trace i of a problem is drawn by (`problem_seed` of the sampling's seed and the problem's id, i), so the first 16 of 64
     traces are those of n = 16. Every finished trace is handed to the system at once, and flushed to the disk every second and
     at the end; unfinished ones leave nothing. batch: rows that the engine runs at once; so many traces of further problems
-    wait their turn that it never runs half empty. settings: `Origin.line`. check_question: raises LaconicError for a question
+    wait their turn that it never runs half empty. settings: `Origin.line`. check_question: raises InputError for a question
     that the model can't read.
 
-    A problem that the engine or check_question refuses (longer than the model's context, say) is skipped. Raises LaconicError
+    A problem that the engine or check_question refuses (longer than the model's context, say) is skipped. Raises InputError
     for no problems, two with one id, n out of range, a file that holds another problem under one of the ids, a full disk, or
     if every problem is refused.
     """
@@ -122,14 +122,14 @@ def collect(
     run.run(ahead=2 * batch)
     if len(run.refused) == len(problems):
         first, why = run.refused[0]
-        raise LaconicError(f"None of the problems can be run; {first}, the first of {len(problems)}: {why}")
+        raise InputError(f"None of the problems can be run; {first}, the first of {len(problems)}: {why}")
     return run.summary(time.monotonic() - start)
 
 
 def trace_record(problem: Problem, trace: Trace, settings: Mapping[str, Any], bytes_per_token: int = 0) -> TraceRecord:
     """A finished trace of a problem as a record. settings: `Origin.line`; bytes_per_token: of KV over all layers, 0 unknown."""
     if trace.finish_reason is None:
-        raise LaconicError(f"trace {trace.id!r} is {trace.state}; only a finished one is recorded")
+        raise InputError(f"trace {trace.id!r} is {trace.state}; only a finished one is recorded")
     answer = answer_of(trace)
     logprobs = tuple(round(value, 6) for value in trace.logprobs) if trace.sampling.logprobs else None
     kv: dict[str, float] = {"peak": trace.peak_kv_tokens, "mean": round(trace.mean_kv_tokens, 3)}
@@ -181,7 +181,7 @@ class _Run:
         asked = {problem.id: _digest(problem.question, problem.answer) for problem in self.problems}
         for (name, _), record in self.have.items():
             if record["digest"] != asked.get(name, record["digest"]):
-                raise LaconicError(
+                raise InputError(
                     f"{self.journal.path} holds traces of another problem with the id {name}; nothing was changed: give the "
                     "problems that it was made of, or name another file."
                 )
@@ -255,9 +255,9 @@ class _Run:
 
 
 def _brief(record: Record) -> Record:
-    """What is remembered of a line: enough to go on and to sum up. Raises LaconicError for a line that is no whole trace."""
+    """What is remembered of a line: enough to go on and to sum up. Raises InputError for a line that is no whole trace."""
     if record.get("kind") != "trace":
-        raise LaconicError(f"its kind is {record.get('kind')!r}, not trace")
+        raise InputError(f"its kind is {record.get('kind')!r}, not trace")
     trace = TraceRecord.from_json(record)
     return {
         "kind": "trace",
@@ -277,9 +277,9 @@ def _digest(question: str, gold: str) -> str:
 def _check(problems: Sequence[Problem], n: int) -> None:
     checks.instances("problems", problems, Problem, "problems")
     if not problems:
-        raise LaconicError("There are no problems to solve; expected at least one.")
+        raise InputError("There are no problems to solve; expected at least one.")
     checks.whole("n", n, 1, MAX_N)
     ids = [problem.id for problem in problems]
     if len(set(ids)) < len(ids):
         twice = next(name for index, name in enumerate(ids) if name in ids[:index])
-        raise LaconicError(f"Two problems have the id {twice!r}; expected each id once.")
+        raise InputError(f"Two problems have the id {twice!r}; expected each id once.")

@@ -16,7 +16,7 @@ from laconic import checks
 from laconic.compress import FullKV, Policy, with_budget
 from laconic.compress.registry import get, parse
 from laconic.compress.schedule import Proportional, Schedule
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 POLICIES = ("rpc", "rkv", "h2o", "tova", "streamingllm", "random", "oracle")
 RATIOS = (2, 4, 8)
@@ -73,7 +73,7 @@ def plan(
     never above `interval`, as a coarser compression than RPC's could not reach RPC's smaller caches. oracle: which
     tokens `oracle` keeps; without it that name is refused.
 
-    Raises LaconicError for an unknown policy or setting (listing the known ones), an impossible ratio, or a row twice.
+    Raises InputError for an unknown policy or setting (listing the known ones), an impossible ratio, or a row twice.
     """
     names = checks.texts("names", names, "of policies")
     ratios = checks.instances("ratios", ratios, object, "a number")
@@ -84,9 +84,9 @@ def plan(
     if oracle is not None:
         checks.function("oracle", oracle, "from token ids to scores or bools")
     if not names:
-        raise LaconicError("No policies were given; expected at least one name, such as rpc.")
+        raise InputError("No policies were given; expected at least one name, such as rpc.")
     if not ratios:
-        raise LaconicError("No ratios were given; expected at least one, such as 4.")
+        raise InputError("No ratios were given; expected at least one, such as 4.")
     rows = [full()]
     for name in names:
         if name.strip() == "full":
@@ -102,7 +102,7 @@ def plan(
     labels = [row.label for row in rows]
     for label in labels:
         if labels.count(label) > 1:
-            raise LaconicError(f"The row {label} is asked for twice; expected each policy and ratio once.")
+            raise InputError(f"The row {label} is asked for twice; expected each policy and ratio once.")
     return rows
 
 
@@ -114,7 +114,7 @@ def _row(name: str, ratio: float, interval: int, window: int, oracle: Callable[[
     settings: dict[str, Any] = {}
     if name == "oracle":
         if oracle is None:
-            raise LaconicError(
+            raise InputError(
                 "The policy oracle needs to know which tokens matter: give a pattern of their text (--oracle-pattern), "
                 "or leave oracle out."
             )
@@ -140,7 +140,7 @@ def mean_cache(schedule: Schedule, lengths: Sequence[int]) -> float:
     """
     lengths = checks.wholes("lengths", lengths, 0, meaning="generated tokens")
     if not lengths:
-        raise LaconicError("There are no generated lengths to match budgets to; expected those of a full-KV run.")
+        raise InputError("There are no generated lengths to match budgets to; expected those of a full-KV run.")
     return sum(schedule.mean(length) for length in lengths) / len(lengths)
 
 
@@ -151,7 +151,7 @@ def match_budget(policy: Policy, target: Schedule, lengths: Sequence[int]) -> Po
     budget. The mean grows with the budget, so a binary search finds it. Where even the smallest budget that the
     policy's other settings allow holds more than the target, that one is taken: tables show the realised means beside.
 
-    Raises LaconicError if no lengths are given or the policy has no fixed budget.
+    Raises InputError if no lengths are given or the policy has no fixed budget.
     """
     wanted = mean_cache(target, lengths)
     most = max(max(lengths), 1)
@@ -179,7 +179,7 @@ def _least_budget(policy: Policy, most: int) -> int:
             problem = error
             continue
         return budget
-    raise LaconicError(f"No budget up to {most} suits the policy {policy.name}: {problem}") from problem
+    raise InputError(f"No budget up to {most} suits the policy {policy.name}: {problem}") from problem
 
 
 @dataclass(frozen=True)
@@ -199,10 +199,10 @@ class KeepPattern:
         try:
             expression = re.compile(self.pattern)
         except re.error as error:
-            raise LaconicError(f"The oracle's pattern {self.pattern!r} is no regular expression: {error}.") from error
+            raise InputError(f"The oracle's pattern {self.pattern!r} is no regular expression: {error}.") from error
         hits = [bool(expression.search(text.strip(" ▁Ġ\n"))) for text in self.texts]
         if not any(hits):
-            raise LaconicError(f"The oracle's pattern {self.pattern!r} matches no token of the vocabulary; change it.")
+            raise InputError(f"The oracle's pattern {self.pattern!r} matches no token of the vocabulary; change it.")
         object.__setattr__(self, "_table", torch.tensor([*hits, False]))
 
     def __call__(self, token_ids: Tensor) -> Tensor:

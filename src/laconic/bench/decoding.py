@@ -19,7 +19,7 @@ from laconic.compress import Policy
 from laconic.compress.registry import parse
 from laconic.engines.base import EngineStats, Sampling
 from laconic.engines.hf import HFEngine
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 GENERATE = "generate"
 WARM = 4  # steps before a window that are not timed
@@ -51,7 +51,7 @@ class Cell:
         for field, least in (("batch", 1), ("prompt", 1), ("length", 2 if self.mode == "whole" else WARM)):
             checks.whole(field, getattr(self, field), least)
         if self.mode == "at" and self.steps < 1:
-            raise LaconicError(f"steps is {self.steps!r}; expected at least 1 step to time at length {self.length}.")
+            raise InputError(f"steps is {self.steps!r}; expected at least 1 step to time at length {self.length}.")
 
     @property
     def key(self) -> str:
@@ -99,7 +99,7 @@ class Sample:
 def decode(model: PreTrainedModel, method: str, cell: Cell, seed: int = 0) -> Sample:
     """Time one piece. method: `generate` for transformers' own loop and cache, or the spec of a policy for HFEngine.
 
-    Greedy, without end tokens. Raises LaconicError for an unknown policy, and whatever torch raises when memory ends.
+    Greedy, without end tokens. Raises InputError for an unknown policy, and whatever torch raises when memory ends.
     """
     if method == GENERATE:
         return _generate(model, cell, seed)
@@ -155,7 +155,7 @@ def _engine(model: PreTrainedModel, policy: Policy, cell: Cell, seed: int) -> Sa
     for _ in engine.stream():
         pass
     if len(engine.stamps) < engine.last:
-        raise LaconicError(
+        raise InputError(
             f"{cell.key} does not fit the model's context: it ended after {len(engine.stamps)} of {engine.last} steps."
         )
     stamps = [engine.started, *engine.stamps[engine.skip : engine.last]]

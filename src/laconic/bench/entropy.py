@@ -21,7 +21,7 @@ SHORT_LENGTHS = (64, 128, 256, 512)
 def ngram_entropy(token_ids: Sequence[int], n: int) -> float:
     """Entropy in bits of the n-grams of a sequence, all of them, overlapping; 0 where there is none.
 
-    Raises LaconicError for n < 1.
+    Raises InputError for n < 1.
     """
     n = checks.whole("n", n, 1, meaning="of n-grams")
     checks.instance("token_ids", token_ids, Sequence, "a sequence of token ids")
@@ -53,7 +53,7 @@ def entropy_by_length(
 
     Entropy grows with length, so traces are only compared at equal ones; a length that no trace reaches is left out.
 
-    Raises LaconicError for a length below 1 or an order below 1.
+    Raises InputError for a length below 1 or an order below 1.
     """
     lengths = checks.wholes("lengths", lengths, 1, meaning="tokens")
     orders = checks.wholes("orders", orders, 1, meaning="n of n-grams")

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from laconic.errors import LaconicError
+from laconic.errors import InputError, LaconicError
 from laconic.files import is_at, open_locked, told
 from laconic.jsonl import parse
 
@@ -30,14 +30,14 @@ class Journal:
     path: the file; missing directories are made. format: name and version of the records' layout, such as
     "laconic.accuracy/1". settings: what must be equal for records to belong together; plain JSON values. remember: what
     to keep in memory of each record, for files that are larger than that should be (None: all of it); a record for which it
-    raises LaconicError counts as broken. skip_broken: go on past a broken line instead of refusing the file. may_grow: told
+    raises InputError counts as broken. skip_broken: go on past a broken line instead of refusing the file. may_grow: told
     the dotted key of a setting that differs, and whether one side lacks it; True if records belong together all the same,
     because each of them says what it is of.
 
     records: what the file held when opened and what was appended since, without the header. torn: bytes dropped from a
     last line cut short. broken: the other broken lines, one clause each that begins with the line's number.
 
-    Raises LaconicError, naming what differs, if the file was made with another format or other settings; if it is no
+    Raises InputError, naming what differs, if the file was made with another format or other settings; if it is no
     such file; if a line before the last is broken and skip_broken is not set; if another run has it open; if the path is a
     directory, a device or a pipe.
     """
@@ -73,7 +73,7 @@ class Journal:
         """Write records: one write and one flush for all of them.
 
         sync: wait until the disk has them. Without it they outlive this process, whatever ends it, but not a loss of
-        power before the next `sync`. Raises LaconicError if the disk is full, the file then ends with a whole record; and if
+        power before the next `sync`. Raises InputError if the disk is full, the file then ends with a whole record; and if
         the file was removed meanwhile, it is then put back.
         """
         new = [dict(record) for record in records]
@@ -128,7 +128,7 @@ class Journal:
         with open(place, "xb") as copy:
             shutil.copyfileobj(self._file, copy)
         again = "it has been put back, so the same command goes on from there"
-        raise LaconicError(
+        raise InputError(
             f"{self.path} was removed while this run was writing to it; "
             + (again if place == self.path else f"another file stands there, and what it held is now in {place}")
             + "."
@@ -155,7 +155,7 @@ class Journal:
                     other = check_header(record, header, self.path, may_grow)
                     found = True
                 if problem and not (skip_broken and found):
-                    raise LaconicError(
+                    raise InputError(
                         f"Line {number} of {self.path} {problem}; expected one record a line: "
                         "mend or remove that line, or name another file."
                     )
@@ -165,7 +165,7 @@ class Journal:
             self._file.seek(0)
             start = self._file.read(len(_START)) or b""
             if not start.startswith(_START[: len(start)]):
-                raise LaconicError(f"{self.path} is not a results file; nothing was changed: name another file.")
+                raise InputError(f"{self.path} is not a results file; nothing was changed: name another file.")
         if not found or other is not None:  # nothing but a header, or not even that: there is nothing to lose
             self._file.truncate(0)
             return
@@ -215,11 +215,11 @@ def check_header(
 ) -> LaconicError | None:
     """Refuse a file whose first line is not a header of this kind. Returns what is to be said of one with other settings."""
     if found.get("kind") != "header":
-        raise LaconicError(
+        raise InputError(
             f"{path} is not a results file (its first line is no header); nothing was changed: name another file."
         )
     if found.get("format") != wanted["format"]:
-        raise LaconicError(
+        raise InputError(
             f"{path} has the format {found.get('format')!r}, this run writes {wanted['format']!r}; "
             "nothing was changed: name another file."
         )
@@ -231,7 +231,7 @@ def check_header(
     if not differing:
         return None
     listed = "; ".join(f"{key} was {_short(old)}, now {_short(new)}" for key, old, new in differing)
-    return LaconicError(
+    return InputError(
         f"{path} was recorded with other settings ({listed}); nothing was changed: "
         "use those settings to go on with it, or name another file."
     )

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from laconic.bench.journal import Journal, Record
 from laconic.bench.outcomes import described_judge
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.judges.pairs import Pairs, make_pairs
 from laconic.judges.recipe import check_tokenizer, unknown_to
 from laconic.judges.reread import Reread
@@ -52,13 +52,13 @@ Sets = Mapping[str, Mapping[str, Pairs]]  # set of traces -> kind of excerpt -> 
 
 def excerpt_for(judge: Judge, given: str | None, others: Iterable[Judge], default: str | None) -> str:
     """The kind of excerpts that a judge gets: its own; else what was given; else what all other judges that have one were
-    made for; else the default. Raises LaconicError where none of these tells."""
+    made for; else the default. Raises InputError where none of these tells."""
     if judge.excerpt is not None:
         return judge.excerpt
     theirs = {other.excerpt for other in others if other.excerpt is not None}
     chosen = given or (theirs.pop() if len(theirs) == 1 else None if theirs else default)
     if chosen is None:
-        raise LaconicError(
+        raise InputError(
             f"Judge {judge.name} takes any excerpt, and nothing says which; give one, such as tokens:500 or words:25."
         )
     return chosen
@@ -69,7 +69,7 @@ def prepare_sets(
 ) -> Sets:
     """The pairs of every file, cut in every kind, without the problems whose questions are among `known` (digests).
 
-    Trace ids begin with the set's name. Raises LaconicError for traces of another tokenizer or with token ids beyond it, or
+    Trace ids begin with the set's name. Raises InputError for traces of another tokenizer or with token ids beyond it, or
     a set that nothing is left of.
     """
     sets: dict[str, dict[str, Pairs]] = {}
@@ -80,7 +80,7 @@ def prepare_sets(
         }
         for pairs in sets[name].values():
             if not len(pairs) and known:
-                raise LaconicError(
+                raise InputError(
                     f"Every problem of the set {name} is one that a judge was trained on; expected traces of other problems."
                 )
     return sets
@@ -92,13 +92,13 @@ def run_judging(
     """Ask every judge about all pairs of every set; returns the journal's judgements, one a set, judge, problem and its pairs.
 
     What the journal has of the same judge and the same pairs is not asked again; where a problem's traces are others now, its
-    pairs are. Raises LaconicError for no judges, two with one label, a set whose pairs are of one class only, a journal whose
+    pairs are. Raises InputError for no judges, two with one label, a set whose pairs are of one class only, a journal whose
     judgements are of another judge under one of the labels, or a judge that gives a probability outside 0 to 1, or none at
     all; what it said of that problem isn't written.
     """
     labels = [entry.label for entry in entries]
     if not entries or len(set(labels)) < len(labels):
-        raise LaconicError(f"The judges are {', '.join(labels) or 'none'}; expected at least one, each once.")
+        raise InputError(f"The judges are {', '.join(labels) or 'none'}; expected at least one, each once.")
     for name, kinds in sets.items():
         next(iter(kinds.values())).check(f"the set {name}")
     _recall_judges(entries, journal)
@@ -140,7 +140,7 @@ def _recall_judges(entries: Sequence[Entry], journal: Journal) -> None:
             continue
         changed = [f"{key} was {found[key]}, now {value}" for key, value in described.items() if found[key] != value]
         if changed:
-            raise LaconicError(
+            raise InputError(
                 f"{journal.path} holds judgements of another {entry.label} ({'; '.join(changed)}); nothing was changed: "
                 "use that one, or name another directory."
             )
@@ -162,7 +162,7 @@ def _ask(entry: Entry, pairs: Pairs) -> Record:
     # Before it is written: a journal that held it would refuse the mended judge as well.
     if wrong := [p for p in found if not 0 <= p <= 1]:
         problem = pairs.problems[int(pairs.problem[0])]
-        raise LaconicError(
+        raise InputError(
             f"judge {entry.label} gave the probability {wrong[0]} for a pair of problem {problem}; expected a number "
             "from 0 to 1"
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from laconic import checks
 from laconic.bench.environment import public
 from laconic.compress import FullKV, Policy
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 SINGLE, CONS, EARLY = "pass@1", "cons", "cons, early end"
 FEW = (4, 8)  # the votes of few traces that cost about what a pruned vote of many does
@@ -51,16 +51,16 @@ class Entry:
 
 
 def compressions(found: Sequence[Compression]) -> list[Compression]:
-    """Full KV first, then the others in their order. Raises LaconicError for one given twice."""
+    """Full KV first, then the others in their order. Raises InputError for one given twice."""
     others = [c for c in found if not c.full]
     for at, compression in enumerate(others):
         same = next((c for c in others[:at] if c.policy == compression.policy or c.label == compression.label), None)
         if same is not None:
-            raise LaconicError(
+            raise InputError(
                 f"The compression {compression.label} is asked for twice (also as {same.label}); expected each once."
             )
         if isinstance(compression.policy, FullKV):
-            raise LaconicError(f"The compression {compression.label} is full KV, which is there anyway: leave it out.")
+            raise InputError(f"The compression {compression.label} is full KV, which is there anyway: leave it out.")
     return [Compression(FULL, FullKV()), *others]
 
 
@@ -77,20 +77,20 @@ def lineup(
     strategies: specs beside those, such as `deepconf:low`; each that `needs_judge` comes once with every judge. few:
     also cons@m for these m where m is less than the largest n and not among `ns`.
 
-    Raises LaconicError for no n, an n or m below 1 or given twice, a strategy or judge given twice, or a strategy that
+    Raises InputError for no n, an n or m below 1 or given twice, a strategy or judge given twice, or a strategy that
     needs a judge where there is none.
     """
     _check_counts("--n", ns)
     _check_counts("--few", few)
     if not ns:
-        raise LaconicError("There are no numbers of traces; expected at least one n, such as 16.")
+        raise InputError("There are no numbers of traces; expected at least one n, such as 16.")
     for what, names in (("strategy", strategies), ("judge", judges)):
         for name in names:
             if names.count(name) > 1:
-                raise LaconicError(f"The {what} {name} is asked for twice; expected each once.")
+                raise InputError(f"The {what} {name} is asked for twice; expected each once.")
     for spec in strategies:
         if needs_judge(spec) and not judges:
-            raise LaconicError(f"The strategy {spec} needs a judge: name one with --judges, or leave it out.")
+            raise InputError(f"The strategy {spec} needs a judge: name one with --judges, or leave it out.")
     entries = []
     for compression in compress:
         label = compression.label
@@ -107,7 +107,7 @@ def lineup(
     labels = [entry.label for entry in entries]
     for name in labels:
         if labels.count(name) > 1:
-            raise LaconicError(f"Two rows would both be called {name}; leave one of them out.")
+            raise InputError(f"Two rows would both be called {name}; leave one of them out.")
     return entries
 
 
@@ -124,6 +124,6 @@ def _vote(early: bool) -> str:
 def _check_counts(option: str, counts: Sequence[int]) -> None:
     for count in checks.wholes(option, counts, -checks.MOST, meaning="numbers of traces"):
         if count < 1:
-            raise LaconicError(f"{option} has {count}; expected whole numbers of at least 1, such as 16,64.")
+            raise InputError(f"{option} has {count}; expected whole numbers of at least 1, such as 16,64.")
         if list(counts).count(count) > 1:
-            raise LaconicError(f"{option} has {count} twice; expected each number once.")
+            raise InputError(f"{option} has {count} twice; expected each number once.")

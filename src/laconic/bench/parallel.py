@@ -20,7 +20,7 @@ from laconic.bench.lineup import Compression, Entry
 from laconic.bench.named import Named
 from laconic.bench.outcomes import describe, outcome, singles, sittings
 from laconic.engines.base import Sampling
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.problems import Problem
 from laconic.prune.judge import Excerpt, Judge
 from laconic.prune.source import Source
@@ -71,7 +71,7 @@ class Bench(Protocol):
 class Job:
     """What is compared. timed: strategies are also run live on this many of the first problems.
 
-    Raises LaconicError for no problems, two with one id, or timed out of range.
+    Raises InputError for no problems, two with one id, or timed out of range.
     """
 
     problems: Sequence[Problem]
@@ -88,13 +88,13 @@ class Job:
         checks.instance("sampling", self.sampling, Sampling, "a Sampling")
         checks.whole("timed", self.timed, 0)
         if not self.problems:
-            raise LaconicError("There are no problems to solve; expected at least one.")
+            raise InputError("There are no problems to solve; expected at least one.")
         ids = [problem.id for problem in self.problems]
         if len(set(ids)) < len(ids):
             twice = next(name for index, name in enumerate(ids) if name in ids[:index])
-            raise LaconicError(f"Two problems have the id {twice!r}; expected each id once.")
+            raise InputError(f"Two problems have the id {twice!r}; expected each id once.")
         if not 0 <= self.timed <= len(ids):
-            raise LaconicError(f"timed is {self.timed}; expected 0 to {len(ids)}, the number of problems.")
+            raise InputError(f"timed is {self.timed}; expected 0 to {len(ids)}, the number of problems.")
 
     @property
     def most(self) -> int:
@@ -108,7 +108,7 @@ def run_parallel(job: Job, bench: Bench, journal: Journal, watch: Watcher | None
     journal: results file; what it holds is not run again, so an interrupted run goes on. Live runs of one problem are
     written together, as their ratios only mean something within one process: a problem cut short is timed again.
 
-    Returns the journal's records (`parallel_rows.summarise` makes rows of them). Raises LaconicError where the journal
+    Returns the journal's records (`parallel_rows.summarise` makes rows of them). Raises InputError where the journal
     has an entry of the same label with other settings, or a problem lacks traces.
     """
     run = _Run(job, bench, journal, watch)
@@ -141,7 +141,7 @@ class _Run:
             elif old != settings:
                 differing = [key for key in dict.fromkeys([*old, *settings]) if old.get(key) != settings.get(key)]
                 told = ", ".join(f"{key} was {old.get(key)!r}, now {settings.get(key)!r}" for key in differing)
-                raise LaconicError(
+                raise InputError(
                     f"{self.journal.path} holds results of {entry.label} with other settings ({told}); nothing was "
                     "changed: use those settings to go on with it, or name another directory."
                 )
@@ -155,7 +155,7 @@ class _Run:
         for problem in self.job.problems:
             found = traces.get(problem.id, ())
             if [record.index for record in found[: self.job.most]] != list(range(self.job.most)):
-                raise LaconicError(
+                raise InputError(
                     f"The problem {problem.id} has {len(found)} traces under {compression.label}; expected "
                     f"{self.job.most}, numbered from 0: leave the problem out, or collect its traces again."
                 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from laconic.bench.decoding import GENERATE, Cell
 from laconic.bench.shapes import get_shape
 from laconic.bench.throughput import FULL
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 PAPER_LENGTHS = (4096, 8192, 16384, 32768)
 
@@ -29,11 +29,11 @@ class Preset:
     lengths: tuple[int, ...] = ()
 
     def only(self, shapes: Sequence[str]) -> Preset:
-        """The same run on these of its shapes; none given: itself. Raises LaconicError for a shape that it hasn't."""
+        """The same run on these of its shapes; none given: itself. Raises InputError for a shape that it hasn't."""
         have = list(dict.fromkeys(cell.shape for cell in self.cells))
         for shape in shapes:
             if shape not in have:
-                raise LaconicError(f"The preset {self.name} has no shape {shape!r}; its shapes: {', '.join(have)}.")
+                raise InputError(f"The preset {self.name} has no shape {shape!r}; its shapes: {', '.join(have)}.")
         return replace(self, cells=tuple(c for c in self.cells if c.shape in shapes)) if shapes else self
 
 
@@ -117,12 +117,12 @@ def cells_of(
 ) -> tuple[Cell, ...]:
     """Every shape at every batch size, run whole to `lengths` and in windows of `steps` steps from `at` on.
 
-    Raises LaconicError for an unknown shape, numbers out of range, or nothing to run.
+    Raises InputError for an unknown shape, numbers out of range, or nothing to run.
     """
     for name in shapes:
         get_shape(name)
     if not batches or not (lengths or at):
-        raise LaconicError("There is nothing to run: give batch sizes, and lengths to run to or to measure at.")
+        raise InputError("There is nothing to run: give batch sizes, and lengths to run to or to measure at.")
     cells = []
     for name in shapes:
         for batch in batches:
@@ -132,7 +132,7 @@ def cells_of(
 
 
 def get_preset(name: str) -> Preset:
-    """The preset of that name. Raises LaconicError that lists the known ones."""
+    """The preset of that name. Raises InputError that lists the known ones."""
     if name not in PRESETS:
-        raise LaconicError(f"The preset {name!r} is unknown; expected one of {', '.join(PRESETS)}.")
+        raise InputError(f"The preset {name!r} is unknown; expected one of {', '.join(PRESETS)}.")
     return PRESETS[name]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from laconic import checks
-from laconic.errors import LaconicError, reason
+from laconic.errors import InputError, reason
 
 THRESHOLD = 0.75
 TFIDF = "tfidf"
@@ -47,7 +47,7 @@ def words(text: str) -> list[str]:
 def window_spans(token_ids: Sequence[int], size: int) -> list[list[int]]:
     """Token ids cut into spans of `size`, for traces without text; a shorter rest is left out.
 
-    Raises LaconicError for a size below 1.
+    Raises InputError for a size below 1.
     """
     size = checks.whole("The span size", size, 1, meaning="tokens")
     checks.instance("token_ids", token_ids, Sequence, "a sequence of token ids")
@@ -74,27 +74,27 @@ def tfidf(spans: Sequence[Sequence[Hashable]], texts: Sequence[str] = ()) -> Ten
 def embedder(name: str = TFIDF) -> Embed:
     """How spans become vectors: `tfidf`, or `sentence-transformers:MODEL` (the package must be installed).
 
-    Raises LaconicError for another name, or where the package or the model can't be loaded.
+    Raises InputError for another name, or where the package or the model can't be loaded.
     """
     if checks.text("embedder", name, f"{TFIDF} or {SENTENCE_TRANSFORMERS}MODEL") == TFIDF:
         return tfidf
     if not name.startswith(SENTENCE_TRANSFORMERS) or name == SENTENCE_TRANSFORMERS:
-        raise LaconicError(f"The embedder is {name!r}; expected {TFIDF} or {SENTENCE_TRANSFORMERS}MODEL.")
+        raise InputError(f"The embedder is {name!r}; expected {TFIDF} or {SENTENCE_TRANSFORMERS}MODEL.")
     try:
         module = importlib.import_module("sentence_transformers")
     except ImportError as error:
-        raise LaconicError(
+        raise InputError(
             f"The embedder {name} needs the package sentence-transformers: install it, or use {TFIDF}."
         ) from error
     wanted = name[len(SENTENCE_TRANSFORMERS) :]
     try:
         model = module.SentenceTransformer(wanted)
     except Exception as error:  # whatever the Hub or the package raise
-        raise LaconicError(f"The sentence-embedding model {wanted} can't be loaded: {reason(error)}") from error
+        raise InputError(f"The sentence-embedding model {wanted} can't be loaded: {reason(error)}") from error
 
     def embed(spans: Sequence[Sequence[Hashable]], texts: Sequence[str]) -> Tensor:
         if len(texts) != len(spans):
-            raise LaconicError("Sentence embeddings need the traces' text: give --tokenizer for traces of token ids.")
+            raise InputError("Sentence embeddings need the traces' text: give --tokenizer for traces of token ids.")
         return torch.as_tensor(model.encode(list(texts)), dtype=torch.float32)
 
     return embed
@@ -107,7 +107,7 @@ def redundancy(
 
     spans: words (or token ids) of each, in order; texts: their texts, or empty where there are none.
 
-    Raises LaconicError for a threshold outside -1 to 1.
+    Raises InputError for a threshold outside -1 to 1.
     """
     threshold = checks.number("threshold", threshold, -1, 1, "a cosine")
     checks.function("embed", embed, "from spans to vectors, as `embedder` gives it")

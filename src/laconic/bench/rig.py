@@ -18,7 +18,7 @@ from laconic.engines.base import Sampling
 from laconic.engines.chat import Chat
 from laconic.engines.hf import HFEngine
 from laconic.engines.replay import ReplayEngine
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.judges.registry import open_judge
 from laconic.problems import Problem
 from laconic.prune.judge import Judge
@@ -43,7 +43,7 @@ class Rig:
     is recorded with each token, 0 for none. batch: rows that run at once while traces are generated. make: a strategy from
     its spec, the number of traces and the judge. engine: one that notes what a strategy's judge asks for, from a policy and
     the rows that run at once. device: for judges with a network. chat: as HFEngine's, which `engine` gives its own too.
-    check_question: raises LaconicError for a question that the model can't read. watch: hears of every generated trace.
+    check_question: raises InputError for a question that the model can't read. watch: hears of every generated trace.
     """
 
     model: Any
@@ -89,7 +89,7 @@ class Rig:
             )
         if found.refused:
             problem, why = found.refused[0]
-            raise LaconicError(
+            raise InputError(
                 f"{len(found.refused)} of {len(self.problems)} problems can't be run, the first, {problem}: {why}; leave "
                 "them out: what is compared must have run on all"
             )
@@ -113,13 +113,13 @@ class Rig:
 def logprobs_of(specs: Sequence[str]) -> int:
     """How many candidates' mean log-probability the strategies need with each token; 0 for none.
 
-    Raises LaconicError where two need different ones: a trace is recorded with one.
+    Raises InputError where two need different ones: a trace is recorded with one.
     """
     found = {
         made.top_k: spec for spec in specs if not needs_judge(spec) and isinstance(made := parse(spec, 1), DeepConf)
     }
     if len(found) > 1:
-        raise LaconicError(
+        raise InputError(
             f"The strategies {' and '.join(found.values())} read log-probabilities of different numbers of candidates "
             f"({', '.join(map(str, found))}), and traces are recorded with one: run them apart."
         )

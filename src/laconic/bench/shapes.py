@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from laconic import checks
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -143,26 +143,26 @@ SHAPES: dict[str, Shape] = {shape.name: shape for shape in _ALL}
 
 
 def get_shape(name: str) -> Shape:
-    """The shape of that name. Raises LaconicError that lists the known ones."""
+    """The shape of that name. Raises InputError that lists the known ones."""
     if checks.text("shape", name, f"one of {', '.join(SHAPES)}") not in SHAPES:
-        raise LaconicError(f"The shape {name!r} is unknown; expected one of {', '.join(SHAPES)}.")
+        raise InputError(f"The shape {name!r} is unknown; expected one of {', '.join(SHAPES)}.")
     return SHAPES[name]
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is a GPU where there is one. Raises LaconicError for a device that can't be used here."""
+    """`auto` is a GPU where there is one. Raises InputError for a device that can't be used here."""
     from laconic.engines.hf.loading import pick_device as pick
 
     return pick(name)
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 on a GPU and float32 on a CPU. Raises LaconicError that lists the known ones."""
+    """`auto` is bfloat16 on a GPU and float32 on a CPU. Raises InputError that lists the known ones."""
     checks.instance("dtype", name, str, f"auto, {', '.join(DTYPES)}")
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     if name not in DTYPES:
-        raise LaconicError(f"The number format is {name!r}; expected auto, {', '.join(DTYPES)}.")
+        raise InputError(f"The number format is {name!r}; expected auto, {', '.join(DTYPES)}.")
     return DTYPES[name]
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.intervals import EQUAL, adjusted, normal_quantile, unanimous, wilson
 
 __all__ = ["Interval", "mean_interval", "normal_quantile", "paired_difference", "student_quantile"]
@@ -66,11 +66,11 @@ def mean_interval(
     2019). Without bounds it is Student's t on the problems' means, and infinite where these are all equal: nothing then
     tells how far others may lie. For one problem the interval is the bounds (infinite without).
 
-    Raises LaconicError for no problems, a problem without samples, a value outside the bounds, or an unknown method.
+    Raises InputError for no problems, a problem without samples, a value outside the bounds, or an unknown method.
     """
     _check(values_by_problem, bounds, confidence, resamples)
     if method not in METHODS:
-        raise LaconicError(f"The interval method is {method!r}; expected one of {', '.join(METHODS)}.")
+        raise InputError(f"The interval method is {method!r}; expected one of {', '.join(METHODS)}.")
     means = [math.fsum(values) / len(values) for values in values_by_problem]
     mean = math.fsum(means) / len(means)
     if bounds is None:
@@ -103,10 +103,10 @@ def paired_difference(
     `intervals.unanimous`: what a share of problems that could be otherwise and still show none in n might change.
     Without bounds, and for one problem, as `mean_interval`; the bounds of a difference are the values' distance, both ways.
 
-    Raises LaconicError where the two don't have the same number of problems, or as `mean_interval` does.
+    Raises InputError where the two don't have the same number of problems, or as `mean_interval` does.
     """
     if len(ours) != len(theirs):
-        raise LaconicError(
+        raise InputError(
             f"A paired difference needs the same problems on both sides; got {len(ours)} and {len(theirs)}."
         )
     _check(ours, bounds, confidence, resamples)
@@ -130,19 +130,19 @@ def paired_difference(
 
 def _check(values: Values, bounds: tuple[float, float] | None, confidence: float, resamples: int) -> None:
     if not 0 < confidence < 1:
-        raise LaconicError(f"confidence is {confidence}; expected a number between 0 and 1.")
+        raise InputError(f"confidence is {confidence}; expected a number between 0 and 1.")
     if resamples < 1:
-        raise LaconicError(f"resamples is {resamples}; expected at least 1.")
+        raise InputError(f"resamples is {resamples}; expected at least 1.")
     if not len(values):
-        raise LaconicError("There are no problems to average over; expected at least one.")
+        raise InputError("There are no problems to average over; expected at least one.")
     for index, row in enumerate(values):
         if not len(row):
-            raise LaconicError(f"Problem {index} has no samples to average over; expected at least one.")
+            raise InputError(f"Problem {index} has no samples to average over; expected at least one.")
         for value in row:
             if bounds is None and not math.isfinite(value):
-                raise LaconicError(f"Problem {index} has the value {value}; expected a finite number.")
+                raise InputError(f"Problem {index} has the value {value}; expected a finite number.")
             if bounds is not None and not bounds[0] <= value <= bounds[1]:
-                raise LaconicError(f"Problem {index} has the value {value}; expected {bounds[0]} to {bounds[1]}.")
+                raise InputError(f"Problem {index} has the value {value}; expected {bounds[0]} to {bounds[1]}.")
 
 
 def _equal(values: Sequence[float]) -> bool:

@@ -23,7 +23,7 @@ from laconic.bench.memory import Bandwidth, free_memory, is_out_of_memory, measu
 from laconic.bench.shapes import SHAPES, Shape, build, get_shape, kv_bytes_per_token, parameter_count, weight_bytes
 from laconic.compress.registry import parse
 from laconic.compress.schedule import Never, Schedule
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 FORMAT = "laconic.throughput/1"
 FULL = "full"
@@ -35,7 +35,7 @@ REPEATS = 5
 class Job:
     """Cells x methods x repeats on one device. methods: `generate` and policy specs; `full` is what ratios refer to.
 
-    Raises LaconicError for no cells or methods, one twice, an unknown policy, shape or setting, or repeats < 1.
+    Raises InputError for no cells or methods, one twice, an unknown policy, shape or setting, or repeats < 1.
     """
 
     cells: Sequence[Cell]
@@ -51,12 +51,12 @@ class Job:
         checks.instance("dtype", self.dtype, torch.dtype, "a torch.dtype")
         checks.instance("device", self.device, torch.device, "a torch.device")
         if not self.cells or not self.methods:
-            raise LaconicError("There is nothing to measure: expected at least one cell and one method.")
+            raise InputError("There is nothing to measure: expected at least one cell and one method.")
         checks.whole("repeats", self.repeats, 1)
         for what, names in (("method", list(self.methods)), ("cell", [cell.key for cell in self.cells])):
             twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
             if twice is not None:
-                raise LaconicError(f"The {what} {twice} is asked for twice; expected each once.")
+                raise InputError(f"The {what} {twice} is asked for twice; expected each once.")
         for method in self.methods:
             schedule_of(method)
         for cell in self.cells:
@@ -84,7 +84,7 @@ class Piece:
 
 
 def schedule_of(method: str) -> Schedule:
-    """The schedule of a method; plain generate never compresses. Raises LaconicError for an unknown policy."""
+    """The schedule of a method; plain generate never compresses. Raises InputError for an unknown policy."""
     return Never() if method == GENERATE else parse(method).schedule
 
 

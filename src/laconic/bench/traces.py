@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from laconic import checks
-from laconic.errors import LaconicError
+from laconic.errors import InputError, LaconicError
 from laconic.jsonl import read_objects
 from laconic.traces import MOST_ID
 
@@ -44,12 +44,12 @@ def read_traces(
     text of traces that have only ids. skip: is told a clause on every line that is broken or no trace, beginning with its
     number; the line is then passed over.
 
-    Raises LaconicError for a missing file, one without a trace, texts without `tokenize`; without `skip` also for a broken
+    Raises InputError for a missing file, one without a trace, texts without `tokenize`; without `skip` also for a broken
     line (by its number), or a record that is no trace.
     """
     path = checks.path("path", path)
     if not path.is_file():
-        raise LaconicError(f"There is no file {path}; expected JSON lines with token_ids or text.")
+        raise InputError(f"There is no file {path}; expected JSON lines with token_ids or text.")
     broken: list[str] = []
 
     def passed(number: int, error: LaconicError) -> None:
@@ -72,11 +72,11 @@ def read_traces(
             passed(number, error)
     if not traces:
         why = f" ({'; '.join(broken[:3])})" if broken else ""
-        raise LaconicError(f"{path} holds no traces{why}; expected records with token_ids or text.")
+        raise InputError(f"{path} holds no traces{why}; expected records with token_ids or text.")
     return traces
 
 
-class NoTokenizer(LaconicError):
+class NoTokenizer(InputError):
     """A trace is text alone, and nothing says how it is cut into tokens."""
 
 
@@ -86,20 +86,20 @@ def _trace(
     group = next((str(record[name]) for name in GROUPS if record.get(name) is not None), ALL)
     text = record.get("text", "")
     if not isinstance(text, str):
-        raise LaconicError(f"{where} has a text that is no string.")
+        raise InputError(f"{where} has a text that is no string.")
     ids = record.get("token_ids")
     if ids is None:
         if not text:
-            raise LaconicError(
+            raise InputError(
                 f"{where} has neither token_ids nor text; bench accuracy writes token_ids with --keep-tokens."
             )
         if tokenize is None:
             raise NoTokenizer(f"{where} has text but no token_ids; say with --tokenizer how it is cut into tokens.")
         ids = tokenize(text)
     if not isinstance(ids, Sequence) or not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
-        raise LaconicError(f"{where} has token_ids that are no list of whole numbers.")
+        raise InputError(f"{where} has token_ids that are no list of whole numbers.")
     if ids and not 0 <= min(ids) <= max(ids) <= MOST_ID:
-        raise LaconicError(f"{where} has token_ids out of range; expected 0 to {MOST_ID}.")
+        raise InputError(f"{where} has token_ids out of range; expected 0 to {MOST_ID}.")
     if not text and detokenize is not None:
         text = detokenize(ids)
     problem = next((str(record[name]) for name in PROBLEMS if record.get(name) is not None), None)

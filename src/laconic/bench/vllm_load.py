@@ -12,7 +12,7 @@ from typing import Any
 from laconic.bench.contenders import plan
 from laconic.checks import plain, whole
 from laconic.engines.vllm.settings import parse_launch
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 STOCK = "stock"
 """The contender that ratios refer to: vLLM as it is."""
@@ -24,7 +24,7 @@ SHARES = (1.0, 0.5, 0.25, 0.12)
 class Load:
     """`requests` of `prompt` random tokens each, all sent at once, that generate `output` tokens each and no fewer.
 
-    block: tokens of a KV-cache block. seed: of the prompts. Raises LaconicError for numbers out of range.
+    block: tokens of a KV-cache block. seed: of the prompts. Raises InputError for numbers out of range.
     """
 
     requests: int = 24
@@ -54,7 +54,7 @@ class Load:
     def blocks(self, share: float) -> int:
         """Blocks of a cache that holds this share of the demand, rounded down; at least one."""
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 4:
-            raise LaconicError(
+            raise InputError(
                 f"The KV cache is to hold {share!r} of the demand; expected a share above 0 and at most 4 (1 is all of it)."
             )
         # A share such as 0.12 is no binary fraction: what is a whole number of blocks on paper shall stay one.
@@ -93,11 +93,11 @@ def lineup(
     gets the one whose mean cache over `output` generated tokens is nearest to RPC's. Its buffer is RPC's interval, so that all
     compress equally often: here a compression is a pass over the cache between two steps of a whole batch.
 
-    Raises LaconicError for an unknown policy or setting, a policy that can't run inside vLLM, or a row twice.
+    Raises InputError for an unknown policy or setting, a policy that can't run inside vLLM, or a row twice.
     """
     rows = plan(names, ratios, interval=interval, window=window)[1:]
     if not rows:
-        raise LaconicError("There is nothing to compare stock vLLM with; expected at least one policy, such as rpc.")
+        raise InputError("There is nothing to compare stock vLLM with; expected at least one policy, such as rpc.")
     found = [Contender(STOCK, STOCK, None)]
     for row in rows:
         if row.target is not None and hasattr(row.policy, "buffer"):

@@ -12,7 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from laconic.bench.environment import public
 from laconic.bench.shapes import get_shape, kv_bytes_per_token
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Model:
 def from_shape(name: str, dtype: torch.dtype, directory: Path) -> Model:
     """The shape as a directory that vLLM loads: a config alone, as vLLM fills the weights with random numbers.
 
-    Raises LaconicError for an unknown shape.
+    Raises InputError for an unknown shape.
     """
     shape = get_shape(name)
     config = shape.config()
@@ -56,12 +56,12 @@ def from_shape(name: str, dtype: torch.dtype, directory: Path) -> Model:
 
 
 def from_name(name: str, dtype: torch.dtype) -> Model:
-    """A model by its directory or name. Raises LaconicError if its config can't be read."""
+    """A model by its directory or name. Raises InputError if its config can't be read."""
     try:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise LaconicError(
+        raise InputError(
             f"The model {name!r} can't be read: {reason} Expected a directory or a name that holds a config.json, or --shape."
         ) from error
     return Model(name, name, False, dtype, kv_bytes_per_token(config, dtype))

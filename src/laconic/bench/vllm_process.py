@@ -15,14 +15,14 @@ from typing import IO, Any
 
 from laconic.bench.vllm_load import Load
 from laconic.engines.vllm.quiet import ENVIRONMENT
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 COMMAND = (sys.executable, "-m", "laconic.bench.vllm_worker")
 PATIENCE = 20.0
 """Seconds that a process gets to end by itself."""
 
 
-class WorkerFailed(LaconicError):
+class WorkerFailed(InputError):
     """An engine that didn't start, failed at a run or died; the message is the reason. refused: it said that it can't do it."""
 
     def __init__(self, reason: str, refused: bool = False) -> None:
@@ -124,8 +124,8 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def check_installed() -> None:
-    """Raises LaconicError where vLLM isn't in this environment; doesn't load it."""
+    """Raises InputError where vLLM isn't in this environment; doesn't load it."""
     if importlib.util.find_spec("vllm") is None:
-        raise LaconicError(
+        raise InputError(
             "vLLM is not installed beside laconic; install laconic[vllm] (docs/vllm.md says how, also without a GPU)."
         )

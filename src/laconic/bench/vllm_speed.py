@@ -17,7 +17,7 @@ from laconic.bench.vllm_load import SHARES, Contender, Load
 from laconic.bench.vllm_model import Model
 from laconic.bench.vllm_process import Worker, WorkerFailed
 from laconic.checks import plain, whole
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 FORMAT = "laconic.vllm/1"
 
@@ -39,7 +39,7 @@ class Job:
     shares: of the demand that the KV cache holds, each a cell. eager: no compilation and no CUDA graphs. threads: of OpenMP in
     each engine. vllm: its version, which results must agree on.
 
-    Raises LaconicError for an impossible or doubled share, no contenders or one twice, threads or repeats below 1.
+    Raises InputError for an impossible or doubled share, no contenders or one twice, threads or repeats below 1.
     """
 
     model: Model
@@ -56,13 +56,13 @@ class Job:
         whole("repeats", self.repeats, 1, meaning="of every cell and contender")
         whole("threads", self.threads, 1, 4096, "of each engine")
         if not self.shares or not self.contenders:
-            raise LaconicError("There is nothing to measure: expected at least one cache size and one contender.")
+            raise InputError("There is nothing to measure: expected at least one cache size and one contender.")
         for share in self.shares:
             self.load.blocks(share)
         for what, names in (("cache size", list(self.shares)), ("contender", [c.label for c in self.contenders])):
             twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
             if twice is not None:
-                raise LaconicError(f"The {what} {twice} is asked for twice; expected each once.")
+                raise InputError(f"The {what} {twice} is asked for twice; expected each once.")
 
     def settings(self) -> dict[str, Any]:
         """What records must agree on to be compared, for `Journal`. Repeats may grow."""

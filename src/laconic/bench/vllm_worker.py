@@ -26,7 +26,7 @@ from collections.abc import Callable
 from typing import Any
 
 from laconic.bench.vllm_load import Load
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 IDLE_STEPS = 1000
 """Steps in a row that compute nothing, after which the engine is stuck."""
@@ -50,7 +50,7 @@ class Engine:
         self.scheduler = self.engine.engine_core.engine_core.scheduler
         home = type(self.scheduler).__module__
         if home.startswith("laconic.") != compresses:
-            raise LaconicError(
+            raise InputError(
                 "laconic is not at work in this vLLM, though its settings ask for it: install laconic again in vLLM's "
                 "environment, so that vLLM finds its plugin, and leave VLLM_PLUGINS unset"
                 if compresses
@@ -117,7 +117,7 @@ class Engine:
         from vllm.sampling_params import RequestOutputKind
 
         if not self.llm.reset_prefix_cache():
-            raise LaconicError(
+            raise InputError(
                 "the prefix cache could not be emptied before the run: blocks of an earlier one are still held"
             )
         sampling = SamplingParams(
@@ -147,14 +147,14 @@ class Engine:
                     first[name] = time.perf_counter() - start
                 made[name] = made.get(name, 0) + new
             if watch.idle > IDLE_STEPS:
-                raise LaconicError(
+                raise InputError(
                     f"the engine is stuck: {IDLE_STEPS} steps in a row computed nothing, with "
                     f"{len(self.scheduler.running)} requests running and {len(self.scheduler.waiting)} waiting"
                 )
         seconds, busy = time.perf_counter() - start, time.process_time() - busy
         wrong = [name for name in (f"{repeat}-{i}" for i in range(load.requests)) if made.get(name, 0) != load.output]
         if wrong:
-            raise LaconicError(
+            raise InputError(
                 f"{len(wrong)} of {load.requests} requests generated another number of tokens than the {load.output} asked "
                 f"for: request {wrong[0]} gave {made.get(wrong[0], 0)}"
             )

@@ -90,13 +90,13 @@ def analyze(
     from laconic.cli.chat import choose_chat
     from laconic.cli.common import is_bundled
     from laconic.cli.measuring import check_plot, split_whole, write_report
-    from laconic.errors import LaconicError
+    from laconic.errors import InputError
     from laconic.report.plots import analysis_plot
     from laconic.report.results import analysis_tables
 
     check_plot(plot)
     if (file is None) == (model is None):
-        raise LaconicError("Give either a file of traces or a --model that writes some, not both or neither.")
+        raise InputError("Give either a file of traces or a --model that writes some, not both or neither.")
     if file is not None:
         refuse_unused(
             "on a file of traces",
@@ -105,9 +105,9 @@ def analyze(
     else:
         refuse_unused("with --model, which has a tokenizer", "tokenizer")
     if plot and out is None:
-        raise LaconicError("--plot has nowhere to go; say where with --out DIRECTORY.")
+        raise InputError("--plot has nowhere to go; say where with --out DIRECTORY.")
     if file is not None and (system is not None or thinking is not None or template_arguments):
-        raise LaconicError(
+        raise InputError(
             "--system, --thinking and --chat-template-arg are for --model; a file's traces are written already."
         )
     # What can be wrong without a trace is refused before any is generated.
@@ -170,12 +170,12 @@ def _load_tokenizer(name: str) -> Any:
     from transformers import AutoTokenizer
 
     from laconic.cli.common import model_path
-    from laconic.errors import LaconicError, reason
+    from laconic.errors import InputError, reason
 
     try:
         return AutoTokenizer.from_pretrained(model_path(name))
     except Exception as error:  # transformers raises many kinds; all mean that there is no such tokenizer
-        raise LaconicError(f"The tokenizer {name} can't be loaded: {reason(error)}") from error
+        raise InputError(f"The tokenizer {name} can't be loaded: {reason(error)}") from error
 
 
 def _from_model(
@@ -200,12 +200,12 @@ def _from_model(
     from laconic.cli.common import check_problems, choose_policy, choose_sampling, is_bundled, model_path
     from laconic.cli.measuring import Bar, split_policies
     from laconic.engines.hf import HFEngine, load
-    from laconic.errors import LaconicError
+    from laconic.errors import InputError
     from laconic.problems.sources import load_problems
 
     chosen = [choose_policy(spec, is_bundled(model)) for spec in split_policies(policies)]
     if not chosen:
-        raise LaconicError("--policies is empty; expected at least one, such as full.")
+        raise InputError("--policies is empty; expected at least one, such as full.")
     asked = load_problems(source, problems, seed)
     language, cut = load(model_path(model), dtype=dtype, device=device, fix_rotation=True)
     if is_bundled(model):

@@ -108,15 +108,15 @@ def accuracy(
     from laconic.cli.common import SMALL, check_problems, choose_sampling, is_bundled, model_path
     from laconic.cli.measuring import Bar, check_plot, split_numbers, split_policies, write_report
     from laconic.engines.hf import HFEngine, load
-    from laconic.errors import LaconicError
+    from laconic.errors import InputError
     from laconic.problems.sources import load_problems
     from laconic.prune.alike import warn_alike
 
     check_plot(plot)
     if samples < 1:
-        raise LaconicError(f"--samples is {samples}; expected at least 1.")
+        raise InputError(f"--samples is {samples}; expected at least 1.")
     if batch < 1:
-        raise LaconicError(f"--batch is {batch}; expected at least 1.")
+        raise InputError(f"--batch is {batch}; expected at least 1.")
     small = is_bundled(model)
     refuse_seed(source)
     asked = load_problems(source, problems, seed, level)
@@ -239,7 +239,7 @@ def throughput(
     from laconic.bench.throughput import FORMAT, METHODS, Job, Piece, run_throughput
     from laconic.checks import whole
     from laconic.cli.measuring import Bar, check_plot, split_names, split_policies, split_whole, write_report
-    from laconic.errors import LaconicError
+    from laconic.errors import InputError
     from laconic.report.plots import throughput_plot
     from laconic.report.results import estimate_table, throughput_table
 
@@ -250,11 +250,11 @@ def throughput(
     extra = split_policies(policies or "")
     if preset is not None:
         if lengths or at:
-            raise LaconicError("--preset says what lengths to run; leave --lengths and --at out, or the preset.")
+            raise InputError("--preset says what lengths to run; leave --lengths and --at out, or the preset.")
         chosen = get_preset(preset).only(split_names(shape))
         refuse_unused(f"beside --preset {preset}, which says what to run", "batch", "prompt", "steps")
         if chosen.gpu and where.type != "cuda" and not force:
-            raise LaconicError(
+            raise InputError(
                 f"The preset {preset} is made for a GPU, and this machine has none that torch can use: run it on one, "
                 "choose a cpu- preset, or insist with --force."
             )
@@ -262,7 +262,7 @@ def throughput(
         repeats = repeats if repeats is not None else chosen.repeats
     else:
         if not shape:
-            raise LaconicError("There is nothing to run: name a --preset, or a --shape with --lengths or --at.")
+            raise InputError("There is nothing to run: name a --preset, or a --shape with --lengths or --at.")
         refuse_unused("without a --preset that is made for a GPU", "force")
         if not at:
             refuse_unused("without --at", "steps")

@@ -66,12 +66,12 @@ def vllm(
     from laconic.bench.vllm_rows import rings, summarise
     from laconic.bench.vllm_speed import FORMAT, Job, run_vllm
     from laconic.cli.measuring import Bar, check_plot, split_numbers, split_policies, write_report
-    from laconic.errors import LaconicError
+    from laconic.errors import InputError
     from laconic.report.vllm import name_of, vllm_plot, vllm_table
 
     check_plot(plot)
     if shape is not None and model is not None:
-        raise LaconicError(f"--shape {shape} and --model {model} each name a model; give one of them.")
+        raise InputError(f"--shape {shape} and --model {model} each name a model; give one of them.")
     refuse_ratios(split_policies(policies))
     load = Load(requests, prompt, output, block_size, seed)
     shares = [percent / 100 for percent in split_numbers("--cache", cache)]
@@ -113,7 +113,7 @@ def vllm(
     for row in report["rows"]:
         alone = not any(other["repeats"] for other in report["rows"] if other["contender"] == row["contender"])
         if row["failed"] and (alone or not row["refused"]):
-            raise LaconicError(
+            raise InputError(
                 f"{name_of(row['contender'])} at {100 * row['cache']:g} % of demand did not finish ({row['failed']}); what is "
                 f"finished is in {out / 'samples.jsonl'}, and the same command tries the rest again."
             )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from laconic.cli.common import is_bundled, model_path
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 if TYPE_CHECKING:
     from laconic.engines.chat import Chat
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def choose_chat(model: str | None, system: str | None, thinking: bool | None, arguments: Sequence[str] | None) -> Chat:
     """The chat of the three options, checked against the model's template before its weights are loaded.
 
-    Raises LaconicError for a model without a template, one whose template doesn't take what is given, an argument without
+    Raises InputError for a model without a template, one whose template doesn't take what is given, an argument without
     a value, or one given twice.
     """
     from laconic.engines.chat import THINKING, Chat, thinking_argument
@@ -25,11 +25,11 @@ def choose_chat(model: str | None, system: str | None, thinking: bool | None, ar
     if thinking is not None:
         twice = next((name for name in THINKING if name in given), None)
         if twice is not None:
-            raise LaconicError(
+            raise InputError(
                 f"--{'' if thinking else 'no-'}thinking and --chat-template-arg {twice} say the same; give one of them"
             )
     if system is not None and is_bundled(model):
-        raise LaconicError(
+        raise InputError(
             "the bundled reasoner was trained without system messages; leave --system out, or name another model with --model"
         )
     chat = Chat(system, given)
@@ -53,9 +53,9 @@ def _parsed(arguments: Sequence[str]) -> dict[str, Any]:
     for text in arguments:
         name, equals, value = text.partition("=")
         if not (name and equals and value):
-            raise LaconicError(f"--chat-template-arg {text} has no value; expected NAME=VALUE")
+            raise InputError(f"--chat-template-arg {text} has no value; expected NAME=VALUE")
         if name in found:
-            raise LaconicError(f"--chat-template-arg gives {name} twice; give it once")
+            raise InputError(f"--chat-template-arg gives {name} twice; give it once")
         try:
             found[name] = json.loads(value)
         except ValueError:

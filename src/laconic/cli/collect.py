@@ -94,7 +94,7 @@ def collect(
         choose_sampling,
         one_thread,
     )
-    from laconic.errors import LaconicError
+    from laconic.errors import InputError
     from laconic.prune.alike import warn_alike
     from laconic.traces import tokenizer_fingerprint
 
@@ -103,9 +103,9 @@ def collect(
     problems, source = choose_problems(count, seed, split, level, file, dataset)
     chosen = choose_policy(policy, small)
     if n < 1:
-        raise LaconicError(f"--n is {n}; expected at least 1.")
+        raise InputError(f"--n is {n}; expected at least 1.")
     if batch < 1:
-        raise LaconicError(f"--batch is {batch}; expected at least 1.")
+        raise InputError(f"--batch is {batch}; expected at least 1.")
     if small:
         one_thread()
     chat = choose_chat(chosen_engine.model, system, thinking, template_arguments)
@@ -152,23 +152,23 @@ def collect(
 def choose_problems(
     count: int | None, seed: int, split: str | None, level: int | None, file: str | None, dataset: str | None
 ) -> tuple[list[Problem], str]:
-    """The problems that the options name, and a name for the set. Raises LaconicError for options that don't go together."""
+    """The problems that the options name, and a name for the set. Raises InputError for options that don't go together."""
     from laconic.bench.environment import public
-    from laconic.errors import LaconicError
+    from laconic.errors import InputError
     from laconic.problems import generate
     from laconic.problems.sources import HUB, load_problems
 
     if file is not None and dataset is not None:
-        raise LaconicError("--file and --dataset each name problems; give one of them.")
+        raise InputError("--file and --dataset each name problems; give one of them.")
     if file is not None:
         if split is not None:
-            raise LaconicError("--split was given, but a file of problems has no splits; leave it out.")
+            raise InputError("--split was given, but a file of problems has no splits; leave it out.")
         return load_problems(file, count, level=level), public(file)
     if dataset is not None:
         source = f"{HUB}{dataset}:{split}" if split else f"{HUB}{dataset}"
         return load_problems(source, count, level=level), source
     if count is not None and count < 1:
-        raise LaconicError(f"--count is {count}; expected at least 1.")
+        raise InputError(f"--count is {count}; expected at least 1.")
     split = split or "heldout"
     problems = generate(200 if count is None else count, seed, level, split)
     return problems, f"bundled, {split}, seed {seed}, level {level or 'mixture'}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from laconic import checks
-from laconic.errors import LaconicError, LaconicWarning
+from laconic.errors import InputError, LaconicError, LaconicWarning
 from laconic.files import check_regular
 from laconic.jsonl import NotJSON, parse
 
@@ -116,7 +116,7 @@ def choose_policy(spec: str, small: bool, **options: Any) -> Policy:
 
     small: what neither of them says comes from SMALL where the policy has that setting, instead of from the policy's
     own published defaults; a buffer or window stays the policy's own part of its budget, but never above SMALL's
-    interval. Raises LaconicError for an unknown policy or setting, a value out of range, or a setting given twice.
+    interval. Raises InputError for an unknown policy or setting, a value out of range, or a setting given twice.
     """
     from laconic.compress import get, parse
 
@@ -127,7 +127,7 @@ def choose_policy(spec: str, small: bool, **options: Any) -> Policy:
     overrides = {key: value for key, value in exact.items() if value is not None}
     for key in overrides:
         if key in given:
-            raise LaconicError(f"{key} is given both in --policy {spec} and as --{key}; give it once")
+            raise InputError(f"{key} is given both in --policy {spec} and as --{key}; give it once")
     if small:
         defaults = {field.name: field.default for field in dataclasses.fields(get(name))}
         wanted = {key: value for key, value in SMALL.items() if key in defaults}
@@ -143,14 +143,14 @@ def choose_policy(spec: str, small: bool, **options: Any) -> Policy:
 def choose_judge(spec: str | None, strategy: str, small: bool) -> str | None:
     """The judge of ``--judge``, else the bundled model's own or the published one; None where the strategy asks none.
 
-    Raises LaconicError for a judge that nobody asks, or an unknown judge or strategy.
+    Raises InputError for a judge that nobody asks, or an unknown judge or strategy.
     """
     from laconic.judges.registry import split
     from laconic.prune.strategies.registry import needs_judge
 
     if not needs_judge(strategy):
         if spec is not None:
-            raise LaconicError(f"strategy {strategy} asks no judge; leave --judge {spec} out")
+            raise InputError(f"strategy {strategy} asks no judge; leave --judge {spec} out")
         return None
     chosen = spec if spec is not None else BUNDLED if small else PUBLISHED_JUDGE
     split(chosen)
@@ -161,7 +161,7 @@ def choose_strategy(spec: str, n: int, judge: Judge | None, small: bool, **optio
     """The strategy of ``--strategy`` and of the options beside it (by the setting's name; None: not given).
 
     small: what neither of them says comes from SMALL_STRATEGY where the strategy has that setting; a judge that was made
-    for an excerpt gets that one. Raises LaconicError for an unknown strategy or setting, a value out of range, a setting
+    for an excerpt gets that one. Raises InputError for an unknown strategy or setting, a value out of range, a setting
     given twice, or an excerpt that the judge was not made for.
     """
     from laconic.prune.strategies.registry import parse, settings
@@ -170,7 +170,7 @@ def choose_strategy(spec: str, n: int, judge: Judge | None, small: bool, **optio
     overrides = {key: value for key, value in options.items() if value is not None}
     for key in overrides:
         if key in given:
-            raise LaconicError(f"{key} is given both in --strategy {spec} and by an option; give it once")
+            raise InputError(f"{key} is given both in --strategy {spec} and by an option; give it once")
     wanted: dict[str, Any] = dict(SMALL_STRATEGY) if small else {}
     if judge is not None and judge.excerpt is not None:
         wanted.pop("excerpt", None)
@@ -205,7 +205,7 @@ def judged_engine(
 def choose_sampling(model: Any, **options: Any) -> Sampling:
     """Options (None: not given), then what the model's own generation_config says, then what the paper used.
 
-    An engine clips ``max_new_tokens`` to the model's context. Raises LaconicError for a value out of range, a
+    An engine clips ``max_new_tokens`` to the model's context. Raises InputError for a value out of range, a
     generation_config's too, which is then named: it is a file that anyone may have written.
     """
     from laconic.engines.base import Sampling
@@ -224,7 +224,7 @@ def choose_sampling(model: Any, **options: Any) -> Sampling:
         except (TypeError, ValueError) as error:
             told = str(error) if isinstance(error, ValueError) else f"{key} is {value!r}; expected a number"
             option = "--" + key.replace("_", "-")
-            raise LaconicError(f"in the model's generation_config {told}; mend it, or give {option}") from error
+            raise InputError(f"in the model's generation_config {told}; mend it, or give {option}") from error
         chosen[key] = value
     return Sampling(**chosen | {key: value for key, value in options.items() if value is not None})
 
@@ -232,15 +232,15 @@ def choose_sampling(model: Any, **options: Any) -> Sampling:
 def read_question(path: str) -> Question:
     """The question in a file, ``-`` for standard input: its whole text, or the first record of a ``.jsonl``.
 
-    Raises LaconicError for a file that is no text, is empty, or whose first record has no question.
+    Raises InputError for a file that is no text, is empty, or whose first record has no question.
     """
     name = "standard input" if path == "-" else path
     try:
         text = _read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise LaconicError(f"{name} is no UTF-8 text; give the problem as text or as JSON lines") from None
+        raise InputError(f"{name} is no UTF-8 text; give the problem as text or as JSON lines") from None
     if not text.strip():
-        raise LaconicError(f"{name} is empty; expected a problem")
+        raise InputError(f"{name} is empty; expected a problem")
     if not path.endswith(".jsonl"):
         return Question(text.strip(), source=name)
     try:
@@ -249,11 +249,11 @@ def read_question(path: str) -> Question:
     except NotJSON:
         question = answer = None
     except LaconicError as error:
-        raise LaconicError(f"the first line of {name} {error}") from None
+        raise InputError(f"the first line of {name} {error}") from None
     except (KeyError, TypeError, AttributeError):
         question = answer = None
     if not isinstance(question, str) or not question.strip():
-        raise LaconicError(
+        raise InputError(
             f'the first line of {name} is no problem; expected JSON such as {{"question": "...", "answer": "..."}}'
         )
     return Question(question.strip(), None if answer is None else str(answer), name)
@@ -262,7 +262,7 @@ def read_question(path: str) -> Question:
 def _read_bytes(path: str) -> bytes:
     if path != "-":
         if Path(path).is_char_device():  # /dev/zero has no end
-            raise LaconicError(f"{path} is a device; expected a file, or - for standard input")
+            raise InputError(f"{path} is a device; expected a file, or - for standard input")
         return Path(path).read_bytes()
     buffer = getattr(sys.stdin, "buffer", None)
     return buffer.read() if buffer is not None else sys.stdin.read().encode("utf-8", "surrogatepass")
@@ -271,24 +271,24 @@ def _read_bytes(path: str) -> bytes:
 def choose_question(
     problem: str | None, file: str | None, bundled: int | None, level: int | None, small: bool
 ) -> Question:
-    """The one question that the arguments name. Raises LaconicError for two of them, or none for another model."""
+    """The one question that the arguments name. Raises InputError for two of them, or none for another model."""
     named = [
         name for name, value in (("PROBLEM", problem), ("--file", file), ("--bundled", bundled)) if value is not None
     ]
     if len(named) > 1:
-        raise LaconicError(f"{' and '.join(named)} each name a problem; give one of them")
+        raise InputError(f"{' and '.join(named)} each name a problem; give one of them")
     if level is not None and named and named != ["--bundled"]:
-        raise LaconicError(
+        raise InputError(
             f"--level {level} is for problems of the bundled set, but {named[0]} names another; leave it out"
         )
     if problem is not None:
         if not problem.strip():
-            raise LaconicError("the problem is empty; give a question, --file or --bundled")
+            raise InputError("the problem is empty; give a question, --file or --bundled")
         return Question(problem.strip())
     if file is not None:
         return read_question(file)
     if bundled is None and not small:
-        raise LaconicError("there is no problem; give one as the argument, or --file or --bundled")
+        raise InputError("there is no problem; give one as the argument, or --file or --bundled")
     from laconic.problems import generate
 
     found = generate(1, seed=bundled or 0, level=level)[0]
@@ -299,7 +299,7 @@ def check_vocabulary(tokenizer: Any, question: Question) -> None:
     """The bundled reasoner reads a notation of its own; a question in another would be a row of unknown tokens."""
     ids = tokenizer(question.text, add_special_tokens=False)["input_ids"]
     if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
-        raise LaconicError(
+        raise InputError(
             "the bundled reasoner only reads the notation that `laconic problems` prints; give such a problem, or name "
             "another model with --model"
         )
@@ -311,7 +311,7 @@ def check_problems(tokenizer: Any, problems: Iterable[Problem]) -> None:
         try:
             check_vocabulary(tokenizer, Question(problem.question))
         except LaconicError as error:
-            raise LaconicError(f"problem {problem.id}: {error}") from None
+            raise InputError(f"problem {problem.id}: {error}") from None
 
 
 def check_writable(path: Path, what: str) -> None:
@@ -322,7 +322,7 @@ def check_writable(path: Path, what: str) -> None:
     check_regular(path, what)
     path.absolute().parent.mkdir(parents=True, exist_ok=True)
     if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-        raise LaconicError(f"{path} can't be written; name a file where you may write")
+        raise InputError(f"{path} can't be written; name a file where you may write")
 
 
 def size(count: int) -> str:

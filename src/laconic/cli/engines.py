@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from laconic.cli.common import is_bundled, judged_engine, model_path
-from laconic.errors import LaconicError
+from laconic.errors import InputError, LaconicError
 from laconic.jsonl import NotJSON, parse
 
 if TYPE_CHECKING:
@@ -34,37 +34,37 @@ class EngineChoice:
 
 
 def choose_engine(spec: str, model: str | None, settings: Sequence[str] = ()) -> EngineChoice:
-    """The engine of ``--engine``, ``--model`` and ``--engine-set``. Raises LaconicError for an unknown engine, a model given
+    """The engine of ``--engine``, ``--model`` and ``--engine-set``. Raises InputError for an unknown engine, a model given
     twice, or settings of an engine that has none."""
     name, colon, own = spec.partition(":")
     if name not in ("hf", "vllm"):
-        raise LaconicError(f"engine {name!r} is unknown; expected hf or vllm:MODEL")
+        raise InputError(f"engine {name!r} is unknown; expected hf or vllm:MODEL")
     if colon and not own:
-        raise LaconicError(f"--engine {spec} names no model; write {name}:MODEL, or {name} and --model")
+        raise InputError(f"--engine {spec} names no model; write {name}:MODEL, or {name} and --model")
     if own and model is not None:
-        raise LaconicError(f"--engine {spec} and --model {model} both name a model; give it once")
+        raise InputError(f"--engine {spec} and --model {model} both name a model; give it once")
     found: dict[str, Any] = {}
     for text in settings:
         key, equals, value = text.partition("=")
         if name == "hf":
-            raise LaconicError(f"--engine-set {text} is for vLLM; leave it out, or choose --engine vllm:MODEL")
+            raise InputError(f"--engine-set {text} is for vLLM; leave it out, or choose --engine vllm:MODEL")
         if not (key and equals and value):
-            raise LaconicError(f"--engine-set {text} has no value; expected SETTING=VALUE")
+            raise InputError(f"--engine-set {text} has no value; expected SETTING=VALUE")
         if key in found:
-            raise LaconicError(f"--engine-set gives {key} twice; give it once")
+            raise InputError(f"--engine-set gives {key} twice; give it once")
         try:
             found[key] = parse(value)
         except NotJSON:
             found[key] = value
         except LaconicError as error:
-            raise LaconicError(f"--engine-set {key} {error}") from None
+            raise InputError(f"--engine-set {key} {error}") from None
     return EngineChoice(name, own or model, found)
 
 
 def check_device(choice: EngineChoice, device: str) -> None:
     """For a command in which nothing but the engine has a device."""
     if choice.name != "hf" and device != "auto":
-        raise LaconicError(
+        raise InputError(
             f"--device {device} is for the hf engine; leave it out: vLLM takes the device that it was built for"
         )
 
@@ -130,7 +130,7 @@ class VLLMReasoner:
         record_held: bool = False,
         chunk_tokens: int = 1,
     ) -> AbstractContextManager[Engine]:
-        """Starts vLLM. Raises LaconicError for a strategy whose judge asks for more than vLLM gives away."""
+        """Starts vLLM. Raises InputError for a strategy whose judge asks for more than vLLM gives away."""
         from laconic.engines.base import refuse
         from laconic.engines.vllm import VLLMEngine
 
@@ -165,7 +165,7 @@ def identity_of(model: Any) -> tuple[str, str]:
 
 
 def check_readable(engine: str, strategy: Strategy | None) -> None:
-    """LaconicError if the strategy's judge has to look into an engine that shows nothing but its tokens."""
+    """InputError if the strategy's judge has to look into an engine that shows nothing but its tokens."""
     from laconic.engines.base import refuse
     from laconic.judges.probe import ProbeJudge
 

@@ -102,7 +102,7 @@ def train(
         told_traces,
         tunable_llm,
     )
-    from laconic.errors import LaconicError
+    from laconic.errors import InputError
     from laconic.files import locked
     from laconic.judges.losses import Loss
     from laconic.judges.recipe import CHECKPOINTS, RECORD, prepare, train_encoder, train_other, write_record
@@ -110,11 +110,11 @@ def train(
     from laconic.report.judges import training_table
 
     if kind not in ("encoder", "llm"):
-        raise LaconicError(f"--kind is {kind!r}; expected encoder or llm.")
+        raise InputError(f"--kind is {kind!r}; expected encoder or llm.")
     if (kind == "llm") != (base is not None):
-        raise LaconicError("--base names the language model that --kind llm begins with; give both, or neither.")
+        raise InputError("--base names the language model that --kind llm begins with; give both, or neither.")
     if lora < 0 or (lora and kind != "llm"):
-        raise LaconicError(f"--lora is {lora}; expected the rank of an adapter, for --kind llm.")
+        raise InputError(f"--lora is {lora}; expected the rank of an adapter, for --kind llm.")
     llm = kind == "llm"
     if llm:
         refuse_unused("on --kind llm", "vectors", "layers", "width", "depth")

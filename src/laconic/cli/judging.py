@@ -26,11 +26,11 @@ class Reasoner:
     def __init__(self, model: str | None, device: str, traces: TraceFile, layers: Sequence[int] = ()) -> None:
         from laconic.compress import parse
         from laconic.engines.hf import load
-        from laconic.errors import LaconicError
+        from laconic.errors import InputError
 
         policies = sorted({str(record.settings.get("policy", "full")) for record in traces.records})
         if len(policies) > 1:
-            raise LaconicError(
+            raise InputError(
                 f"the traces were written under {' and '.join(policies)}; give those of one policy at a time."
             )
         self.model, self.tokenizer = load(model_path(model), device=device, fix_rotation=True)
@@ -66,13 +66,13 @@ def told_traces(traces: TraceFile) -> dict[str, Any]:
 
 
 def split_shares(text: str) -> tuple[float, float, float]:
-    """`0.7,0.15,0.15`. Raises LaconicError for anything but three numbers; what they must add up to is checked by `split`."""
+    """`0.7,0.15,0.15`. Raises InputError for anything but three numbers; what they must add up to is checked by `split`."""
     from laconic.cli.measuring import split_numbers
-    from laconic.errors import LaconicError
+    from laconic.errors import InputError
 
     numbers = split_numbers("--shares", text)
     if len(numbers) != 3:
-        raise LaconicError(f"--shares is {text}; expected three numbers, for training, validation and test.")
+        raise InputError(f"--shares is {text}; expected three numbers, for training, validation and test.")
     return numbers[0], numbers[1], numbers[2]
 
 
@@ -86,11 +86,11 @@ def choose_plan(vectors: str, layers: str, width: int, depth: int) -> EncoderPla
 
 def choose_excerpt(excerpt: str | None, model: str | None) -> str:
     """The kind of --excerpt, checked; without it the bundled model's own."""
-    from laconic.errors import LaconicError
+    from laconic.errors import InputError
     from laconic.prune.excerpts import parse
 
     if excerpt is None and not is_bundled(model):
-        raise LaconicError("say with --excerpt what the judge sees of a trace, such as tokens:500 or words:25.")
+        raise InputError("say with --excerpt what the judge sees of a trace, such as tokens:500 or words:25.")
     return parse(excerpt if excerpt is not None else str(SMALL_STRATEGY["excerpt"])).kind
 
 

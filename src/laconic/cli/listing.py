@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 UNBROKEN = 10_000
 """Columns where no terminal says how many there are: no line is wrapped, so each can be searched for."""
@@ -37,14 +37,14 @@ class Entry:
 
 
 def pick(entries: Iterable[Entry], name: str | None, kind: str) -> list[Entry]:
-    """All of them, or the one of that name. Raises LaconicError for an unknown name (lists the known ones)."""
+    """All of them, or the one of that name. Raises InputError for an unknown name (lists the known ones)."""
     found = list(entries)
     if name is None:
         return found
     plain = name.partition(":")[0].strip().lower().replace("_", "-")
     picked = [entry for entry in found if entry.name == plain]
     if not picked:
-        raise LaconicError(f"{kind} {name!r} is unknown; expected one of {', '.join(entry.name for entry in found)}")
+        raise InputError(f"{kind} {name!r} is unknown; expected one of {', '.join(entry.name for entry in found)}")
     return picked
 
 

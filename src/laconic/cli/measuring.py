@@ -83,35 +83,35 @@ def split_names(text: str | None) -> list[str]:
 
 
 def split_numbers(option: str, text: str) -> list[float]:
-    """Numbers separated by commas. Raises LaconicError naming the option and the part that is none."""
-    from laconic.errors import LaconicError
+    """Numbers separated by commas. Raises InputError naming the option and the part that is none."""
+    from laconic.errors import InputError
 
     numbers = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         try:
             numbers.append(float(part))
         except ValueError:
-            raise LaconicError(f"{option} has {part!r}; expected numbers separated by commas, such as 2,4,8.") from None
+            raise InputError(f"{option} has {part!r}; expected numbers separated by commas, such as 2,4,8.") from None
     return numbers
 
 
 def split_whole(option: str, text: str) -> list[int]:
-    """Whole numbers separated by commas. Raises LaconicError as `split_numbers`."""
-    from laconic.errors import LaconicError
+    """Whole numbers separated by commas. Raises InputError as `split_numbers`."""
+    from laconic.errors import InputError
 
     numbers = split_numbers(option, text)
     for number in numbers:
         if not number.is_integer():
-            raise LaconicError(f"{option} has {number}; expected whole numbers separated by commas, such as 8,16.")
+            raise InputError(f"{option} has {number}; expected whole numbers separated by commas, such as 8,16.")
     return [int(number) for number in numbers]
 
 
 def check_plot(plot: bool | None) -> None:
-    from laconic.errors import LaconicError
+    from laconic.errors import InputError
     from laconic.report.plots import available
 
     if plot and not available():  # before hours of work, not after
-        raise LaconicError("Plots need matplotlib: install laconic[plots], or leave --plot out.")
+        raise InputError("Plots need matplotlib: install laconic[plots], or leave --plot out.")
 
 
 def print_tables(tables: Sequence[Table], elsewhere: str = "A wider terminal shows them.") -> None:

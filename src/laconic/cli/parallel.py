@@ -115,7 +115,7 @@ def parallel(
     from laconic.bench.rig import Rig, logprobs_of
     from laconic.cli.measuring import check_plot, split_policies, split_whole, write_report
     from laconic.engines.hf import load
-    from laconic.errors import LaconicError
+    from laconic.errors import InputError
     from laconic.problems.sources import load_problems
     from laconic.prune.alike import warn_alike
     from laconic.prune.strategies.registry import needs_judge
@@ -124,7 +124,7 @@ def parallel(
 
     check_plot(plot)
     if batch < 1:
-        raise LaconicError(f"--batch is {batch}; expected at least 1.")
+        raise InputError(f"--batch is {batch}; expected at least 1.")
     small = is_bundled(model)
     # Everything that can be wrong without the model is refused before the model is loaded.
     refuse_seed(source)

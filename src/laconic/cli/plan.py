@@ -85,15 +85,15 @@ def _shape(model: str) -> Any:
 
 
 def parse_size(text: str) -> int:
-    """Bytes of `80GB` (1000s) or `75GiB` (1024s). Raises LaconicError for anything else."""
-    from laconic.errors import LaconicError
+    """Bytes of `80GB` (1000s) or `75GiB` (1024s). Raises InputError for anything else."""
+    from laconic.errors import InputError
 
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b\s*", text.lower())
     if found is None or (found[3] and not found[2]):
-        raise LaconicError(f"--memory is {text!r}; expected a size such as 80GB or 75GiB")
+        raise InputError(f"--memory is {text!r}; expected a size such as 80GB or 75GiB")
     value = int(float(found[1]) * (1024 if found[3] else 1000) ** _PREFIXES.get(found[2], 0))
     if value < 1:
-        raise LaconicError(f"--memory is {text!r}; expected more than nothing, such as 80GB")
+        raise InputError(f"--memory is {text!r}; expected more than nothing, such as 80GB")
     return value
 
 

@@ -50,7 +50,7 @@ from laconic.cli.options import (
     TopP,
     Window,
 )
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.files import write_text
 
 if TYPE_CHECKING:
@@ -158,11 +158,11 @@ def solve(
         budget=budget,
     )
     if batch < 1:
-        raise LaconicError(f"--batch is {batch}; expected at least 1 trace")
+        raise InputError(f"--batch is {batch}; expected at least 1 trace")
     if show_texts is not None and show_texts not in SHOWN:
-        raise LaconicError(f"--show is {show_texts!r}; expected {' or '.join(SHOWN)}")
+        raise InputError(f"--show is {show_texts!r}; expected {' or '.join(SHOWN)}")
     if show_texts is not None and as_json:
-        raise LaconicError(f"--json prints every trace's text anyway; leave --show {show_texts} out, or --json")
+        raise InputError(f"--json prints every trace's text anyway; leave --show {show_texts} out, or --json")
     if out is not None:
         check_writable(out, "the verdict")
     options = {"tau": tau, "K": clusters, "K1": compare, "K2": finish, "K3": fallback, "excerpt": excerpt}

@@ -15,7 +15,7 @@ import sys
 import unicodedata
 from typing import Any, TextIO
 
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 ERRORS = "laconic.nearest"
 # One character for one: a table's columns and a gauge keep their widths.
@@ -64,7 +64,7 @@ class _Stream(io.FileIO):
             if self.fileno() == 1:
                 if isinstance(error, BrokenPipeError):
                     raise ReaderGone from None
-                raise LaconicError(f"standard output can't be written: {error.strerror}") from error
+                raise InputError(f"standard output can't be written: {error.strerror}") from error
         return len(data)
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import typer
 
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 
 def refuse_unused(why: str, *parameters: str) -> None:
-    """LaconicError for the first of a command's options, by their parameters' names, that the command line gives.
+    """InputError for the first of a command's options, by their parameters' names, that the command line gives.
 
     why: ends the sentence "--option has no effect ...". Defaults don't count, and outside a command nothing is given.
     """
@@ -22,7 +22,7 @@ def refuse_unused(why: str, *parameters: str) -> None:
     for name in parameters:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
-            raise LaconicError(f"{_written(context, name)} has no effect {why}; leave it out")
+            raise InputError(f"{_written(context, name)} has no effect {why}; leave it out")
 
 
 def _context() -> Any:
@@ -38,18 +38,18 @@ def _written(context: Any, name: str) -> str:
 
 
 def refuse_seed(source: str) -> None:
-    """LaconicError for the seed of the bundled problems, where problems come from elsewhere."""
+    """InputError for the seed of the bundled problems, where problems come from elsewhere."""
     if source != "bundled":
         refuse_unused(f"on the problems of {source}, which has them in one order", "seed")
 
 
 def refuse_ratios(policies: Sequence[str]) -> None:
-    """LaconicError for what policies by name are made from, where all are whole specs that say it themselves."""
+    """InputError for what policies by name are made from, where all are whole specs that say it themselves."""
     if policies and all(":" in name or name.strip() == "full" for name in policies):
         refuse_unused("on policies that are given as whole specs", "ratios", "interval", "window")
 
 
 def refuse_layers(vectors: str) -> None:
-    """LaconicError for layers of hidden states, where none are read."""
+    """InputError for layers of hidden states, where none are read."""
     if vectors != "states":
         refuse_unused("without --vectors states", "layers")

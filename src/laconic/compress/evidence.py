@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 Aggregation = Literal["layer", "group"]
 
@@ -65,7 +65,7 @@ class Evidence:
         """The field, or a LaconicError that the engine hasn't given what this scorer reads."""
         value = getattr(self, field)
         if value is None:
-            raise LaconicError(f"{field} is missing; {scorer} can't score without it: the engine must provide it")
+            raise InputError(f"{field} is missing; {scorer} can't score without it: the engine must provide it")
         return value
 
 
@@ -92,4 +92,4 @@ class Scorer(ABC):
 
     def observe(self, query: Tensor, keys: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
         """Only where `accumulates`: the attention that q queries pay to each of T slots, fp32 [B, g, T]."""
-        raise LaconicError(f"{type(self).__name__} accumulates nothing; only ask a scorer whose `accumulates` is true")
+        raise InputError(f"{type(self).__name__} accumulates nothing; only ask a scorer whose `accumulates` is true")

@@ -23,7 +23,7 @@ from laconic.compress.scorers import (
     Recency,
     WindowAttention,
 )
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 INTERVAL = "generated tokens between two compressions (P)"
 RATIO = "how many times slower than the output the kept part grows (c)"
@@ -127,7 +127,7 @@ class StreamingLLM(Policy):
         whole("sinks", self.sinks, 0, meaning="first generated tokens that stay")
         whole("budget", self.budget, 1, meaning="generated tokens kept")
         if self.sinks >= self.budget:
-            raise LaconicError(
+            raise InputError(
                 f"sinks is {self.sinks}, which leaves nothing of budget {self.budget} for recent tokens; expected 0 to "
                 f"{self.budget - 1}: lower sinks or raise budget"
             )
@@ -227,10 +227,10 @@ class Custom(Policy):
 def with_budget(policy: Policy, budget: int) -> Policy:
     """The same policy on another budget, so that tables compare policies at an equal cache size.
 
-    Raises LaconicError for a policy without a fixed budget, or a budget that its other settings don't allow.
+    Raises InputError for a policy without a fixed budget, or a budget that its other settings don't allow.
     """
     checks.instance("policy", policy, Policy, "a policy with a fixed budget, such as H2O()")
     if "budget" not in {f.name for f in dataclasses.fields(policy)}:
-        raise LaconicError(f"policy {policy.name} has no fixed budget; expected one such as h2o or rkv")
+        raise InputError(f"policy {policy.name} has no fixed budget; expected one such as h2o or rkv")
     changed: dict[str, Any] = {"budget": budget}  # a field that not every policy has
     return dataclasses.replace(policy, **changed)

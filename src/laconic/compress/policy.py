@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from laconic import checks
 from laconic.compress.evidence import Scorer
 from laconic.compress.schedule import Schedule
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 
 def described(meaning: str, *, shown: bool = True) -> dict[str, Any]:
@@ -29,7 +29,7 @@ class Policy(ABC):
     """A compression policy: frozen, checked when it is made. Its dataclass fields are its settings.
 
     To write one, subclass it as a frozen dataclass with a `name`, `make_schedule` and `make_scorer`; docs/policies.md
-    has an example. Raises LaconicError for settings that make no schedule or scorer, or a pair that can't work.
+    has an example. Raises InputError for settings that make no schedule or scorer, or a pair that can't work.
     """
 
     name: ClassVar[str]
@@ -52,9 +52,9 @@ class Policy(ABC):
         if first is None:
             return
         if scorer is None:
-            raise LaconicError(f"policy {self.name} compresses at {first} generated tokens but has no scorer; give one")
+            raise InputError(f"policy {self.name} compresses at {first} generated tokens but has no scorer; give one")
         if scorer.queries > first:
-            raise LaconicError(
+            raise InputError(
                 f"the scorer reads the latest {scorer.queries} queries, but the first compression comes at {first} "
                 f"generated tokens; expected at most {first} queries: lower them or compress later"
             )

@@ -17,7 +17,7 @@ from typing import Any, Literal, Union
 from laconic import checks
 from laconic.compress import policies
 from laconic.compress.policy import Policy
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 GROUP = "laconic.policies"
 
@@ -39,15 +39,15 @@ class Setting:
 def register(policy: type[Policy]) -> type[Policy]:
     """Make a policy class known by its `name`; also works as a class decorator.
 
-    Raises LaconicError if it is no Policy, has no name, or its name is another class's.
+    Raises InputError if it is no Policy, has no name, or its name is another class's.
     """
     if not (isinstance(policy, type) and issubclass(policy, Policy) and dataclasses.is_dataclass(policy)):
-        raise LaconicError(f"{checks.shown(policy)} can't be registered; expected a dataclass derived from Policy")
+        raise InputError(f"{checks.shown(policy)} can't be registered; expected a dataclass derived from Policy")
     name = getattr(policy, "name", None)
     if not isinstance(name, str) or not name or _plain(name) != name:
-        raise LaconicError(f"the name of {policy.__name__} is {name!r}; expected lower-case letters and digits")
+        raise InputError(f"the name of {policy.__name__} is {name!r}; expected lower-case letters and digits")
     if _registered.setdefault(name, policy) is not policy:
-        raise LaconicError(f"policy name {name} is taken by {_registered[name].__name__}; choose another name")
+        raise InputError(f"policy name {name} is taken by {_registered[name].__name__}; choose another name")
     return policy
 
 
@@ -63,7 +63,7 @@ def broken() -> dict[str, str]:
 
 
 def get(name: str) -> type[Policy]:
-    """The policy class of that name. Raises LaconicError that lists the known names."""
+    """The policy class of that name. Raises InputError that lists the known names."""
     plain = _plain(checks.text("policy", name, "a policy's name, such as rpc"))
     plain = _ALIASES.get(plain, plain)
     found = known()
@@ -71,15 +71,15 @@ def get(name: str) -> type[Policy]:
         return found[plain]
     for failed, why in broken().items():
         if _plain(failed) == plain:
-            raise LaconicError(why)
-    raise LaconicError(f"policy {name!r} is unknown; expected one of {', '.join(found)}")
+            raise InputError(why)
+    raise InputError(f"policy {name!r} is unknown; expected one of {', '.join(found)}")
 
 
 def parse(spec: str, **overrides: Any) -> Policy:
     """A policy from text: "rpc", or "rpc:interval=1024,ratio=8,pooling=max". Overrides win; they are Python values.
 
     An override that is None counts as not given, so that a command line can pass its options as they come.
-    Raises LaconicError for an unknown name (lists the names), an unknown setting (lists that policy's), a value of the
+    Raises InputError for an unknown name (lists the names), an unknown setting (lists that policy's), a value of the
     wrong type or range (names setting, value and what was expected).
     """
     name, _, rest = checks.text("policy", spec, "NAME or NAME:setting=value,..., such as rpc:ratio=8").partition(":")
@@ -90,9 +90,9 @@ def parse(spec: str, **overrides: Any) -> Policy:
     for part in filter(None, (p.strip() for p in rest.split(","))):
         key, equals, text = (x.strip() for x in part.partition("="))
         if not equals:
-            raise LaconicError(f"{part!r} in policy {spec!r} has no value; expected setting=value")
+            raise InputError(f"{part!r} in policy {spec!r} has no value; expected setting=value")
         if key in values:
-            raise LaconicError(f"{key} is given twice in policy {spec!r}; give it once")
+            raise InputError(f"{key} is given twice in policy {spec!r}; give it once")
         _check_setting(cls, key, fields)
         values[key] = _typed(cls, key, text, hints[key])
     for key, value in overrides.items():
@@ -101,14 +101,14 @@ def parse(spec: str, **overrides: Any) -> Policy:
             values[key] = value
     for key, f in fields.items():
         if key not in values and f.default is MISSING and f.default_factory is MISSING:
-            raise LaconicError(
+            raise InputError(
                 f"{key} of policy {cls.name} is missing: {f.metadata.get('meaning', 'it has no default')}; give it"
             )
     return cls(**values)
 
 
 def settings_of(name: str) -> list[Setting]:
-    """The settings of a policy, in order. Raises LaconicError for an unknown name."""
+    """The settings of a policy, in order. Raises InputError for an unknown name."""
     cls = get(name)
     hints = typing.get_type_hints(cls)
     return [
@@ -155,7 +155,7 @@ def _plain(name: str) -> str:
 def _check_setting(cls: type[Policy], key: str, fields: dict[str, Any]) -> None:
     if key not in fields:
         have = ", ".join(fields) or "none"
-        raise LaconicError(f"setting {key!r} of policy {cls.name} is unknown; its settings: {have}")
+        raise InputError(f"setting {key!r} of policy {cls.name} is unknown; its settings: {have}")
 
 
 def _members(hint: Any) -> tuple[Any, ...]:
@@ -205,8 +205,8 @@ def _typed(cls: type[Policy], key: str, text: str, hint: Any) -> Any:
                 continue
     said = _said(hint)
     if said == "Python object":
-        raise LaconicError(f"{key} of policy {cls.name} can't be written as text; make the policy in Python")
-    raise LaconicError(f"{key} of policy {cls.name} is {text!r}; expected {said}")
+        raise InputError(f"{key} of policy {cls.name} can't be written as text; make the policy in Python")
+    raise InputError(f"{key} of policy {cls.name} is {text!r}; expected {said}")
 
 
 for _policy in (

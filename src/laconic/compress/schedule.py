@@ -15,7 +15,7 @@ from fractions import Fraction
 from functools import cached_property
 
 from laconic.checks import number, plain, shown, whole
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 
 class Schedule(ABC):
@@ -94,10 +94,10 @@ class Never(Schedule):
         return 0
 
     def candidates(self, round: int) -> int:
-        raise LaconicError(f"round is {round}; this schedule never compresses, so it has no rounds")
+        raise InputError(f"round is {round}; this schedule never compresses, so it has no rounds")
 
     def kept(self, round: int) -> int:
-        raise LaconicError(f"round is {round}; this schedule never compresses, so it has no rounds")
+        raise InputError(f"round is {round}; this schedule never compresses, so it has no rounds")
 
     def next_boundary(self, generated: int) -> int | None:
         return None
@@ -164,7 +164,7 @@ class Proportional(Periodic):
     further P. The N-th scores the (N-1) P/c that were kept and the P new ones together, and keeps N P/c of them plus
     the last R. A ratio of 1 compresses on time and evicts nothing.
 
-    Raises LaconicError if ratio < 1, window < 1, interval < window, or interval / ratio is no whole number.
+    Raises InputError if ratio < 1, window < 1, interval < window, or interval / ratio is no whole number.
     """
 
     interval: int = 4096
@@ -177,11 +177,11 @@ class Proportional(Periodic):
         whole("interval", self.interval, 1, meaning="generated tokens between two compressions")
         number("ratio", self.ratio, 1)
         if self.ratio > self.interval:
-            raise LaconicError(
+            raise InputError(
                 f"ratio is {shown(self.ratio)}, of which interval {self.interval} keeps nothing; expected 1 to {self.interval}"
             )
         if self.interval < self.window:
-            raise LaconicError(
+            raise InputError(
                 f"interval is {self.interval}, smaller than window {self.window}; expected an interval of at least "
                 f"{self.window}: raise interval or lower window"
             )
@@ -190,7 +190,7 @@ class Proportional(Periodic):
         if self.interval % exact.numerator:
             below = self.interval - self.interval % exact.numerator
             near = [n for n in (below, below + exact.numerator) if n >= self.window and n > 0]
-            raise LaconicError(
+            raise InputError(
                 f"interval is {self.interval}, of which ratio {self.ratio} keeps no whole number; expected a multiple "
                 f"of {exact.numerator}: use interval {' or '.join(map(str, near))}"
             )
@@ -220,7 +220,7 @@ class Fixed(Periodic):
 
     `window` of the budget are the most recent tokens, the other budget - window are chosen. The prompt doesn't count.
 
-    Raises LaconicError if budget, buffer or window is below 1, or window exceeds budget.
+    Raises InputError if budget, buffer or window is below 1, or window exceeds budget.
     """
 
     budget: int = 1024
@@ -233,7 +233,7 @@ class Fixed(Periodic):
         whole("buffer", self.buffer, 1, meaning="generated tokens between two compressions")
         whole("window", self.window, 1, meaning="generated tokens that always stay")
         if self.window > self.budget:
-            raise LaconicError(
+            raise InputError(
                 f"window is {self.window}, larger than budget {self.budget} that it is part of; expected 1 to "
                 f"{self.budget}: lower window or raise budget"
             )

@@ -15,7 +15,7 @@ from torch import Tensor
 from laconic.checks import function, odd, plain, whole, word
 from laconic.compress.attention import attention_sums, pool
 from laconic.compress.evidence import Aggregation, Evidence, Scorer
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 Pooling = Literal["avg", "max"]
 
@@ -193,6 +193,6 @@ class OracleScore(Scorer):
         scores = self.keep(token_ids)
         if not isinstance(scores, Tensor) or scores.shape != token_ids.shape:
             got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-            raise LaconicError(f"keep returned {got}; expected a tensor of shape {tuple(token_ids.shape)}")
+            raise InputError(f"keep returned {got}; expected a tensor of shape {tuple(token_ids.shape)}")
         scores = scores.float()
         return scores if evidence.valid is None else scores.masked_fill(~evidence.valid.unsqueeze(1), 0.0)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from laconic import checks
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 
 def select(scores: Tensor, keep: int | Tensor, valid: Tensor | None = None, *, check: bool = True) -> Tensor:
@@ -21,22 +21,22 @@ def select(scores: Tensor, keep: int | Tensor, valid: Tensor | None = None, *, c
     -inf included, but above a slot that holds no candidate. `check=False` skips the test that keep doesn't exceed a
     row's valid candidates, for a caller whose counts come from the schedule (the test waits for the device).
 
-    Raises LaconicError for wrong shapes, a negative keep, or more to keep than there are candidates.
+    Raises InputError for wrong shapes, a negative keep, or more to keep than there are candidates.
     """
     checks.instance("scores", scores, Tensor, "a tensor [rows, groups, candidates]")
     if scores.dim() != 3:
-        raise LaconicError(f"scores have shape {tuple(scores.shape)}; expected [rows, groups, candidates]")
+        raise InputError(f"scores have shape {tuple(scores.shape)}; expected [rows, groups, candidates]")
     B, g, M = scores.shape
     if valid is not None and (not isinstance(valid, Tensor) or valid.dtype != torch.bool):
         raise checks.refuse("valid", valid, f"a tensor of bools, {(B, M)}, one flag a row and candidate")
     if valid is not None and tuple(valid.shape) != (B, M):
-        raise LaconicError(f"valid has shape {tuple(valid.shape)}; expected {(B, M)}, one flag a row and candidate")
+        raise InputError(f"valid has shape {tuple(valid.shape)}; expected {(B, M)}, one flag a row and candidate")
     if isinstance(keep, Tensor) and (keep.is_floating_point() or keep.dtype == torch.bool):
-        raise LaconicError(f"keep is of {keep.dtype}; expected whole numbers, one count a row")
+        raise InputError(f"keep is of {keep.dtype}; expected whole numbers, one count a row")
     if not isinstance(keep, Tensor):
         keep = checks.whole("keep", keep, -checks.MOST)  # below 0 is refused with the other counts
     if isinstance(keep, Tensor) and tuple(keep.shape) != (B,):
-        raise LaconicError(f"keep has shape {tuple(keep.shape)}; expected {(B,)}, one count a row")
+        raise InputError(f"keep has shape {tuple(keep.shape)}; expected {(B,)}, one count a row")
     K = int(keep.max()) if isinstance(keep, Tensor) and B else 0 if isinstance(keep, Tensor) else keep
     if check:
         _check_counts(keep, valid, B, M)
@@ -69,18 +69,18 @@ def _rank_keys(scores: Tensor, valid: Tensor | None) -> Tensor:
 def _check_counts(keep: int | Tensor, valid: Tensor | None, B: int, M: int) -> None:
     if isinstance(keep, int) and valid is None:  # no tensor to wait for
         if keep > M and B:
-            raise LaconicError(f"keep is {keep}, of {M} candidates; expected at most that")
+            raise InputError(f"keep is {keep}, of {M} candidates; expected at most that")
         if keep < 0:
-            raise LaconicError(f"keep is {keep}; expected at least 0")
+            raise InputError(f"keep is {keep}; expected at least 0")
         return
     least = int(keep.min()) if isinstance(keep, Tensor) and B else 0 if isinstance(keep, Tensor) else keep
     if least < 0:
-        raise LaconicError(f"keep is {least}; expected at least 0")
+        raise InputError(f"keep is {least}; expected at least 0")
     have = torch.tensor([M] * B) if valid is None else valid.sum(dim=-1)
     want = keep.to(have.device) if isinstance(keep, Tensor) else torch.full_like(have, keep)
     over = (want > have).nonzero()
     if len(over):
         row = int(over[0])
-        raise LaconicError(
+        raise InputError(
             f"keep is {int(want[row])} in row {row}, which has {int(have[row])} candidates; expected at most that"
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 from laconic import checks
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ class Sampling:
     (0, 1]; top_k 0 is off. seed: trace i of a prompt draws from a stream of its own, keyed by (seed, i, position), so its
     text does not depend on which other traces run beside it.
     stop_token_ids: added to the model's own end tokens. logprobs: also return this many top candidates' mean
-    log-probability a token (0 is off). Raises LaconicError for a value of another type or out of range.
+    log-probability a token (0 is off). Raises InputError for a value of another type or out of range.
     """
 
     max_new_tokens: int = 1024
@@ -133,7 +133,7 @@ _CANNOT = {
 
 def refuse(engine: str, method: str) -> NoReturn:
     """Say that an engine lacks one of the methods that only some have."""
-    raise LaconicError(f"the {engine} engine {_CANNOT[method]}")
+    raise InputError(f"the {engine} engine {_CANNOT[method]}")
 
 
 class Engine(ABC):
@@ -145,7 +145,7 @@ class Engine(ABC):
     def submit(self, prompt: Prompt, sampling: Sampling, n: int = 1, ids: Sequence[str] | None = None) -> list[str]:
         """Queue n traces of one prompt (text, or token ids); they share one prefill. Returns their ids, in order.
 
-        Raises LaconicError for a prompt that is empty, holds what is no token id or is beyond the model's context, n < 1, an
+        Raises InputError for a prompt that is empty, holds what is no token id or is beyond the model's context, n < 1, an
         id already in use, or what is no Sampling.
         """
 
@@ -186,7 +186,7 @@ class Engine(ABC):
     # ---- what only some engines can: reading a trace beside its decoding ------------------------------------------
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The text of generated tokens, special tokens left in. Raises LaconicError in an engine without a tokenizer."""
+        """The text of generated tokens, special tokens left in. Raises InputError in an engine without a tokenizer."""
         refuse(self.name, "decode")
 
     def states(self, trace_ids: Sequence[str], tokens: int) -> Tensor:
@@ -194,7 +194,7 @@ class Engine(ABC):
 
         Row j is the model's state at generated token j, once that token has been fed: a running trace's newest token has
         none yet. Zeros beyond what there is. What the engine recorded while decoding costs nothing; for the rest the tokens
-        are run again and counted in `stats.side_tokens`. Raises LaconicError in an engine that can't.
+        are run again and counted in `stats.side_tokens`. Raises InputError in an engine that can't.
         """
         refuse(self.name, "states")
 
@@ -202,13 +202,13 @@ class Engine(ABC):
         """What each trace would answer now: its cache is copied, `suffix` appended, `steps` tokens decoded greedily.
 
         Returns the distributions of those tokens, float32 [n, steps, V], on the CPU. Running and stopped traces go on as if
-        nothing had happened. Counted in `stats.side_tokens`. Raises LaconicError in an engine that can't.
+        nothing had happened. Counted in `stats.side_tokens`. Raises InputError in an engine that can't.
         """
         refuse(self.name, "probe")
 
     def kept(self, trace_id: str) -> list[int]:
         """Which generated tokens the latest compression kept, by position, in order: those that at least half of the layers
-        hold. All tokens so far where there was no compression. Raises LaconicError in an engine that can't tell.
+        hold. All tokens so far where there was no compression. Raises InputError in an engine that can't tell.
         """
         refuse(self.name, "kept")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from laconic import checks
-from laconic.errors import LaconicError, reason
+from laconic.errors import InputError, LaconicError, reason
 
 THINKING = ("enable_thinking", "thinking")
 """What templates call the switch for thinking; the first that a template reads is taken."""
@@ -26,7 +26,7 @@ class Chat:
     """What a chat template gets beside the question; false if nothing.
 
     system: a message before it; None: what the template writes by itself. arguments: of the template, by name, such as
-    {"enable_thinking": False}. Raises LaconicError for another type, or an argument that isn't the template's own.
+    {"enable_thinking": False}. Raises InputError for another type, or an argument that isn't the template's own.
     """
 
     system: str | None = None
@@ -40,7 +40,7 @@ class Chat:
             raise checks.refuse("arguments", self.arguments, "a mapping of names to values")
         for name in self.arguments:
             if name in _OURS or not name.isidentifier():
-                raise LaconicError(
+                raise InputError(
                     f"{name!r} is no argument of a chat template's own; expected one that the model's template reads, such as "
                     "enable_thinking"
                 )
@@ -61,25 +61,25 @@ class Chat:
         return apply_template(tokenizer, messages, **self.arguments)
 
     def check(self, tokenizer: Any) -> None:
-        """LaconicError unless the template takes all this: what it writes must depend on each."""
+        """InputError unless the template takes all this: what it writes must depend on each."""
         if not self:
             return
         if tokenizer is None or not getattr(tokenizer, "chat_template", None):
             what = "a system message" if self.system is not None else f"an argument {next(iter(self.arguments))}"
-            raise LaconicError(f"the model has no chat template that could take {what}; leave it out")
+            raise InputError(f"the model has no chat template that could take {what}; leave it out")
         try:
             text = self.render(tokenizer, _QUESTION)
         except LaconicError as error:
             given = ", ".join([*(["a system message"] if self.system is not None else []), *self.arguments])
-            raise LaconicError(f"the model's chat template does not take {given}: {error.__cause__}") from None
+            raise InputError(f"the model's chat template does not take {given}: {error.__cause__}") from None
         if self.system is not None and text == replace(self, system=None).render(tokenizer, _QUESTION):
-            raise LaconicError(
+            raise InputError(
                 "the model's chat template takes no system message: the prompt is the same without it; put it into the question"
             )
         for name, value in self.arguments.items():
             other = (not value) if isinstance(value, bool) else f"not {value}"
             if text == self._tried(tokenizer, name, other):
-                raise LaconicError(
+                raise InputError(
                     f"the model's chat template takes no argument {name}: the prompt is the same whatever it is; leave it out"
                 )
 
@@ -100,19 +100,19 @@ def apply_template(tokenizer: Any, messages: list[dict[str, str]], **arguments: 
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **arguments))
     except Exception as error:  # jinja's, or what the template itself raises
         name = getattr(tokenizer, "name_or_path", "") or "the model"
-        raise LaconicError(
+        raise InputError(
             f"the chat template of {name} can't be applied ({type(error).__name__}: {reason(error)}); mend it, or give the "
             "prompt's token ids"
         ) from error
 
 
 def chat_of(chat: Any) -> Chat:
-    """The chat that an engine was given; nothing for None. Raises LaconicError for anything else."""
+    """The chat that an engine was given; nothing for None. Raises InputError for anything else."""
     return Chat() if chat is None else checks.instance("chat", chat, Chat, "a Chat, or None")
 
 
 def thinking_argument(tokenizer: Any) -> str:
-    """The name by which the model's chat template switches thinking on and off. Raises LaconicError where it can't."""
+    """The name by which the model's chat template switches thinking on and off. Raises InputError where it can't."""
     if tokenizer is not None and getattr(tokenizer, "chat_template", None):
         for name in THINKING:
             try:
@@ -120,7 +120,7 @@ def thinking_argument(tokenizer: Any) -> str:
             except LaconicError:
                 continue
             return name
-    raise LaconicError(
+    raise InputError(
         f"the model's chat template can't switch thinking on or off: it takes neither {' nor '.join(THINKING)}; leave that to "
         "the model"
     )

@@ -12,7 +12,7 @@ from laconic.compress import Policy
 from laconic.engines.base import Chunk, Engine, Sampling, Trace
 from laconic.engines.requests import check_settings, name_traces
 from laconic.engines.text import begins_thinking
-from laconic.errors import LaconicError, UnknownNameError
+from laconic.errors import InputError, UnknownNameError
 
 
 class Kept(Protocol):
@@ -38,7 +38,7 @@ class KeepingEngine(Engine, Generic[K]):
     policy: Policy
 
     def _open(self, max_batch: int, chunk_tokens: int) -> None:
-        """Raises LaconicError for settings below 1."""
+        """Raises InputError for settings below 1."""
         self.max_batch, self.chunk_tokens = check_settings(max_batch, chunk_tokens)
         self._runs: dict[str, K] = {}
         self._waiting: deque[K] = deque()
@@ -74,7 +74,7 @@ class KeepingEngine(Engine, Generic[K]):
     def _alone(self) -> Iterator[None]:
         """Around a stream: there is one at a time."""
         if self._streaming:
-            raise LaconicError("this engine is streaming already: go on with that iterator, or close it first")
+            raise InputError("this engine is streaming already: go on with that iterator, or close it first")
         self._streaming = True
         try:
             yield
@@ -100,7 +100,7 @@ class KeepingEngine(Engine, Generic[K]):
         if self._leaving.pop(trace_id, None) is not None:
             return
         if run.trace.state != "stopped":
-            raise LaconicError(f"trace {trace_id!r} is {run.trace.state}; only a stopped trace can be resumed")
+            raise InputError(f"trace {trace_id!r} is {run.trace.state}; only a stopped trace can be resumed")
         run.trace.state, run.trace.finish_reason = "waiting", None
         self._waiting.append(run)
 
@@ -116,7 +116,7 @@ class KeepingEngine(Engine, Generic[K]):
         for trace_id in checks.texts("trace_ids", trace_ids):
             state = self._run(trace_id).trace.state
             if state in ("waiting", "running"):
-                raise LaconicError(f"trace {trace_id!r} is {state}: stop it before it is forgotten")
+                raise InputError(f"trace {trace_id!r} is {state}: stop it before it is forgotten")
             del self._runs[trace_id]
 
     def _run(self, trace_id: str) -> K:

@@ -13,7 +13,7 @@ from laconic import checks
 from laconic.engines.base import FinishReason, Prompt, Sampling
 from laconic.engines.requests import check_ids
 from laconic.engines.text import decode, tokenize
-from laconic.errors import LaconicError
+from laconic.errors import InputError, LaconicError
 from laconic.traces import TraceRecord, tokenizer_fingerprint
 
 Draws = tuple[float, ...]
@@ -50,14 +50,14 @@ class Pieces:
 class Recorded:
     """Records of one policy. tokenizer: theirs, for texts token by token and for prompts given as text.
 
-    Raises LaconicError for no records, records of several policies, without token ids or without the settings that say how
+    Raises InputError for no records, records of several policies, without token ids or without the settings that say how
     they were drawn, two for one place, or a tokenizer that is not theirs.
     """
 
     def __init__(self, records: Sequence[TraceRecord], tokenizer: Any = None) -> None:
         records = checks.instances("records", records, TraceRecord, "recorded traces (TraceRecord)")
         if not records:
-            raise LaconicError("there are no recorded traces to play back; expected at least one")
+            raise InputError("there are no recorded traces to play back; expected at least one")
         self.tokenizer = tokenizer
         self.policy = str(records[0].settings.get("policy"))
         self.bytes_per_token = int(records[0].kv.get("bytes_per_token", 0))
@@ -71,21 +71,21 @@ class Recorded:
     def _add(self, record: TraceRecord) -> None:
         where = f"trace {record.index} of problem {record.problem}"
         if not record.prompt_ids or not record.token_ids:
-            raise LaconicError(f"{where} was recorded without token ids, so it can't be played back")
+            raise InputError(f"{where} was recorded without token ids, so it can't be played back")
         policy = str(record.settings.get("policy"))
         if policy != self.policy:
-            raise LaconicError(
+            raise InputError(
                 f"the recorded traces are of two policies, {self.policy} and {policy}; play back one policy at a time"
             )
         if int(record.kv.get("bytes_per_token", 0)) != self.bytes_per_token:
-            raise LaconicError(
+            raise InputError(
                 f"{where} holds {record.kv.get('bytes_per_token', 0)} bytes of KV a token, others {self.bytes_per_token}; "
                 "play back the traces of one model at a time"
             )
         self._prompts.setdefault(record.question, set()).add(record.prompt_ids)
         places = self._found.setdefault(record.prompt_ids, {}).setdefault(_recorded_draws(record), {})
         if record.index in places:
-            raise LaconicError(f"{where} is recorded twice under the same settings; give each trace once")
+            raise InputError(f"{where} is recorded twice under the same settings; give each trace once")
         places[record.index] = record
 
     def _check_tokenizer(self, records: Sequence[TraceRecord]) -> None:
@@ -94,7 +94,7 @@ class Recorded:
         mine = tokenizer_fingerprint(self.tokenizer)
         for theirs in {str(record.settings.get("tokenizer", mine)) for record in records}:
             if theirs != mine:
-                raise LaconicError(
+                raise InputError(
                     f"the traces were recorded with the tokenizer {theirs}, this one is {mine}; give the model that wrote them"
                 )
 
@@ -103,23 +103,23 @@ class Recorded:
     def find(self, prompt: Prompt, sampling: Sampling, n: int) -> tuple[tuple[int, ...], list[Part]]:
         """The prompt's token ids, and its first n traces under this sampling.
 
-        Raises LaconicError for a prompt that was not recorded, drawn in another way, or with fewer than n traces; for
+        Raises InputError for a prompt that was not recorded, drawn in another way, or with fewer than n traces; for
         log-probabilities that were not recorded; for more tokens than were.
         """
         ids = self._ids(prompt)
         groups = self._found.get(ids)
         if groups is None:
-            raise LaconicError(
+            raise InputError(
                 "no traces of this prompt were recorded; give a recorded problem, or an engine with a model"
             )
         wanted = _draws(sampling.temperature, sampling.top_p, sampling.top_k, sampling.seed)
         places = groups.get(wanted)
         if places is None:
             known = "; ".join(sorted(map(_told, groups)))
-            raise LaconicError(f"this prompt's traces were recorded with {known}; asked for {_told(wanted)}")
+            raise InputError(f"this prompt's traces were recorded with {known}; asked for {_told(wanted)}")
         missing = next((i for i in range(n) if i not in places), None)
         if missing is not None:
-            raise LaconicError(
+            raise InputError(
                 f"n is {n}, but trace {missing} of this prompt was not recorded ({len(places)} were); ask for at most "
                 f"{missing}, or collect more"
             )
@@ -131,16 +131,16 @@ class Recorded:
         elif prompt in self._prompts:
             known = self._prompts[prompt]
             if len(known) > 1:
-                raise LaconicError("this question was recorded with several prompts; give the prompt's token ids")
+                raise InputError("this question was recorded with several prompts; give the prompt's token ids")
             (ids,) = known
         elif self.tokenizer is not None:
             ids = tokenize(self.tokenizer, prompt)
         else:
-            raise LaconicError(
+            raise InputError(
                 "no traces of this question were recorded; give one as it was asked, or its prompt's token ids"
             )
         if not ids:
-            raise LaconicError("the prompt is empty: give at least one token")
+            raise InputError("the prompt is empty: give at least one token")
         return ids
 
     def _part(self, record: TraceRecord, sampling: Sampling) -> Part:
@@ -148,7 +148,7 @@ class Recorded:
         if sampling.logprobs:
             mine = record.settings.get("logprobs") if record.logprobs is not None else 0
             if mine != sampling.logprobs:
-                raise LaconicError(
+                raise InputError(
                     f"logprobs is {sampling.logprobs}, but {where} was recorded with {mine or 0}; collect with that many"
                 )
         tokens, limit = record.token_ids, sampling.max_new_tokens
@@ -162,12 +162,12 @@ class Recorded:
             most = record.settings.get("max_new_tokens", len(tokens))
             # One that ended before its own limit ended at the model's context, where it would end again.
             if record.finish_reason == "length" and len(tokens) >= most and limit > len(tokens):
-                raise LaconicError(
+                raise InputError(
                     f"max_new_tokens is {limit}, but {where} was cut at {len(tokens)} when recorded; ask for at most that"
                 )
             part = Part(record, tokens, "stop" if record.finish_reason == "stop" else "length", sampling.logprobs > 0)
         if not part.whole and self.tokenizer is None:
-            raise LaconicError(
+            raise InputError(
                 f"{where} would end before its recorded end, and its text there needs a tokenizer: give one"
             )
         return part
@@ -223,7 +223,7 @@ def _recorded_draws(record: TraceRecord) -> Draws:
         name for name in ("temperature", "top_p", "top_k") if not isinstance(record.settings.get(name), (int, float))
     ]
     if missing:
-        raise LaconicError(
+        raise InputError(
             f"the settings of trace {record.index} of problem {record.problem} lack {', '.join(missing)}, so how it was drawn "
             "is unknown"
         )
@@ -238,7 +238,7 @@ def _recorded_draws(record: TraceRecord) -> Draws:
 
 
 def _undrawable(record: TraceRecord, error: Exception) -> LaconicError:
-    return LaconicError(
+    return InputError(
         f"the settings of trace {record.index} of problem {record.problem} are not those of a draw ({error}); mend the file"
     )
 

@@ -21,7 +21,7 @@ from laconic.engines.recorded import Recorded
 from laconic.engines.requests import check_request
 from laconic.engines.rereading import RereadingEngine
 from laconic.engines.text import decode
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.traces import TraceRecord
 
 
@@ -33,7 +33,7 @@ class ReplayEngine(RereadingEngine):
     its tokenizer serves for texts too. tokenizer: where there is no such engine; with neither, a trace's text comes whole,
     with its last chunk. chunk_tokens: tokens a chunk holds at most.
 
-    A request that differs from what was recorded is refused, naming both. Raises LaconicError as `Recorded`, and for a
+    A request that differs from what was recorded is refused, naming both. Raises InputError as `Recorded`, and for a
     policy or a model_engine of another policy than the records'.
     """
 
@@ -64,7 +64,7 @@ class ReplayEngine(RereadingEngine):
             ("the model's engine", model_engine.policy.spec() if model_engine is not None else self.recorded.policy),
         ):
             if spec != self.recorded.policy:
-                raise LaconicError(
+                raise InputError(
                     f"the traces were recorded under {self.recorded.policy}, {what} has {spec}; use that policy"
                 )
         self.model_engine = model_engine
@@ -76,7 +76,7 @@ class ReplayEngine(RereadingEngine):
     def render(self, question: str) -> str:
         """The question itself: recorded prompts are found by it."""
         if not checks.text("question", question).strip():
-            raise LaconicError("the problem is empty: give a question")
+            raise InputError("the problem is empty: give a question")
         return question
 
     def submit(self, prompt: Prompt, sampling: Sampling, n: int = 1, ids: Sequence[str] | None = None) -> list[str]:

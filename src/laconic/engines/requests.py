@@ -6,14 +6,14 @@ from collections.abc import Container, Sequence
 
 from laconic import checks
 from laconic.engines.base import Sampling
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.traces import MOST_ID
 
 MAX_TRACES_PER_PROMPT = 65536
 
 
 def check_request(sampling: Sampling, n: int) -> int:
-    """How many traces are asked for. Raises LaconicError for another number, or another record than a Sampling."""
+    """How many traces are asked for. Raises InputError for another number, or another record than a Sampling."""
     checks.instance("sampling", sampling, Sampling, "a Sampling, such as Sampling(temperature=0)")
     return checks.whole("n", n, 1, MAX_TRACES_PER_PROMPT, "traces")
 
@@ -32,27 +32,27 @@ def check_ids(tokens: Sequence[int], name: str = "prompt") -> tuple[int, ...]:
 
 
 def check_length(length: int, context: int | None) -> None:
-    """LaconicError unless a prompt of `length` tokens leaves room in the context for one more."""
+    """InputError unless a prompt of `length` tokens leaves room in the context for one more."""
     if length < 1:
-        raise LaconicError("the prompt is empty: give at least one token")
+        raise InputError("the prompt is empty: give at least one token")
     if context is not None and length >= context:
-        raise LaconicError(f"the prompt has {length} tokens, but the model's context is {context}: shorten the prompt")
+        raise InputError(f"the prompt has {length} tokens, but the model's context is {context}: shorten the prompt")
 
 
 def check_vocabulary(tokens: Sequence[int], vocabulary: int, whose: str = "the prompt") -> None:
     if not 0 <= min(tokens) <= max(tokens) < vocabulary:
-        raise LaconicError(f"a token id of {whose} is outside the model's vocabulary, 0 to {vocabulary - 1}")
+        raise InputError(f"a token id of {whose} is outside the model's vocabulary, 0 to {vocabulary - 1}")
 
 
 def name_traces(n: int, ids: Sequence[str] | None, prompts: int, taken: Container[str]) -> list[str]:
-    """The names of a prompt's n traces: `ids`, or names made of how many prompts came before. Raises LaconicError for names
+    """The names of a prompt's n traces: `ids`, or names made of how many prompts came before. Raises InputError for names
     that are too few, alike or in use."""
     names = (
         checks.texts("ids", ids, "a name for each trace") if ids is not None else [f"p{prompts}-{i}" for i in range(n)]
     )
     if len(names) != n or len(set(names)) != n:
-        raise LaconicError(f"ids has {len(names)} names ({len(set(names))} different); expected {n} different ones")
+        raise InputError(f"ids has {len(names)} names ({len(set(names))} different); expected {n} different ones")
     for name in names:
         if name in taken:
-            raise LaconicError(f"trace id {name!r} is in use: choose another, or forget the old trace first")
+            raise InputError(f"trace id {name!r} is in use: choose another, or forget the old trace first")
     return names

@@ -14,7 +14,7 @@ from laconic.engines.hf.engine import HFEngine
 from laconic.engines.hf.reading import Reader
 from laconic.engines.keeping import KeepingEngine
 from laconic.engines.played import Play, PlayedRows
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 
 class RereadingEngine(KeepingEngine[Play]):
@@ -87,5 +87,5 @@ class RereadingEngine(KeepingEngine[Play]):
 
     def _model(self, what: str) -> HFEngine:
         if self.model_engine is None:
-            raise LaconicError(f"{what} needs the model that wrote the traces: make the replay with model_engine")
+            raise InputError(f"{what} needs the model that wrote the traces: make the replay with model_engine")
         return self.model_engine

@@ -12,18 +12,18 @@ from laconic.answers import left_open
 from laconic.engines.base import Prompt
 from laconic.engines.chat import Chat
 from laconic.engines.requests import check_ids
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 PLAIN = Chat()
 
 
 def render(tokenizer: Any, question: str, chat: Chat = PLAIN) -> str:
-    """The prompt text for a user's question: through the chat template where there is one. Raises LaconicError for none.
+    """The prompt text for a user's question: through the chat template where there is one. Raises InputError for none.
 
     chat: what goes with the question; checked by whoever made it (`Chat.check`).
     """
     if not checks.text("question", question).strip():
-        raise LaconicError("the problem is empty: give a question")
+        raise InputError("the problem is empty: give a question")
     if tokenizer is None or not getattr(tokenizer, "chat_template", None):
         return question
     return chat.render(tokenizer, question)
@@ -34,18 +34,18 @@ def tokenize(tokenizer: Any, prompt: Prompt) -> tuple[int, ...]:
     if not isinstance(prompt, str):
         return check_ids(prompt)
     if tokenizer is None:
-        raise LaconicError("this engine has no tokenizer: give prompts as token ids")
+        raise InputError("this engine has no tokenizer: give prompts as token ids")
     special = not getattr(tokenizer, "chat_template", None)
     return tuple(tokenizer(checks.text("prompt", prompt), add_special_tokens=special)["input_ids"])
 
 
 def decode(tokenizer: Any, token_ids: Sequence[int]) -> str:
-    """The text of tokens, special tokens left in. Raises LaconicError for ids that the tokenizer doesn't take."""
+    """The text of tokens, special tokens left in. Raises InputError for ids that the tokenizer doesn't take."""
     ids = check_ids(token_ids, "token_ids")
     try:
         return str(tokenizer.decode(list(ids), skip_special_tokens=False))
     except (OverflowError, IndexError, KeyError, TypeError) as error:
-        raise LaconicError(
+        raise InputError(
             f"the token id {max(ids)} has no text: the tokenizer has the ids 0 to {len(tokenizer) - 1}; give the one that the "
             "tokens were made with"
         ) from error
@@ -60,14 +60,14 @@ _TAIL = 40  # tokens of a prompt in which its last mark stands
 
 
 def end_ids(*sources: Any) -> frozenset[int]:
-    """The end-of-sequence tokens that configurations and tokenizers name. Raises LaconicError for what is no token id."""
+    """The end-of-sequence tokens that configurations and tokenizers name. Raises InputError for what is no token id."""
     found: set[int] = set()
     for source in sources:
         value = getattr(source, "eos_token_id", None)
         ids = [] if value is None else list(value) if isinstance(value, (list, tuple, set)) else [value]
         for token in ids:
             if isinstance(token, bool) or not isinstance(token, int):
-                raise LaconicError(
+                raise InputError(
                     f"eos_token_id of the model's {type(source).__name__} is {value!r}; expected a token id, or a list of them"
                 )
             found.add(token)

@@ -18,7 +18,7 @@ from torch import Tensor
 from laconic import checks
 from laconic.answers import equivalent, groups
 from laconic.checks import number, whole
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.judges.counted import MatrixJudge, same_class, table
 from laconic.judges.facts import facts
 from laconic.prune.judge import Excerpt
@@ -124,7 +124,7 @@ class PerfectJudge(MatrixJudge):
     """Knows the answers that the traces will end in: the ceiling.
 
     answers: by trace id, or a function of the excerpt; None for a trace that ends without one, which agrees with no other
-    trace. `read` raises LaconicError for a trace id that is not among the answers.
+    trace. `read` raises InputError for a trace id that is not among the answers.
     """
 
     name = "perfect"
@@ -144,7 +144,7 @@ class PerfectJudge(MatrixJudge):
         if callable(self.answers):
             return self.answers(excerpt)
         if excerpt.trace_id not in self.answers:
-            raise LaconicError(
+            raise InputError(
                 f"The perfect judge has no answer of trace {excerpt.trace_id!r}; expected one of each trace that it reads: "
                 "give the answers of finished traces."
             )
@@ -163,14 +163,14 @@ def calibrate(similarities: Sequence[float] | Tensor, same: Sequence[bool] | Ten
 
     The highest such tau, halfway between two similarities that occur (just under the lowest, where it must keep all): it
     parts most of the pairs that differ. Raises
-    LaconicError for lists of different lengths, without a pair that agrees, or fnr outside 0 to 1.
+    InputError for lists of different lengths, without a pair that agrees, or fnr outside 0 to 1.
     """
     number("fnr", fnr, 0, 1)
     scores, labels = _numbers("similarities", similarities), _numbers("same", same).bool()
     if scores.dim() != 1 or scores.shape != labels.shape:
-        raise LaconicError(f"There are {len(scores)} similarities and {len(labels)} labels; expected one label each.")
+        raise InputError(f"There are {len(scores)} similarities and {len(labels)} labels; expected one label each.")
     if not labels.any():
-        raise LaconicError("No pair agrees; expected labelled pairs of which some do.")
+        raise InputError("No pair agrees; expected labelled pairs of which some do.")
     positive = scores[labels].sort().values
     lost = int(fnr * len(positive) + 1e-9)  # pairs that may fall to or below tau
     if lost == len(positive):

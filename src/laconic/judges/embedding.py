@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoTokenizer
 from laconic import checks
 from laconic.checks import whole
 from laconic.engines.hf.context import context_of
-from laconic.errors import LaconicError, reason
+from laconic.errors import InputError, LaconicError, reason
 from laconic.judges.counted import MatrixJudge
 from laconic.judges.llm_files import quiet
 from laconic.prune.judge import Excerpt
@@ -27,7 +27,7 @@ class EmbeddingCosine(MatrixJudge):
 
     model: a sentence-transformers model where that package is installed; else any Hugging Face model, the mean of the last
     hidden states over a text's tokens. What is longer than the model reads is embedded in pieces, weighted by their tokens.
-    batch: texts a forward pass. The cosine ranks pairs, it is no probability: see `baselines.calibrate`. Raises LaconicError
+    batch: texts a forward pass. The cosine ranks pairs, it is no probability: see `baselines.calibrate`. Raises InputError
     where the model can't be loaded; an excerpt without text is refused by `read`.
     """
 
@@ -43,7 +43,7 @@ class EmbeddingCosine(MatrixJudge):
         except LaconicError:
             raise
         except Exception as error:  # whatever the Hub or the packages raise
-            raise LaconicError(
+            raise InputError(
                 f"The embedding model {model} can't be loaded: {reason(error)}; expected a model's directory or its name on "
                 "the Hub."
             ) from error
@@ -54,7 +54,7 @@ class EmbeddingCosine(MatrixJudge):
         weight: list[int] = []
         for index, excerpt in enumerate(excerpts):
             if not excerpt.text.strip():
-                raise LaconicError(
+                raise InputError(
                     f"The excerpt of trace {excerpt.trace_id!r} has no text; the embedding judge reads text: give the engine a "
                     "tokenizer, or use jaccard."
                 )
@@ -119,7 +119,7 @@ def _pooled(name: str, device: str | torch.device | None) -> tuple[Embed, Any, i
     if device is not None:
         model = model.to(device)
     if getattr(model.config, "is_encoder_decoder", False):
-        raise LaconicError(
+        raise InputError(
             f"The model {name} is an encoder-decoder; the embedding judge expects an encoder or a decoder."
         )
     if tokenizer.pad_token_id is None:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from laconic.errors import LaconicError, reason
+from laconic.errors import InputError, LaconicError, reason
 from laconic.files import saving, write_text
 from laconic.jsonl import read_object
 from laconic.judges.calibration import platt
@@ -62,7 +62,7 @@ class PairEncoder(MatrixJudge):
         super().__init__()
         width = vectors.width if vectors is not None else 0
         if width != shape.given:
-            raise LaconicError(f"given is {shape.given}, the vectors have {width} numbers; expected the same")
+            raise InputError(f"given is {shape.given}, the vectors have {width} numbers; expected the same")
         self.made, self.shape, self.vectors, self.excerpt = made, shape, vectors, made.excerpt
         self.device = torch.device(device)
         with torch.random.fork_rng(devices=[]):
@@ -117,7 +117,7 @@ class PairEncoder(MatrixJudge):
         """What the network reads of each excerpt, and the tokens that a model had to run for it."""
         for excerpt in excerpts:
             if excerpt.kind != self.made.excerpt:
-                raise LaconicError(
+                raise InputError(
                     f"this judge was trained for excerpts {self.made.excerpt}, it was given {excerpt.kind}; use "
                     f"{self.made.excerpt}, or train a judge for {excerpt.kind}"
                 )
@@ -135,7 +135,7 @@ class PairEncoder(MatrixJudge):
                 continue
             ids = excerpt.token_ids[-most:]
             if self.shape.vocabulary and ids and max(ids) >= self.shape.vocabulary:
-                raise LaconicError(
+                raise InputError(
                     f"an excerpt has the token id {max(ids)}, this judge knows {self.shape.vocabulary} tokens; it was "
                     "trained for another tokenizer"
                 )
@@ -215,17 +215,17 @@ class PairEncoder(MatrixJudge):
         write_text(directory / "config.json", json.dumps(config, indent=1) + "\n")
 
     def load(self, directory: Path) -> PairEncoder:
-        """Take back what `save` wrote, in place. Raises LaconicError where it is of another make or shape."""
+        """Take back what `save` wrote, in place. Raises InputError where it is of another make or shape."""
         config = _config(directory)
         for key, mine in (("made", self.made), ("shape", self.shape)):
             theirs = config[key]
             if json.loads(json.dumps(asdict(mine))) != theirs:
-                raise LaconicError(f"the judge at {directory} has {key} {theirs}, this one {asdict(mine)}")
+                raise InputError(f"the judge at {directory} has {key} {theirs}, this one {asdict(mine)}")
         self.scale, self.shift = config["scale"], config["shift"]
         try:
             self.network.load_state_dict(load_file(directory / "model.safetensors"))
         except Exception as error:
-            raise LaconicError(f"the weights of the judge at {directory} can't be loaded: {reason(error)}") from error
+            raise InputError(f"the weights of the judge at {directory} can't be loaded: {reason(error)}") from error
         return self
 
     @classmethod
@@ -234,7 +234,7 @@ class PairEncoder(MatrixJudge):
     ) -> PairEncoder:
         """The judge that `save` wrote. model, tokenizer: the reasoner's, to be sure that it was trained for them.
 
-        Raises LaconicError for a directory that holds none, or one that was trained for another tokenizer or model.
+        Raises InputError for a directory that holds none, or one that was trained for another tokenizer or model.
         """
         directory = Path(directory).expanduser()
         config = _config(directory)
@@ -242,7 +242,7 @@ class PairEncoder(MatrixJudge):
             made = Made(**config["made"] | {"layers": tuple(config["made"]["layers"])})
             shape = Shape(**config["shape"])
         except (KeyError, TypeError) as error:
-            raise LaconicError(f"{directory}/config.json is not that of a pair encoder ({error})") from error
+            raise InputError(f"{directory}/config.json is not that of a pair encoder ({error})") from error
         check_fits(made, directory, model, tokenizer)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -262,12 +262,12 @@ def vectors_for(made: Made, width: int = 0, device: str = "auto") -> Vectors | N
 def _config(directory: Path) -> dict[str, Any]:
     file = directory / "config.json"
     if not file.is_file():
-        raise LaconicError(f"there is no judge at {directory}: expected a directory that `laconic judge train` wrote")
+        raise InputError(f"there is no judge at {directory}: expected a directory that `laconic judge train` wrote")
     try:
         config = read_object(file)
     except LaconicError as error:
-        raise LaconicError(f"{error}; expected {FORMAT}, a pair encoder's") from error
+        raise InputError(f"{error}; expected {FORMAT}, a pair encoder's") from error
     found = config.get("format")
     if found != FORMAT:
-        raise LaconicError(f"{file} has the format {found!r}; expected {FORMAT}, a pair encoder's")
+        raise InputError(f"{file} has the format {found!r}; expected {FORMAT}, a pair encoder's")
     return config

@@ -16,7 +16,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from laconic.engines.hf import load
 from laconic.engines.hf.generation import context_length
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.files import saving
 from laconic.judges.counted import CountedJudge
 from laconic.judges.llm_files import Saved, quiet, read_saved, write_saved
@@ -52,7 +52,7 @@ class LLMJudge(CountedJudge):
     end: no mask, and no position moves. Tokens are counted without the filling; a prefix that several prompts share counts
     once.
 
-    Raises LaconicError for answer words that aren't two different tokens, or an excerpt of another kind than it was trained
+    Raises InputError for answer words that aren't two different tokens, or an excerpt of another kind than it was trained
     for, or without text; a prompt longer than the model reads is refused or cut, as the settings say.
     """
 
@@ -125,11 +125,11 @@ class LLMJudge(CountedJudge):
 
     def _ask(self, excerpt: Excerpt) -> Asked:
         if self.excerpt is not None and excerpt.kind != self.excerpt:
-            raise LaconicError(
+            raise InputError(
                 f"The judge was trained for excerpts {self.excerpt}, not {excerpt.kind}: cut those, or use another judge."
             )
         if excerpt.token_ids and not excerpt.text:
-            raise LaconicError(
+            raise InputError(
                 f"The excerpt of trace {excerpt.trace_id!r} has no text; the LLM judge reads text: give the engine a tokenizer."
             )
         return Asked(excerpt.trace_id, self.prompts.clean(excerpt.question), self.prompts.clean(excerpt.text))
@@ -166,7 +166,7 @@ class LLMJudge(CountedJudge):
 
     def _prompt(self, a: Asked, b: Asked) -> list[int]:
         if a.question != b.question:
-            raise LaconicError(
+            raise InputError(
                 f"Traces {a.trace_id!r} and {b.trace_id!r} are of different problems; a judge compares traces of one problem."
             )
         return self.prompts.ids(a.question, a.text, b.text)
@@ -216,11 +216,11 @@ class LLMJudge(CountedJudge):
         """Make the judge trainable, in place: all weights in float32, or (lora) an adapter beside the frozen ones.
 
         An adapter's first values are drawn from torch's global generator. recompute: activations are computed again in
-        the backward pass, which takes less memory and a third more time. Raises LaconicError for a judge that is tuned
+        the backward pass, which takes less memory and a third more time. Raises InputError for a judge that is tuned
         another way already, or where peft is missing.
         """
         if self._lora is not None and lora != self._lora:
-            raise LaconicError(
+            raise InputError(
                 f"The judge has an adapter {self._lora}; it can't be tuned with {lora or 'all weights'} now."
             )
         if lora is not None and self._lora is None:
@@ -240,9 +240,9 @@ class LLMJudge(CountedJudge):
         return self
 
     def parameters(self) -> list[nn.Parameter]:
-        """See Trainable. Raises LaconicError before `tune`."""
+        """See Trainable. Raises InputError before `tune`."""
         if not self._tuned:
-            raise LaconicError("The LLM judge is not being tuned; call tune() first.")
+            raise InputError("The LLM judge is not being tuned; call tune() first.")
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def loss_logits(self, pairs: Pairs) -> Tensor:
@@ -284,11 +284,11 @@ class LLMJudge(CountedJudge):
         write_saved(directory, Saved(self.settings, self.excerpt, self.base, self._lora))
 
     def load(self, directory: Path) -> LLMJudge:
-        """See Trainable. Raises LaconicError for what another kind of judge wrote."""
+        """See Trainable. Raises InputError for what another kind of judge wrote."""
         saved = read_saved(directory)
         if saved is None or saved.lora != self._lora:
             has = "no LLM judge" if saved is None else f"one with {saved.lora or 'all weights'}"
-            raise LaconicError(f"{directory} holds {has}; expected an LLM judge with {self._lora or 'all weights'}.")
+            raise InputError(f"{directory} holds {has}; expected an LLM judge with {self._lora or 'all weights'}.")
         if self._lora is not None:
             load_adapter(self.model, directory)
         else:

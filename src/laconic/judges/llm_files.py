@@ -11,7 +11,7 @@ from pathlib import Path
 
 from transformers.utils import logging as hf_logging
 
-from laconic.errors import LaconicError
+from laconic.errors import InputError, LaconicError
 from laconic.files import write_text
 from laconic.jsonl import read_object
 from laconic.judges.prompts import LLMJudgeSettings
@@ -31,16 +31,16 @@ class Saved:
     lora: LoRA | None
 
     def merge(self, settings: LLMJudgeSettings | None, excerpt: str | None) -> tuple[LLMJudgeSettings, str | None]:
-        """The settings and the excerpt to use, where others are asked for. Raises LaconicError for other questions or
+        """The settings and the excerpt to use, where others are asked for. Raises InputError for other questions or
         excerpts than the judge was trained with."""
         if excerpt is not None and self.excerpt is not None and excerpt != self.excerpt:
-            raise LaconicError(f"The judge was trained for excerpts {self.excerpt}, not {excerpt}: use {self.excerpt}.")
+            raise InputError(f"The judge was trained for excerpts {self.excerpt}, not {excerpt}: use {self.excerpt}.")
         if settings is None:
             return self.settings, self.excerpt or excerpt
         for field in ("template", "same", "different"):
             asked, trained = getattr(settings, field), getattr(self.settings, field)
             if asked != trained:
-                raise LaconicError(f"The judge's {field} is {trained!r}, not {asked!r}: leave it out.")
+                raise InputError(f"The judge's {field} is {trained!r}, not {asked!r}: leave it out.")
         return settings, self.excerpt or excerpt
 
 
@@ -64,11 +64,11 @@ def write_saved(directory: Path, saved: Saved) -> None:
 
 def read_saved(place: Path) -> Saved | None:
     """What `write_saved` wrote into a directory, or a file of that form, `NAME.json`, in which all but "base" may be left
-    out; None where there is no such file. Raises LaconicError for one that isn't an LLM judge's."""
+    out; None where there is no such file. Raises InputError for one that isn't an LLM judge's."""
     path = place if place.suffix == ".json" else place / FILE
     if not path.is_file():
         if place.suffix == ".json":
-            raise LaconicError(
+            raise InputError(
                 f"There is no file {place}; expected a judge's description, a model's directory or its name."
             )
         return None
@@ -82,8 +82,6 @@ def read_saved(place: Path) -> Saved | None:
         lora = LoRA(**record["lora"]) if record.get("lora") is not None else None
         return Saved(LLMJudgeSettings(**record.get("settings", {})), record.get("excerpt"), record["base"], lora)
     except LaconicError as error:
-        raise LaconicError(f"{path} is not an LLM judge's: {error}; expected what `LLMJudge.save` writes.") from error
+        raise InputError(f"{path} is not an LLM judge's: {error}; expected what `LLMJudge.save` writes.") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise LaconicError(
-            f"{path} is not an LLM judge's ({error!r}); expected what `LLMJudge.save` writes."
-        ) from error
+        raise InputError(f"{path} is not an LLM judge's ({error!r}); expected what `LLMJudge.save` writes.") from error

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from laconic import checks
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 
 def cross_entropy(logits: Tensor, same: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ class Loss:
         checks.flag("focal", self.focal)
         checks.number("alpha", self.alpha, 0, 1, "0 and 1 excluded", above=True)
         if self.alpha == 1:
-            raise LaconicError(f"alpha is {self.alpha}; expected a number between 0 and 1, both excluded")
+            raise InputError(f"alpha is {self.alpha}; expected a number between 0 and 1, both excluded")
         checks.number("gamma", self.gamma, 0, 100)
 
     def __call__(self, logits: Tensor, same: Tensor) -> Tensor:

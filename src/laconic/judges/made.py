@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from laconic import checks
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.traces import tokenizer_fingerprint
 
 SAMPLED = 64
@@ -32,20 +32,18 @@ class Made:
             checks.text(name, getattr(self, name))
         object.__setattr__(self, "layers", tuple(checks.wholes("layers", self.layers, -checks.MOST)))
         if self.vectors not in ("none", "states") and not self.vectors.startswith("model:"):
-            raise LaconicError(f"vectors is {self.vectors!r}; expected none, states or model:NAME_OR_PATH")
+            raise InputError(f"vectors is {self.vectors!r}; expected none, states or model:NAME_OR_PATH")
         if self.vectors == "states" and self.excerpt.split(":")[0] == "kept":
-            raise LaconicError(
+            raise InputError(
                 f"an encoder of hidden states needs excerpts that begin where a trace begins, and {self.excerpt} does not; "
                 "use tokens:K or words:K, or vectors none"
             )
         if bool(self.layers) != (self.vectors == "states"):
-            raise LaconicError(
-                f"layers is {list(self.layers)} for vectors {self.vectors}; hidden states alone have them"
-            )
+            raise InputError(f"layers is {list(self.layers)} for vectors {self.vectors}; hidden states alone have them")
 
 
 def check_fits(made: Made, where: object, model: Any = None, tokenizer: Any = None) -> None:
-    """Raises LaconicError, naming both, where an encoder was made for another tokenizer or model than these."""
+    """Raises InputError, naming both, where an encoder was made for another tokenizer or model than these."""
     for what, theirs, given, find in (
         ("tokenizer", made.tokenizer, tokenizer, tokenizer_fingerprint),
         ("model", made.model, model, signature),
@@ -54,7 +52,7 @@ def check_fits(made: Made, where: object, model: Any = None, tokenizer: Any = No
             continue
         mine = find(given)
         if mine != theirs:
-            raise LaconicError(
+            raise InputError(
                 f"the judge at {where} was trained for the {what} {theirs}, this reasoner's is {mine}; use it with the "
                 "reasoner that it was trained for, or train one for this"
             )

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 ABSENT = -1
 
@@ -40,15 +40,15 @@ class Shape:
             value = getattr(self, field.name)
             if field.name == "dropout":
                 if not 0 <= value < 1:
-                    raise LaconicError(f"dropout is {value}; expected 0 to below 1")
+                    raise InputError(f"dropout is {value}; expected 0 to below 1")
                 continue
             least = 0 if field.name in ("given", "vocabulary") else 1
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise LaconicError(f"{field.name} is {value!r}; expected a whole number of at least {least}")
+                raise InputError(f"{field.name} is {value!r}; expected a whole number of at least {least}")
         if self.width % self.heads:
-            raise LaconicError(f"width is {self.width}; expected a multiple of heads, {self.heads}")
+            raise InputError(f"width is {self.width}; expected a multiple of heads, {self.heads}")
         if not self.given and not self.vocabulary:
-            raise LaconicError("given and vocabulary are both 0; expected vectors, tokens or both to read")
+            raise InputError("given and vocabulary are both 0; expected vectors, tokens or both to read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Network(nn.Module):
         present = inputs.tokens != ABSENT
         n, length = inputs.tokens.shape
         if length > self.shape.tokens:
-            raise LaconicError(f"an excerpt has {length} tokens; this network reads at most {self.shape.tokens}")
+            raise InputError(f"an excerpt has {length} tokens; this network reads at most {self.shape.tokens}")
         x = self.position[:length].expand(n, -1, -1)
         if self.shape.vocabulary:
             x = x + self.token(self.embedding(inputs.tokens.clamp(min=0)))

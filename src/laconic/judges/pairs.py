@@ -18,7 +18,7 @@ from laconic.answers import groups
 from laconic.engines.recorded import recorded_sampling
 from laconic.engines.replay import ReplayEngine
 from laconic.engines.text import decode
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.prune.excerpts import Excerpts, parse
 from laconic.prune.judge import Excerpt
 from laconic.traces import TraceFile, TraceRecord
@@ -36,7 +36,7 @@ class Pairs:
     traces end in the same answer, bool [P]. problem: index into problems, int64 [P]. problems: their ids. answers: of the
     traces behind the excerpts, None for none.
 
-    Raises LaconicError for tensors of other shapes or kinds, or indices out of range.
+    Raises InputError for tensors of other shapes or kinds, or indices out of range.
     """
 
     excerpts: tuple[Excerpt, ...]
@@ -49,7 +49,7 @@ class Pairs:
 
     def __post_init__(self) -> None:
         if len(self.answers) != len(self.excerpts):
-            raise LaconicError(f"Pairs.answers has {len(self.answers)} entries; expected {len(self.excerpts)}")
+            raise InputError(f"Pairs.answers has {len(self.answers)} entries; expected {len(self.excerpts)}")
         for name, kind, most in (
             ("left", torch.int64, len(self.excerpts)),
             ("right", torch.int64, len(self.excerpts)),
@@ -58,11 +58,11 @@ class Pairs:
         ):
             value: Tensor = getattr(self, name)
             if value.dtype != kind or value.dim() != 1 or len(value) != len(self.left):
-                raise LaconicError(
+                raise InputError(
                     f"Pairs.{name} is {value.dtype} {list(value.shape)}; expected {kind} [{len(self.left)}]"
                 )
             if len(value) and not 0 <= int(value.min()) <= int(value.max()) < most:
-                raise LaconicError(f"Pairs.{name} has an index out of range; expected 0 to {most - 1}")
+                raise InputError(f"Pairs.{name} has an index out of range; expected 0 to {most - 1}")
 
     def __len__(self) -> int:
         return len(self.left)
@@ -82,11 +82,11 @@ class Pairs:
         return self.take(torch.nonzero(chosen[self.problem]).flatten())
 
     def check(self, what: str) -> Pairs:
-        """Itself. Raises LaconicError, naming `what`, where one class is missing: nothing can be learnt or scored then."""
+        """Itself. Raises InputError, naming `what`, where one class is missing: nothing can be learnt or scored then."""
         count, same = len(self), int(self.same.sum())
         if not 0 < same < count:
             found = f"{count} pairs, all {'the same' if same else 'different'}" if count else "no pairs"
-            raise LaconicError(
+            raise InputError(
                 f"{what} has {found}; expected pairs of both classes: give more problems, or traces that disagree more"
             )
         return self
@@ -105,7 +105,7 @@ def make_pairs(
     model_engine: an HFEngine on the model and policy of the traces, which `kept` excerpts are cut with. prefix: of trace ids,
     to tell the traces of several files apart.
 
-    Raises LaconicError for an unknown kind, or an excerpt that can't be cut.
+    Raises InputError for an unknown kind, or an excerpt that can't be cut.
     """
     records = traces if isinstance(traces, TraceFile) else TraceFile(tuple(traces))
     tokenizer = tokenizer if tokenizer is not None else getattr(model_engine, "tokenizer", None)
@@ -136,10 +136,10 @@ def split(problems: Iterable[str], shares: Sequence[float] = SHARES, seed: int =
     A keyed hash of a problem's id decides, so it stays where it is when a file grows, and `shares` are met on average. Up to
     FEW problems, where chance would make a part half or double its share, they are met to the nearest problem, and each part
     that has one gets at least one: by the order of the same hashes, so that growth moves only problems between two parts.
-    Raises LaconicError for shares that are none, or fewer problems than parts.
+    Raises InputError for shares that are none, or fewer problems than parts.
     """
     if len(shares) != len(PARTS) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
-        raise LaconicError(
+        raise InputError(
             f"the shares of {', '.join(PARTS)} are {list(shares)}; expected three from 0 to 1 that add up to 1"
         )
     names = list(problems)
@@ -157,7 +157,7 @@ def split(problems: Iterable[str], shares: Sequence[float] = SHARES, seed: int =
     for (part, found), share in zip(parts.items(), shares, strict=True):
         if share and not found:
             count = sum(len(ids) for ids in parts.values())
-            raise LaconicError(
+            raise InputError(
                 f"of {count} problems none fell to the {part} part (share {share:g}): collect more problems, or split "
                 "with another seed"
             )
@@ -181,7 +181,7 @@ def _exact(count: int, shares: Sequence[float]) -> list[int]:
 def oversampled(same: Tensor, factor: int) -> Tensor:
     """Indices of all pairs, those of the rarer class `factor` times: int64, sorted. 1 is off. same: bool [P]."""
     if factor < 1:
-        raise LaconicError(f"the oversampling factor is {factor}; expected at least 1 (off)")
+        raise InputError(f"the oversampling factor is {factor}; expected at least 1 (off)")
     rare = same if int(same.sum()) * 2 < len(same) else ~same
     return torch.arange(len(same)).repeat_interleave(torch.where(rare, factor, 1))
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from laconic import checks
 from laconic.answers import MARKERS, equivalent, groups, markers
 from laconic.checks import whole
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.judges.counted import MatrixJudge, same_class, table
 from laconic.prune.judge import Excerpt
 from laconic.prune.source import Source
@@ -48,7 +48,7 @@ class ProbeJudge(MatrixJudge):
     read of an answer. The tokens on the bill are those that the engine ran (its `stats.side_tokens`): of a running trace
     its newest token, the suffix and steps - 1 more; of a stopped or finished one its cache had to be rebuilt, too.
 
-    `read` raises LaconicError without an engine, for one that can't probe, or whose tokenizer isn't known where `suffix`
+    `read` raises InputError without an engine, for one that can't probe, or whose tokenizer isn't known where `suffix`
     is None.
     """
 
@@ -63,7 +63,7 @@ class ProbeJudge(MatrixJudge):
 
     def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[Probed]:
         if source is None:
-            raise LaconicError(
+            raise InputError(
                 "The probe judge has no engine; it asks the model that writes the traces: use it while they are written, or "
                 "replay them beside their model."
             )
@@ -78,11 +78,11 @@ class ProbeJudge(MatrixJudge):
 
     def _check(self, probed: Tensor, count: int) -> None:
         if probed.dim() != 3 or probed.shape[:2] != (count, self.steps):
-            raise LaconicError(
+            raise InputError(
                 f"The engine's probe is of shape {list(probed.shape)}; expected [{count}, {self.steps}, vocabulary]."
             )
         if float(probed.min()) < 0 or float((probed.sum(dim=-1) - 1).abs().max()) > 0.01:
-            raise LaconicError("The engine's probe holds no distributions; expected probabilities that add up to 1.")
+            raise InputError("The engine's probe holds no distributions; expected probabilities that add up to 1.")
 
     def _pair(self, a: Probed, b: Probed) -> float:
         if a.trace_id == b.trace_id:
@@ -115,9 +115,9 @@ class ProbeJudge(MatrixJudge):
 
 
 def model_suffix(tokenizer: Any) -> str:
-    """The text that ends a model's thinking and begins its answer, by its tokenizer. Raises LaconicError for None."""
+    """The text that ends a model's thinking and begins its answer, by its tokenizer. Raises InputError for None."""
     if tokenizer is None:
-        raise LaconicError(
+        raise InputError(
             "The engine tells no tokenizer, so the probe can't know how its model ends its thinking; give the probe a suffix."
         )
     vocabulary, template = tokenizer.get_vocab(), str(getattr(tokenizer, "chat_template", None) or "")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from laconic import checks
 from laconic.checks import whole, word
 from laconic.engines.chat import apply_template
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 TEMPLATE = """Two attempts at one problem were cut off before their end. Judge from what they have worked out so far whether \
 both would arrive at the same final answer.
@@ -56,7 +56,7 @@ class LLMJudgeSettings:
             checks.flag(name, getattr(self, name))
         for place in ("{first}", "{second}"):
             if not isinstance(self.template, str) or place not in self.template:
-                raise LaconicError(
+                raise InputError(
                     f"template is {checks.shown(self.template)}; expected a text with the places {{first}} and {{second}}"
                 )
         for field in ("same", "different"):
@@ -72,7 +72,7 @@ class LLMJudgeSettings:
 class Prompts:
     """Pairs of texts as prompts of one model.
 
-    limit: the longest prompt in tokens (None: any). Raises LaconicError where the two answers aren't one token each, or
+    limit: the longest prompt in tokens (None: any). Raises InputError where the two answers aren't one token each, or
     are the same one.
     """
 
@@ -89,12 +89,12 @@ class Prompts:
         return text
 
     def ids(self, question: str, first: str, second: str) -> list[int]:
-        """The prompt's tokens. Raises LaconicError for one that is too long, as the settings say."""
+        """The prompt's tokens. Raises InputError for one that is too long, as the settings say."""
         found = self._tokens(self._text(question, first, second))
         if self.limit is None or len(found) <= self.limit:
             return found
         if self.settings.overlong == "refuse":
-            raise LaconicError(
+            raise InputError(
                 f"The judge's prompt takes {len(found)} tokens; its limit is {self.limit}: use shorter excerpts, or "
                 'overlong="cut".'
             )
@@ -113,7 +113,7 @@ class Prompts:
             if len(found) <= self.limit:
                 return found
             room -= len(found) - self.limit
-        raise LaconicError(
+        raise InputError(
             f"The judge's prompt without its excerpts leaves no room in {self.limit} tokens: use a shorter template or a model "
             "with a longer context."
         )
@@ -161,7 +161,7 @@ class Prompts:
                 unknown = getattr(self.tokenizer, "unk_token_id", None)
                 if unknown is None or unknown not in (added[0][0], added[1][0]):
                     return added[0][0], added[1][0]
-        raise LaconicError(
+        raise InputError(
             f"The answers {words[0]!r} and {words[1]!r} don't begin with two different tokens of their own in the judge "
             "model's vocabulary; expected two words of one token each: choose others (settings same and different)."
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from laconic import checks
 from laconic.engines.hf.generation import text_config
-from laconic.errors import LaconicError
+from laconic.errors import InputError, LaconicError
 from laconic.files import write_text
 from laconic.jsonl import read_object
 from laconic.judges.encoder import PairEncoder, vectors_for
@@ -50,7 +50,7 @@ class EncoderPlan:
     def __post_init__(self) -> None:
         checks.plain(self)
         if checks.text("vectors", self.vectors, "none, states or model:NAME").startswith("model:") and self.tokens:
-            raise LaconicError(
+            raise InputError(
                 f"vectors {self.vectors} are of another model's tokens, so the reasoner's can't stand beside them; plan "
                 "tokens=False"
             )
@@ -94,7 +94,7 @@ def prepare(
 ) -> Data:
     """All pairs, cut and split. tokenizer: the one that the traces were written with; engine: needed for `kept` excerpts.
 
-    Raises LaconicError for traces of another tokenizer, naming both, and as `make_pairs`, `split` and `Pairs.check`.
+    Raises InputError for traces of another tokenizer, naming both, and as `make_pairs`, `split` and `Pairs.check`.
     """
     check_tokenizer(traces, tokenizer, engine)
     pairs = make_pairs(traces, excerpt, tokenizer, engine)
@@ -103,7 +103,7 @@ def prepare(
 
 
 def check_tokenizer(traces: TraceFile, tokenizer: Any, engine: Any = None) -> None:
-    """Raises LaconicError where traces were written with another tokenizer than this, or hold a token id beyond it.
+    """Raises InputError where traces were written with another tokenizer than this, or hold a token id beyond it.
 
     engine: where there is one, its model says what ids there are: its embedding may have more rows than the tokenizer tokens.
     """
@@ -111,14 +111,14 @@ def check_tokenizer(traces: TraceFile, tokenizer: Any, engine: Any = None) -> No
     for record in traces.records:
         for what, ids in (("token_ids", record.token_ids), ("prompt_ids", record.prompt_ids)):
             if ids and max(ids) >= most:
-                raise LaconicError(
+                raise InputError(
                     f"{what} of trace {record.index} of problem {record.problem} has the entry {max(ids)}; the model has the "
                     f"token ids 0 to {most - 1}: give the model that wrote the traces, or mend the file"
                 )
     mine = tokenizer_fingerprint(tokenizer)
     for theirs in {str(record.settings.get("tokenizer", mine)) for record in traces.records}:
         if theirs != mine:
-            raise LaconicError(
+            raise InputError(
                 f"the traces were written with the tokenizer {theirs}, the model's is {mine}; give the model that wrote them"
             )
 
@@ -170,7 +170,7 @@ def train_encoder(
     """A pair encoder, trained on one part, stopped early and calibrated on the second, scored on the third.
 
     model, tokenizer: the reasoner's. engine: an HFEngine on it with `state_layers` as the plan's, for hidden states.
-    directory: for checkpoints; an interrupted training goes on there. Raises LaconicError as `fit`.
+    directory: for checkpoints; an interrupted training goes on there. Raises InputError as `fit`.
     """
     judge = new_encoder(data, plan, model, tokenizer, settings.seed, device)
     for pairs in data.parts.values():
@@ -218,11 +218,11 @@ def trained_on(place: Path) -> frozenset[str]:
     try:
         record = read_object(file)
     except LaconicError as error:
-        raise LaconicError(f"the record of a judge is broken: {error}; remove it, or copy the judge again") from error
+        raise InputError(f"the record of a judge is broken: {error}; remove it, or copy the judge again") from error
     try:
         return frozenset(record["trained_on"])
     except (KeyError, TypeError) as error:
-        raise LaconicError(f"{file} is broken ({type(error).__name__}); remove it, or copy the judge again") from error
+        raise InputError(f"{file} is broken ({type(error).__name__}); remove it, or copy the judge again") from error
 
 
 def question_digest(question: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from laconic import checks
-from laconic.errors import LaconicError
+from laconic.errors import InputError, LaconicError
 from laconic.prune.judge import Excerpt, Judge
 
 Answers = Mapping[str, str | None] | Callable[[Excerpt], str | None]
@@ -72,7 +72,7 @@ def known() -> dict[str, Known]:
 def settings(name: str) -> list[Setting]:
     """What can be set in a judge's spec, in order; empty for those that have a place, or nothing to set.
 
-    Raises LaconicError for an unknown name.
+    Raises InputError for an unknown name.
     """
     if name not in _KNOWN:
         raise _unknown(name)
@@ -87,19 +87,19 @@ def settings(name: str) -> list[Setting]:
 def split(spec: str) -> tuple[str, str]:
     """The name that a spec begins with, and the rest of it: what can be refused before a model is loaded.
 
-    Raises LaconicError for an unknown name (lists the known ones), or a judge that needs a place and has none.
+    Raises InputError for an unknown name (lists the known ones), or a judge that needs a place and has none.
     """
     name, _, rest = checks.text("judge", spec, "NAME or NAME:..., such as probe").strip().partition(":")
     name, rest = name.strip().lower(), rest.strip()
     if name not in _KNOWN:
         raise _unknown(name)
     if name in _WITH_PLACE and not rest:
-        raise LaconicError(f"judge {name} needs to know which; write {_KNOWN[name].form}")
+        raise InputError(f"judge {name} needs to know which; write {_KNOWN[name].form}")
     return name, rest
 
 
 def _unknown(name: str) -> LaconicError:
-    return LaconicError(f"judge {name!r} is unknown; expected one of {', '.join(k.form for k in _KNOWN.values())}")
+    return InputError(f"judge {name!r} is unknown; expected one of {', '.join(k.form for k in _KNOWN.values())}")
 
 
 def place_of(spec: str) -> Path | None:
@@ -125,7 +125,7 @@ def open_judge(
     they are given. excerpt: the kind that the judge will be given; a judge made for another is refused. answers: what
     traces end in, for `perfect`. device: for judges with a network of their own.
 
-    Raises LaconicError for an unknown name (lists the known ones), a missing path, an unknown setting (lists the judge's),
+    Raises InputError for an unknown name (lists the known ones), a missing path, an unknown setting (lists the judge's),
     or a judge that does not fit.
     """
     name, rest = split(spec)
@@ -134,7 +134,7 @@ def open_judge(
     check_device(device)
     judge = _made(name, rest, model, tokenizer, answers, device)
     if excerpt is not None and judge.excerpt is not None and judge.excerpt != excerpt:
-        raise LaconicError(
+        raise InputError(
             f"judge {spec} was trained for excerpts {judge.excerpt}, this run has {excerpt}; use {judge.excerpt}, or train a "
             f"judge for {excerpt}"
         )
@@ -142,7 +142,7 @@ def open_judge(
 
 
 def check_device(device: Any, needed: bool = True) -> None:
-    """LaconicError for what can't be the name of a device; None is none unless one is needed."""
+    """InputError for what can't be the name of a device; None is none unless one is needed."""
     if needed or device is not None:
         checks.text(
             "device", str(device) if type(device).__module__ == "torch" else device, "auto, cpu, cuda:1, ...", some=True
@@ -168,7 +168,7 @@ def _made(name: str, rest: str, model: Any, tokenizer: Any, answers: Answers | N
 
         _settings(name, rest, None)
         if answers is None:
-            raise LaconicError(
+            raise InputError(
                 "judge perfect needs the answers of finished traces, which only recorded ones have; use it with them"
             )
         return PerfectJudge(answers)
@@ -199,7 +199,7 @@ def _bundled(rest: str) -> Path:
     _settings("bundled", rest, None)
     place = reasoner_path().parent / "judge"
     if not (place / "config.json").is_file():
-        raise LaconicError("this laconic has no bundled judge; use another, such as probe or jaccard")
+        raise InputError("this laconic has no bundled judge; use another, such as probe or jaccard")
     return place
 
 
@@ -210,18 +210,18 @@ def _settings(name: str, text: str, cls: Any) -> dict[str, Any]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals:
-            raise LaconicError(f"{part!r} in judge {name}:{text} has no value; expected setting=value")
+            raise InputError(f"{part!r} in judge {name}:{text} has no value; expected setting=value")
         if key not in parameters:
-            raise LaconicError(
+            raise InputError(
                 f"setting {key!r} of judge {name} is unknown; its settings: {', '.join(parameters) or 'none'}"
             )
         if key in values:
-            raise LaconicError(f"{key} is given twice in judge {name}:{text}; give it once")
+            raise InputError(f"{key} is given twice in judge {name}:{text}; give it once")
         default = parameters[key].default
         kind = str if default is None else type(default)
         try:
             values[key] = kind(value)
         except ValueError:
             said = "a whole number" if kind is int else "a number"
-            raise LaconicError(f"{key} of judge {name} is {value!r}; expected {said}") from None
+            raise InputError(f"{key} of judge {name} is {value!r}; expected {said}") from None
     return values

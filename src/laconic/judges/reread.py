@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from laconic.engines.base import EngineStats
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.prune.judge import Excerpt
 
 
@@ -58,7 +58,7 @@ class Reread:
         for trace_id in trace_ids:
             excerpt = self.excerpts[trace_id]
             if excerpt.kind.split(":")[0] == "kept":
-                raise LaconicError(
+                raise InputError(
                     f"excerpt {excerpt.kind} does not say where its trace stood, so its model can't be asked there again; use "
                     "tokens:K or words:K"
                 )

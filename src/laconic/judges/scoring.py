@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.intervals import EQUAL, adjusted, normal_quantile
 
 FNR = 0.2
@@ -76,10 +76,10 @@ class Score:
 def score(probabilities: Tensor, same: Tensor, problem: Tensor, resamples: int = RESAMPLES, seed: int = 0) -> Score:
     """All figures of one judge. probabilities: [P] in [0, 1]; same: bool [P]; problem: int64 [P], which problem.
 
-    Raises LaconicError for pairs of one class only, no pairs, or a probability that is none.
+    Raises InputError for pairs of one class only, no pairs, or a probability that is none.
     """
     if len(probabilities) and not (probabilities.min() >= 0 and probabilities.max() <= 1):
-        raise LaconicError("a judge gave a probability outside 0 to 1, or none at all; expected P(same) of every pair")
+        raise InputError("a judge gave a probability outside 0 to 1, or none at all; expected P(same) of every pair")
     whole = _figures(probabilities, same, torch.ones(1, len(probabilities), dtype=torch.float64))
     draws = bootstrap(probabilities, same, problem, resamples, seed)
     bins = reliability(probabilities, same)
@@ -118,7 +118,7 @@ def bootstrap(
     Equal seeds draw the same problems for every judge, so differences between judges are paired.
     """
     if resamples < 1:
-        raise LaconicError(f"resamples is {resamples}; expected at least 1")
+        raise InputError(f"resamples is {resamples}; expected at least 1")
     _check(scores, same)
     _, place = problem.unique(return_inverse=True)
     problems = int(place.max()) + 1
@@ -161,7 +161,7 @@ def _figures(scores: Tensor, same: Tensor, weights: Tensor, fnr: float = FNR) ->
     """(AUROC, TNR at FNR), float64 [2, B], of pairs that count `weights` [B, P] times."""
     _check(scores, same)
     if not 0 <= fnr < 1:
-        raise LaconicError(f"fnr is {fnr}; expected 0 to below 1")
+        raise InputError(f"fnr is {fnr}; expected 0 to below 1")
     ordered, order = scores.sort()
     # Where the pairs of a pair's own score begin and end in that order.
     begin, end = torch.searchsorted(ordered, ordered), torch.searchsorted(ordered, ordered, right=True)
@@ -183,10 +183,10 @@ def _running(weights: Tensor) -> Tensor:
 
 def _check(scores: Tensor, same: Tensor) -> None:
     if len(scores) != len(same):
-        raise LaconicError(f"there are {len(scores)} scores for {len(same)} pairs; expected one a pair")
+        raise InputError(f"there are {len(scores)} scores for {len(same)} pairs; expected one a pair")
     if not 0 < int(same.sum()) < len(same):
         what = "no pairs" if not len(same) else f"{len(same)} pairs, all {'the same' if same.all() else 'different'}"
-        raise LaconicError(f"there are {what}; a judge is scored on pairs of both classes: give more problems")
+        raise InputError(f"there are {what}; a judge is scored on pairs of both classes: give more problems")
 
 
 def _interval(value: float, draws: Tensor, problems: int) -> Interval:

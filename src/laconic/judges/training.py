@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from laconic import checks
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.files import replacing, saving
 from laconic.judges.losses import Loss
 from laconic.judges.pairs import Pairs, oversampled
@@ -92,7 +92,7 @@ class TrainSettings:
         for name in ("warmup", "decay"):
             checks.share(name, getattr(self, name), "1 excluded")
             if getattr(self, name) == 1:
-                raise LaconicError(f"{name} is {getattr(self, name)}; expected 0 to below 1")
+                raise InputError(f"{name} is {getattr(self, name)}; expected 0 to below 1")
         checks.flag("by_problem", self.by_problem)
         checks.instance("loss", self.loss, Loss, "a Loss, such as Loss(focal=True)")
         checks.seed("seed", self.seed)
@@ -139,7 +139,7 @@ def fit(
     directory: where checkpoints go, and where a run that was interrupted goes on; None keeps nothing, and needs no disk but
     a temporary directory. watch: called at every look, after its checkpoint.
 
-    Raises LaconicError for pairs of one class only, a directory of another training (naming what differs), or a loss that
+    Raises InputError for pairs of one class only, a directory of another training (naming what differs), or a loss that
     is no number.
     """
     train.check("the training part")
@@ -238,7 +238,7 @@ class _Run:
             loss.backward()
             total += loss.item()
         if not math.isfinite(total):
-            raise LaconicError(
+            raise InputError(
                 f"the loss is {total} at step {self.step + 1}; lower the rate ({settings.rate:g}) and train anew"
             )
         nn.utils.clip_grad_norm_(self._parameters(), settings.clip)
@@ -309,13 +309,13 @@ class _Run:
             state = torch.load(file, weights_only=True)
             found = json.loads(state["header"])
         except Exception as error:
-            raise LaconicError(
+            raise InputError(
                 f"{file} can't be read ({type(error).__name__}); remove {self.directory} to train anew"
             ) from error
         wanted = json.loads(json.dumps(self.header))
         if found != wanted:
             told = [f"{key} was {found.get(key)}, now {wanted[key]}" for key in wanted if found.get(key) != wanted[key]]
-            raise LaconicError(
+            raise InputError(
                 f"{self.directory} holds another training ({'; '.join(told)}); go on with its settings and traces, or name "
                 "another directory"
             )

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from laconic.checks import number, plain, whole
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class LoRA:
 
 
 def add_adapter(model: Any, lora: LoRA) -> nn.Module:
-    """The model with a new adapter, which changes nothing yet. Raises LaconicError where peft is missing."""
+    """The model with a new adapter, which changes nothing yet. Raises InputError where peft is missing."""
     peft = _peft()
     config = peft.LoraConfig(
         r=lora.rank,
@@ -47,7 +47,7 @@ def load_adapter(model: nn.Module, directory: Path) -> None:
     """Put an adapter's saved weights into a model that has an adapter of the same form."""
     path = directory / "adapter_model.safetensors"
     if not path.is_file():
-        raise LaconicError(
+        raise InputError(
             f"{directory} has no {path.name}; expected the adapter of an LLM judge: copy the whole directory."
         )
     _peft().set_peft_model_state_dict(model, load_file(path))
@@ -57,4 +57,4 @@ def _peft() -> Any:
     try:
         return importlib.import_module("peft")
     except ImportError as error:
-        raise LaconicError("LoRA needs the package peft: install laconic[train], or tune all weights.") from error
+        raise InputError("LoRA needs the package peft: install laconic[train], or tune all weights.") from error

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.prune.judge import Excerpt
 from laconic.prune.source import Source
 
@@ -27,7 +27,7 @@ class Vectors(Protocol):
     def width(self) -> int: ...
 
     def of(self, excerpts: Sequence[Excerpt], source: Source | None, most: int) -> tuple[list[Tensor], int]:
-        """The rows of each excerpt, and the tokens that this took. Raises LaconicError where they can't be had."""
+        """The rows of each excerpt, and the tokens that this took. Raises InputError where they can't be had."""
         ...
 
 
@@ -45,13 +45,13 @@ class States:
 
     def of(self, excerpts: Sequence[Excerpt], source: Source | None, most: int) -> tuple[list[Tensor], int]:
         if source is None:
-            raise LaconicError(
+            raise InputError(
                 "this judge reads the reasoner's hidden states, and no engine was given: use it while traces are written, or "
                 "replay them beside their model"
             )
         theirs = getattr(getattr(source, "model_engine", source), "state_layers", self.layers)
         if tuple(theirs) != self.layers:
-            raise LaconicError(
+            raise InputError(
                 f"this judge reads hidden states of layers {list(self.layers)}, the engine gives those of {list(theirs)}; make "
                 f"the engine with state_layers={self.layers}"
             )
@@ -62,7 +62,7 @@ class States:
             longest = max(1, *(len(e.token_ids) - 1 for e in part))
             states = source.states([e.trace_id for e in part], longest)
             if states.dim() != 3 or tuple(states.shape[:2]) != (len(part), longest) or states.shape[2] != self.width:
-                raise LaconicError(
+                raise InputError(
                     f"the engine's hidden states are {list(states.shape)}, this judge was trained on "
                     f"[{len(part)}, {longest}, {self.width}]; use it with the reasoner that it was trained for"
                 )

@@ -17,7 +17,7 @@ def generate(count: int, seed: int = 0, level: int | None = None, split: str = "
     """``count`` distinct problems, the same for the same arguments.
 
     ``level`` 1 to 8 is the number of steps; ``None`` is the mixture that figures are reported on (levels 5 to 8,
-    evenly). A longer list starts with the shorter one. ``LaconicError`` for a level, count or split out of range.
+    evenly). A longer list starts with the shorter one. ``InputError`` for a level, count or split out of range.
     """
     return [
         Problem(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from laconic import checks
-from laconic.errors import LaconicError, reason
+from laconic.errors import InputError, reason
 from laconic.jsonl import read_objects
 from laconic.problems.base import Problem
 from laconic.problems.generate import generate
@@ -31,7 +31,7 @@ def load_problems(
     has a question (`question`, `problem` or `prompt`), an answer (`answer`, `final_answer`, `expected_answer` or
     `target`; of one with a worked solution before `####`, what follows that), and may have an `id` and a `level`.
 
-    Raises LaconicError for a missing or empty file, a broken line (by its number), a record without question or answer,
+    Raises InputError for a missing or empty file, a broken line (by its number), a record without question or answer,
     a seed or level for a source that has none, or an unknown data set or split.
     """
     checks.text("source", source, f"{BUNDLED}, a file of JSON lines, or {HUB}NAME", some=True)
@@ -41,41 +41,41 @@ def load_problems(
     if source == BUNDLED:
         return generate(200 if count is None else count, seed, level)
     if level is not None:
-        raise LaconicError(f"A level was given, but only the bundled problems have levels to choose, not {source}.")
+        raise InputError(f"A level was given, but only the bundled problems have levels to choose, not {source}.")
     problems = from_hub(source[len(HUB) :]) if source.startswith(HUB) else from_jsonl(source)
     return problems if count is None else problems[:count]
 
 
 def from_jsonl(path: str | Path) -> list[Problem]:
-    """The problems of a JSON-lines file; empty lines are skipped. Raises LaconicError as `load_problems`."""
+    """The problems of a JSON-lines file; empty lines are skipped. Raises InputError as `load_problems`."""
     path = checks.path("path", path)
     if not path.is_file():
         known = f"{BUNDLED}, a file of JSON lines, or {HUB}NAME"
-        raise LaconicError(f"There is no problem file {path}; expected {known}.")
+        raise InputError(f"There is no problem file {path}; expected {known}.")
     found = read_objects(path, "problem", "a question and an answer")
     records = [(where, f"line-{number}", record) for number, where, record in found]
     return _problems(records, str(path))
 
 
 def from_hub(name: str) -> list[Problem]:
-    """The problems of a Hub data set, `NAME` or `NAME:SPLIT`. Raises LaconicError as `load_problems`."""
+    """The problems of a Hub data set, `NAME` or `NAME:SPLIT`. Raises InputError as `load_problems`."""
     name, _, split = name.partition(":")
     if not name:
-        raise LaconicError(f"{HUB} lacks the data set's name; expected something like {HUB}HuggingFaceH4/MATH-500.")
+        raise InputError(f"{HUB} lacks the data set's name; expected something like {HUB}HuggingFaceH4/MATH-500.")
     try:
         datasets = importlib.import_module("datasets")
     except ImportError as error:
-        raise LaconicError(
+        raise InputError(
             "Data sets of the Hub need the package datasets: install laconic[eval], or give a JSON-lines file."
         ) from error
     try:
         found = datasets.load_dataset(name)
     except Exception as error:  # whatever the Hub, the network or the data set's format raise
-        raise LaconicError(f"The data set {name} can't be loaded from the Hub: {reason(error)}") from error
+        raise InputError(f"The data set {name} can't be loaded from the Hub: {reason(error)}") from error
     splits = list(found)
     chosen = split or ("test" if "test" in splits else splits[0] if len(splits) == 1 else "")
     if chosen not in splits:
-        raise LaconicError(
+        raise InputError(
             f"The data set {name} has no split {chosen or 'test'!r}; its splits: {', '.join(splits)}. "
             f"Name one as {HUB}{name}:SPLIT."
         )
@@ -86,7 +86,7 @@ def from_hub(name: str) -> list[Problem]:
 def _problems(records: Iterable[tuple[str, str, Mapping[str, Any]]], source: str) -> list[Problem]:
     problems = [_problem(where, name, record) for where, name, record in records]
     if not problems:
-        raise LaconicError(f"{source} holds no problems; expected at least one.")
+        raise InputError(f"{source} holds no problems; expected at least one.")
     return problems
 
 
@@ -95,7 +95,7 @@ def _problem(where: str, name: str, record: Mapping[str, Any]) -> Problem:
     question = _field(fields, QUESTIONS, where, record)
     answer = _field(fields, ANSWERS, where, record).rpartition("####")[2].strip()
     if not question or not answer:
-        raise LaconicError(f"{where} has an empty {'answer' if question else 'question'}; expected a text.")
+        raise InputError(f"{where} has an empty {'answer' if question else 'question'}; expected a text.")
     own = next((fields[key] for key in IDS if fields.get(key) not in (None, "")), name)
     level = fields.get("level", 0)
     return Problem(str(own), question, answer, level if checks.is_whole(level) and level >= 0 else 0)
@@ -106,6 +106,6 @@ def _field(fields: Mapping[str, Any], names: tuple[str, ...], where: str, record
         value = fields.get(name)
         if isinstance(value, (str, int, float)) and not isinstance(value, bool):
             return str(value).strip()
-    raise LaconicError(
+    raise InputError(
         f"{where} has no {names[0]}; expected one of {', '.join(names)} among its fields {sorted(record)}."
     )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from laconic import checks
-from laconic.errors import LaconicError, UnknownNameError
+from laconic.errors import InputError, UnknownNameError
 
 SIMILARITIES = ("decision", "probability")
 LIKELY = 0.5
@@ -53,7 +53,7 @@ class Clustering:
     "decision" is the share with a probability above one half, as published; "probability" the mean probability. Clusters
     that are equally similar are told apart by the mean probability, then the earlier one wins.
 
-    Raises LaconicError for settings out of range.
+    Raises InputError for settings out of range.
     """
 
     def __init__(
@@ -80,10 +80,10 @@ class Clustering:
         return self._where[member]
 
     def query(self, newcomer: int) -> Query:
-        """Whom to compare with. Raises LaconicError for one who has been placed."""
+        """Whom to compare with. Raises InputError for one who has been placed."""
         newcomer = checks.whole("newcomer", newcomer, -checks.MOST)
         if newcomer in self._where:
-            raise LaconicError(f"{newcomer} has been placed already; expected a newcomer")
+            raise InputError(f"{newcomer} has been placed already; expected a newcomer")
         draw = None
         chosen: list[int] = []
         for cluster in self.clusters:
@@ -97,14 +97,14 @@ class Clustering:
     def place(self, query: Query, probabilities: Sequence[float]) -> Placement:
         """Put the newcomer where it belongs, by P(same answer) of it and each of the query's members, in their order.
 
-        Raises LaconicError for another number of probabilities, or one outside [0, 1].
+        Raises InputError for another number of probabilities, or one outside [0, 1].
         """
         if len(probabilities) != len(query.members):
-            raise LaconicError(
+            raise InputError(
                 f"the judge gave {len(probabilities)} probabilities for {len(query.members)} pairs; expected one for each"
             )
         if len(query.sizes) != len(self.clusters) or query.newcomer in self._where:
-            raise LaconicError(f"the query of {query.newcomer} is out of date: ask anew after every placement")
+            raise InputError(f"the query of {query.newcomer} is out of date: ask anew after every placement")
         best: tuple[float, float] | None = None
         where = start = 0
         for cluster, size in enumerate(query.sizes):
@@ -127,7 +127,7 @@ class Clustering:
         """(similarity, mean probability)."""
         for p in probabilities:
             if not 0 <= p <= 1:  # a NaN too
-                raise LaconicError(f"the judge gave the probability {checks.shown(p)}; expected a number from 0 to 1")
+                raise InputError(f"the judge gave the probability {checks.shown(p)}; expected a number from 0 to 1")
         mean = math.fsum(probabilities) / len(probabilities)
         if self.similarity == "probability":
             return mean, mean

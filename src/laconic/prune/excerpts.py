@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from laconic import answers, checks
-from laconic.errors import LaconicError
+from laconic.errors import InputError, LaconicError
 from laconic.prune.judge import Excerpt
 from laconic.prune.source import Source, TraceView
 
@@ -47,7 +47,7 @@ def parse(kind: str, decode: Decode | None = None, words: Iterable[str] | None =
     decode: text of generated tokens, for traces of which more is known than the excerpt holds; where it is None, the
     engine that `cut` is given decodes. words: another list of reasoning words (case doesn't matter).
 
-    Make one a run: it remembers how far it has read each trace. Raises LaconicError for an unknown kind (lists the known
+    Make one a run: it remembers how far it has read each trace. Raises InputError for an unknown kind (lists the known
     ones) or a count out of range.
     """
     name, _, rest = checks.text("excerpt", kind, "such as words:25").strip().partition(":")
@@ -61,13 +61,11 @@ def parse(kind: str, decode: Decode | None = None, words: Iterable[str] | None =
         mine = REASONING_WORDS if words is None else checks.texts("words", words)
         listed = frozenset(word.casefold() for word in mine)
         if not listed:
-            raise LaconicError("the list of reasoning words is empty; expected at least one word")
+            raise InputError("the list of reasoning words is empty; expected at least one word")
         return FirstWords(decode, _count(kind, counts[0]), span, listed)
     if name == "kept" and len(counts) <= 1:
         return Kept(decode, _count(kind, counts[0]) if counts else None)
-    raise LaconicError(
-        f"excerpt {kind!r} is unknown; expected one of {', '.join(KINDS)}, such as tokens:500 or words:25"
-    )
+    raise InputError(f"excerpt {kind!r} is unknown; expected one of {', '.join(KINDS)}, such as tokens:500 or words:25")
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ class Excerpts(ABC):
     def cut(self, trace: TraceView, question: str, source: Source | None = None) -> Excerpt:
         """The trace's excerpt; `complete`, with the answer, where the trace ended within it.
 
-        source: the engine that holds the trace. Raises LaconicError for a trace that isn't ready, and where the text of the
+        source: the engine that holds the trace. Raises InputError for a trace that isn't ready, and where the text of the
         excerpt can't be told (the trace has gone on, and nothing decodes).
         """
 
@@ -106,12 +104,12 @@ class Excerpts(ABC):
 
     def _not_ready(self, trace: TraceView) -> LaconicError:
         have = len(trace.token_ids)
-        return LaconicError(f"trace {trace.id} has not reached its excerpt {self.kind} at {have} tokens: let it go on")
+        return InputError(f"trace {trace.id} has not reached its excerpt {self.kind} at {have} tokens: let it go on")
 
     def _decoder(self, trace: TraceView, source: Source | None) -> Decode:
         decode = self.decode or getattr(source, "decode", None)
         if decode is None:
-            raise LaconicError(
+            raise InputError(
                 f"the text of excerpt {self.kind} of trace {trace.id} can't be told from the {len(trace.token_ids)} "
                 "tokens that the trace has: give a decoder, or an engine that decodes"
             )
@@ -182,7 +180,7 @@ class FirstWords(Excerpts):
         scan = self._scans.setdefault(trace.id, _Scan())
         if scan.end is None:
             if len(trace.token_ids) >= TEXTLESS and not trace.text:
-                raise LaconicError(
+                raise InputError(
                     f"trace {trace.id} has {len(trace.token_ids)} tokens and no text, in which excerpt {self.kind} looks for "
                     "words: make the engine with a tokenizer, or use tokens:K"
                 )
@@ -267,7 +265,7 @@ class Kept(Excerpts):
         if self.at is not None and generated < self.at:
             raise self._not_ready(trace)
         if source is None:
-            raise LaconicError(
+            raise InputError(
                 f"excerpt {self.kind} needs the engine that holds the trace, to ask which tokens its compression kept: "
                 "give one, or use tokens:K or words:K"
             )
@@ -295,7 +293,5 @@ def _runs(positions: Sequence[int]) -> list[list[int]]:
 
 def _count(kind: str, text: str, least: int = 1) -> int:
     if not (text.isascii() and text.isdigit() and least <= int(text) <= MOST):
-        raise LaconicError(
-            f"excerpt {kind!r} has {text!r} for a count; expected a whole number from {least} to {MOST:,}"
-        )
+        raise InputError(f"excerpt {kind!r} has {text!r} for a count; expected a whole number from {least} to {MOST:,}")
     return int(text)

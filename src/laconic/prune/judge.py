@@ -20,7 +20,7 @@ class Excerpt:
 
     kind: how it was cut (`excerpts.parse(kind)` cuts others alike). question: the user's message. prompt_ids: the prompt.
     token_ids, text: of the excerpt. complete: the trace ended within it. answer: the final answer, where complete. Raises
-    LaconicError for a field of another type.
+    InputError for a field of another type.
     """
 
     trace_id: str
@@ -85,7 +85,7 @@ class Judge(Protocol):
         """Something of the judge's own for each excerpt, in order; `compare` takes it.
 
         source: the engine that holds the traces, running or stopped, for judges that use its hidden states or probe it.
-        Raises LaconicError where the judge needs an engine and has none, or was trained for another tokenizer or excerpt.
+        Raises InputError where the judge needs an engine and has none, or was trained for another tokenizer or excerpt.
         """
         ...
 

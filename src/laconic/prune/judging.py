@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.prune.cluster import Clustering, Placement
 from laconic.prune.judge import Cost, Excerpt, Judge
 from laconic.prune.source import Source
@@ -38,10 +38,10 @@ class Judging:
         return self.judge.cost.minus(self._before)
 
     def read(self, excerpts: Mapping[int, Excerpt], source: Source | None = None) -> None:
-        """Read excerpts by number, all in one batch. Raises LaconicError for a judge that gives back another number."""
+        """Read excerpts by number, all in one batch. Raises InputError for a judge that gives back another number."""
         readings = self.judge.read(list(excerpts.values()), source)
         if len(readings) != len(excerpts):
-            raise LaconicError(
+            raise InputError(
                 f"judge {self.judge.name} gave {len(readings)} readings of {len(excerpts)} excerpts; expected one of each"
             )
         self._readings.update(zip(excerpts, readings, strict=True))
@@ -50,7 +50,7 @@ class Judging:
             count = len(self._readings)
             table = matrix(list(self._readings.values()))
             if tuple(table.shape) != (count, count):
-                raise LaconicError(
+                raise InputError(
                     f"the matrix of judge {self.judge.name} is {list(table.shape)}; expected [{count}, {count}]"
                 )
             self._table = table.tolist()

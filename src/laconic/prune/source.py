@@ -57,7 +57,7 @@ class Source(Protocol):
     @property
     def stats(self) -> Any: ...
 
-    # What only some engines can; the others raise LaconicError naming what is missing.
+    # What only some engines can; the others raise InputError naming what is missing.
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of generated tokens, special tokens left in."""
         ...

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from laconic import answers, checks
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.prune.verdict import Vote
 
 Pending = tuple[int, float]
@@ -121,10 +121,10 @@ def seats(sizes: Sequence[int], count: int) -> list[int]:
 def percentile(values: Sequence[float], share: float) -> float:
     """The value below which a share (0 to 1) of the values lies, linear between neighbours (numpy's default).
 
-    Raises LaconicError for no values, or another share.
+    Raises InputError for no values, or another share.
     """
     if not values:
-        raise LaconicError("there are no values; expected at least one")
+        raise InputError("there are no values; expected at least one")
     checks.share("share", share)
     ranked = sorted(values)
     at = share * (len(ranked) - 1)

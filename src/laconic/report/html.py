@@ -11,7 +11,7 @@ from string import Template
 
 from torch import Tensor
 
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 STEPS = 20  # shades between "no layer holds it" and "all do"; finer differences can't be seen
 CHART = (640, 150)  # units of the drawing, not pixels: it scales with the page
@@ -28,7 +28,7 @@ class TracePage:
     among them. facts: (name, value) pairs of the summary. verdict: the answer in words; right: whether it is right,
     None if unknown.
 
-    Raises LaconicError where the lengths don't agree.
+    Raises InputError where the lengths don't agree.
     """
 
     title: str
@@ -46,16 +46,16 @@ class TracePage:
     def __post_init__(self) -> None:
         count = len(self.pieces)
         if self.held.ndim != 3 or self.held.shape[2] != count:
-            raise LaconicError(
+            raise InputError(
                 f"TracePage.held has the shape {tuple(self.held.shape)}; expected [layers, groups, {count} tokens]"
             )
         if len(self.kv_tokens) != count:
-            raise LaconicError(f"TracePage.kv_tokens has {len(self.kv_tokens)} counts; expected {count}, one a token")
+            raise InputError(f"TracePage.kv_tokens has {len(self.kv_tokens)} counts; expected {count}, one a token")
         if self.layers is not None and len(self.layers) != self.held.shape[0]:
-            raise LaconicError(f"TracePage.layers has {len(self.layers)} numbers; expected {self.held.shape[0]}")
+            raise InputError(f"TracePage.layers has {len(self.layers)} numbers; expected {self.held.shape[0]}")
         for at in self.compressions:
             if not 1 <= at <= count:
-                raise LaconicError(f"TracePage.compressions has {at}; expected counts from 1 to {count}")
+                raise InputError(f"TracePage.compressions has {at}; expected counts from 1 to {count}")
 
     @property
     def shares(self) -> list[float]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.report.labels import Label, place
 from laconic.report.plots import COLOURS, GREY, MARKERS, NAMES, figure
 from laconic.report.tables import MISSING, Table, alone, difference, interval, number, percent, ratio, size
@@ -112,11 +112,11 @@ def parallel_plot(report: Report, path: str | Path) -> None:
     """Accuracy against tokens, as a share of cons@n with full KV: a panel an n, a colour a family of strategies, a
     marker a compression. Names stand at the points of the first compression that a strategy has.
 
-    Raises LaconicError without matplotlib or rows.
+    Raises InputError without matplotlib or rows.
     """
     rows = list(report["rows"])
     if not rows:
-        raise LaconicError("The results hold no rows to draw.")
+        raise InputError("The results hold no rows to draw.")
     blocks = _blocks(report)
     colours = _colours(rows)
     policies = list(dict.fromkeys(row["compress"] for row in rows))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.files import replacing
 
 # Okabe and Ito's palette, told apart by most colour-blind readers; markers repeat the distinction without colour.
@@ -39,11 +39,11 @@ def available() -> bool:
 def accuracy_plot(report: Report, path: str | Path) -> None:
     """pass@1 against mean KV tokens: a line a policy with 95 % bars, full KV as a band across.
 
-    report: an accuracy result (`rows` as `Row.to_json` makes them). Raises LaconicError without matplotlib or rows.
+    report: an accuracy result (`rows` as `Row.to_json` makes them). Raises InputError without matplotlib or rows.
     """
     rows = list(report["rows"])
     if not rows:
-        raise LaconicError("The results hold no rows to draw.")
+        raise InputError("The results hold no rows to draw.")
     baseline = next((row for row in rows if row["family"] == "full"), None)
     with figure(path, 7.6, 5.0) as axes:
         if baseline is not None:
@@ -91,11 +91,11 @@ def throughput_plot(report: Report, path: str | Path) -> None:
     """Tokens a second: a panel a shape and batch, a group of bars a length, ticks where bytes predict them from full
     KV.
 
-    report: a throughput result. Raises LaconicError without matplotlib or without a single measured row.
+    report: a throughput result. Raises InputError without matplotlib or without a single measured row.
     """
     rows = [row for row in report["rows"] if not row["failed"]]
     if not rows:
-        raise LaconicError("The results hold no measured rows to draw.")
+        raise InputError("The results hold no measured rows to draw.")
     panels = list(dict.fromkeys((row["shape"], row["batch"]) for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
     width = 0.8 / len(methods)
@@ -136,11 +136,11 @@ def throughput_plot(report: Report, path: str | Path) -> None:
 def analysis_plot(report: Report, path: str | Path) -> None:
     """n-gram entropy by length (colour: what made the traces, dashes: n), and redundancy beside it.
 
-    report: an analysis (`groups` as `analyse` makes them). Raises LaconicError without matplotlib or groups.
+    report: an analysis (`groups` as `analyse` makes them). Raises InputError without matplotlib or groups.
     """
     groups = list(report["groups"])
     if not groups:
-        raise LaconicError("The analysis holds no groups to draw.")
+        raise InputError("The analysis holds no groups to draw.")
     dashes = {1: ":", 2: "--", 3: "-"}
     with figure(path, 9.6, 4.4, columns=2) as (left, right):
         for index, group in enumerate(groups):
@@ -223,7 +223,7 @@ def figure(path: str | Path, width: float, height: float, columns: int = 1) -> I
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise LaconicError("Plots need matplotlib: install laconic[plots], or ask for no plot (--no-plot).") from error
+        raise InputError("Plots need matplotlib: install laconic[plots], or ask for no plot (--no-plot).") from error
     # Not pyplot: that keeps global state and picks a window system.
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
@@ -238,4 +238,4 @@ def figure(path: str | Path, width: float, height: float, columns: int = 1) -> I
     try:
         replacing(path, figure.savefig)
     except ValueError as error:  # an ending that matplotlib does not know
-        raise LaconicError(f"The plot can't be written to {path}: {error}") from error
+        raise InputError(f"The plot can't be written to {path}: {error}") from error

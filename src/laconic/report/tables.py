@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -31,10 +31,10 @@ class Table:
     def __post_init__(self) -> None:
         for title, align, *_ in self.columns:
             if align not in ("left", "right"):
-                raise LaconicError(f"The alignment of column {title!r} is {align!r}; expected left or right.")
+                raise InputError(f"The alignment of column {title!r} is {align!r}; expected left or right.")
         for row in self.rows:
             if len(row) != len(self.columns):
-                raise LaconicError(f"The row {list(row)!r} has {len(row)} cells; expected {len(self.columns)}.")
+                raise InputError(f"The row {list(row)!r} has {len(row)} cells; expected {len(self.columns)}.")
 
     @property
     def titles(self) -> list[str]:

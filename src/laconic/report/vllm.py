@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.report.plots import COLOURS, GREY, MARKERS, NAMES, figure
 from laconic.report.tables import MISSING, Table, number, percent, ratio, size
 
@@ -90,11 +90,11 @@ def vllm_table(report: Report) -> Table:
 def vllm_plot(report: Report, path: str | Path) -> None:
     """Tokens a second against the size of the KV cache, a line a contender: medians, and bars from the least to the most.
 
-    Raises LaconicError without matplotlib or without a measured row.
+    Raises InputError without matplotlib or without a measured row.
     """
     rows = [row for row in report["rows"] if row["repeats"]]
     if not rows:
-        raise LaconicError("The results hold no measured rows to draw.")
+        raise InputError("The results hold no measured rows to draw.")
     labels = list(dict.fromkeys(row["contender"] for row in rows))
     with figure(path, 7.6, 4.8) as axes:
         others = 0

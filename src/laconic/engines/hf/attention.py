@@ -22,7 +22,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from laconic.engines.hf.cache import CompressedCache
 from laconic.engines.hf.passes import attending, forward_pass
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 PREFIX = "laconic_"
 _numbers = itertools.count()
@@ -33,7 +33,7 @@ _stacks: WeakKeyDictionary[PreTrainedModel, list[Binding]] = WeakKeyDictionary()
 class Binding:
     """While entered, `model` attends through laconic. May be nested; each restores what it found.
 
-    Raises LaconicError for a model whose attention can't be switched (it does not use transformers' attention interface).
+    Raises InputError for a model whose attention can't be switched (it does not use transformers' attention interface).
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -85,7 +85,7 @@ class Binding:
             running = attending()
             if running is not None and running.last is not None:
                 if getattr(module, "is_causal", None) is False:
-                    raise LaconicError(
+                    raise InputError(
                         f"{running.model} attends to later tokens as well, as encoders do; laconic runs decoder-only models"
                     )
                 scaling = kwargs.get("scaling")
@@ -146,9 +146,9 @@ def attention_of(model: PreTrainedModel) -> str:
     """The name of the model's attention implementation, "eager" or one that transformers has registered."""
     name = model.config.get_text_config(decoder=True)._attn_implementation or "eager"
     if name != "eager" and name not in ALL_ATTENTION_FUNCTIONS:
-        raise LaconicError(f"the model's attention implementation {name!r} is not one that transformers has registered")
+        raise InputError(f"the model's attention implementation {name!r} is not one that transformers has registered")
     if name not in ALL_MASK_ATTENTION_FUNCTIONS:
-        raise LaconicError(
+        raise InputError(
             f"the attention implementation {name!r} brings no mask of its own, which laconic needs: "
             "load the model with attn_implementation='sdpa' or 'eager'"
         )
@@ -161,7 +161,7 @@ def eager_attention_of(module: nn.Module) -> Callable[..., tuple[Tensor, Any]]:
         found = getattr(sys.modules.get(cls.__module__), "eager_attention_forward", None)
         if found is not None:
             return found
-    raise LaconicError(f"{type(module).__name__} has no eager attention that laconic could call")
+    raise InputError(f"{type(module).__name__} has no eager attention that laconic could call")
 
 
 def _switch(model: PreTrainedModel, name: str) -> None:
@@ -172,7 +172,7 @@ def _switch(model: PreTrainedModel, name: str) -> None:
         key = next(k for k in model.config.sub_configs if getattr(model.config, k) is text)
         model.set_attn_implementation({key: name})
     if text._attn_implementation != name:
-        raise LaconicError(
+        raise InputError(
             f"{type(model).__name__} does not go through transformers' attention interface, so laconic can't see its queries; "
             "models written for transformers 5 do"
         )

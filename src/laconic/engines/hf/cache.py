@@ -13,14 +13,14 @@ from laconic.compress import Policy
 from laconic.engines.hf import rows
 from laconic.engines.hf.layer import CompressedHybridLayer, CompressedLayer, TokenLookup
 from laconic.engines.hf.ledger import Ledger
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 
 class CompressedCache(DynamicCache):
     """A DynamicCache for one batch under one policy. Layers that slide or are linear stay as transformers makes them.
 
     prompt: slots of the prompt when it is fed in several passes (None: the first pass is the prompt). limit: tokens a row
-    may generate, for sizing buffers. Raises LaconicError if the model has no layer that can be compressed.
+    may generate, for sizing buffers. Raises InputError if the model has no layer that can be compressed.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class CompressedCache(DynamicCache):
             if i not in plain:
                 self.left_alone.setdefault(rows.kind_of(layer), []).append(i)
         if not plain:
-            raise LaconicError(
+            raise InputError(
                 f"{type(config).__name__} has no plain full-attention layer to compress (it has {_list(self.left_alone)}); "
                 "laconic compresses models with at least one full-attention layer"
             )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 
@@ -28,7 +28,7 @@ class Weights:
 def stored_weights(name: str) -> Weights | None:
     """Of the safetensors files in a directory, or of a Hub name in the local cache; None where none are there.
 
-    Raises LaconicError for a file that is no safetensors file.
+    Raises InputError for a file that is no safetensors file.
     """
     index = _find(name, INDEX)
     if index is not None:
@@ -37,7 +37,7 @@ def stored_weights(name: str) -> Weights | None:
             parameters = meta.get("total_parameters")
             return Weights(int(meta["total_size"]), None if parameters is None else int(parameters), "files")
         except (ValueError, KeyError, TypeError) as error:
-            raise LaconicError(f"{index} says no total_size: it is no index of safetensors files") from error
+            raise InputError(f"{index} says no total_size: it is no index of safetensors files") from error
     single = _find(name, SINGLE)
     if single is None:
         return None
@@ -70,9 +70,9 @@ def _header(path: Path) -> dict[str, Any]:
                 raise ValueError
             found = json.loads(file.read(length))
     except (ValueError, struct.error) as error:
-        raise LaconicError(f"{path} is no safetensors file; fetch the model again") from error
+        raise InputError(f"{path} is no safetensors file; fetch the model again") from error
     if not isinstance(found, dict):
-        raise LaconicError(f"{path} is no safetensors file; fetch the model again")
+        raise InputError(f"{path} is no safetensors file; fetch the model again")
     return found
 
 

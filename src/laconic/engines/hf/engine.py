@@ -36,7 +36,7 @@ from laconic.engines.hf.rotation import check_whole_run
 from laconic.engines.requests import check_request, check_vocabulary
 from laconic.engines.sampling import NONE, draw, mean_top_logprob, trace_key, uniform
 from laconic.engines.text import Detokenizer, end_ids, render, tokenize
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 
 class HFEngine(ReadableEngine):
@@ -46,7 +46,7 @@ class HFEngine(ReadableEngine):
     record_held: remember, for `held` and `kept`, which tokens each layer held when a trace ended or was stopped.
     record_states: remember, for `states`, the hidden states of a trace's first so many tokens, of `state_layers` (indices
     into transformers' `hidden_states`; several stand side by side). chat: what `render` puts into the chat template beside
-    the question. Raises LaconicError for a model that can't be compressed, whatever the policy, so that policies can be
+    the question. Raises InputError for a model that can't be compressed, whatever the policy, so that policies can be
     compared, or a chat that the template does not take.
     """
 
@@ -120,7 +120,7 @@ class HFEngine(ReadableEngine):
                     self._emit()
                 elif not self._waiting and not self._outbox:
                     if self._broken:
-                        raise LaconicError(self._told_broken())
+                        raise InputError(self._told_broken())
                     return
 
     @property

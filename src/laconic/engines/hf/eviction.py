@@ -15,7 +15,7 @@ from torch import Tensor
 from laconic.compress import Evidence
 from laconic.compress.select import select
 from laconic.engines.hf.ledger import Eviction
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 if TYPE_CHECKING:
     from laconic.engines.hf.layer import CompressedLayer
@@ -114,7 +114,7 @@ def _token_ids(layer: CompressedLayer, plan: Eviction, positions: Tensor) -> Ten
     if layer.scorer is None or not layer.scorer.needs_token_ids:
         return None
     if layer.lookup is None:
-        raise LaconicError(
+        raise InputError(
             "this policy looks at token ids, which only laconic's own engine knows: run it through HFEngine instead of generate"
         )
     table = layer.lookup([layer.ledger.rows[i].number for i in plan.due]).to(layer.device)

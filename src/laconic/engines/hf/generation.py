@@ -22,7 +22,7 @@ from laconic.engines.hf.cache import CompressedCache
 from laconic.engines.hf.context import context_of
 from laconic.engines.hf.rotation import check_whole_run
 from laconic.engines.requests import check_length
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 REFUSED = {
     "assistant_model": "assisted decoding rolls the cache back, and evicted tokens can't come back",
@@ -61,7 +61,7 @@ class Compression:
 
     def __enter__(self) -> Compression:
         if self._binding is not None:
-            raise LaconicError("this compression is already entered: make one per `with`")
+            raise InputError("this compression is already entered: make one per `with`")
         self._binding = Binding(self.model).__enter__()
         mine = {"generate": self._generate, "prepare_inputs_for_generation": self._prepare()}
         mine |= {name: _refused(name) for name in CONTINUOUS if hasattr(self.model, name)}
@@ -121,7 +121,7 @@ class Compression:
             if ours is not None and inputs.get("past_key_values") is not ours:
                 if ours.ledger.logical == 0:  # Phi-3 does so with a long prompt too, where an empty cache is as good
                     return {**inputs, "past_key_values": ours}
-                raise LaconicError(
+                raise InputError(
                     f"{type(self.model).__name__} put another cache in the place of laconic's at {ours.ledger.logical} tokens, "
                     "so nothing would be compressed from there on: generate fewer tokens, or use another model"
                 )
@@ -144,17 +144,17 @@ class Compression:
         asked = {**{k: getattr(config, k, None) for k in (*REFUSED, "num_beams", "use_cache")}, **kwargs}
         for name, reason in REFUSED.items():
             if asked.get(name) is not None:
-                raise LaconicError(f"generate(..., {name}=...) is not supported under compression: {reason}")
+                raise InputError(f"generate(..., {name}=...) is not supported under compression: {reason}")
         if (asked.get("num_beams") or 1) > 1:
-            raise LaconicError(
+            raise InputError(
                 f"num_beams is {asked['num_beams']}; beam search reorders the cache between steps, which compression does not "
                 "support: use num_beams=1 with sampling or greedy decoding"
             )
         if asked.get("use_cache") is False:
-            raise LaconicError("use_cache is False; compression works on the KV cache, so leave use_cache on")
+            raise InputError("use_cache is False; compression works on the KV cache, so leave use_cache on")
         mask = kwargs.get("attention_mask")
         if mask is not None and mask.dim() != 2:
-            raise LaconicError(
+            raise InputError(
                 f"attention_mask has {mask.dim()} dimensions; compression needs the 2D mask [batch, prompt]"
             )
         prompt = _prompt_length(kwargs)
@@ -181,7 +181,7 @@ def compress(model: PreTrainedModel, policy: Policy) -> Compression:
             out = model.generate(**inputs, max_new_tokens=32768)
         run.stats  # evicted, kept, live bytes, compressions
 
-    Raises LaconicError for an encoder model, a model whose attention laconic can't see, or one without a full-attention layer.
+    Raises InputError for an encoder model, a model whose attention laconic can't see, or one without a full-attention layer.
     """
     return Compression(model, policy)
 
@@ -191,42 +191,42 @@ def text_config(model: PreTrainedModel) -> Any:
 
 
 def check_model(model: Any) -> None:
-    """LaconicError unless `model` is a decoder-only transformers model that can generate."""
+    """InputError unless `model` is a decoder-only transformers model that can generate."""
     if not isinstance(model, PreTrainedModel):
-        raise LaconicError(
+        raise InputError(
             f"model is a {type(model).__name__}; expected a transformers PreTrainedModel that generates text"
         )
     if not model.can_generate():
-        raise LaconicError(
+        raise InputError(
             f"{type(model).__name__} can't generate text; load the causal-LM class, for example AutoModelForCausalLM"
         )
     check_decoder(model.config, type(model).__name__)
     if not type(model)._supports_default_dynamic_cache():  # type: ignore[attr-defined]
-        raise LaconicError(
+        raise InputError(
             f"{type(model).__name__} keeps a cache of its own class instead of transformers' DynamicCache, so laconic can't "
             "compress it"
         )
 
 
 def check_decoder(config: PretrainedConfig, name: str) -> None:
-    """LaconicError for an encoder, or an encoder-decoder."""
+    """InputError for an encoder, or an encoder-decoder."""
     if config.is_encoder_decoder:
-        raise LaconicError(f"{name} is an encoder-decoder ({config.model_type}); laconic runs decoder-only models")
+        raise InputError(f"{name} is an encoder-decoder ({config.model_type}); laconic runs decoder-only models")
     if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
         # BERT and its like would load as causal models of a kind, but were trained to see both ways.
-        raise LaconicError(
+        raise InputError(
             f"{name} is an encoder ({config.model_type}); laconic runs decoder-only models that generate text"
         )
 
 
 def check_policy(policy: Any, needed: bool = False) -> None:
-    """LaconicError for what is no policy; None is one (full KV) unless one is needed."""
+    """InputError for what is no policy; None is one (full KV) unless one is needed."""
     if needed or policy is not None:
         checks.instance("policy", policy, Policy, "one of laconic's policies, for example laconic.RPC()")
 
 
 def check_tokenizer(tokenizer: Any) -> None:
-    """LaconicError for what can't turn texts into tokens and back; None is none."""
+    """InputError for what can't turn texts into tokens and back; None is none."""
     if tokenizer is not None:
         checks.capable("tokenizer", tokenizer, ("__call__", "decode"), "a transformers tokenizer, or None")
 
@@ -272,7 +272,7 @@ def add_stats(into: EngineStats, other: EngineStats) -> EngineStats:
 
 def _refused(name: str) -> Callable[..., Any]:
     def refuse(*args: Any, **kwargs: Any) -> Any:
-        raise LaconicError(
+        raise InputError(
             f"{name} brings a paged cache of its own, which laconic does not compress: call generate inside "
             "`with laconic.compress(...)`, or use laconic's engine (HFEngine), where traces come and go as well"
         )

@@ -18,7 +18,7 @@ from laconic.engines.hf.eviction import Choice, choose, move
 from laconic.engines.hf.ledger import Eviction, Ledger
 from laconic.engines.hf.passes import current
 from laconic.engines.hf.rows import grow
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 TokenLookup = Callable[[list[int]], Tensor]
 
@@ -97,19 +97,19 @@ class CompressedLayer(DynamicLayer):
         raise RuntimeError("select rows through the cache, not a layer of it")
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        raise LaconicError(
+        raise InputError(
             "beam search reorders the cache between steps, which compression does not support: use sampling or greedy decoding"
         )
 
     def crop(self, tokens_to_remove: int) -> None:
         if tokens_to_remove != 0:
-            raise LaconicError(
+            raise InputError(
                 "the cache can't be rolled back once tokens may have been evicted: assisted decoding and compression exclude "
                 "each other"
             )
 
     def reset(self) -> None:
-        raise LaconicError("a compressed cache serves one generation: make a new one instead of resetting it")
+        raise InputError("a compressed cache serves one generation: make a new one instead of resetting it")
 
     # ---- after attention ------------------------------------------------------------------------------------------
 
@@ -123,7 +123,7 @@ class CompressedLayer(DynamicLayer):
         if scorer is None:
             return
         if key.shape[2] != ledger.length or query.shape[0] != len(ledger.rows):
-            raise LaconicError(
+            raise InputError(
                 f"layer {self.index} attends to {key.shape[2]} tokens while its KV cache holds {ledger.length}: laconic can't "
                 "compress a layer that selects or regroups what it has cached"
             )

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from laconic.compress.schedule import Schedule
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 GROWTH_STEP = 4096
 
@@ -102,14 +102,14 @@ class Ledger:
     def begin(self, batch: int, q: int) -> None:
         """Account for `q` new tokens in each of `batch` rows and plan what the step has to do once it has attended."""
         if self.broken:
-            raise LaconicError(
+            raise InputError(
                 "an earlier forward pass on this compressed KV cache ended half-way, so some layers hold its tokens and some "
                 "don't: make a new one (call generate anew)"
             )
         if not self.rows:
             self.rows = [Row(number=i, limit=self.limit) for i in range(batch)]
         if batch != len(self.rows):
-            raise LaconicError(f"the batch has {batch} rows, but the compressed KV cache holds {len(self.rows)}")
+            raise InputError(f"the batch has {batch} rows, but the compressed KV cache holds {len(self.rows)}")
         self.write_at = self.length
         self.in_step = True
         self.tokens += q * batch
@@ -130,7 +130,7 @@ class Ledger:
 
     def _take_prompt(self, q: int) -> None:
         if self.prompt_left is not None and q > self.prompt_left:
-            raise LaconicError(
+            raise InputError(
                 f"a forward pass of {q} tokens goes beyond the prompt, of which {self.prompt_left} are left"
             )
         self.prompt_left = 0 if self.prompt_left is None else self.prompt_left - q
@@ -143,7 +143,7 @@ class Ledger:
         left = self._to_boundary
         if left is not None:
             if q > left:
-                raise LaconicError(
+                raise InputError(
                     f"a forward pass of {q} generated tokens crosses a compression point; feed at most {left}"
                 )
             left -= q

@@ -25,7 +25,7 @@ from transformers.utils import logging as hf_logging
 from laconic import checks
 from laconic.engines.hf.generation import check_decoder, check_model
 from laconic.engines.hf.rotation import fix
-from laconic.errors import LaconicError, reason
+from laconic.errors import InputError, LaconicError, reason
 from laconic.jsonl import read_object
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
@@ -39,7 +39,7 @@ def load(
 
     dtype: "auto" (the checkpoint's own; float32 on a CPU without bfloat16), "float32", "bfloat16", "float16". device: "auto"
     (CUDA where there is one), or what torch calls it. fix_rotation: `fixed_rotation`, for good: a model whose rotation
-    changes with the length keeps those for long texts, as in vLLM; commands load so. Raises LaconicError for a path that does
+    changes with the length keeps those for long texts, as in vLLM; commands load so. Raises InputError for a path that does
     not exist, a directory without a model, an encoder or encoder-decoder model, weights that can't be read, an unknown dtype or
     device.
     """
@@ -70,7 +70,7 @@ def load(
 
 
 def load_config(name: str) -> PretrainedConfig:
-    """The configuration alone, also from a config.json. Raises LaconicError for one that can't be read, or of no decoder."""
+    """The configuration alone, also from a config.json. Raises InputError for one that can't be read, or of no decoder."""
     if not Path(name).expanduser().is_file():
         check_path(name)
     with quiet():
@@ -80,7 +80,7 @@ def load_config(name: str) -> PretrainedConfig:
 
 
 def load_tokenizer(name: str, **settings: Any) -> PreTrainedTokenizerBase:
-    """The tokenizer alone; settings go to transformers. Raises LaconicError for one that can't be read."""
+    """The tokenizer alone; settings go to transformers. Raises InputError for one that can't be read."""
     with quiet():
         return _tokenizer(name, **settings)
 
@@ -91,7 +91,7 @@ def _tokenizer(name: str, **settings: Any) -> PreTrainedTokenizerBase:
     except LaconicError as error:
         place = Path(name).expanduser()
         if place.is_dir() and not any((place / file).exists() for file in TOKENIZER_FILES):
-            raise LaconicError(
+            raise InputError(
                 f"{name} has no tokenizer: it holds none of {', '.join(TOKENIZER_FILES)}; copy the tokenizer's files there"
             ) from error
         raise
@@ -99,7 +99,7 @@ def _tokenizer(name: str, **settings: Any) -> PreTrainedTokenizerBase:
 
 
 def load_generation_config(name: str, **settings: Any) -> GenerationConfig:
-    """How the model's makers sample from it; where they don't say, transformers' own defaults. Raises LaconicError for a file
+    """How the model's makers sample from it; where they don't say, transformers' own defaults. Raises InputError for a file
     that can't be read."""
     _check_generation_config(name)
     with quiet(), contextlib.suppress(OSError):
@@ -116,7 +116,7 @@ def _check_generation_config(name: str) -> None:
 
 
 def check_name(model: Any) -> str:
-    """A model's directory or name on the Hub as a text. Raises LaconicError for neither, and as `check_path`."""
+    """A model's directory or name on the Hub as a text. Raises InputError for neither, and as `check_path`."""
     expected = "a directory, or a name on the Hub such as org/model"
     name = os.fspath(checks.instance("model", model, (str, os.PathLike), expected))
     checks.text("model", name, expected, some=True)
@@ -125,21 +125,21 @@ def check_name(model: Any) -> str:
 
 
 def check_path(name: str) -> None:
-    """LaconicError for what looks like a path and has no model in it."""
+    """InputError for what looks like a path and has no model in it."""
     looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or os.path.exists(name)
     if not looks_like_path:
         return
     path = Path(name).expanduser()
     if not path.exists():
-        raise LaconicError(
+        raise InputError(
             f"there is no model at {name}: give a directory that holds one, or a name on the Hub such as org/model"
         )
     if not (path / "config.json").is_file():
-        raise LaconicError(f"{name} is not a model directory: it has no config.json")
+        raise InputError(f"{name} is not a model directory: it has no config.json")
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """`auto` is CUDA where there is one. Raises LaconicError for a device that can't compute here."""
+    """`auto` is CUDA where there is one. Raises InputError for a device that can't compute here."""
     checks.instance("device", device, (str, torch.device), "auto, or what torch calls one, such as cpu or cuda:1")
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -147,9 +147,7 @@ def pick_device(device: str | torch.device) -> torch.device:
         where = torch.device(device)
         torch.ones(1, device=where).sum().item()  # "meta" makes tensors without anything in them
     except Exception as error:  # of many kinds: one a backend
-        raise LaconicError(
-            f"The device {str(device)!r} can't be used here: {reason(error).partition('. ')[0]}"
-        ) from None
+        raise InputError(f"The device {str(device)!r} can't be used here: {reason(error).partition('. ')[0]}") from None
     return where
 
 
@@ -157,7 +155,7 @@ def _try(name: str, what: str, function: Any, *args: Any, **kwargs: Any) -> Any:
     try:
         return function(*args, **kwargs)
     except Exception as error:
-        raise LaconicError(f"the {what} of {name} can't be loaded: {type(error).__name__}: {reason(error)}") from error
+        raise InputError(f"the {what} of {name} can't be loaded: {type(error).__name__}: {reason(error)}") from error
 
 
 def _check_complete(name: str, report: Mapping[str, Any]) -> None:
@@ -165,13 +163,13 @@ def _check_complete(name: str, report: Mapping[str, Any]) -> None:
     other = sorted((str(key), list(file), list(model)) for key, file, model in report.get("mismatched_keys", ()))
     if other:
         key, file, model = other[0]
-        raise LaconicError(
+        raise InputError(
             f"the weights of {name} do not fit its config.json: {_tensors(len(other))} of another shape, the first is {key}, "
             f"{file} in the file and {model} by the configuration; fetch the model again"
         )
     lost = sorted(map(str, report.get("missing_keys", ())))
     if lost:
-        raise LaconicError(
+        raise InputError(
             f"the weights of {name} are not complete: {_tensors(len(lost))} missing, the first is {lost[0]}; fetch the model "
             "again"
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 if TYPE_CHECKING:
     from laconic.engines.hf.cache import CompressedCache
@@ -44,9 +44,9 @@ class Pass:
             ledger.begin(batch, q)
             self.ledger = ledger
         elif ledger is not self.ledger:
-            raise LaconicError(f"one forward pass of {self.model} feeds two compressed caches; give it one")
+            raise InputError(f"one forward pass of {self.model} feeds two compressed caches; give it one")
         elif layer in self.layers:
-            raise LaconicError(
+            raise InputError(
                 f"{self.model} writes the KV cache of layer {layer.index} twice in one forward pass, which can't be compressed"
             )
         self.layers.append(layer)
@@ -64,13 +64,13 @@ class Pass:
         ledger = self.ledger
         if ledger is None:
             if self.cache is not None and not self.cache.ledger.rows:
-                raise LaconicError(
+                raise InputError(
                     f"{self.model} wrote nothing into its KV cache; laconic compresses decoders that keep one "
                     "(encoders such as BERT don't)"
                 )
             return
         if self.sighted < len(self.layers) and any(layer.watches for layer in self.layers):
-            raise LaconicError(
+            raise InputError(
                 f"{self.model} does not go through transformers' attention interface in every layer, so laconic can't see "
                 "its queries; models written for transformers 5 do"
             )
@@ -81,10 +81,10 @@ class Pass:
 
 
 def current() -> Pass:
-    """The pass that runs now. Raises LaconicError where there is none: the model is not bound to laconic."""
+    """The pass that runs now. Raises InputError where there is none: the model is not bound to laconic."""
     running = _CURRENT.get()
     if running is None:
-        raise LaconicError(
+        raise InputError(
             "this compressed KV cache is used outside of laconic, where nobody looks at the queries: it serves the generate "
             "call that made it, inside `with laconic.compress(...)`; leave past_key_values out, or call generate there anew"
         )

@@ -17,7 +17,7 @@ from laconic.compress import Policy, parse
 from laconic.compress.schedule import Schedule
 from laconic.engines.hf.checkpoint import Weights
 from laconic.engines.hf.sizes import DTYPES, Layers, Sizes, sizes_of, total_bytes
-from laconic.errors import LaconicError, LaconicWarning
+from laconic.errors import InputError, LaconicWarning
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def plan(
     takes whole blocks of so many tokens in every layer, as in vLLM (16 there).
 
     Not counted: activations, what the allocator and the CUDA context keep, buffers that are larger than what is held.
-    A LaconicWarning tells where the model's context is shorter. Raises LaconicError for arguments out of range, an unknown
+    A LaconicWarning tells where the model's context is shorter. Raises InputError for arguments out of range, an unknown
     policy, one that would find nothing to compress, and as `sizes_of`.
     """
     prompt = whole("prompt", prompt, 1, meaning="tokens")
@@ -133,7 +133,7 @@ def _planned(
     schedule, evicting = policy.schedule, sizes.compressible
     if not evicting and schedule.next_boundary(0) is not None:
         kinds = ", ".join(group.kind for group in sizes.layers)
-        raise LaconicError(f"{sizes.model} has no layer that {policy.name} could compress ({kinds}); plan with full")
+        raise InputError(f"{sizes.model} has no layer that {policy.name} could compress ({kinds}); plan with full")
     fixed = [group for group in sizes.layers if not group.compressible]
     per_token = sum(group.bytes_per_token for group in evicting)
     state = sum(group.state_bytes for group in evicting)

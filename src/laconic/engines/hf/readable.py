@@ -17,7 +17,7 @@ from laconic.engines.hf.reading import Reader, fork
 from laconic.engines.keeping import KeepingEngine
 from laconic.engines.requests import check_vocabulary
 from laconic.engines.text import decode
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 
 class ReadableEngine(KeepingEngine[Run]):
@@ -40,7 +40,7 @@ class ReadableEngine(KeepingEngine[Run]):
         if run in self._batch.runs:
             return self._batch.held(run)
         if run.held is None:
-            raise LaconicError(f"what trace {trace_id!r} held was not recorded: make the engine with record_held=True")
+            raise InputError(f"what trace {trace_id!r} held was not recorded: make the engine with record_held=True")
         return run.held
 
     def compression_points(self, trace_id: str) -> list[int]:
@@ -122,9 +122,9 @@ class ReadableEngine(KeepingEngine[Run]):
         return answers
 
     def _check_recorded(self, prompt_ids: Sequence[int], token_lists: Sequence[Sequence[int]]) -> None:
-        """Raises LaconicError for tokens from a file that this model doesn't know, or a prompt without any."""
+        """Raises InputError for tokens from a file that this model doesn't know, or a prompt without any."""
         if not prompt_ids:
-            raise LaconicError("a recorded trace has no prompt_ids, so nothing of it can be run again; collect it anew")
+            raise InputError("a recorded trace has no prompt_ids, so nothing of it can be run again; collect it anew")
         vocabulary = text_config(self.model).vocab_size
         check_vocabulary(prompt_ids, vocabulary)
         for tokens in token_lists:
@@ -143,7 +143,7 @@ class ReadableEngine(KeepingEngine[Run]):
         checks.whole("steps", steps, 1, meaning="tokens")
         checks.text("suffix", suffix)
         if self.tokenizer is None:
-            raise LaconicError("this engine has no tokenizer, so it can't append a text to probe a trace")
+            raise InputError("this engine has no tokenizer, so it can't append a text to probe a trace")
         return list(self.tokenizer(suffix, add_special_tokens=False)["input_ids"]) if suffix else []
 
 
@@ -160,6 +160,4 @@ def check_layers(model: PreTrainedModel, record_states: int, layers: Sequence[in
     most = text_config(model).num_hidden_layers
     wrong = [layer for layer in layers if not -most - 1 <= layer <= most]
     if wrong or not layers:
-        raise LaconicError(
-            f"state_layers is {tuple(layers)}; expected indices from {-most - 1} to {most}, at least one"
-        )
+        raise InputError(f"state_layers is {tuple(layers)}; expected indices from {-most - 1} to {most}, at least one")

@@ -19,7 +19,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from laconic import checks
 from laconic.engines.hf.context import context_of
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 FIXED = "fixed_by_laconic"
 Undo = list[tuple[Any, str, Any]]
@@ -42,7 +42,7 @@ def changing(model: nn.Module, kinds: tuple[str, ...] = ("longrope", "dynamic"))
 
 
 def check_whole_run(model: PreTrainedModel, prompt: int, limit: int | None, *, mixed: bool) -> None:
-    """LaconicError if the rotation would change within a run: a prompt of `prompt` tokens, `limit` more (None: any number).
+    """InputError if the rotation would change within a run: a prompt of `prompt` tokens, `limit` more (None: any number).
 
     mixed: rows of different lengths run together, so that no row may be beyond the change.
     """
@@ -50,7 +50,7 @@ def check_whole_run(model: PreTrainedModel, prompt: int, limit: int | None, *, m
     if at is None or (limit is not None and prompt + limit <= at) or (not mixed and prompt > at):
         return
     until = "without a limit" if limit is None else f"up to {prompt + limit}"
-    raise LaconicError(
+    raise InputError(
         f"{type(model).__name__} changes its rotary frequencies at {at} tokens, which makes keys cached before it wrong, and "
         f"this run goes from {prompt} tokens {until}: generate fewer, or keep the frequencies for long texts throughout, "
         "as vLLM does, with `with laconic.engines.hf.fixed_rotation(model):`"
@@ -62,7 +62,7 @@ def fixed_rotation(model: PreTrainedModel) -> Iterator[None]:
     """While entered, the model rotates every text as one of its full context length, short texts too.
 
     longrope: the long factors; dynamic NTK: the base for `max_position_embeddings` x factor. vLLM does the same to a model
-    served with a context beyond the change. Nothing changes for models whose rotation is fixed anyway. Raises LaconicError
+    served with a context beyond the change. Nothing changes for models whose rotation is fixed anyway. Raises InputError
     for a model that computes longrope in a way of its own (PhiMoE).
     """
     checks.instance("model", model, PreTrainedModel, "a transformers PreTrainedModel")
@@ -105,9 +105,7 @@ def _parameters(config: Any, layer_type: str | None) -> dict[str, Any]:
 def _fix(module: Any, layer_type: str | None, kind: str, undo: Undo) -> None:
     config = module.config
     if "long_mscale" in _parameters(config, layer_type):
-        raise LaconicError(
-            f"{type(module).__name__} computes its rotation in a way of its own, which laconic can't fix"
-        )
+        raise InputError(f"{type(module).__name__} computes its rotation in a way of its own, which laconic can't fix")
     name = "inv_freq" if layer_type is None else f"{layer_type}_inv_freq"
     buffer = getattr(module, name)
     length = context_of(config) or config.max_position_embeddings

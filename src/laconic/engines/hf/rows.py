@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicSlidingWindowLayer, LinearAttentionLayer
 
 from laconic.engines.hf.eviction import right_align
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 if TYPE_CHECKING:
     from laconic.engines.hf.layer import CompressedLayer
@@ -146,11 +146,11 @@ def _queries_of(layer: CompressedLayer, rows: int) -> Tensor | None:
 
 
 def check_rows(layers: Sequence[Any]) -> None:
-    """LaconicError if rows can't come and go in one of a cache's layers. Asked before anything runs."""
+    """InputError if rows can't come and go in one of a cache's layers. Asked before anything runs."""
     for layer in layers:
         known = isinstance(layer, (DynamicSlidingWindowLayer, LinearAttentionLayer)) or hasattr(layer, "ledger")
         if not (known or kind_of(layer) == KINDS["Dummy"]):  # a class that transformers 5.16 to 5.19 lack
-            raise LaconicError(
+            raise InputError(
                 f"laconic's engine can't let rows come and go in a {kind_of(layer)} layer ({type(layer).__name__}): "
                 "use laconic.compress(model, policy) with model.generate for this model"
             )

@@ -21,7 +21,7 @@ from laconic.engines.hf.cache import CompressedCache
 from laconic.engines.hf.checkpoint import Weights, stored_weights
 from laconic.engines.hf.generation import check_decoder, check_model, context_length, text_config
 from laconic.engines.hf.loading import load_config, quiet
-from laconic.errors import LaconicError
+from laconic.errors import InputError, LaconicError
 
 DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 1}
 """Bytes of a number; float8 is for vLLM's quantized cache."""
@@ -92,7 +92,7 @@ def sizes_of(model: str | os.PathLike[str] | PretrainedConfig, dtype: str = "aut
     dtype: of keys and values; auto is that of the weights, which is the config's (float32 where it says none). Weights are
     counted in the files where they lie beside the config, else in the config's shapes.
 
-    Raises LaconicError for a model that can't be read, is no decoder, has no KV cache, or one of a kind that isn't known.
+    Raises InputError for a model that can't be read, is no decoder, has no KV cache, or one of a kind that isn't known.
     """
     word("dtype", dtype, ("auto", *DTYPES))
     instance("model", model, (str, os.PathLike, PretrainedConfig), "a directory, a name on the Hub, or a config")
@@ -121,12 +121,12 @@ def _tried(config: PretrainedConfig, name: str) -> tuple[Any, DynamicCache]:
         with quiet(), torch.device("meta"), torch.inference_mode():
             built = AutoModelForCausalLM.from_config(config)
     except Exception as error:  # transformers and the models' own code raise many kinds
-        raise LaconicError(f"{name} can't be built from its config: {_told(error)}") from error
+        raise InputError(f"{name} can't be built from its config: {_told(error)}") from error
     check_model(built)
     cache = DynamicCache(config=config)
     for layer in cache.layers:
         if type(layer).__name__ not in KINDS or type(layer) is not getattr(cache_utils, type(layer).__name__):
-            raise LaconicError(
+            raise InputError(
                 f"the cache of {name} can't be counted: what its {type(layer).__name__} keeps depends on more than the length"
             )
     token = torch.zeros((1, 1), dtype=torch.long, device="meta")
@@ -134,7 +134,7 @@ def _tried(config: PretrainedConfig, name: str) -> tuple[Any, DynamicCache]:
         with quiet(), torch.inference_mode():
             built(input_ids=token, past_key_values=cache, use_cache=True)
     except Exception as error:  # see above; some models' steps depend on what tensors hold
-        raise LaconicError(
+        raise InputError(
             f"the cache of {name} can't be counted from its config, without weights: {_told(error)}"
         ) from error
     return built, cache
@@ -151,7 +151,7 @@ def _grouped(built: Any, cache: DynamicCache, item: int | None, name: str) -> tu
         one = _read(layer, item, index in plain, getattr(text_config(built), "qk_head_dim", None))
         found[one] = found.get(one, 0) + 1
     if not any(one.bytes_per_token for one in found):
-        raise LaconicError(f"{name} has no layer that holds keys and values, so there is nothing to plan")
+        raise InputError(f"{name} has no layer that holds keys and values, so there is nothing to plan")
     return tuple(
         replace(one, count=n, bytes_per_token=n * one.bytes_per_token, state_bytes=n * one.state_bytes)
         for one, n in found.items()

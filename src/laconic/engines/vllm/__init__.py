@@ -11,7 +11,7 @@ __all__ = ["VLLMEngine"]
 
 
 def __getattr__(name: str) -> Any:
-    """`VLLMEngine`. Raises LaconicError where vLLM is not installed."""
+    """`VLLMEngine`. Raises InputError where vLLM is not installed."""
     if name == "VLLMEngine":
         from laconic.engines.vllm.backend import check_installed
         from laconic.engines.vllm.engine import VLLMEngine

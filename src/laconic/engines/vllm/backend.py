@@ -26,7 +26,7 @@ from typing import Any
 
 from laconic import checks
 from laconic.engines.vllm import quiet
-from laconic.errors import LaconicError
+from laconic.errors import InputError, LaconicError
 
 MISSING = (
     "vLLM is not installed: install vllm 0.32.0 beside laconic (docs/vllm.md tells how, with a GPU and without), or use the hf "
@@ -75,13 +75,13 @@ class Step:
 
 
 def check_installed() -> None:
-    """LaconicError where there is no vLLM."""
+    """InputError where there is no vLLM."""
     if importlib.util.find_spec("vllm") is None:
-        raise LaconicError(MISSING)
+        raise InputError(MISSING)
 
 
 class Backend:
-    """Starts vLLM; raises LaconicError with vLLM's own reason where it can't.
+    """Starts vLLM; raises InputError with vLLM's own reason where it can't.
 
     arguments: vLLM's AsyncEngineArgs. ahead: see the module. log: where vLLM's own output goes; None: nowhere.
     """
@@ -116,7 +116,7 @@ class Backend:
             self._end()
             if not why or not isinstance(error, Exception):
                 raise
-            raise LaconicError(f"vLLM can't run {arguments['model']}: {why}") from None
+            raise InputError(f"vLLM can't run {arguments['model']}: {why}") from None
 
     @property
     def config(self) -> Any:
@@ -128,14 +128,14 @@ class Backend:
         return f"laconic-{next(self._names)}"
 
     def send(self, requests: Sequence[Request]) -> None:
-        """Hand requests over, in order. Raises LaconicError if vLLM refuses one; then none is taken."""
+        """Hand requests over, in order. Raises InputError if vLLM refuses one; then none is taken."""
         try:
             self._ask(self._add(requests))
         except LaconicError:
             raise
         except Exception as error:
             self.abort(request.id for request in requests)
-            raise LaconicError(f"vLLM refused a request: {quiet.reason(error, self._log)}") from None
+            raise InputError(f"vLLM refused a request: {quiet.reason(error, self._log)}") from None
 
     def abort(self, ids: Iterable[str]) -> None:
         """End requests; their blocks are free at the next step. What they still had to say is not received any more."""
@@ -153,13 +153,13 @@ class Backend:
             self._loop.call_soon_threadsafe(self._steer)
 
     def receive(self) -> Step:
-        """The next step, waited for. Raises LaconicError if vLLM has died."""
+        """The next step, waited for. Raises InputError if vLLM has died."""
         while True:
             try:
                 step = self._inbox.get(timeout=_PATIENCE)
             except queue.Empty:
                 if self.llm.errored:
-                    raise LaconicError(f"vLLM has died: {self.last_error()}; start the engine again") from None
+                    raise InputError(f"vLLM has died: {self.last_error()}; start the engine again") from None
                 continue
             self._loop.call_soon_threadsafe(self._took, len(step.outputs))
             return step
@@ -204,7 +204,7 @@ class Backend:
 
         config = AsyncEngineArgs(**arguments).create_engine_config()
         if self._closed:
-            raise LaconicError("vLLM's start was broken off")
+            raise InputError("vLLM's start was broken off")
         config.model_config.logits_processors = [PROCESSORS[config.use_v2_model_runner]]
         llm = AsyncLLM.from_vllm_config(config, stat_loggers=[self._listener()], disable_log_stats=True)
         await llm.pause_generation(mode="keep", clear_cache=False)
@@ -309,7 +309,7 @@ class Backend:
     def _ask(self, coroutine: Any) -> Any:
         if self._closed:
             coroutine.close()
-            raise LaconicError("this engine is closed: make a new one")
+            raise InputError("this engine is closed: make a new one")
         answer: Future[Any] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         return answer.result()
 

@@ -18,7 +18,7 @@ from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor
 
 from laconic.engines.sampling import NONE, draw, uniform
 from laconic.engines.vllm.ticket import KEY, Ticket
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 PROCESSORS = {False: "laconic.engines.vllm.draws:Draws", True: "laconic.engines.vllm.draws:DrawsV2"}
 """What to name in vLLM's `logits_processors`, by whether Model Runner V2 is used."""
@@ -38,7 +38,7 @@ class Watch:
         """picked: long [rows], as `draw` returns it."""
         seen, self._last = (picked, None) if picked.device.type == "cpu" else (self._last, picked)
         if seen is not None and bool((seen == NONE).any()):
-            raise LaconicError(
+            raise InputError(
                 "the model gave no probabilities for a request's next token: its logits are NaN or infinite, as from damaged "
                 "weights or from float16 that overflows (bfloat16 and float32 don't)"
             )
@@ -49,7 +49,7 @@ def leave_drawn(
 ) -> None:
     """Of each of `rows` of logits [B, V], leave only the token that its draw picks. In place.
 
-    positions: how many tokens each row's request has generated so far. Raises LaconicError as `watch` does.
+    positions: how many tokens each row's request has generated so far. Raises InputError as `watch` does.
     """
     index = torch.tensor(rows, device=logits.device)
     uniforms = [uniform(one.key, one.at + position) for one, position in zip(draws, positions, strict=True)]
@@ -61,9 +61,7 @@ def leave_drawn(
 
 def _check(params: Any) -> None:
     if Ticket.of(params.extra_args) is not None and params.temperature != 0:
-        raise LaconicError(
-            f"temperature is {params.temperature} beside {KEY}; expected 0, as the drawing is done there"
-        )
+        raise InputError(f"temperature is {params.temperature} beside {KEY}; expected 0, as the drawing is done there")
 
 
 class Draws(LogitsProcessor):
@@ -120,9 +118,7 @@ class DrawsV2(LogitsProcessorV2):
     def apply(self, logits: Tensor, ctx: Any) -> Tensor:
         slots = ctx.idx_mapping_np.tolist()
         if len(slots) != logits.shape[0]:
-            raise LaconicError(
-                "laconic's draws need one row of logits a request: use vLLM without speculative decoding"
-            )
+            raise InputError("laconic's draws need one row of logits a request: use vLLM without speculative decoding")
         rows = [row for row, slot in enumerate(slots) if slot in self._slots]
         if rows:
             draws, prompts = zip(*(self._slots[slots[row]] for row in rows), strict=True)

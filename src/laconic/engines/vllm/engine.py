@@ -25,7 +25,7 @@ from laconic.engines.vllm.backend import AHEAD, Backend, Output
 from laconic.engines.vllm.counts import Counts
 from laconic.engines.vllm.runs import Run
 from laconic.engines.vllm.starting import Started, start
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 
 class VLLMEngine(KeepingEngine[Run]):
@@ -44,7 +44,7 @@ class VLLMEngine(KeepingEngine[Run]):
     trace on its own, whereas vLLM's blocks hold a shared prompt once and are filled to their ends, and without what is done
     again after a preemption.
 
-    Raises LaconicError where vLLM is missing, a policy can't run in it, the chat template does not take `chat`, or vLLM
+    Raises InputError where vLLM is missing, a policy can't run in it, the chat template does not take `chat`, or vLLM
     refuses the model, an argument or the memory.
     """
 
@@ -229,7 +229,7 @@ class VLLMEngine(KeepingEngine[Run]):
             if out.ended not in ("stop", "length"):
                 self._drop(run)
                 run.trace.state = run.trace.finish_reason = "stopped"
-                raise LaconicError(
+                raise InputError(
                     f"vLLM gave trace {run.trace.id!r} up ({out.ended}): {self._backend.last_error()}; it is stopped, with "
                     f"{len(run.trace.token_ids)} tokens"
                 )

@@ -16,7 +16,7 @@ from vllm.v1.metrics.loggers import StatLoggerManager
 from laconic.engines.vllm.launch import settings_of
 from laconic.engines.vllm.metrics import take_counts
 from laconic.engines.vllm.requests import make_plan
-from laconic.errors import LaconicError
+from laconic.errors import InputError, LaconicError
 
 
 def install() -> None:
@@ -58,16 +58,16 @@ def install() -> None:
 
 
 def check_request(request: EngineCoreRequest, vllm_config: Any) -> None:
-    """Raises LaconicError for settings that are wrong, a streaming session, or a request that could never fit the KV cache."""
+    """Raises InputError for settings that are wrong, a streaming session, or a request that could never fit the KV cache."""
     launch = settings_of(vllm_config)
     if launch is None or request.sampling_params is None:
         return
     if request.resumable:
-        raise LaconicError(
+        raise InputError(
             "streaming sessions add to a prompt after it was compressed, which is not supported: send it whole"
         )
     if request.prompt_token_ids is None:
-        raise LaconicError("prompts given as embeddings are not supported: send token ids or text")
+        raise InputError("prompts given as embeddings are not supported: send token ids or text")
     params, sent = request.sampling_params, len(request.prompt_token_ids)
     most = vllm_config.model_config.max_model_len
     end = most if params.max_tokens is None else min(sent + params.max_tokens, most)
@@ -76,7 +76,7 @@ def check_request(request: EngineCoreRequest, vllm_config: Any) -> None:
     if blocks:
         peak = plan.peak(max(sent, plan.end - 1))  # the last token's KV is never computed
         if cdiv(peak, size) > blocks - 1:  # one block is vLLM's own
-            raise LaconicError(
+            raise InputError(
                 f"the request would hold {peak} tokens at its peak ({plan.prompt} of prompt, {plan.end - plan.prompt} "
                 f"generated, policy {plan.policy.spec()}), but the KV cache has room for {(blocks - 1) * size}: lower "
                 "max_tokens, shorten the prompt or compress more"

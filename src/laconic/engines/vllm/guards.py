@@ -13,7 +13,7 @@ from typing import Any
 
 from laconic.engines.vllm.launch import ASYNC_SCHEDULER, SCHEDULER, WORKERS, settings_of
 from laconic.engines.vllm.settings import Settings
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 VERSIONS = ("0.32.0",)
 """Versions of vLLM that the tests ran with."""
@@ -56,26 +56,26 @@ NO_SETTINGS = (
 
 
 def check_version(version: str) -> None:
-    """Raises LaconicError for a vLLM that the hooks weren't tested with."""
+    """Raises InputError for a vLLM that the hooks weren't tested with."""
     # A build's own suffix (0.32.0+cpu) says nothing of the sources.
     if version.split("+")[0] not in VERSIONS:
-        raise LaconicError(
+        raise InputError(
             f"vLLM is {version}, but laconic's hooks were tested with {', '.join(VERSIONS)} only: install that version, or "
             "start without laconic's settings"
         )
 
 
 def check_environment(environ: Mapping[str, str]) -> None:
-    """Raises LaconicError for a front end in which nobody would refuse a bad request."""
+    """Raises InputError for a front end in which nobody would refuse a bad request."""
     if environ.get("VLLM_USE_RUST_FRONTEND", "0").strip() not in ("", "0"):
-        raise LaconicError(
+        raise InputError(
             "vLLM's Rust front end neither checks the settings of single requests nor shows laconic's metrics: unset "
             "VLLM_USE_RUST_FRONTEND, or start without laconic's settings"
         )
 
 
 def check_signatures(expected: dict[str, str] = SIGNATURES) -> None:
-    """Raises LaconicError if a function that our hooks rely on has other parameters than it had when they were tested."""
+    """Raises InputError if a function that our hooks rely on has other parameters than it had when they were tested."""
     for path, wanted in expected.items():
         module, _, name = path.partition(":")
         try:
@@ -83,21 +83,21 @@ def check_signatures(expected: dict[str, str] = SIGNATURES) -> None:
             for part in name.split("."):
                 found = getattr(found, part)
         except (ImportError, AttributeError):
-            raise LaconicError(
+            raise InputError(
                 f"this vLLM has no {path}, which laconic's hooks need: install vLLM {VERSIONS[-1]}"
             ) from None
         have = " ".join(inspect.signature(found).parameters)
         if have != wanted:
-            raise LaconicError(
+            raise InputError(
                 f"{path} of this vLLM takes ({have}), but laconic's hooks were written for ({wanted}): install vLLM "
                 f"{VERSIONS[-1]}"
             )
 
 
 def check_config(vllm_config: Any) -> None:
-    """Raises LaconicError for a configuration that can't be compressed, with the reason."""
+    """Raises InputError for a configuration that can't be compressed, with the reason."""
     for reason in _reasons(vllm_config):
-        raise LaconicError(f"laconic can't compress under this configuration: {reason}")
+        raise InputError(f"laconic can't compress under this configuration: {reason}")
 
 
 def _reasons(config: Any) -> Iterator[str]:
@@ -166,9 +166,9 @@ def check_launch_complete(vllm_config: Any) -> Settings:
     """The settings, or a LaconicError: our scheduler or worker was chosen by hand and its counterpart is not there."""
     settings = settings_of(vllm_config)
     if settings is None:
-        raise LaconicError(NO_SETTINGS)
+        raise InputError(NO_SETTINGS)
     if vllm_config.parallel_config.worker_cls not in WORKERS.values():
-        raise LaconicError(
+        raise InputError(
             "laconic's scheduler runs, but its worker doesn't: vLLM did not load laconic's plugin. Is VLLM_PLUGINS set? Unset "
             "it, or add laconic to it"
         )

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 Write = Callable[[Tensor, Tensor, Tensor, Tensor], None]
 """(key [n, G, D], value [n, G, D], cache, slots [n]): put n tokens into a cache, as the backend does."""
@@ -40,7 +40,7 @@ class Interleaved(Layout):
 
     def __init__(self, cache: Tensor, head_size: int) -> None:
         if cache.dim() != 4 or cache.shape[-1] != 2 * head_size:
-            raise LaconicError(
+            raise InputError(
                 f"the KV cache has shape {tuple(cache.shape)}; expected [blocks, KV heads, block size, {2 * head_size}]: this "
                 "attention backend is not supported"
             )
@@ -54,13 +54,13 @@ class Interleaved(Layout):
 class Probed(Layout):
     """A head's page of a block is `size * 2 * D` numbers in an order that is found out.
 
-    Raises LaconicError if what is written can't be found again in one page a head.
+    Raises InputError if what is written can't be found again in one page a head.
     """
 
     def __init__(self, cache: Tensor, head_size: int, write: Write) -> None:
         _, heads, self.size, width = cache.shape
         if width != 2 * head_size:
-            raise LaconicError(
+            raise InputError(
                 f"the KV cache's last dimension is {width}; expected {2 * head_size}: key and value of a token"
             )
         self.width = width
@@ -85,7 +85,7 @@ class Probed(Layout):
         written = (tokens > 0).nonzero()[:, 0]
         where[tokens[written] - 1, dims[written] - 1] = written
         if len(written) != self.size * head_size or bool((where < 0).any()):
-            raise LaconicError(LOST)
+            raise InputError(LOST)
         return where
 
     def read(self, cache: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,19 +102,19 @@ class Probed(Layout):
 
 
 def layout_of(backend: str, cache: Tensor, head_size: int, write: Write) -> Layout:
-    """The layout of a backend's cache, by the backend's name in vLLM. Raises LaconicError for one that isn't known."""
+    """The layout of a backend's cache, by the backend's name in vLLM. Raises InputError for one that isn't known."""
     if backend == "CPU_ATTN":
         return Probed(cache, head_size, write)
     if backend in ("FLASH_ATTN", "TRITON_ATTN", "FLASHINFER"):
         return Interleaved(cache, head_size)
-    raise LaconicError(
+    raise InputError(
         f"attention backend {backend} is not supported; expected CPU_ATTN, FLASH_ATTN, TRITON_ATTN or FLASHINFER: choose one "
         "with --attention-backend"
     )
 
 
 def check_layout(layout: Layout, cache: Tensor, heads: int, head_size: int, write: Write) -> None:
-    """Write random keys and values into a block that nobody has yet and read them again. Raises LaconicError if they differ."""
+    """Write random keys and values into a block that nobody has yet and read them again. Raises InputError if they differ."""
     # Block 0 is vLLM's null block, written by padding and read by nobody.
     slots = torch.arange(layout.size, device=cache.device)
     made = torch.Generator().manual_seed(0)
@@ -125,5 +125,5 @@ def check_layout(layout: Layout, cache: Tensor, heads: int, head_size: int, writ
     write(key, value, cache, slots)
     keys, values = layout.read(cache, slots)
     if not (torch.equal(keys, key) and torch.equal(values, value)):
-        raise LaconicError(LOST)
+        raise InputError(LOST)
     write(torch.zeros_like(key), torch.zeros_like(value), cache, slots)

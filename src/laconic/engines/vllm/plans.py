@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from laconic.compress import Policy
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 NEVER = 1 << 62
 
@@ -30,9 +30,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.prompt < 1:
-            raise LaconicError(f"prompt is {self.prompt}; expected at least 1 token")
+            raise InputError(f"prompt is {self.prompt}; expected at least 1 token")
         if self.end < self.prompt:
-            raise LaconicError(f"end is {self.end}; expected at least the prompt's {self.prompt} tokens")
+            raise InputError(f"end is {self.end}; expected at least the prompt's {self.prompt} tokens")
 
     def generated(self, computed: int) -> int:
         return max(0, computed - self.prompt)

@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 from laconic.engines.vllm import quiet
-from laconic.errors import LaconicError
+from laconic.errors import InputError, LaconicError
 
 
 def register() -> None:
@@ -59,12 +59,12 @@ def check_early(engine_args: Any) -> None:
     check_environment(os.environ)
     given = engine_args.additional_config
     if not isinstance(given, dict) or KEY not in given:
-        raise LaconicError(NO_SETTINGS)
+        raise InputError(NO_SETTINGS)
     parse_launch(given[KEY])
 
 
 def configure(vllm_config: Any) -> None:
-    """Check a configuration that asks for laconic, and set what it needs. Raises LaconicError with one sentence."""
+    """Check a configuration that asks for laconic, and set what it needs. Raises InputError with one sentence."""
     from laconic.engines.vllm import frontend, guards
     from laconic.engines.vllm.launch import ASYNC_SCHEDULER, SCHEDULER, WORKERS
 

@@ -9,18 +9,18 @@ from typing import Any
 
 from laconic.engines.vllm.plans import Plan
 from laconic.engines.vllm.settings import KEY, Settings, parse_request
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 
 def make_plan(extra_args: Mapping[str, Any] | None, sent: int, end: int, launch: Settings) -> Plan:
     """The plan of a request of `sent` tokens that ends at `end` tokens at most.
 
-    Raises LaconicError for bad settings, and a `prompt_tokens` beyond what was sent.
+    Raises InputError for bad settings, and a `prompt_tokens` beyond what was sent.
     """
     asked = parse_request((extra_args or {}).get(KEY), launch)
     prompt = sent if asked.prompt_tokens is None else asked.prompt_tokens
     if prompt > sent:
-        raise LaconicError(f"prompt_tokens is {prompt}, but {sent} tokens were sent; expected at most that")
+        raise InputError(f"prompt_tokens is {prompt}, but {sent} tokens were sent; expected at most that")
     return Plan(asked.policy, prompt, max(end, sent))
 
 

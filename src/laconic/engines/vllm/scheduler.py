@@ -29,7 +29,7 @@ from laconic.engines.vllm.manager import CompressedManager
 from laconic.engines.vllm.metrics import Tally
 from laconic.engines.vllm.plans import Plan
 from laconic.engines.vllm.requests import plan_of
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 
 class Compressing(StockScheduler):
@@ -41,7 +41,7 @@ class Compressing(StockScheduler):
         managers = self.kv_cache_manager.coordinator.single_type_managers
         if len(managers) != 1 or not isinstance(managers[0], CompressedManager):
             kinds = ", ".join(type(m.kv_cache_spec).__name__ for m in managers)
-            raise LaconicError(
+            raise InputError(
                 f"laconic compresses models whose layers all attend to everything, but this one's KV cache has {kinds}: "
                 "serve it without laconic's settings"
             )

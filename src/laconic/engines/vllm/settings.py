@@ -14,7 +14,7 @@ from laconic import checks
 from laconic.checks import whole
 from laconic.compress import FullKV, Policy
 from laconic.compress.registry import broken, get, known, parse
-from laconic.errors import LaconicError
+from laconic.errors import InputError, LaconicError
 from laconic.jsonl import NotJSON
 from laconic.jsonl import parse as read_json
 
@@ -39,7 +39,7 @@ class Settings:
         whole("queries", self.queries, 0, meaning="latest queries kept for each request")
         needed = _queries(self.policy)
         if self.queries < needed:
-            raise LaconicError(
+            raise InputError(
                 f"queries is {self.queries}, but policy {self.policy.spec()} reads the latest {needed}; expected at least that"
             )
 
@@ -57,10 +57,10 @@ class RequestSettings:
 
 
 def parse_launch(raw: object) -> Settings:
-    """The settings of a launch. Raises LaconicError that names what is wrong and lists what is known."""
+    """The settings of a launch. Raises InputError that names what is wrong and lists what is known."""
     given = _mapping(raw)
     if "policy" not in given:
-        raise LaconicError(
+        raise InputError(
             f"laconic's settings name no policy; expected e.g. {{'policy': 'rpc', 'interval': 1024, 'ratio': 4}}, "
             f"with a policy of {_supported()}"
         )
@@ -74,7 +74,7 @@ def parse_launch(raw: object) -> Settings:
 def parse_request(raw: object, launch: Settings) -> RequestSettings:
     """A request's settings, on top of the launch's: what isn't said stays as the launch has it, unless another policy is named.
 
-    Raises LaconicError for what `parse_launch` refuses, for `prompt_tokens` below 1, and for a policy that reads more queries
+    Raises InputError for what `parse_launch` refuses, for `prompt_tokens` below 1, and for a policy that reads more queries
     than the launch keeps.
     """
     checks.instance("launch", launch, Settings, "the launch's Settings")
@@ -90,7 +90,7 @@ def parse_request(raw: object, launch: Settings) -> RequestSettings:
     policy = _policy(given, "prompt_tokens")
     check_policy(policy)
     if _queries(policy) > launch.queries:
-        raise LaconicError(
+        raise InputError(
             f"policy {policy.spec()} reads the latest {_queries(policy)} queries, but this server keeps {launch.queries} a "
             f"request; expected a shorter window, or a launch with 'queries': {_queries(policy)} in its laconic settings"
         )
@@ -98,11 +98,11 @@ def parse_request(raw: object, launch: Settings) -> RequestSettings:
 
 
 def check_policy(policy: Policy) -> None:
-    """Raises LaconicError for what is no policy, or one that can't run inside vLLM, with the reason."""
+    """Raises InputError for what is no policy, or one that can't run inside vLLM, with the reason."""
     checks.instance("policy", policy, Policy, "one of laconic's policies, for example laconic.RPC()")
     reason = _unsupported(policy)
     if reason:
-        raise LaconicError(f"policy {policy.name} can't run inside vLLM: {reason}; expected one of {_supported()}")
+        raise InputError(f"policy {policy.name} can't run inside vLLM: {reason}; expected one of {_supported()}")
 
 
 def _unsupported(policy: Policy) -> str:
@@ -136,7 +136,7 @@ def _queries(policy: Policy) -> int:
 
 def _class(name: object) -> type[Policy]:
     if not isinstance(name, str):
-        raise LaconicError(f"policy is {checks.shown(name)}; expected the name of one: {_supported()}")
+        raise InputError(f"policy is {checks.shown(name)}; expected the name of one: {_supported()}")
     if name.strip().lower() == "none":
         return FullKV
     try:
@@ -144,7 +144,7 @@ def _class(name: object) -> type[Policy]:
     except LaconicError:
         if name in broken():  # a third party's, which says why it doesn't load
             raise
-        raise LaconicError(f"policy {name!r} is unknown; expected one that runs inside vLLM: {_supported()}") from None
+        raise InputError(f"policy {name!r} is unknown; expected one that runs inside vLLM: {_supported()}") from None
 
 
 def _policy(given: dict[str, Any], own: str) -> Policy:
@@ -153,7 +153,7 @@ def _policy(given: dict[str, Any], own: str) -> Policy:
     names = [f.name for f in fields(cls)]
     for key in given:
         if key not in names:
-            raise LaconicError(
+            raise InputError(
                 f"{key!r} in laconic's settings is unknown; known with policy {cls.name}: {', '.join(['policy', *names, own])}"
             )
     return parse(cls.name, **given)
@@ -169,11 +169,11 @@ def _mapping(raw: object) -> dict[str, Any]:
         try:
             raw = read_json(text)
         except NotJSON as error:
-            raise LaconicError(f"laconic's settings are no valid JSON ({error.reason}); they are {text!r}") from None
+            raise InputError(f"laconic's settings are no valid JSON ({error.reason}); they are {text!r}") from None
         except LaconicError as error:
-            raise LaconicError(f"the text of laconic's settings {error}") from None
+            raise InputError(f"the text of laconic's settings {error}") from None
     if not isinstance(raw, Mapping) or not all(isinstance(key, str) for key in raw):
-        raise LaconicError(
+        raise InputError(
             f"laconic's settings are {checks.shown(raw)}; expected a mapping such as "
             "{'policy': 'rpc', 'interval': 1024, 'ratio': 4}"
         )

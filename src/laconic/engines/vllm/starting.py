@@ -19,7 +19,7 @@ from laconic.engines.text import end_ids
 from laconic.engines.vllm.backend import AHEAD, Backend, check_installed
 from laconic.engines.vllm.model import ModelFacts, facts_of
 from laconic.engines.vllm.settings import KEY, check_policy
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 CPU_KV_BYTES = 1 << 30
 """vLLM's cache on a CPU where nothing is said: it would take most of the machine's memory."""
@@ -60,7 +60,7 @@ def start(
     chat: Chat | None = None,
     **engine_args: Any,
 ) -> Started:
-    """See VLLMEngine for the arguments. Raises LaconicError where vLLM is missing, the policy can't run in it, the model can't
+    """See VLLMEngine for the arguments. Raises InputError where vLLM is missing, the policy can't run in it, the model can't
     be read, or vLLM refuses the model, an argument or the memory (with its own reason)."""
     chosen = policy if policy is not None else FullKV()
     check_policy(chosen)
@@ -78,7 +78,7 @@ def start(
     backend = Backend(arguments, ahead=ahead, log=log)
     try:
         if KEY in arguments["additional_config"] and not _launched(backend.config):
-            raise LaconicError(
+            raise InputError(
                 "vLLM did not load laconic's plugin, so nothing would be compressed: install laconic beside it (an entry point "
                 "tells vLLM of the plugin), and if VLLM_PLUGINS is set, add laconic to it"
             )
@@ -91,13 +91,13 @@ def start(
 def arguments_for(
     model: str, policy: Policy, max_batch: int, dtype: str, engine_args: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The arguments of vLLM's AsyncEngineArgs. Raises LaconicError for those that laconic has to set itself, and for a text
+    """The arguments of vLLM's AsyncEngineArgs. Raises InputError for those that laconic has to set itself, and for a text
     where a number belongs."""
     _check_texts({name: value for name, value in engine_args.items() if isinstance(value, str)})
     extra = dict(engine_args.get("additional_config") or {})
     for given in (*engine_args, *(f"additional_config.{key}" for key in extra)):
         if given in _OURS:
-            raise LaconicError(f"{given} can't be given to the vLLM engine: {_OURS[given]}; leave it out")
+            raise InputError(f"{given} can't be given to the vLLM engine: {_OURS[given]}; leave it out")
     if policy.schedule.next_boundary(0) is not None:
         extra[KEY] = {"policy": policy.name, **policy.settings()}
     arguments: dict[str, Any] = {
@@ -116,7 +116,7 @@ def arguments_for(
 
 
 def _check_texts(given: Mapping[str, str]) -> None:
-    """LaconicError for a text where a number belongs: what comes of it in vLLM names neither."""
+    """InputError for a text where a number belongs: what comes of it in vLLM names neither."""
     if not given:
         return
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -124,7 +124,7 @@ def _check_texts(given: Mapping[str, str]) -> None:
     for field in dataclasses.fields(AsyncEngineArgs):
         if field.name in given and isinstance(field.default, int | float):
             kind = "true or false" if isinstance(field.default, bool) else "a number"
-            raise LaconicError(f"{field.name} is {given[field.name]!r}; vLLM expects {kind}")
+            raise InputError(f"{field.name} is {given[field.name]!r}; vLLM expects {kind}")
 
 
 def _on_cpu() -> bool:

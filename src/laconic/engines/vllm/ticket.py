@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from laconic.engines.base import Sampling
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 KEY = "laconic_draw"
 """The key of a request's `extra_args` that is ours."""
@@ -32,17 +32,17 @@ class Ticket:
 
     @classmethod
     def of(cls, extra_args: Mapping[str, Any] | None) -> Ticket | None:
-        """What a request carries; None: nothing. Raises LaconicError for a value that `extra_args` would not write."""
+        """What a request carries; None: nothing. Raises InputError for a value that `extra_args` would not write."""
         raw = (extra_args or {}).get(KEY)
         if raw is None:
             return None
         if not isinstance(raw, Mapping) or set(raw) != set(_FIELDS):
-            raise LaconicError(f"{KEY} is {raw!r}; expected a mapping of {', '.join(_FIELDS)}")
+            raise InputError(f"{KEY} is {raw!r}; expected a mapping of {', '.join(_FIELDS)}")
         for name, kind in _FIELDS.items():
             if isinstance(raw[name], bool) or not isinstance(raw[name], (int, kind)):
-                raise LaconicError(f"{name} of {KEY} is {raw[name]!r}; expected {kind.__name__}")
+                raise InputError(f"{name} of {KEY} is {raw[name]!r}; expected {kind.__name__}")
         for name, most in (("key", 1 << 64), ("at", 1 << 32)):
             if not 0 <= raw[name] < most:
-                raise LaconicError(f"{name} of {KEY} is {raw[name]}; expected 0 to {most - 1}")
+                raise InputError(f"{name} of {KEY} is {raw[name]}; expected 0 to {most - 1}")
         sampling = Sampling(temperature=raw["temperature"], top_p=raw["top_p"], top_k=raw["top_k"])
         return cls(raw["key"], raw["at"], sampling)

@@ -21,7 +21,7 @@ from laconic.engines.vllm.manager import CompressedSpec
 from laconic.engines.vllm.plans import Plan
 from laconic.engines.vllm.ring import QueryRing
 from laconic.engines.vllm.settings import Settings
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 
 logger = init_logger("vllm.laconic")
 
@@ -78,7 +78,7 @@ class CompressedWorker(Compressed, Worker):
 
 
 def attention_layers(vllm_config: Any) -> dict[str, Any]:
-    """This worker's attention layers by name, in order. Raises LaconicError for one that can't be compressed."""
+    """This worker's attention layers by name, in order. Raises InputError for one that can't be compressed."""
     layers = get_layers_from_vllm_config(vllm_config, Attention)
     for name, layer in layers.items():
         reason = ""
@@ -89,7 +89,7 @@ def attention_layers(vllm_config: Any) -> dict[str, Any]:
         elif getattr(layer.impl, "alibi_slopes", None) is not None:
             reason = "uses ALiBi, which takes distances from places in the cache"
         if reason:
-            raise LaconicError(f"layer {name} {reason}, which is not supported: serve without laconic's settings")
+            raise InputError(f"layer {name} {reason}, which is not supported: serve without laconic's settings")
     return dict(layers)
 
 
@@ -113,7 +113,7 @@ def start_line(settings: Settings, max_model_len: int, max_requests: int, ring: 
 
 def _compressed(name: str, spec: KVCacheSpec) -> KVCacheSpec:
     if type(spec) is not FullAttentionSpec:
-        raise LaconicError(
+        raise InputError(
             f"layer {name} keeps its cache as {type(spec).__name__}; only full attention can be compressed: serve without "
             "laconic's settings"
         )

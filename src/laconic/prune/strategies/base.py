@@ -62,7 +62,7 @@ class Solving(ABC):
 
     @abstractmethod
     def __iter__(self) -> Iterator[Progress]:
-        """Run to the end. Raises LaconicError before the first item for settings or a question that can't work."""
+        """Run to the end. Raises InputError before the first item for settings or a question that can't work."""
 
     @abstractmethod
     def snapshot(self) -> Snapshot: ...

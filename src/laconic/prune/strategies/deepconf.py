@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from laconic import checks
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.prune.source import Source
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.run import DECIDED, MOST_TRACES, Record, Run, traces
@@ -24,7 +24,7 @@ class DeepConf(Strategy):
     The outcome is that of running the traces one after another in the order of index, whatever runs side by side: a
     trace's vote counts once all before it are done, and sampling ends with the first that brings the consensus. The
     published window of 2,048 tokens is longer than a whole trace of a small model: choose it well below their length.
-    Raises LaconicError for settings out of range.
+    Raises InputError for settings out of range.
     """
 
     summary: ClassVar[str] = (
@@ -100,7 +100,7 @@ class Confiding(Run):
         """Read the trace's new tokens, up to the first group under the bar: one at a time or many, the outcome is the same."""
         confidence, logprobs = self.confidence[record.index], record.view.logprobs
         if len(logprobs) < len(record.view.token_ids):
-            raise LaconicError(
+            raise InputError(
                 f"trace {record.id} has {len(logprobs)} log-probabilities for {len(record.view.token_ids)} tokens; DeepConf "
                 "needs one of each: use an engine that returns them"
             )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from laconic import checks
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.prune import excerpts
 from laconic.prune.cluster import SIMILARITIES, Clustering
 from laconic.prune.judge import Excerpt, Judge
@@ -32,7 +32,7 @@ class DeepPrune(Strategy):
     """Start n traces, judge them at their excerpts, finish k* of the largest cluster, vote. docs/pruning.md has the whole.
 
     judge: anything that keeps `laconic.prune.judge.Judge`. K2, K3, excerpt: None stands for what `survivors`, `fallback` and
-    `excerpt_kind` say. Raises LaconicError for settings out of range, or an excerpt that the judge was not made for.
+    `excerpt_kind` say. Raises InputError for settings out of range, or an excerpt that the judge was not made for.
     """
 
     name = "deepprune"
@@ -71,7 +71,7 @@ class DeepPrune(Strategy):
             checks.text("excerpt", self.excerpt, "such as words:25", some=True)
         kind = excerpts.parse(self.excerpt_kind).kind
         if self.judge.excerpt is not None and kind != self.judge.excerpt:
-            raise LaconicError(
+            raise InputError(
                 f"excerpt is {kind}, but judge {self.judge.name} was made for {self.judge.excerpt}: leave the excerpt out, "
                 "or take another judge"
             )

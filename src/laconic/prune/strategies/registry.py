@@ -10,7 +10,7 @@ from dataclasses import MISSING, dataclass
 from typing import Any
 
 from laconic import checks
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.prune.judge import Judge
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.deepconf import DeepConf
@@ -68,12 +68,12 @@ def described() -> list[Described]:
 
 
 def needs_judge(spec: str) -> bool:
-    """Whether a strategy takes a judge. Raises LaconicError for an unknown name."""
+    """Whether a strategy takes a judge. Raises InputError for an unknown name."""
     return _find(spec)[0] is DeepPrune
 
 
 def settings(name: str) -> list[Setting]:
-    """What can be set in a spec, in order. Raises LaconicError for an unknown name."""
+    """What can be set in a spec, in order. Raises InputError for an unknown name."""
     cls, _ = _find(name)
     hints = typing.get_type_hints(cls)
     return [Setting(f.name, _said(hints[f.name]), _shown(f.default), f.metadata["meaning"]) for f in _fields(cls)]
@@ -82,7 +82,7 @@ def settings(name: str) -> list[Setting]:
 def parse(spec: str, n: int, judge: Judge | None = None, **overrides: Any) -> Strategy:
     """A strategy from text, with n traces. Overrides win; they are Python values, and None counts as not given.
 
-    Raises LaconicError for an unknown name (lists the known), an unknown setting (lists that strategy's), a value of the
+    Raises InputError for an unknown name (lists the known), an unknown setting (lists that strategy's), a value of the
     wrong type or range, or a judge that is missing. A judge that a strategy has no use for is ignored.
     """
     cls, rest = _find(spec)
@@ -94,9 +94,9 @@ def parse(spec: str, n: int, judge: Judge | None = None, **overrides: Any) -> St
         if not equals and part in _MODES.get(_name(cls), ()):
             key, text = "mode", part
         elif not equals:
-            raise LaconicError(f"{part!r} in strategy {spec!r} has no value; expected setting=value")
+            raise InputError(f"{part!r} in strategy {spec!r} has no value; expected setting=value")
         if key in values:
-            raise LaconicError(f"{key} is given twice in strategy {spec!r}; give it once")
+            raise InputError(f"{key} is given twice in strategy {spec!r}; give it once")
         _check(cls, key, fields)
         values[key] = _typed(cls, key, text, hints[key])
     for key, value in overrides.items():
@@ -105,7 +105,7 @@ def parse(spec: str, n: int, judge: Judge | None = None, **overrides: Any) -> St
             values[key] = value
     if cls is DeepPrune:
         if judge is None:
-            raise LaconicError("strategy deepprune needs a judge; give one")
+            raise InputError("strategy deepprune needs a judge; give one")
         values["judge"] = judge
     return cls(n, **values)  # type: ignore[call-arg]
 
@@ -118,7 +118,7 @@ def _find(spec: str) -> tuple[type[Strategy], str]:
     plain = name.strip().lower().replace("_", "-").replace(" ", "-")
     plain = _ALIASES.get(plain, plain)
     if plain not in _CLASSES:
-        raise LaconicError(f"strategy {name!r} is unknown; expected one of {', '.join(known())}")
+        raise InputError(f"strategy {name!r} is unknown; expected one of {', '.join(known())}")
     return _CLASSES[plain], rest
 
 
@@ -133,7 +133,7 @@ def _fields(cls: type[Strategy]) -> list[dataclasses.Field[Any]]:
 
 def _check(cls: type[Strategy], key: str, fields: Mapping[str, Any]) -> None:
     if key not in fields:
-        raise LaconicError(f"setting {key!r} of strategy {_name(cls)} is unknown; its settings: {', '.join(fields)}")
+        raise InputError(f"setting {key!r} of strategy {_name(cls)} is unknown; its settings: {', '.join(fields)}")
 
 
 def _said(hint: Any) -> str:
@@ -158,9 +158,9 @@ def _typed(cls: type[Strategy], key: str, text: str, hint: Any) -> Any:
     if kind is bool:
         if text.lower() in ("true", "false"):
             return text.lower() == "true"
-        raise LaconicError(f"{key} of strategy {_name(cls)} is {text!r}; expected true or false")
+        raise InputError(f"{key} of strategy {_name(cls)} is {text!r}; expected true or false")
     try:
         return kind(text)
     except ValueError:
         said = "a whole number" if kind is int else "a number"
-        raise LaconicError(f"{key} of strategy {_name(cls)} is {text!r}; expected {said}") from None
+        raise InputError(f"{key} of strategy {_name(cls)} is {text!r}; expected {said}") from None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from laconic import answers, checks
-from laconic.errors import LaconicError
+from laconic.errors import InputError
 from laconic.prune.alike import warn_alike
 from laconic.prune.source import ChunkView, Source, TraceView
 from laconic.prune.strategies.base import Progress, Row, Snapshot, Solving
@@ -137,7 +137,7 @@ class Run(Solving):
 
     def _steps(self) -> Iterator[Progress]:
         if not self.question.strip():
-            raise LaconicError("the problem is empty: give a question")
+            raise InputError("the problem is empty: give a question")
         stats = self.source.stats
         self._before = {name: getattr(stats, name, 0) for name in ("peak_kv_bytes", *COUNTED.values())}
         ids = self.source.submit(self.source.render(self.question), self.sampling, self.n)

@@ -18,7 +18,7 @@ class SelfConsistency(Strategy):
     """Majority vote over n traces; n = 1 is a single trace.
 
     With `early_end`, what still runs is stopped once no remaining vote can change the winner, so the answer is the one
-    that all n would have given (perhaps in another spelling). Raises LaconicError for settings out of range.
+    that all n would have given (perhaps in another spelling). Raises InputError for settings out of range.
     """
 
     name = "self-consistency"
