@@ -24,8 +24,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from laconic.bench.environment import environment
-from laconic.bench.shapes import Shape, build, get_shape, parameter_count, pick_device, resolve_dtype
+from laconic.engines.hf.shapes import Shape, build, get_shape, parameter_count, pick_device, resolve_dtype
+from laconic.environment import environment
 from laconic.errors import InputError, LaconicError
 from laconic.judges.llm import LLMJudge
 from laconic.judges.prompts import LLMJudgeSettings

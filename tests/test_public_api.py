@@ -21,16 +21,22 @@ import laconic
 from laconic import compress, prune, traces
 from laconic.answers import equivalent, extract
 from laconic.answers import groups as answer_groups
-from laconic.bench import analysis, contenders, decoding, entropy, redundancy, shapes, throughput, vllm_load
-from laconic.bench.accuracy import run_accuracy
-from laconic.bench.traces import WrittenTrace
 from laconic.compress.select import select
 from laconic.engines import base, chat, hf
+from laconic.engines.hf import shapes
 from laconic.engines.replay import ReplayEngine
 from laconic.engines.vllm import settings as vllm_settings
 from laconic.engines.vllm.starting import start
 from laconic.errors import LaconicError
-from laconic.judges import baselines, losses, probe, prompts, registry, training, tuning
+from laconic.judges import baselines, probe, prompts, registry, tuning
+from laconic.lab.accuracy.run import run_accuracy
+from laconic.lab.judges import losses, training
+from laconic.lab.shared import contenders
+from laconic.lab.throughput import decoding
+from laconic.lab.throughput import run as throughput
+from laconic.lab.traces import analysis, entropy, redundancy
+from laconic.lab.traces.reading import WrittenTrace
+from laconic.lab.vllm import load as vllm_load
 from laconic.problems import Problem, check, generate, sources
 from laconic.prune import excerpts, voting
 from tests.engines.hf.families import family

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from laconic.bench.journal import Journal
 from laconic.cli import interruption
 from laconic.cli.interruption import NOTHING, if_interrupted, resumed
+from laconic.lab.shared.journal import Journal
 
 
 @pytest.fixture(autouse=True)
@@ -51,10 +51,10 @@ COMMANDS: list[tuple[list[str], str, str]] = [
     (["bench", "parallel", "--problems", "2", "--out", "{out}"], "laconic.engines.hf.load", "nothing was finished yet"),
     (
         ["bench", "throughput", "--shape", "tiny-kv", "--lengths", "8", "--out", "{out}"],
-        "laconic.bench.throughput.run_throughput",
+        "laconic.lab.throughput.run.run_throughput",
         "nothing was finished yet",
     ),
-    (["bench", "vllm", "--out", "{out}"], "laconic.bench.vllm_process.check_installed", "nothing was finished yet"),
+    (["bench", "vllm", "--out", "{out}"], "laconic.lab.vllm.process.check_installed", "nothing was finished yet"),
     (["collect", "--count", "2", "--out", "{out}/t.jsonl"], "laconic.engines.hf.load", "nothing was finished yet"),
     (["judge", "train", "-t", "x", "--out", "{out}"], "laconic.traces.read_traces", "nothing was finished yet"),
     (
@@ -63,7 +63,7 @@ COMMANDS: list[tuple[list[str], str, str]] = [
         "nothing was finished",
     ),
     (["judge", "ablate", "-t", "x", "--out", "{out}"], "laconic.traces.read_traces", "nothing was finished yet"),
-    (["analyze", "x"], "laconic.bench.traces.read_traces", "the file of traces is as it was"),
+    (["analyze", "x"], "laconic.lab.traces.reading.read_traces", "the file of traces is as it was"),
     (["analyze", "--model", "bundled"], "laconic.engines.hf.load", "`laconic collect` would keep them"),
     (["think"], "laconic.engines.hf.load", "nothing is kept"),
     (["solve"], "laconic.engines.hf.load", "nothing is kept"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from laconic.judges.calibration import platt
-from laconic.judges.scoring import auroc, score
+from laconic.lab.judges.scoring import auroc, score
 
 
 def made(scale: float, shift: float, count: int = 20000) -> tuple[torch.Tensor, torch.Tensor]:

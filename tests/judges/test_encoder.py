@@ -21,9 +21,9 @@ from laconic.judges.encoder import PairEncoder, vectors_for
 from laconic.judges.made import Made, signature
 from laconic.judges.network import Shape
 from laconic.judges.pairs import Pairs
-from laconic.judges.reread import Reread
-from laconic.judges.training import TrainSettings, fit, predict
 from laconic.judges.vectors import Decoder, States
+from laconic.lab.judges.reread import Reread
+from laconic.lab.judges.training import TrainSettings, fit, predict
 from laconic.prune.excerpts import parse
 from laconic.prune.judge import Excerpt, judge_pairs
 from laconic.traces import tokenizer_fingerprint

@@ -15,9 +15,9 @@ from laconic.errors import LaconicError
 from laconic.judges.llm import LLMJudge
 from laconic.judges.prompts import LLMJudgeSettings
 from laconic.judges.registry import open_judge
-from laconic.judges.scoring import auroc
-from laconic.judges.training import TrainSettings, fit, predict
 from laconic.judges.tuning import LoRA
+from laconic.lab.judges.scoring import auroc
+from laconic.lab.judges.training import TrainSettings, fit, predict
 from laconic.prune.judge import Excerpt, judge_pairs
 from tests.engines.hf.families import FAMILIES
 from tests.judges.models import (

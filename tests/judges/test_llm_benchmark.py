@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from laconic.bench.shapes import parameter_count
+from laconic.engines.hf.shapes import parameter_count
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "llm_judge.py"
 

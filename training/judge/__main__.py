@@ -12,10 +12,10 @@ import torch
 
 from laconic.assets import reasoner_path
 from laconic.engines.hf import HFEngine, load
-from laconic.judges.losses import Loss
 from laconic.judges.pairs import Pairs, make_pairs
-from laconic.judges.recipe import CHECKPOINTS, Data, EncoderPlan, prepare, train_encoder, write_record
-from laconic.judges.training import Look, TrainSettings
+from laconic.lab.judges.losses import Loss
+from laconic.lab.judges.recipe import CHECKPOINTS, Data, EncoderPlan, prepare, train_encoder, write_record
+from laconic.lab.judges.training import Look, TrainSettings
 from laconic.traces import TraceFile, read_traces
 from training.judge.renaming import rename_problem
 

@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import Any
 
 from laconic.answers import equivalent, extract
-from laconic.bench.stats import mean_interval
+from laconic.lab.shared.statistics import mean_interval
 from laconic.problems.generate import programs
 from training.reasoner.diagnostics import count_right
 from training.reasoner.model import Student

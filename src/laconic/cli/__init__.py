@@ -27,10 +27,10 @@ COMMANDS = (  # name, module, attribute: a function is a command, a Typer a grou
     ("strategies", "laconic.cli.strategies", "strategies"),
     ("judges", "laconic.cli.judges", "judges"),
     ("plan", "laconic.cli.plan", "plan"),
-    ("collect", "laconic.cli.collect", "collect"),
-    ("judge", "laconic.cli.judge", "app"),
-    ("bench", "laconic.cli.bench", "app"),
-    ("analyze", "laconic.cli.analyze", "analyze"),
+    ("collect", "laconic.lab.traces.collect_command", "collect"),
+    ("judge", "laconic.lab.judges.command", "app"),
+    ("bench", "laconic.lab.command", "app"),
+    ("analyze", "laconic.lab.traces.analyze_command", "analyze"),
 )
 
 

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from laconic.bench.accuracy import Row
-    from laconic.bench.stats import Interval
     from laconic.cli.outcome import Outcome
     from laconic.cli.solving import SilentView
     from laconic.compress import Policy
     from laconic.engines.base import Sampling
     from laconic.engines.hf import HFEngine
+    from laconic.lab.accuracy.run import Row
+    from laconic.lab.shared.statistics import Interval
     from laconic.problems import Problem
 
 MAX_BATCH = 32
@@ -60,12 +60,12 @@ def demo(
     say_loading(None, not as_json)
     from rich.console import Console
 
-    from laconic.bench.accuracy import run_accuracy
-    from laconic.bench.contenders import plan
-    from laconic.cli.measuring import Bar
+    from laconic.cli.progress import Bar
     from laconic.cli.solving import SilentView
     from laconic.engines.base import Engine
     from laconic.engines.hf import HFEngine, load
+    from laconic.lab.accuracy.run import run_accuracy
+    from laconic.lab.shared.contenders import plan
     from laconic.problems import generate
 
     one_thread()
@@ -155,7 +155,7 @@ def _table(console: Console, rows: list[Row], per_token: float) -> None:
     """Policies side by side: a column each fits a narrow terminal, a row each would not."""
     from rich.table import Table
 
-    from laconic.report.tables import alone
+    from laconic.cli.tables import alone
 
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     table.add_column("", no_wrap=True)

@@ -159,7 +159,7 @@ class VLLMReasoner:
 
 def identity_of(model: Any) -> tuple[str, str]:
     """A transformers model's fingerprint and number format."""
-    from laconic.bench.fingerprint import fingerprint
+    from laconic.fingerprint import fingerprint
 
     return fingerprint(model), str(model.dtype).removeprefix("torch.")
 

@@ -103,7 +103,7 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """The whole verdict with the problem, what is known of it, the settings and the versions."""
-        from laconic.bench.environment import versions
+        from laconic.environment import versions
 
         return {
             "problem": self.question.text,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from laconic.cli.tables import Table
     from laconic.engines.hf.planning import Plan
-    from laconic.report.tables import Table
 
 _PREFIXES = {prefix: place for place, prefix in enumerate("kmgt", 1)}
 LENGTH, SMALL_LENGTH = 32768, 512
@@ -45,7 +45,8 @@ def plan(
     allocator keeps are not counted.
     """
     from laconic.cli.common import choose_policy, is_bundled, model_path
-    from laconic.cli.measuring import print_tables, split_policies
+    from laconic.cli.lists import split_policies
+    from laconic.cli.tables import print_tables
     from laconic.engines.hf.planning import plan as planned
 
     small = is_bundled(model)
@@ -73,7 +74,7 @@ def plan(
 
 def _shape(model: str) -> Any:
     """The config of a published shape; None for another name."""
-    from laconic.bench.shapes import SHAPES
+    from laconic.engines.hf.shapes import SHAPES
 
     if model not in SHAPES:
         return None
@@ -99,7 +100,7 @@ def parse_size(text: str) -> int:
 
 def facts(found: Plan, name: str) -> list[tuple[str, str]]:
     """What holds for all policies, for people."""
-    from laconic.report.tables import size
+    from laconic.cli.tables import size
 
     weights = found.weights
     told = []
@@ -129,7 +130,7 @@ def facts(found: Plan, name: str) -> list[tuple[str, str]]:
 
 def layer_table(found: Plan) -> Table:
     """What each kind of layer keeps of one trace."""
-    from laconic.report.tables import Table, size
+    from laconic.cli.tables import Table, size
 
     rows = [
         [
@@ -149,7 +150,7 @@ def layer_table(found: Plan) -> Table:
 
 def policy_table(found: Plan) -> Table:
     """What the batch takes under each policy."""
-    from laconic.report.tables import Table, size
+    from laconic.cli.tables import Table, size
 
     columns: list[Any] = [("policy", "left"), ("KV, peak", "right"), ("at the end", "right", 1), ("mean", "right", 2)]
     columns += [("with weights", "right", 3), ("scoring", "right", 4)]

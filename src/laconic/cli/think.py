@@ -286,7 +286,7 @@ def _stream(engine: Engine, trace_id: str, policy: Policy, as_json: bool) -> tup
 def _write_page(
     path: Path, engine: Any, outcome: Outcome, prompt: str, trace: Trace, pieces: list[str], kv_tokens: list[int]
 ) -> None:
-    from laconic.report.html import TracePage, render
+    from laconic.cli.html import TracePage, render
 
     held = engine.held(trace.id)
     apart = {layer for layers in engine.stats.left_alone.values() for layer in layers}

@@ -45,7 +45,7 @@ class LLMJudge(CountedJudge):
 
     model, tokenizer: any decoder of transformers. settings: what it is asked, see LLMJudgeSettings. excerpt: the kind that
     it was trained for (None: any). base: the model's name or directory, for who loads an adapter. A judge is zero-shot until
-    `tune` makes it `Trainable` and `laconic.judges.training.fit` trains it. Without `both_orders`, P(a, b) and P(b, a)
+    `tune` makes it `Trainable` and `laconic.lab.judges.training.fit` trains it. Without `both_orders`, P(a, b) and P(b, a)
     differ.
 
     Prompts run in batches filled up at the right, where a causal model doesn't look, and their logits are taken where they

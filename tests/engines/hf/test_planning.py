@@ -19,13 +19,13 @@ from transformers import (
 )
 
 import laconic
-from laconic.bench.shapes import get_shape
 from laconic.compress import H2O, RKV, RPC, TOVA, FullKV, Policy, StreamingLLM, parse
 from laconic.engines.base import Sampling
 from laconic.engines.hf import HFEngine, planning, sizes
 from laconic.engines.hf.checkpoint import Weights
 from laconic.engines.hf.layer import CompressedLayer
 from laconic.engines.hf.planning import Plan, plan
+from laconic.engines.hf.shapes import get_shape
 from laconic.engines.hf.sizes import Layers, Sizes
 from laconic.errors import LaconicError, LaconicWarning
 from tests.engines.hf.families import COMMON, FAMILIES, family, prompts

@@ -1,0 +1,175 @@
+"""`laconic bench accuracy`: policies at equal cache size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from laconic.cli.interruption import if_interrupted, resumed
+from laconic.cli.loading import say_loading
+from laconic.cli.options import (
+    Batch,
+    BenchWindow,
+    Device,
+    Dtype,
+    JsonResults,
+    Levels,
+    ModelName,
+    Plot,
+    ProblemSeed,
+    Ratios,
+    SampleSeed,
+    Source,
+    System,
+    Temperature,
+    TemplateArguments,
+    Thinking,
+    TopK,
+    TopP,
+    TraceLimit,
+)
+from laconic.cli.unused import refuse_ratios, refuse_seed, refuse_unused
+
+# Which tokens of the bundled task hold a result (`h=6`): what the oracle keeps there.
+BUNDLED_RESULTS = r"^[a-z]=\d$"
+
+
+def accuracy(
+    model: ModelName = None,
+    source: Source = "bundled",
+    problems: Annotated[
+        int | None, typer.Option("--problems", "-n", help="How many; without it 200 bundled ones, or all of a source.")
+    ] = None,
+    seed: ProblemSeed = 0,
+    level: Levels = None,
+    samples: Annotated[int, typer.Option("--samples", "-k", help="Traces of each problem.")] = 1,
+    policies: Annotated[
+        str | None,
+        typer.Option(
+            "--policies",
+            "-p",
+            help="Names by commas; with whole specs among them (rkv:budget=96,buffer=32) by semicolons. Default: all.",
+        ),
+    ] = None,
+    ratios: Ratios = "2,4,8",
+    interval: Annotated[
+        int | None, typer.Option(help="RPC's interval; 128 for the bundled model, 4096 for others.")
+    ] = None,
+    window: BenchWindow = 32,
+    oracle_pattern: Annotated[
+        str | None, typer.Option(help="Regular expression of the token texts that the policy oracle keeps.")
+    ] = None,
+    max_new_tokens: TraceLimit = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    system: System = None,
+    thinking: Thinking = None,
+    template_arguments: TemplateArguments = None,
+    sample_seed: SampleSeed = 0,
+    batch: Batch = 64,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Directory of traces.jsonl (resumed), results.json, table.md, plot.png.")
+    ] = Path("runs/accuracy"),
+    keep_tokens: Annotated[bool, typer.Option(help="Also write token ids, for `laconic analyze`.")] = False,
+    plot: Plot = None,
+    as_json: JsonResults = False,
+) -> None:
+    """pass@1 of policies at equal cache size, with 95 % intervals and paired differences to full KV.
+
+    Finished traces are written at once; the same command goes on where an interrupted one stopped. More --problems, --samples,
+    --policies or --ratios add to the directory; a budget that was matched before stays. Other settings are refused.
+    """
+    if_interrupted(resumed(out / "traces.jsonl"))
+    say_loading(model, not as_json)
+    from laconic.cli.chat import choose_chat
+    from laconic.cli.common import SMALL, check_problems, choose_sampling, is_bundled, model_path
+    from laconic.cli.lists import split_numbers, split_policies
+    from laconic.cli.progress import Bar
+    from laconic.engines.hf import HFEngine, load
+    from laconic.environment import environment, public
+    from laconic.errors import InputError
+    from laconic.fingerprint import fingerprint
+    from laconic.lab.accuracy.run import FORMAT, may_grow, run_accuracy, settings
+    from laconic.lab.shared.contenders import POLICIES, KeepPattern, plan
+    from laconic.lab.shared.journal import Journal
+    from laconic.lab.shared.reporting import check_plot, write_report
+    from laconic.problems.sources import load_problems
+    from laconic.prune.alike import warn_alike
+
+    check_plot(plot)
+    if samples < 1:
+        raise InputError(f"--samples is {samples}; expected at least 1.")
+    if batch < 1:
+        raise InputError(f"--batch is {batch}; expected at least 1.")
+    small = is_bundled(model)
+    refuse_seed(source)
+    asked = load_problems(source, problems, seed, level)
+    names = split_policies(policies) if policies is not None else list(POLICIES)
+    chosen_ratios = split_numbers("--ratios", ratios)
+    pattern = oracle_pattern or (BUNDLED_RESULTS if small else None)
+    if policies is None and pattern is None:
+        names.remove("oracle")
+    plan_options: dict[str, Any] = {
+        "interval": interval if interval is not None else SMALL["interval"] if small else 4096,
+        "window": window,
+    }
+    # Everything that can be wrong without the model is refused before the model is loaded.
+    plan([name for name in names if name != "oracle"] or ["full"], chosen_ratios, **plan_options)
+    if "oracle" in names and pattern is None:
+        plan(["oracle"], chosen_ratios, **plan_options)
+    if "oracle" not in names:
+        refuse_unused("without the policy oracle", "oracle_pattern")
+    refuse_ratios(names)
+    chat = choose_chat(model, system, thinking, template_arguments)
+    language, tokenizer = load(model_path(model), dtype=dtype, device=device, fix_rotation=True)
+    if small:
+        check_problems(tokenizer, asked)
+    if "oracle" in names and pattern is not None:
+        texts = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+        plan_options["oracle"] = KeepPattern(pattern, [text or "" for text in texts])
+    contenders = plan(names, chosen_ratios, **plan_options)
+    sampling = choose_sampling(
+        language,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        seed=sample_seed,
+    )
+    warn_alike(samples, sampling)
+    described = settings(
+        model={
+            "name": "bundled" if small else public(str(model)),
+            "fingerprint": fingerprint(language),
+            "dtype": str(language.dtype).removeprefix("torch."),
+        },
+        problem_set=f"bundled, seed {seed}, level {level or 'mixture'}" if source == "bundled" else public(source),
+        problems=asked,
+        contenders=contenders,
+        samples=samples,
+        sampling=sampling,
+        chat=chat.to_json(),
+    )
+    journal = Journal(out / "traces.jsonl", FORMAT, described, may_grow=may_grow)
+    with journal, Bar(not as_json) as bar:
+        bar.tell_journal(journal)
+        rows = run_accuracy(
+            asked,
+            contenders,
+            lambda policy: HFEngine(language, tokenizer, policy=policy, max_batch=batch, chunk_tokens=16, chat=chat),
+            samples=samples,
+            sampling=sampling,
+            journal=journal,
+            watch=lambda event: bar.update(event.label, event.done, event.total, f"{event.tokens:,} tokens"),
+            keep_tokens=keep_tokens,
+        )
+    report = {"format": FORMAT, **environment(), "settings": described, "rows": [row.to_json() for row in rows]}
+    from laconic.lab.shared.figure import accuracy_plot
+    from laconic.lab.shared.results import accuracy_table
+
+    write_report(report, [accuracy_table(report)], accuracy_plot, out, plot, as_json)

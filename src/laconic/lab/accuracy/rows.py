@@ -1,0 +1,93 @@
+"""A row of the accuracy table: what one policy's traces come to."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from laconic.lab.shared.contenders import Contender
+from laconic.lab.shared.journal import Record
+from laconic.lab.shared.statistics import Interval, mean_interval, paired_difference
+from laconic.problems import Problem
+
+BASELINE = "full"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One policy's figures. KV tokens are of one layer, the prompt's included.
+
+    accuracy: pass@1 and its 95 % interval; difference: to full KV on the same problems and seeds, None for full KV
+    itself or where it did not run. peak_kv_tokens: the most any trace held; mean_peak_kv_tokens: mean over traces of
+    their peak; mean_kv_tokens: mean over traces of the mean over their steps. mean_length: generated tokens a trace.
+    unanswered: share of traces without a final answer; truncated: share that ran into the limit of new tokens.
+    tokens_per_second: generated tokens over wall time, as the run went; no timed claim (`throughput` makes those).
+    """
+
+    label: str
+    family: str
+    policy: str
+    ratio: float | None
+    problems: int
+    samples: int
+    accuracy: Interval
+    difference: Interval | None
+    peak_kv_tokens: int
+    mean_peak_kv_tokens: float
+    mean_kv_tokens: float
+    mean_length: float
+    unanswered: float
+    truncated: float
+    tokens_per_second: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        row = dataclasses.asdict(self)
+        row["accuracy"] = self.accuracy._asdict()
+        row["difference"] = self.difference._asdict() if self.difference else None
+        return row
+
+
+def summarise(
+    contender: Contender,
+    problems: Sequence[Problem],
+    samples: int,
+    records: Sequence[Record],
+    baseline: Sequence[Record] | None,
+) -> Row:
+    """A row from its records (kinds `trace` and `clock`); baseline: full KV's, for the paired difference."""
+    traces = [record for record in records if record["kind"] == "trace"]
+    clocks = [record for record in records if record["kind"] == "clock"]
+    seconds = sum(record["seconds"] for record in clocks)
+    right = _by_problem(problems, traces)
+    difference = None
+    if baseline is not None and contender.label != BASELINE:
+        difference = paired_difference(right, _by_problem(problems, baseline))
+    count = len(traces)
+    return Row(
+        label=contender.label,
+        family=contender.family,
+        policy=contender.policy.spec(),
+        ratio=contender.ratio,
+        problems=len(problems),
+        samples=samples,
+        accuracy=mean_interval(right),
+        difference=difference,
+        peak_kv_tokens=max(record["peak_kv_tokens"] for record in traces),
+        mean_peak_kv_tokens=sum(record["peak_kv_tokens"] for record in traces) / count,
+        mean_kv_tokens=math.fsum(record["mean_kv_tokens"] for record in traces) / count,
+        mean_length=sum(record["length"] for record in traces) / count,
+        unanswered=sum(record["answer"] is None for record in traces) / count,
+        truncated=sum(record["finish"] == "length" for record in traces) / count,
+        tokens_per_second=sum(record["tokens"] for record in clocks) / seconds if seconds > 0 else None,
+    )
+
+
+def _by_problem(problems: Sequence[Problem], traces: Sequence[Record]) -> list[list[float]]:
+    """For each problem whether its samples are right, in their order, so that policies are paired sample by sample."""
+    values: dict[str, list[float]] = {problem.id: [] for problem in problems}
+    for record in sorted(traces, key=lambda record: record["sample"]):
+        values[record["problem"]].append(float(record["correct"]))
+    return list(values.values())

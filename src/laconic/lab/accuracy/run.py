@@ -1,0 +1,307 @@
+"""pass@1 of policies on a problem set, against the cache each of them really held.
+
+`run_accuracy` drives any engine: it submits what is not done yet, writes every finished trace to a journal, and sums
+up. Policies are compared on the same problems and the same random streams.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from laconic import checks
+from laconic.answers import answer_of, equivalent
+from laconic.compress import Policy
+from laconic.engines.base import Engine, Sampling, Trace
+from laconic.errors import InputError
+from laconic.lab.accuracy.rows import BASELINE, Row, summarise
+from laconic.lab.shared.contenders import Contender
+from laconic.lab.shared.journal import Journal, Record
+from laconic.problems import Problem
+from laconic.prune.alike import warn_alike
+
+FORMAT = "laconic.accuracy/2"
+FLUSH_TRACES = 16
+FLUSH_SECONDS = 1.0
+
+EngineFactory = Callable[[Policy], Engine]
+Watcher = Callable[["Progress"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands: called for every finished trace. done, total: traces of all rows; tokens: generated this
+    run."""
+
+    label: str
+    done: int
+    total: int
+    tokens: int
+
+
+def run_accuracy(
+    problems: Sequence[Problem],
+    contenders: Sequence[Contender],
+    engine_for: EngineFactory,
+    *,
+    samples: int = 1,
+    sampling: Sampling | None = None,
+    journal: Journal | None = None,
+    watch: Watcher | None = None,
+    keep_tokens: bool = False,
+) -> list[Row]:
+    """Let every contender solve every problem `samples` times, and return their rows in the contenders' order.
+
+    engine_for: makes the engine that decodes with a policy; each is asked for once and dropped after its row, so only
+    one holds memory at a time. sampling: its seed is combined with each problem's id, so problems draw independently
+    of each other, while sample i of a problem draws the same way under every policy. journal: results file, opened
+    with `settings` and `may_grow`; traces that it already holds are not run again, also those of more problems, samples or
+    policies than are asked for now, which are left out of the rows. watch: called for every finished trace.
+    keep_tokens: also write the traces' token ids to the journal (for `laconic analyze`).
+
+    A contender whose budget must be matched needs the row `full` before it. Once the journal names its budget, that stays:
+    it is the one matched on the traces of `full` that the file held then.
+
+    Raises InputError for no problems, two with one id, samples < 1, no contenders or two with one label, a budget to
+    match without full KV, or a journal whose recorded policies or problems are not this run's.
+    """
+    _check(problems, contenders, samples)
+    checks.function("engine_for", engine_for, "from a policy to an engine")
+    if journal is not None:
+        checks.instance("journal", journal, Journal, "an open Journal, or None")
+    if watch is not None:
+        checks.function("watch", watch, "of a Progress")
+    checks.flag("keep_tokens", keep_tokens)
+    sampling = Sampling() if sampling is None else checks.instance("sampling", sampling, Sampling, "a Sampling")
+    warn_alike(samples, sampling)
+    records = list(journal.records) if journal else []
+    run = _Run(problems, samples, sampling, journal, watch, keep_tokens, len(contenders) * len(problems) * samples)
+    known = _known(problems, samples, records)
+    run.done = sum(len(known.get(contender.label, ())) for contender in contenders)
+    traces: dict[str, list[Record]] = {}
+    rows = []
+    for contender in contenders:
+        if contender.target is not None:
+            first = _lengths_before(contender.label, records)
+            contender = contender.matched(first or [record["length"] for record in traces[BASELINE]])
+        _recall_policy(contender, records, journal)
+        mine = [record for record in records if record.get("kind") == "clock" and record["row"] == contender.label]
+        mine += known.get(contender.label, [])
+        mine += run.row(contender, engine_for, known.get(contender.label, []))
+        traces[contender.label] = [record for record in mine if record["kind"] == "trace"]
+        rows.append(summarise(contender, problems, samples, mine, traces.get(BASELINE)))
+    return rows
+
+
+def settings(
+    *,
+    model: Mapping[str, Any],
+    problem_set: str,
+    problems: Sequence[Problem],
+    contenders: Sequence[Contender],
+    samples: int,
+    sampling: Sampling,
+    chat: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What records must agree on to belong to one run, for `Journal`: JSON values.
+
+    model: whatever says which weights and number format (name, fingerprint, dtype). The problems themselves enter by a
+    digest of their ids, questions and answers. chat: `Chat.to_json`; nothing stands for nothing, so that files from before
+    there was one can be gone on with. What of this may differ as a file grows is `may_grow`'s to say.
+    """
+    content = json.dumps([[p.id, p.question, p.answer] for p in problems])
+    return {
+        "model": dict(model),
+        "problems": {
+            "set": problem_set,
+            "count": len(problems),
+            "digest": hashlib.blake2b(content.encode(), digest_size=8).hexdigest(),
+        },
+        "samples": samples,
+        "sampling": {**dataclasses.asdict(sampling), "stop_token_ids": list(sampling.stop_token_ids)},
+        "policies": {contender.label: contender.requested() for contender in contenders},
+        **({"chat": dict(chat)} if chat else {}),
+    }
+
+
+def may_grow(key: str, lacking: bool) -> bool:
+    """Which of the `settings` may differ, for `Journal`: how many problems and samples there are (each trace says which it
+    is of), and rows that the file or the run has alone. A row that both have must be the same."""
+    return key in ("problems.count", "problems.digest", "samples") or (lacking and key.startswith("policies."))
+
+
+def problem_seed(seed: int, problem: Problem) -> int:
+    """A seed for one problem: 31 bits that depend on the run's seed and the problem's id alone."""
+    digest = hashlib.blake2b(f"{seed}/{problem.id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 33
+
+
+class _Run:
+    """What the rows of one run share: the problems, the sampling, and where finished traces go."""
+
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        samples: int,
+        sampling: Sampling,
+        journal: Journal | None,
+        watch: Watcher | None,
+        keep_tokens: bool,
+        total: int,
+    ) -> None:
+        self.problems = problems
+        self.samples = samples
+        self.sampling = sampling
+        self.journal = journal
+        self.watch = watch
+        self.keep_tokens = keep_tokens
+        self.total = total
+        self.done = 0
+        self.tokens = 0
+
+    def row(self, contender: Contender, engine_for: EngineFactory, known: list[Record]) -> list[Record]:
+        """Run what `known` lacks of a row. Returns the new records, which the journal has by then."""
+        have = {(record["problem"], record["sample"]) for record in known}
+        missing = [p for p in self.problems if any((p.id, i) not in have for i in range(self.samples))]
+        if not missing:
+            return []
+        engine = engine_for(contender.policy)
+        wanted: dict[str, tuple[Problem, int]] = {}
+        for problem in missing:
+            sampling = dataclasses.replace(self.sampling, seed=problem_seed(self.sampling.seed, problem))
+            ids = engine.submit(engine.render(problem.question), sampling, self.samples)
+            for sample, trace_id in enumerate(ids):
+                if (problem.id, sample) in have:
+                    # A trace's random stream goes by its place among the n, so those done already are submitted too,
+                    # and stopped before they cost anything.
+                    engine.stop(trace_id)
+                    engine.forget([trace_id])
+                else:
+                    wanted[trace_id] = (problem, sample)
+        return self._drain(engine, contender, wanted)
+
+    def _drain(self, engine: Engine, contender: Contender, wanted: Mapping[str, tuple[Problem, int]]) -> list[Record]:
+        finished: list[Record] = []
+        pending: list[Record] = []
+        clock = written = time.monotonic()
+
+        def write() -> None:
+            nonlocal clock, written
+            now = time.monotonic()
+            tokens = sum(record["length"] for record in pending)
+            pending.append({"kind": "clock", "row": contender.label, "seconds": now - clock, "tokens": tokens})
+            if self.journal:
+                self.journal.append(pending)
+            finished.extend(pending)
+            pending.clear()
+            clock = written = now
+
+        try:
+            for chunk in engine.stream():
+                if chunk.finish_reason is None or chunk.trace_id not in wanted:
+                    continue
+                problem, sample = wanted[chunk.trace_id]
+                pending.append(self._record(contender, problem, sample, engine.trace(chunk.trace_id)))
+                engine.forget([chunk.trace_id])
+                self.done += 1
+                self.tokens += pending[-1]["length"]
+                if self.watch:
+                    self.watch(Progress(contender.label, self.done, self.total, self.tokens))
+                if len(pending) >= FLUSH_TRACES or time.monotonic() - written > FLUSH_SECONDS:
+                    write()
+        finally:
+            if pending:
+                write()
+        return finished
+
+    def _record(self, contender: Contender, problem: Problem, sample: int, trace: Trace) -> Record:
+        answer = answer_of(trace)
+        record: Record = {
+            "kind": "trace",
+            "row": contender.label,
+            "problem": problem.id,
+            "digest": _digest(problem),
+            "sample": sample,
+            "correct": equivalent(answer, problem.answer),
+            "answer": answer,
+            "length": len(trace.token_ids),
+            "finish": trace.finish_reason,
+            "peak_kv_tokens": trace.peak_kv_tokens,
+            "mean_kv_tokens": trace.mean_kv_tokens,
+        }
+        if self.keep_tokens:
+            record["token_ids"] = list(trace.token_ids)
+        return record
+
+
+def _digest(problem: Problem) -> str:
+    """8 bytes in hex of what a problem asks and what the answer is."""
+    return hashlib.blake2b(f"{problem.question}\0{problem.answer}".encode(), digest_size=8).hexdigest()
+
+
+def _known(problems: Sequence[Problem], samples: int, records: Sequence[Record]) -> dict[str, list[Record]]:
+    """The recorded traces of these problems and samples, by row; refuses those of another problem under the same id."""
+    asked = {problem.id: _digest(problem) for problem in problems}
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        if record.get("kind") != "trace" or record["problem"] not in asked or record["sample"] >= samples:
+            continue
+        if record["digest"] != asked[record["problem"]]:
+            raise InputError(
+                f"The results file holds traces of another problem with the id {record['problem']}; nothing was changed: "
+                "give the problems that it was made of, or name another file."
+            )
+        found.setdefault(record["row"], []).append(record)
+    return found
+
+
+def _lengths_before(label: str, records: Sequence[Record]) -> list[int]:
+    """Full KV's lengths that a row's budget was matched on: those that stand before the row's policy in the file. Empty
+    where the file names no policy for it."""
+    lengths: list[int] = []
+    for record in records:
+        if record.get("kind") == "policy" and record["row"] == label:
+            return lengths
+        if record.get("kind") == "trace" and record["row"] == BASELINE:
+            lengths.append(record["length"])
+    return []
+
+
+def _recall_policy(contender: Contender, records: Sequence[Record], journal: Journal | None) -> None:
+    """Write down which policy a row's traces are of; refuse a journal whose earlier traces are of another."""
+    spec = contender.policy.spec()
+    for record in records:
+        if record.get("kind") == "policy" and record["row"] == contender.label:
+            if record["policy"] != spec:
+                raise InputError(
+                    f"The results file holds traces of {record['policy']} for the row {contender.label}, this run has "
+                    f"{spec}; nothing was changed: name another file."
+                )
+            return
+    if journal:
+        journal.append([{"kind": "policy", "row": contender.label, "policy": spec}])
+
+
+def _check(problems: Sequence[Problem], contenders: Sequence[Contender], samples: int) -> None:
+    checks.instances("problems", problems, Problem, "problems")
+    checks.instances("contenders", contenders, Contender, "contenders, as `plan` makes them")
+    if not problems:
+        raise InputError("There are no problems to solve; expected at least one.")
+    checks.whole("samples", samples, 1)
+    ids = [problem.id for problem in problems]
+    if len(set(ids)) < len(ids):
+        twice = next(name for index, name in enumerate(ids) if name in ids[:index])
+        raise InputError(f"Two problems have the id {twice!r}; expected each id once.")
+    if not contenders:
+        raise InputError("There are no policies to compare; expected at least one.")
+    labels = [contender.label for contender in contenders]
+    if len(set(labels)) < len(labels):
+        raise InputError(f"Two rows have one label among {', '.join(labels)}; expected each label once.")
+    for index, contender in enumerate(contenders):
+        if contender.target is not None and BASELINE not in labels[:index]:
+            raise InputError(f"The budget of {contender.label} is matched on full KV's lengths; run full before it.")

@@ -1,0 +1,249 @@
+"""From recorded traces to a trained judge: cut, split, train, calibrate, score; and the record of it beside the weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from laconic import checks
+from laconic.engines.hf.generation import text_config
+from laconic.errors import InputError, LaconicError
+from laconic.files import write_text
+from laconic.jsonl import read_object
+from laconic.judges.encoder import PairEncoder, vectors_for
+from laconic.judges.made import Made, signature
+from laconic.judges.network import Shape
+from laconic.judges.pairs import PARTS, SHARES, Pairs, make_pairs, split
+from laconic.lab.judges.reread import Reread
+from laconic.lab.judges.scoring import Score, score
+from laconic.lab.judges.training import Fit, Look, Trainable, TrainSettings, fit, predict
+from laconic.traces import TraceFile, tokenizer_fingerprint
+
+FORMAT = "laconic.training/1"
+RECORD = "training.json"
+CHECKPOINTS = "checkpoints"
+MOST_TOKENS = 4096
+
+Watcher = Callable[[Look], None]
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderPlan:
+    """What a pair encoder is built as. vectors: "none", "states" or "model:NAME"; layers: of the states, indices into
+    transformers' `hidden_states`. tokens: whether token ids are read by an embedding of its own. The others: `Shape`."""
+
+    vectors: str = "none"
+    layers: tuple[int, ...] = ()
+    tokens: bool = True
+    embedding: int = 192
+    width: int = 64
+    depth: int = 1
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        checks.plain(self)
+        if checks.text("vectors", self.vectors, "none, states or model:NAME").startswith("model:") and self.tokens:
+            raise InputError(
+                f"vectors {self.vectors} are of another model's tokens, so the reasoner's can't stand beside them; plan "
+                "tokens=False"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Pairs of excerpts of one kind, split by problem. parts: "train", "validation", "test"."""
+
+    excerpt: str
+    parts: dict[str, Pairs]
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Of each part: how many problems and pairs, and the share of "same"."""
+        return {
+            name: {
+                "problems": len(pairs.problem.unique()),
+                "pairs": len(pairs),
+                "same": round(float(pairs.same.double().mean()), 4),
+            }
+            for name, pairs in self.parts.items()
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A judge, how its training went, and how it does on the test part."""
+
+    judge: Any
+    fit: Fit
+    test: Score
+
+
+def prepare(
+    traces: TraceFile,
+    excerpt: str,
+    tokenizer: Any,
+    engine: Any = None,
+    shares: Sequence[float] = SHARES,
+    seed: int = 0,
+) -> Data:
+    """All pairs, cut and split. tokenizer: the one that the traces were written with; engine: needed for `kept` excerpts.
+
+    Raises InputError for traces of another tokenizer, naming both, and as `make_pairs`, `split` and `Pairs.check`.
+    """
+    check_tokenizer(traces, tokenizer, engine)
+    pairs = make_pairs(traces, excerpt, tokenizer, engine)
+    parts = split(pairs.problems, shares, seed)
+    return Data(excerpt, {name: pairs.of(parts[name]).check(f"the {name} part") for name in PARTS})
+
+
+def check_tokenizer(traces: TraceFile, tokenizer: Any, engine: Any = None) -> None:
+    """Raises InputError where traces were written with another tokenizer than this, or hold a token id beyond it.
+
+    engine: where there is one, its model says what ids there are: its embedding may have more rows than the tokenizer tokens.
+    """
+    most = len(tokenizer) if engine is None else max(len(tokenizer), text_config(engine.model).vocab_size)
+    for record in traces.records:
+        for what, ids in (("token_ids", record.token_ids), ("prompt_ids", record.prompt_ids)):
+            if ids and max(ids) >= most:
+                raise InputError(
+                    f"{what} of trace {record.index} of problem {record.problem} has the entry {max(ids)}; the model has the "
+                    f"token ids 0 to {most - 1}: give the model that wrote the traces, or mend the file"
+                )
+    mine = tokenizer_fingerprint(tokenizer)
+    for theirs in {str(record.settings.get("tokenizer", mine)) for record in traces.records}:
+        if theirs != mine:
+            raise InputError(
+                f"the traces were written with the tokenizer {theirs}, the model's is {mine}; give the model that wrote them"
+            )
+
+
+def new_encoder(
+    data: Data, plan: EncoderPlan, model: Any, tokenizer: Any, seed: int = 0, device: str = "cpu"
+) -> PairEncoder:
+    """An untrained encoder for such data. Its token embedding begins as the reasoner's own, scaled to unit variance, through
+    a random projection where that is wider."""
+    states = plan.vectors == "states"
+    layers = plan.layers or (-1,) if states else ()
+    made = Made(
+        data.excerpt,
+        plan.vectors,
+        layers,
+        tokenizer=tokenizer_fingerprint(tokenizer) if plan.tokens else "",
+        model=signature(model) if states else "",
+    )
+    table = model.get_input_embeddings().weight.detach().float().cpu() if plan.tokens else None
+    width = int(model.config.get_text_config().hidden_size) * len(layers)
+    vectors = vectors_for(made, width, device)
+    longest = max(len(excerpt.token_ids) for pairs in data.parts.values() for excerpt in pairs.excerpts)
+    shape = Shape(
+        given=vectors.width if vectors is not None else 0,
+        vocabulary=len(table) if table is not None else 0,
+        embedding=min(plan.embedding, table.shape[1]) if table is not None else 1,
+        tokens=min(MOST_TOKENS, max(1, longest)),
+        width=plan.width,
+        layers=plan.depth,
+        dropout=plan.dropout,
+    )
+    judge = PairEncoder(made, shape, vectors, seed, device)
+    if table is not None:
+        judge.network.embedding.weight.data.copy_(_projected(table, shape.embedding, seed))
+    return judge
+
+
+def train_encoder(
+    data: Data,
+    plan: EncoderPlan,
+    settings: TrainSettings,
+    model: Any,
+    tokenizer: Any,
+    engine: Any = None,
+    directory: Path | None = None,
+    watch: Watcher | None = None,
+    device: str = "cpu",
+) -> Trained:
+    """A pair encoder, trained on one part, stopped early and calibrated on the second, scored on the third.
+
+    model, tokenizer: the reasoner's. engine: an HFEngine on it with `state_layers` as the plan's, for hidden states.
+    directory: for checkpoints; an interrupted training goes on there. Raises InputError as `fit`.
+    """
+    judge = new_encoder(data, plan, model, tokenizer, settings.seed, device)
+    for pairs in data.parts.values():
+        source: Any = Reread(engine, pairs.excerpts) if plan.vectors == "states" else None
+        judge.remember(pairs.excerpts, source)
+    done = fit(judge, data.parts["train"], data.parts["validation"], settings, directory, watch)
+    judge.calibrate(predict(judge, data.parts["validation"]), data.parts["validation"].same)
+    logits = judge.scale * predict(judge, data.parts["test"]) + judge.shift
+    return Trained(judge, done, _score(logits, data.parts["test"]))
+
+
+def train_other(
+    judge: Trainable, data: Data, settings: TrainSettings, directory: Path | None = None, watch: Watcher | None = None
+) -> Trained:
+    """Any other judge that can be trained, an LLM made ready by `tune`, say; its probabilities are not calibrated."""
+    done = fit(judge, data.parts["train"], data.parts["validation"], settings, directory, watch)
+    return Trained(judge, done, _score(predict(judge, data.parts["test"], settings.micro), data.parts["test"]))
+
+
+def write_record(
+    directory: Path, kind: str, data: Data, settings: TrainSettings, trained: Trained, **more: Any
+) -> None:
+    """training.json: settings, figures, and which problems the judge must not be scored on. more: ready for JSON."""
+    known = [excerpt for part in ("train", "validation") for excerpt in data.parts[part].excerpts]
+    record = {
+        "format": FORMAT,
+        "kind": kind,
+        "excerpt": data.excerpt,
+        **more,
+        "settings": asdict(settings),
+        "parts": data.describe(),
+        "looks": [asdict(look) for look in trained.fit.looks],
+        "best_step": trained.fit.best.step,
+        "test": trained.test.to_dict(),
+        "trained_on": sorted({question_digest(excerpt.question) for excerpt in known}),
+    }
+    write_text(directory / RECORD, json.dumps(record, indent=1) + "\n")
+
+
+def trained_on(place: Path) -> frozenset[str]:
+    """Digests of the questions that the judge at a path was trained on; none where there is no record of it."""
+    file = place / RECORD
+    if not file.is_file():
+        return frozenset()
+    try:
+        record = read_object(file)
+    except LaconicError as error:
+        raise InputError(f"the record of a judge is broken: {error}; remove it, or copy the judge again") from error
+    try:
+        return frozenset(record["trained_on"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{file} is broken ({type(error).__name__}); remove it, or copy the judge again") from error
+
+
+def question_digest(question: str) -> str:
+    """8 hex digits."""
+    return hashlib.blake2b(question.encode(), digest_size=4).hexdigest()
+
+
+def unknown_to(pairs: Pairs, known: Iterable[str]) -> Pairs:
+    """The pairs of those problems whose questions are not among `known` (digests)."""
+    seen = set(known)
+    asked = (pairs.excerpts[i].question for i in pairs.left.tolist())
+    questions = dict(zip(pairs.problem.tolist(), asked, strict=True))
+    return pairs.of(pairs.problems[i] for i, question in questions.items() if question_digest(question) not in seen)
+
+
+def _score(logits: Tensor, pairs: Pairs) -> Score:
+    return score(logits.sigmoid(), pairs.same, pairs.problem)
+
+
+def _projected(table: Tensor, width: int, seed: int) -> Tensor:
+    if table.shape[1] > width:
+        generator = torch.Generator().manual_seed(seed)
+        table = table @ torch.randn(table.shape[1], width, generator=generator) / width**0.5
+    return table / table.std().clamp(min=1e-6)

@@ -1,0 +1,259 @@
+"""`laconic bench parallel`: pruning against voting over all traces, on the very same traces."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from laconic.cli.chat import choose_chat
+from laconic.cli.common import (
+    Question,
+    check_vocabulary,
+    choose_policy,
+    choose_sampling,
+    choose_strategy,
+    complain,
+    is_bundled,
+    judged_engine,
+    model_path,
+    one_thread,
+)
+from laconic.cli.interruption import if_interrupted, resumed
+from laconic.cli.loading import say_loading
+from laconic.cli.options import (
+    Device,
+    Dtype,
+    JsonResults,
+    Levels,
+    ModelName,
+    Plot,
+    ProblemSeed,
+    SampleSeed,
+    Source,
+    System,
+    TemplateArguments,
+    Thinking,
+    TopK,
+    TopP,
+    TraceLimit,
+)
+from laconic.cli.progress import Bar
+from laconic.cli.unused import refuse_seed, refuse_unused
+
+PLAIN_SECONDS = 20.0
+
+
+def parallel(
+    model: ModelName = None,
+    source: Source = "bundled",
+    problems: Annotated[
+        int | None, typer.Option("--problems", help="How many; without it 100 bundled ones, or all of a source.")
+    ] = None,
+    seed: ProblemSeed = 0,
+    level: Levels = None,
+    n: Annotated[str, typer.Option("--n", "-n", help="Numbers of traces, separated by commas.")] = "16,64",
+    few: Annotated[
+        str, typer.Option(help="Also cons@m for these m, which costs about what pruning does; empty: none.")
+    ] = "4,8",
+    compress: Annotated[
+        str, typer.Option("--compress", "-c", help="Policies separated by semicolons; full KV (none) is always there.")
+    ] = "none;rpc:ratio=2;rpc:ratio=4",
+    strategies: Annotated[
+        str, typer.Option("--strategies", "-s", help="Beside pass@1, cons@n and cons@n with early end; by semicolons.")
+    ] = "deepconf:low;deepconf:high;deepprune",
+    judges: Annotated[
+        str, typer.Option("--judges", "-j", help="DeepPrune runs once with each; by semicolons.")
+    ] = "bundled;probe;jaccard;random;perfect",
+    excerpt: Annotated[
+        str | None,
+        typer.Option(
+            help="What judges without an excerpt of their own see of a trace; tokens:56 for the bundled model, else words:25."
+        ),
+    ] = None,
+    timed: Annotated[int, typer.Option(help="Problems on which everything also runs live, against the clock.")] = 8,
+    max_new_tokens: TraceLimit = None,
+    temperature: Annotated[float | None, typer.Option(help="Above 0, or all traces are one.")] = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    system: System = None,
+    thinking: Thinking = None,
+    template_arguments: TemplateArguments = None,
+    sample_seed: SampleSeed = 0,
+    batch: Annotated[int, typer.Option(help="Traces that run at once while they are generated.")] = 64,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Directory of traces-*.jsonl and results.jsonl (resumed), results.json, table.md, plot.png.",
+        ),
+    ] = Path("runs/parallel"),
+    plot: Plot = None,
+    as_json: JsonResults = False,
+) -> None:
+    """What stopping redundant traces saves against voting over all of them, and costs in right answers.
+
+    Every strategy runs on the same recorded traces, for exact and paired figures, and on the first problems also live, for
+    seconds and memory. Traces and results are written at once; the same command goes on where an interrupted one stopped.
+    """
+    if_interrupted(lambda: kept_in(out))
+    say_loading(model, not as_json)
+    import dataclasses
+
+    from laconic.cli.lists import split_policies, split_whole
+    from laconic.engines.hf import load
+    from laconic.environment import environment, public
+    from laconic.errors import InputError
+    from laconic.fingerprint import fingerprint
+    from laconic.lab.parallel.lineup import FULL, Compression, compressions, lineup
+    from laconic.lab.parallel.rig import Rig, logprobs_of
+    from laconic.lab.parallel.rows import agreement, summarise
+    from laconic.lab.parallel.run import FORMAT, Job, run_parallel, settings
+    from laconic.lab.parallel.table import parallel_plot, parallel_tables
+    from laconic.lab.shared.journal import Journal
+    from laconic.lab.shared.reporting import check_plot, write_report
+    from laconic.lab.traces.collecting import Origin
+    from laconic.problems.sources import load_problems
+    from laconic.prune.alike import warn_alike
+    from laconic.prune.strategies.registry import needs_judge
+    from laconic.traces import tokenizer_fingerprint
+
+    check_plot(plot)
+    if batch < 1:
+        raise InputError(f"--batch is {batch}; expected at least 1.")
+    small = is_bundled(model)
+    # Everything that can be wrong without the model is refused before the model is loaded.
+    refuse_seed(source)
+    asked = load_problems(source, 100 if problems is None and source == "bundled" else problems, seed, level)
+    found = [
+        Compression(spec, choose_policy("full" if spec == FULL else spec, small)) for spec in split_policies(compress)
+    ]
+    compressed = compressions(found)
+    specs = split_policies(strategies)
+    entries = lineup(
+        split_whole("--n", n),
+        compressed,
+        specs,
+        split_policies(judges),
+        needs_judge,
+        split_whole("--few", few),
+    )
+    logprobs = logprobs_of(specs)
+    if not any(map(needs_judge, specs)):
+        refuse_unused("without a strategy that asks a judge", "judges", "excerpt")
+    if small:
+        one_thread()
+    chat = choose_chat(model, system, thinking, template_arguments)
+    language, tokenizer = load(model_path(model), dtype=dtype, device=device, fix_rotation=True)
+    sampling = choose_sampling(
+        language,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        seed=sample_seed,
+    )
+    warn_alike(max(entry.n for entry in entries), sampling)
+    name = "bundled" if small else public(str(model))
+    problem_set = (
+        f"bundled, heldout, seed {seed}, level {level or 'mixture'}" if source == "bundled" else public(source)
+    )
+    weights, tokens = fingerprint(language), tokenizer_fingerprint(tokenizer)
+    kind = str(language.dtype).removeprefix("torch.")
+    job = Job(asked, compressed, entries, sampling, min(timed, len(asked)))
+    described = settings(
+        model={"name": name, "fingerprint": weights, "dtype": kind},
+        problem_set=problem_set,
+        job=job,
+        chat=chat.to_json(),
+    )
+
+    def make(spec: str, traces: int, judge: Any) -> Any:
+        free = judge is not None and judge.excerpt is None
+        return choose_strategy(spec, traces, judge, small, excerpt=excerpt if free else None)
+
+    with Phases(not as_json) as phases:
+        rig = Rig(
+            language,
+            tokenizer,
+            origin=lambda c: Origin(name, weights, kind, tokens, c.policy.spec(), problem_set, chat.to_json()),
+            problems=asked,
+            sampling=sampling,
+            n=job.most,
+            directory=out,
+            logprobs=logprobs,
+            batch=batch,
+            device=device,
+            chat=chat,
+            make=make,
+            engine=lambda policy, rows, strategy: judged_engine(language, tokenizer, policy, rows, strategy, chat),
+            check_question=(lambda text: check_vocabulary(tokenizer, Question(text))) if small else None,
+            watch=lambda label, event: phases.tell(
+                f"traces {label}", event.done, event.total, f"{event.tokens:,} tokens"
+            ),
+        )
+        with Journal(out / "results.jsonl", FORMAT, described) as journal:
+            phases.tell_journal(journal)
+            records = run_parallel(
+                job, rig, journal, lambda event: phases.tell(event.phase, event.done, event.total, event.label)
+            )
+    rows = summarise(job, records)
+    agreed = agreement(rows)
+    report = {
+        "format": FORMAT,
+        **environment(),
+        "settings": described | {"timed": job.timed, "batch": batch},
+        "entries": {r["entry"]: r["settings"] for r in records if r["kind"] == "entry"},
+        "rows": [row.to_json() for row in rows],
+        "agreement": None if agreed is None else dataclasses.asdict(agreed),
+    }
+    write_report(report, parallel_tables(report), parallel_plot, out, plot, as_json)
+
+
+def kept_in(out: Path) -> str:
+    """The clause on what an interrupted run leaves: finished traces, and results once there are any."""
+    return resumed(*sorted(out.glob("traces-*.jsonl")), out / "results.jsonl")()
+
+
+class Phases:
+    """A bar for each part of a run where stderr is a terminal, else a line now and then."""
+
+    def __init__(self, shown: bool = True) -> None:
+        self.shown = shown
+        self.phase = ""
+        self.bar: Bar | None = None
+        self.told = 0.0
+
+    def __enter__(self) -> Phases:
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._close()
+
+    def tell_journal(self, journal: Any) -> None:
+        bar = Bar(self.shown)
+        bar.tell_journal(journal, "result", "results")
+
+    def tell(self, phase: str, done: int, total: int, note: str) -> None:
+        """Where a part of the run stands; another part's name begins another bar."""
+        if phase != self.phase:
+            self._close()
+            self.phase, self.told = phase, 0.0
+            self.bar = Bar(self.shown)
+            self.bar.__enter__()
+        assert self.bar is not None
+        self.bar.update(phase, done, total, note)
+        now = time.monotonic()
+        if self.shown and not self.bar.console.is_terminal and (now - self.told > PLAIN_SECONDS or done == total):
+            self.told = now
+            complain(f"{phase}: {done:,} of {total:,} ({note})")
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.__exit__(None, None, None)
+            self.bar = None

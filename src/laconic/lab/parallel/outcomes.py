@@ -1,0 +1,86 @@
+"""What the journal of `bench parallel` keeps: what an entry is, how it fared on a problem, and which live runs go together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from laconic.answers import equivalent
+from laconic.compress import Policy
+from laconic.fingerprint import fingerprint
+from laconic.lab.parallel.lineup import Compression, Entry
+from laconic.lab.shared.journal import Record
+from laconic.problems import Problem
+from laconic.prune.judge import Judge
+from laconic.prune.strategies.base import Strategy
+from laconic.prune.verdict import Verdict
+from laconic.traces import TraceRecord
+
+
+def outcome(verdict: Verdict, problem: Problem) -> Record:
+    """A verdict as the journal keeps it. fates: a letter a trace (finished, pruned, abandoned), in the order of index."""
+    traces = sorted(verdict.traces, key=lambda trace: trace.index)
+    return {
+        "answer": verdict.answer,
+        "right": [float(equivalent(verdict.answer, problem.answer))],
+        "unanswered": float(verdict.answer is None),
+        "generated": verdict.tokens.generated,
+        "judged": verdict.tokens.judged,
+        "kv_token_steps": verdict.kv.get("token_steps"),
+        "fates": "".join(trace.fate[0] for trace in traces),
+        "lengths": [trace.tokens for trace in traces],
+        "clusters": [len(cluster) for cluster in verdict.clusters],
+    }
+
+
+def singles(records: Sequence[TraceRecord], compression: Compression) -> Record:
+    """pass@1: every trace for itself, its tokens and steps a mean over them, by the schedule's arithmetic."""
+    schedule = compression.policy.schedule
+    steps = [schedule.total(max(len(r.token_ids) - 1, 0), len(r.prompt_ids)) for r in records]
+    return {
+        "answer": records[0].answer,
+        "right": [float(record.correct) for record in records],
+        "unanswered": sum(record.answer is None for record in records) / len(records),
+        "generated": sum(len(record.token_ids) for record in records) / len(records),
+        "judged": 0,
+        "kv_token_steps": sum(steps) / len(steps),
+        "fates": "f" * len(records),
+        "lengths": [len(record.token_ids) for record in records],
+        "clusters": [],
+    }
+
+
+def sittings(records: Sequence[Record], problem: str) -> list[list[Record]]:
+    """A problem's live runs, those of one sitting together, oldest first."""
+    groups: dict[int, list[Record]] = {}
+    for record in records:
+        if record["kind"] == "live" and record["problem"] == problem:
+            groups.setdefault(record["sitting"], []).append(record)
+    return list(groups.values())
+
+
+def describe(entry: Entry, policy: Policy, strategy: Strategy) -> dict[str, Any]:
+    """An entry and its strategy's settings as plain JSON values; the judge by its name, its excerpt's kind and its weights."""
+    found: dict[str, Any] = {"family": entry.family, "n": entry.n, "policy": policy.spec(), "strategy": strategy.name}
+    for field in dataclasses.fields(strategy):  # type: ignore[arg-type]  # every strategy is a frozen record
+        value = getattr(strategy, field.name)
+        if field.name == "judge":
+            found["judge"] = described_judge(value)
+        elif value is None or isinstance(value, (bool, int, float, str)):
+            found[field.name] = value
+        else:
+            found[field.name] = str(value)
+    return found
+
+
+def described_judge(judge: Judge | None) -> dict[str, Any] | None:
+    """Its name, its excerpt's kind and its weights, so that results of one are told from those of another."""
+    if judge is None:
+        return None
+    # A judge that was trained anew under the same name is another one.
+    network: Any = judge if isinstance(judge, nn.Module) else getattr(judge, "model", None)
+    weights = fingerprint(network) if isinstance(network, nn.Module) else None
+    return {"name": judge.name, "excerpt": judge.excerpt, "weights": weights}

@@ -1,0 +1,131 @@
+"""The real bench of parallel thinking: one model, its engines, and a directory of recorded traces."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from laconic.compress import Policy
+from laconic.engines.base import Sampling
+from laconic.engines.chat import Chat
+from laconic.engines.hf import HFEngine
+from laconic.engines.replay import ReplayEngine
+from laconic.errors import InputError
+from laconic.judges.registry import open_judge
+from laconic.lab.parallel.lineup import Compression, Entry
+from laconic.lab.parallel.run import Answers
+from laconic.lab.traces.collecting import Origin, collect, open_file
+from laconic.lab.traces.collecting import Progress as Collected
+from laconic.problems import Problem
+from laconic.prune.judge import Judge
+from laconic.prune.source import Source
+from laconic.prune.strategies.base import Strategy
+from laconic.prune.strategies.deepconf import DeepConf
+from laconic.prune.strategies.registry import needs_judge, parse
+from laconic.traces import TraceRecord, read_traces
+
+COLLECT_CHUNK = 16
+
+
+Maker = Callable[[str, int, Judge | None], Strategy]
+EngineMaker = Callable[[Policy, int, Strategy], HFEngine]
+
+
+@dataclass
+class Rig:
+    """What `run_parallel` is given. model, tokenizer: an HFEngine's. origin: of the traces under a policy, for their files.
+
+    sampling: of all traces, without log-probabilities. n: traces a problem. logprobs: candidates whose mean log-probability
+    is recorded with each token, 0 for none. batch: rows that run at once while traces are generated. make: a strategy from
+    its spec, the number of traces and the judge. engine: one that notes what a strategy's judge asks for, from a policy and
+    the rows that run at once. device: for judges with a network. chat: as HFEngine's, which `engine` gives its own too.
+    check_question: raises InputError for a question that the model can't read. watch: hears of every generated trace.
+    """
+
+    model: Any
+    tokenizer: Any
+    origin: Callable[[Compression], Origin]
+    problems: Sequence[Problem]
+    sampling: Sampling
+    n: int
+    directory: Path
+    make: Maker
+    engine: EngineMaker
+    logprobs: int = 0
+    batch: int = 64
+    device: str = "auto"
+    chat: Chat | None = None
+    check_question: Callable[[str], None] | None = None
+    watch: Callable[[str, Collected], None] | None = None
+
+    def traces(self, compression: Compression) -> Mapping[str, Sequence[TraceRecord]]:
+        """Generated where the compression's file lacks them, as `laconic collect` does."""
+        sampling = dataclasses.replace(self.sampling, logprobs=self.logprobs)
+        origin = self.origin(compression)
+        path = self.directory / f"traces-{slug(compression.label)}.jsonl"
+        with open_file(path, origin, sampling) as journal:
+            engine = HFEngine(
+                self.model,
+                self.tokenizer,
+                policy=compression.policy,
+                max_batch=self.batch,
+                chunk_tokens=COLLECT_CHUNK,
+                chat=self.chat,
+            )
+            found = collect(
+                self.problems,
+                engine,
+                journal,
+                n=self.n,
+                sampling=sampling,
+                settings=origin.line(sampling),
+                batch=self.batch,
+                check_question=self.check_question,
+                watch=lambda event: self.watch(compression.label, event) if self.watch else None,
+            )
+        if found.refused:
+            problem, why = found.refused[0]
+            raise InputError(
+                f"{len(found.refused)} of {len(self.problems)} problems can't be run, the first, {problem}: {why}; leave "
+                "them out: what is compared must have run on all"
+            )
+        return read_traces(path).by_problem()
+
+    def replay(self, compression: Compression, records: Sequence[TraceRecord], strategy: Strategy) -> Source:
+        # Nothing runs on the model's engine by itself: it is there for what only a model can tell.
+        engine = self.engine(compression.policy, self.n, strategy)
+        return ReplayEngine(records, compression.policy, max_batch=self.n, model_engine=engine)
+
+    def live(self, compression: Compression, strategy: Strategy) -> Source:
+        return self.engine(compression.policy, self.n, strategy)
+
+    def judge(self, spec: str, answers: Answers) -> Judge:
+        return open_judge(spec, model=self.model, tokenizer=self.tokenizer, answers=answers, device=self.device)
+
+    def strategy(self, entry: Entry, judge: Judge | None) -> Strategy:
+        return self.make(entry.strategy, entry.n, judge)
+
+
+def logprobs_of(specs: Sequence[str]) -> int:
+    """How many candidates' mean log-probability the strategies need with each token; 0 for none.
+
+    Raises InputError where two need different ones: a trace is recorded with one.
+    """
+    found = {
+        made.top_k: spec for spec in specs if not needs_judge(spec) and isinstance(made := parse(spec, 1), DeepConf)
+    }
+    if len(found) > 1:
+        raise InputError(
+            f"The strategies {' and '.join(found.values())} read log-probabilities of different numbers of candidates "
+            f"({', '.join(map(str, found))}), and traces are recorded with one: run them apart."
+        )
+    return next(iter(found), 0)
+
+
+def slug(label: str) -> str:
+    """A label as a part of a file's name."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-")

@@ -1,0 +1,241 @@
+"""`laconic collect`: traces of many problems into a file, for judges, replays and benchmarks."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from laconic.cli.chat import choose_chat
+from laconic.cli.engines import check_device, choose_engine, open_reasoner
+from laconic.cli.interruption import if_interrupted, resumed
+from laconic.cli.loading import say_loading
+from laconic.cli.options import (
+    Batch,
+    Dtype,
+    EngineDevice,
+    EngineSettings,
+    EngineSpec,
+    Levels,
+    ModelName,
+    PolicySpec,
+    System,
+    Temperature,
+    TemplateArguments,
+    Thinking,
+    TopK,
+    TopP,
+    TraceLimit,
+)
+from laconic.cli.progress import Bar
+
+if TYPE_CHECKING:
+    from laconic.lab.traces.collection import Collection
+    from laconic.problems import Problem
+
+PLAIN_SECONDS = 10.0
+
+
+def collect(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The file of traces, JSON lines; one found is gone on with.")
+    ],
+    n: Annotated[int, typer.Option("--n", "-n", help="Traces of each problem.")] = 16,
+    count: Annotated[
+        int | None, typer.Option(help="How many problems; without it 200 bundled ones, or all of a file or data set.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the bundled problems, and of the sampling.")] = 0,
+    sample_seed: Annotated[
+        int | None, typer.Option(help="Of the sampling alone: the same problems, other traces.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Bundled problems: heldout (default) or train. Of a data set: its split.")
+    ] = None,
+    level: Levels = None,
+    file: Annotated[str | None, typer.Option("--file", "-f", help="Problems from a JSON-lines file.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Problems from a data set of the Hub, such as org/name.")] = None,
+    model: ModelName = None,
+    policy: PolicySpec = "full",
+    logprobs: Annotated[
+        int, typer.Option(help="Also write each token's mean log-probability of so many candidates; 0 is off.")
+    ] = 0,
+    max_new_tokens: TraceLimit = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    batch: Batch = 128,
+    system: System = None,
+    thinking: Thinking = None,
+    template_arguments: TemplateArguments = None,
+    engine: EngineSpec = "hf",
+    engine_set: EngineSettings = None,
+    dtype: Dtype = "auto",
+    device: EngineDevice = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="No progress; the summary as one JSON object.")] = False,
+) -> None:
+    """Write n traces of every problem to a file, one a line, each as it finishes.
+
+    The same command goes on where an interrupted one stopped. A larger --n or --count adds to the file: the first 16 of 64
+    traces are those of --n 16. Other settings are refused. A problem that the model can't take is skipped and named.
+    """
+    if_interrupted(resumed(out))
+    chosen_engine = choose_engine(engine, model, engine_set or ())
+    say_loading(chosen_engine.model, not as_json)
+    from laconic.cli.common import (
+        Question,
+        check_vocabulary,
+        choose_policy,
+        choose_sampling,
+        one_thread,
+    )
+    from laconic.environment import public
+    from laconic.errors import InputError
+    from laconic.lab.traces.collecting import Origin, open_file
+    from laconic.lab.traces.collecting import collect as run
+    from laconic.prune.alike import warn_alike
+    from laconic.traces import tokenizer_fingerprint
+
+    check_device(chosen_engine, device)
+    small = chosen_engine.small
+    problems, source = choose_problems(count, seed, split, level, file, dataset)
+    chosen = choose_policy(policy, small)
+    if n < 1:
+        raise InputError(f"--n is {n}; expected at least 1.")
+    if batch < 1:
+        raise InputError(f"--batch is {batch}; expected at least 1.")
+    if small:
+        one_thread()
+    chat = choose_chat(chosen_engine.model, system, thinking, template_arguments)
+    reasoner = open_reasoner(chosen_engine, dtype, device, chat)
+    tokenizer = reasoner.tokenizer
+    sampling = choose_sampling(
+        reasoner,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        seed=seed if sample_seed is None else sample_seed,
+        logprobs=logprobs,
+    )
+    warn_alike(n, sampling)
+    bar = ProgressOrLines(not as_json)
+    with reasoner.engine(chosen, batch, chunk_tokens=16) as running:
+        weights, number = reasoner.identity(running)
+        origin = Origin(
+            model="bundled" if small else public(str(chosen_engine.model)),
+            weights=weights,
+            dtype=number,
+            tokenizer=tokenizer_fingerprint(tokenizer),
+            policy=chosen.spec(),
+            problems=source,
+            chat=chat.to_json(),
+        )
+        with open_file(out, origin, sampling) as journal, bar:
+            bar.tell_journal(journal)
+            found = run(
+                problems,
+                running,
+                journal,
+                n=n,
+                sampling=sampling,
+                settings=origin.line(sampling),
+                batch=batch,
+                check_question=(lambda text: check_vocabulary(tokenizer, Question(text))) if small else None,
+                watch=bar.watch,
+            )
+    show(found, as_json)
+
+
+def choose_problems(
+    count: int | None, seed: int, split: str | None, level: int | None, file: str | None, dataset: str | None
+) -> tuple[list[Problem], str]:
+    """The problems that the options name, and a name for the set. Raises InputError for options that don't go together."""
+    from laconic.environment import public
+    from laconic.errors import InputError
+    from laconic.problems import generate
+    from laconic.problems.sources import HUB, load_problems
+
+    if file is not None and dataset is not None:
+        raise InputError("--file and --dataset each name problems; give one of them.")
+    if file is not None:
+        if split is not None:
+            raise InputError("--split was given, but a file of problems has no splits; leave it out.")
+        return load_problems(file, count, level=level), public(file)
+    if dataset is not None:
+        source = f"{HUB}{dataset}:{split}" if split else f"{HUB}{dataset}"
+        return load_problems(source, count, level=level), source
+    if count is not None and count < 1:
+        raise InputError(f"--count is {count}; expected at least 1.")
+    split = split or "heldout"
+    problems = generate(200 if count is None else count, seed, level, split)
+    return problems, f"bundled, {split}, seed {seed}, level {level or 'mixture'}"
+
+
+def show(found: Collection, as_json: bool) -> None:
+    """The summary on stdout."""
+    if as_json:
+        typer.echo(json.dumps(found.to_json()))
+        return
+    new = "" if found.new == found.traces else f" ({found.new:,} new)"
+    lacking = f", {len(found.refused):,} skipped" if found.refused else ""
+    facts = [
+        ("problems", f"{found.problems:,}{lacking}"),
+        ("traces", f"{found.traces:,}{new}"),
+        ("pass@1", _share(found.pass_at_1, found.problems)),
+        (f"cons@{found.n}", _share(found.cons_at_n, found.problems)),
+        ("equal pairs", "none" if found.equal_pairs is None else f"{found.equal_pairs:.1%}"),
+        ("tokens", f"{found.tokens:,} ({found.tokens / found.traces:,.0f} a trace)"),
+    ]
+    if found.tokens_per_second is not None:
+        facts.append(("speed", f"{found.tokens_per_second:,.0f} tokens/s"))
+    facts.append(("file", found.path))
+    for name, value in facts:
+        typer.echo(f"{name:<12}{value}")
+
+
+def _share(interval: tuple[float, float, float], problems: int) -> str:
+    mean, low, high = interval
+    if problems == 1:
+        return f"{mean:.1%} (one problem has no interval)"
+    return f"{mean:.1%} (95 % interval {low:.1%} to {high:.1%})"
+
+
+class ProgressOrLines(Bar):
+    """The bar where stderr is a terminal, else a line every few seconds; problems that are skipped are told in both."""
+
+    def __init__(self, shown: bool = True) -> None:
+        super().__init__(shown)
+        self.lines = shown and not self.console.is_terminal
+        self.start = self.told = time.monotonic()
+        self.before: int | None = None
+
+    def tell_journal(self, journal: Any, kind: str = "trace", what: str = "finished traces") -> None:
+        super().tell_journal(journal, kind, what)
+        if journal.broken:
+            lines = "1 broken line" if len(journal.broken) == 1 else f"{len(journal.broken)} broken lines"
+            first = "; ".join(journal.broken[:5])
+            self._say(f"{lines} in {journal.path} passed over ({first}); what they held runs again.")
+
+    def watch(self, event: Any) -> None:
+        if event.message:
+            self._say(event.message)
+            return
+        self.update("traces", event.done, event.total, f"{event.tokens:,} tokens")
+        if not self.lines:
+            return
+        now = time.monotonic()
+        if self.before is None:
+            self.before = event.done - 1
+        if now - self.told >= PLAIN_SECONDS or event.done == event.total:
+            self.told = now
+            rate = (event.done - self.before) / max(now - self.start, 1e-9)
+            left = (event.total - event.done) / rate
+            self._say(
+                f"{event.done:,} of {event.total:,} traces, {rate:.1f}/s, {left:,.0f} s left, {event.tokens:,} tokens"
+            )
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)

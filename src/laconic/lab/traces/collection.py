@@ -1,0 +1,95 @@
+"""What a file of traces comes to: single traces right, votes right, and how often traces agree."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from laconic.answers import groups
+from laconic.lab.shared.statistics import Interval, mean_interval
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """What a file holds of the traces that were asked for, and what this run cost.
+
+    problems: with at least one trace. traces, new: in all, and by this run; missing: not there, those of refused problems
+    included. pass_at_1, cons_at_n: with 95 % intervals over problems; a vote's tie goes to the answer given first. equal_pairs:
+    share of pairs of one problem's traces with equal answers (a trace without answer equals none), None without pairs.
+    refused: (problem's id, why). tokens: of all; new_tokens, seconds: of this run.
+    """
+
+    path: str
+    n: int
+    problems: int
+    traces: int
+    new: int
+    missing: int
+    pass_at_1: Interval
+    cons_at_n: Interval
+    equal_pairs: float | None
+    refused: tuple[tuple[str, str], ...]
+    tokens: int
+    new_tokens: int
+    seconds: float
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Of this run; None if it generated nothing."""
+        return self.new_tokens / self.seconds if self.new_tokens and self.seconds > 0 else None
+
+    def to_json(self) -> dict[str, Any]:
+        record = dataclasses.asdict(self) | {"tokens_per_second": self.tokens_per_second}
+        return record | {name: getattr(self, name)._asdict() for name in ("pass_at_1", "cons_at_n")}
+
+
+def sum_up(
+    problems: Sequence[Sequence[Mapping[str, Any]]],
+    *,
+    path: str,
+    n: int,
+    missing: int,
+    refused: Sequence[tuple[str, str]],
+    new: int,
+    new_tokens: int,
+    seconds: float,
+) -> Collection:
+    """problems: each one's traces in the order of their index, at least one: `answer`, `correct` and `tokens` (how many)."""
+    classes = [groups([trace["answer"] for trace in traces]) for traces in problems]
+    pairs = sum(len(traces) * (len(traces) - 1) // 2 for traces in problems)
+    equal = sum(size * (size - 1) // 2 for of in classes for size in _sizes(of).values())
+    return Collection(
+        path=path,
+        n=n,
+        problems=len(problems),
+        traces=sum(map(len, problems)),
+        new=new,
+        missing=missing,
+        pass_at_1=mean_interval([[float(trace["correct"]) for trace in traces] for traces in problems]),
+        cons_at_n=mean_interval([[_vote(traces, of)] for traces, of in zip(problems, classes, strict=True)]),
+        equal_pairs=equal / pairs if pairs else None,
+        refused=tuple(refused),
+        tokens=sum(trace["tokens"] for traces in problems for trace in traces),
+        new_tokens=new_tokens,
+        seconds=seconds,
+    )
+
+
+def _vote(traces: Sequence[Mapping[str, Any]], classes: Sequence[int | None]) -> float:
+    """Whether the answer that most traces give is right; of several, the one given first."""
+    sizes = _sizes(classes)
+    if not sizes:
+        return 0.0
+    winner = max(sizes, key=lambda name: sizes[name])  # the first of the largest
+    return float(traces[classes.index(winner)]["correct"])
+
+
+def _sizes(classes: Sequence[int | None]) -> dict[int, int]:
+    """Traces of each class, in the order of their first."""
+    sizes: dict[int, int] = {}
+    for name in classes:
+        if name is not None:
+            sizes[name] = sizes.get(name, 0) + 1
+    return sizes

@@ -1,0 +1,67 @@
+"""The model that `bench vllm` runs: a shape of `shapes.py` with random weights, or one by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from laconic.engines.hf.shapes import get_shape, kv_bytes_per_token
+from laconic.environment import public
+from laconic.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """name: of the shape, or where the model is. place: what vLLM loads. random: whether vLLM makes the weights itself."""
+
+    name: str
+    place: str
+    random: bool
+    dtype: torch.dtype
+    kv_bytes_per_token: int
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": self.name if self.random else public(self.name),
+            "weights": "random" if self.random else "its own",
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "kv_bytes_per_token": self.kv_bytes_per_token,
+        }
+
+    def options(self) -> dict[str, Any]:
+        """Of `vllm.LLM`. No tokenizer: token ids go in and are counted when they come out."""
+        return {
+            "model": self.place,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "load_format": "dummy" if self.random else "auto",
+            "skip_tokenizer_init": True,
+        }
+
+
+def from_shape(name: str, dtype: torch.dtype, directory: Path) -> Model:
+    """The shape as a directory that vLLM loads: a config alone, as vLLM fills the weights with random numbers.
+
+    Raises InputError for an unknown shape.
+    """
+    shape = get_shape(name)
+    config = shape.config()
+    config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[shape.family]]
+    config.save_pretrained(directory)
+    return Model(name, str(directory), True, dtype, kv_bytes_per_token(config, dtype))
+
+
+def from_name(name: str, dtype: torch.dtype) -> Model:
+    """A model by its directory or name. Raises InputError if its config can't be read."""
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"The model {name!r} can't be read: {reason} Expected a directory or a name that holds a config.json, or --shape."
+        ) from error
+    return Model(name, name, False, dtype, kv_bytes_per_token(config, dtype))

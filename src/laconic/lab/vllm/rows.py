@@ -1,0 +1,90 @@
+"""Rows of the vLLM table: medians over repeats, and ratios to stock inside a repeat."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from laconic.lab.shared.journal import Record
+from laconic.lab.vllm.load import STOCK
+from laconic.lab.vllm.run import Job, failure
+
+Row = dict[str, Any]
+COUNTS = ("steps", "computed", "mean_running", "preemptions", "peak_blocks", "evicted", "compressions")
+
+
+def summarise(job: Job, records: Sequence[Record]) -> list[Row]:
+    """A row a cache size and contender, as JSON values.
+
+    cache: share of the demand that the cache holds; blocks, bytes: what that is. tokens_per_second: median over repeats, with
+    the least and the most. to_stock: median over repeats of this contender's speed over stock's in the same repeat, and its
+    range; None for stock or without it; to_stock_cpu: the same by CPU time. cpu_share: CPU time of the engine's process over
+    the run's, the median: where one thread computes, less than 1 is what the machine gave to others. Medians of steps (that
+    computed something), computed (tokens, replays of preempted requests included), mean_running (requests, over steps),
+    preemptions, peak_blocks, and where a policy runs evicted (tokens) and compressions. first_token: seconds from the start
+    until half of the requests have their first token, and 90 %. repeats: how many were measured. failed: why there are none, or
+    fewer than asked; None otherwise. refused: whether the engine itself said that it can't serve this with such a cache.
+    """
+    rows = []
+    for share in job.shares:
+        found = {
+            contender.label: sorted(
+                (r for r in records if _is(r, "sample", share, contender.label) and r["repeat"] < job.repeats),
+                key=lambda record: record["repeat"],
+            )
+            for contender in job.contenders
+        }
+        for contender in job.contenders:
+            samples = found[contender.label]
+            broken = failure(job, records, share, contender.label)
+            row: Row = {
+                "cache": share,
+                "blocks": job.load.blocks(share),
+                "bytes": job.load.blocks(share) * job.load.block * job.model.kv_bytes_per_token,
+                "contender": contender.label,
+                "family": contender.family,
+                "policy": contender.describe(),
+                "repeats": len(samples),
+                "failed": broken["reason"] if broken else None,
+                "refused": broken["refused"] if broken else False,
+            }
+            rows.append(
+                {**row, **_figures(samples, found.get(STOCK, []) if contender.label != STOCK else [])}
+                if samples
+                else row
+            )
+    return rows
+
+
+def rings(records: Sequence[Record]) -> dict[str, int | None]:
+    """Bytes of latest queries that each contender keeps beside the KV cache, the same at every cache size; None for stock."""
+    return {record["contender"]: record["ring_bytes"] for record in records if record["kind"] == "engine"}
+
+
+def _is(record: Record, kind: str, share: float, label: str) -> bool:
+    return record["kind"] == kind and record["share"] == share and record["contender"] == label
+
+
+def _figures(samples: Sequence[Record], stock: Sequence[Record]) -> Row:
+    speeds = [record["tokens"] / record["seconds"] for record in samples]
+    return {
+        "tokens_per_second": {"median": statistics.median(speeds), "least": min(speeds), "most": max(speeds)},
+        "to_stock": _ratios(samples, stock, "seconds"),
+        "to_stock_cpu": _ratios(samples, stock, "cpu_seconds"),
+        "cpu_share": statistics.median(record["cpu_seconds"] / record["seconds"] for record in samples),
+        "first_token": {
+            key: statistics.median(record["first_token"][key] for record in samples) for key in ("median", "p90")
+        },
+        **{
+            name: statistics.median(record[name] for record in samples) if all(name in r for r in samples) else None
+            for name in COUNTS
+        },
+    }
+
+
+def _ratios(samples: Sequence[Record], stock: Sequence[Record], time: str) -> dict[str, float] | None:
+    """Stock's time over this contender's in the same repeat: median, least and most; None without a common repeat."""
+    reference = {record["repeat"]: record[time] for record in stock}
+    found = [reference[r["repeat"]] / r[time] for r in samples if r["repeat"] in reference]
+    return {"median": statistics.median(found), "least": min(found), "most": max(found)} if found else None

@@ -1,0 +1,150 @@
+"""`bench vllm` as a table and a plot: stock against policies at several sizes of the KV cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from laconic.cli.tables import MISSING, Table, number, percent, ratio, size
+from laconic.errors import InputError
+from laconic.lab.shared.figure import COLOURS, GREY, MARKERS, NAMES, figure
+
+Report = Mapping[str, Any]
+STOCK = "stock"
+
+
+def vllm_table(report: Report) -> Table:
+    """A row a cache size and contender; why one has no figures, or fewer repeats than the others, stands in its place."""
+    settings = report["settings"]
+    rows: list[list[str]] = []
+    share = None
+    for row in report["rows"]:
+        if row["cache"] != share:
+            share = row["cache"]
+            rows.append([f"{100 * share:g} %: {number(row['blocks'])} blocks, {size(row['bytes'])}", *[""] * 11])
+        name = "  " + name_of(row["contender"])
+        if not row["repeats"]:
+            # The reason is too long for a cell; it stands below the table.
+            rows.append([f"{name}: {'refused' if row['refused'] else 'failed'}", *[MISSING] * 11])
+            continue
+        speed, wait = row["tokens_per_second"], row["first_token"]
+        rows.append(
+            [
+                name if row["failed"] is None else f"{name} ({row['repeats']} of {settings['repeats']} repeats)",
+                number(speed["median"]),
+                f"{number(speed['least'])}-{number(speed['most'])}",
+                ratio(row["to_stock"]["median"] if row["to_stock"] else None),
+                percent(row["cpu_share"], 0),
+                number(row["steps"]),
+                number(row["mean_running"], 1),
+                number(row["preemptions"]),
+                f"{number(wait['median'], 2)} / {number(wait['p90'], 2)}",
+                number(row["peak_blocks"]),
+                number(row["compressions"]),
+                number(row["evicted"]),
+            ]
+        )
+    model = settings["model"]
+    threads = settings["threads"]
+    return Table(
+        title=f"vLLM {settings['vllm']}, {model['name']}, {model['dtype']}: {settings['requests']} requests of "
+        f"{number(settings['prompt'])} + {number(settings['output'])} tokens at once, {_machine(report)}, "
+        f"{threads} thread{'s' if threads > 1 else ''}",
+        columns=[
+            ("KV cache", "left"),
+            ("tok/s", "right"),
+            ("range", "right", 4),
+            ("to stock", "right", 1),
+            ("CPU, %", "right", 6),
+            ("steps", "right", 5),
+            ("running", "right", 3),
+            ("preempted", "right", 2),
+            ("first token, s", "right", 2),
+            ("peak blocks", "right", 4),
+            ("compressed", "right", 6),
+            ("evicted", "right", 5),
+        ],
+        rows=rows,
+        notes=[
+            f"Medians of {settings['repeats']} interleaved repeats; to stock: ratios within a repeat.",
+            "CPU: time that the engine's process got, of the run's; one thread on a quiet CPU gets 100 %.",
+            f"KV cache, % of demand: full KV takes {number(settings['demand_blocks'])} blocks of {settings['block']} tokens "
+            "for all requests at their full length at once.",
+            "Running: requests, mean over steps. First token: seconds until half of the requests have theirs, and 90 %.",
+            "Compressed: times, over all requests. Evicted: tokens of one layer. What is preempted does it again.",
+            *(
+                f"{name_of(c)}: {spec}; {size(report['rings'].get(c))} of latest queries beside the KV cache."
+                for c, spec in settings["contenders"].items()
+                if c != STOCK
+            ),
+            *(
+                f"{name_of(row['contender'])} at {100 * row['cache']:g} %: {row['failed']}"
+                for row in report["rows"]
+                if row["failed"] is not None
+            ),
+        ],
+    )
+
+
+def vllm_plot(report: Report, path: str | Path) -> None:
+    """Tokens a second against the size of the KV cache, a line a contender: medians, and bars from the least to the most.
+
+    Raises InputError without matplotlib or without a measured row.
+    """
+    rows = [row for row in report["rows"] if row["repeats"]]
+    if not rows:
+        raise InputError("The results hold no measured rows to draw.")
+    labels = list(dict.fromkeys(row["contender"] for row in rows))
+    with figure(path, 7.6, 4.8) as axes:
+        others = 0
+        for index, label in enumerate(labels):
+            points = sorted((row for row in rows if row["contender"] == label), key=lambda row: row["cache"])
+            speeds = [row["tokens_per_second"] for row in points]
+            stock = label == STOCK
+            axes.errorbar(
+                [100 * row["cache"] for row in points],
+                [speed["median"] for speed in speeds],
+                yerr=[
+                    [speed["median"] - speed["least"] for speed in speeds],
+                    [speed["most"] - speed["median"] for speed in speeds],
+                ],
+                color=GREY if stock else COLOURS[others % len(COLOURS)],
+                ls="--" if stock else "-",
+                marker=MARKERS[index % len(MARKERS)],
+                label=name_of(label),
+                lw=1.6,
+                ms=6,
+                capsize=3,
+                elinewidth=0.9,
+            )
+            others += not stock
+        shares = sorted({100 * row["cache"] for row in rows})
+        axes.set_xscale("log")
+        axes.set_xticks(shares, [f"{share:g}" for share in shares])
+        axes.set_xticks([], minor=True)
+        axes.set_xlim(shares[0] / 1.15, shares[-1] * 1.15)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("KV cache, % of what full KV needs for all requests at once")
+        axes.set_ylabel("tokens a second, all requests")
+        settings = report["settings"]
+        axes.set_title(
+            f"vLLM {settings['vllm']}, {settings['model']['name']}: {settings['requests']} requests of "
+            f"{settings['prompt']:,} + {settings['output']:,} tokens",
+            loc="left",
+            fontsize=10,
+        )
+        axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
+
+
+def name_of(label: str) -> str:
+    """A contender for people: `stock vLLM`, `RPC c=4`."""
+    if label == STOCK:
+        return "stock vLLM"
+    family = next((name for name in NAMES if label == name or label.startswith((f"{name} ", f"{name}:"))), None)
+    return label if family is None else NAMES[family] + label[len(family) :].replace(":", " ")
+
+
+def _machine(report: Report) -> str:
+    gpus = report["machine"]["gpus"]
+    return gpus[0]["name"] if gpus else report["machine"]["cpu"]

@@ -1,1 +1,0 @@
-"""What people look at: tables and pictures of results. Nothing here measures."""

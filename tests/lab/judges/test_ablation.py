@@ -1,0 +1,85 @@
+"""The ablation: which cells there are, how each is trained, and that finished ones are not trained again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from laconic.errors import LaconicError
+from laconic.lab.judges.ablation import FORMAT, VARIANTS, run_ablation
+from laconic.lab.judges.losses import Loss
+from laconic.lab.judges.recipe import Data, Trained
+from laconic.lab.judges.scoring import score
+from laconic.lab.judges.training import Fit, Look, TrainSettings
+from laconic.lab.shared.journal import Journal
+
+BASE = TrainSettings(loss=Loss(True, 0.3, 1.5), oversample=3)
+
+
+class Trainer:
+    """Notes what it is asked to train; its judges differ by their settings."""
+
+    def __init__(self, fail_after: int = 99) -> None:
+        self.trained: list[tuple[str, TrainSettings]] = []
+        self.cut: list[str] = []
+        self.fail_after = fail_after
+
+    def data(self, excerpt: str) -> Data:
+        self.cut.append(excerpt)
+        return Data(excerpt, {})
+
+    def train(self, data: Data, settings: TrainSettings) -> Trained:
+        if len(self.trained) >= self.fail_after:
+            raise KeyboardInterrupt
+        self.trained.append((data.excerpt, settings))
+        said = torch.rand(40, generator=torch.Generator().manual_seed(len(self.trained)))
+        look = Look(7, 9, 0.1, 0.8, True)
+        return Trained(None, Fit((look,), look, False), score(said, said > 0.4, torch.arange(40) // 4, resamples=3))
+
+
+def run(trainer: Trainer, path: Path, excerpts: Any = ("tokens:3", "words:2"), base: TrainSettings = BASE) -> Any:
+    with Journal(path, FORMAT, {}) as journal:
+        return run_ablation(excerpts, base, trainer.data, trainer.train, journal)
+
+
+def test_two_by_two_for_each_kind(tmp_path: Path) -> None:
+    trainer = Trainer()
+    rows = run(trainer, tmp_path / "c.jsonl")
+    assert [(row["excerpt"], row["variant"]) for row in rows] == [
+        (excerpt, variant.label) for excerpt in ("tokens:3", "words:2") for variant in VARIANTS
+    ]
+    plain, both = Loss(focal=False), BASE.loss
+    assert [(s.loss, s.oversample) for _, s in trainer.trained[:4]] == [(plain, 1), (both, 1), (plain, 3), (both, 3)]
+    assert all(replace(s, loss=both, oversample=3) == BASE for _, s in trainer.trained)
+    assert trainer.cut == ["tokens:3", "words:2"]
+    assert rows[0]["auroc"]["value"] == 1.0
+    assert rows[0]["steps"] == 7
+
+
+def test_finished_cells_are_not_trained_again(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(Trainer(fail_after=5), tmp_path / "c.jsonl")
+    second = Trainer()
+    rows = run(second, tmp_path / "c.jsonl")
+    assert [excerpt for excerpt, _ in second.trained] == ["words:2"] * 3
+    assert second.cut == ["words:2"]
+    assert len(rows) == 8
+    third = Trainer()
+    assert run(third, tmp_path / "c.jsonl") == rows
+    assert third.cut == []
+
+
+@pytest.mark.parametrize("excerpts", [(), ("tokens:3", "tokens:3")])
+def test_excerpts_that_make_no_table_are_refused(tmp_path: Path, excerpts: Any) -> None:
+    with pytest.raises(LaconicError, match="expected at least one, each once"):
+        run(Trainer(), tmp_path / "c.jsonl", excerpts)
+
+
+@pytest.mark.parametrize("base", [replace(BASE, oversample=1), replace(BASE, loss=Loss(focal=False))])
+def test_nothing_to_switch_off_is_refused(tmp_path: Path, base: TrainSettings) -> None:
+    with pytest.raises(LaconicError, match="begin with focal loss and a factor of 2"):
+        run(Trainer(), tmp_path / "c.jsonl", base=base)

@@ -1,0 +1,100 @@
+"""Rows from records: shares, pairs, medians and agreement against sums made here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+
+import pytest
+from tests.lab.parallel.fakes import PROBLEMS, SECONDS, FakeBench, job, run
+
+from laconic.lab.parallel.rows import agreement, summarise
+from laconic.lab.shared.statistics import mean_interval, paired_difference
+
+
+@pytest.fixture
+def records(tmp_path: Path):
+    return run(tmp_path / "r.jsonl", FakeBench(PROBLEMS, 6), job())
+
+
+def of(records, kind: str, label: str):
+    return {r["problem"]: r for r in records if r["kind"] == kind and r["entry"] == label}
+
+
+def test_a_block_for_each_n_and_the_votes_of_few_in_all(records) -> None:
+    rows = summarise(job(), records)
+    families = ["pass@1", "cons", "cons, early end", "prune, oracle"]
+    assert [(row.block, row.family, row.n, row.compress) for row in rows] == [
+        (n, family, m, compress)
+        for n in (4, 6)
+        for compress in ("none", "rpc")
+        for family, m in [("cons", 2), *((family, n) for family in families)]
+    ]
+
+
+def test_figures_are_those_of_a_slow_sum(records) -> None:
+    for row in summarise(job(), records):
+        mine = list(of(records, "result", row.label).values())
+        base = list(of(records, "result", f"cons n={row.block} none").values())
+        assert row.problems == 6
+        assert row.accuracy == mean_interval([r["right"] for r in mine])
+        if row.label == f"cons n={row.block} none":
+            assert row.difference is None
+            assert row.token_share == row.kv_share == row.live.ratio == 1
+        else:
+            assert row.difference == paired_difference([r["right"] for r in mine], [r["right"] for r in base])
+        assert row.trace_tokens == pytest.approx(sum(r["generated"] for r in mine) / 6)
+        assert row.judge_tokens == pytest.approx(sum(r["judged"] for r in mine) / 6)
+        assert row.total_tokens == row.trace_tokens + row.judge_tokens
+        assert row.token_share == pytest.approx(
+            sum(r["generated"] + r["judged"] for r in mine) / sum(r["generated"] for r in base)
+        )
+        assert row.kv_share == pytest.approx(
+            sum(r["kv_token_steps"] for r in mine) / sum(r["kv_token_steps"] for r in base)
+        )
+        traces = 1 if row.family == "pass@1" else row.n
+        assert sum(row.fates.values()) == pytest.approx(traces)
+        assert row.fates["pruned"] == pytest.approx(sum(r["fates"].count("p") for r in mine) / 6)
+        live, base = of(records, "live", row.label), of(records, "live", f"cons n={row.block} none")
+        assert row.live.problems == 2
+        assert row.live.seconds["total"] == median(SECONDS * (r["fates"].count("f")) for r in live.values())
+        assert row.live.ratio == median(live[p]["seconds"]["total"] / base[p]["seconds"]["total"] for p in live)
+        assert row.live.peak_kv_bytes == median(r["peak_kv_bytes"] for r in live.values())
+        assert row.to_json()["accuracy"]["mean"] == row.accuracy.mean
+    shares = {row.label: row.token_share for row in summarise(job(), records)}
+    assert shares["prune, oracle n=6 none"] < 1  # or the shares were never put to the test
+
+
+def test_live_runs_like_their_replays_agree_wholly(records) -> None:
+    rows = summarise(job(), records)
+    for row in rows:
+        found = row.live.agreement
+        traces = 2 * (1 if row.family == "pass@1" else row.n)
+        assert (found.runs, found.answers, found.traces, found.lengths, found.fates) == (2, 2, traces, traces, traces)
+        assert found.tokens == found.replayed_tokens > 0
+
+
+def test_a_live_trace_that_parts_from_its_recording_shows(tmp_path: Path) -> None:
+    bench = FakeBench(PROBLEMS, 6)
+    bench.shorter = 1
+    records = run(tmp_path / "r.jsonl", bench, job())
+    rows = {(row.block, row.label): row for row in summarise(job(), records)}
+    cons = rows[6, "cons n=6 none"].live.agreement
+    assert (cons.runs, cons.answers, cons.traces, cons.lengths, cons.fates) == (2, 2, 12, 10, 12)
+    assert cons.replayed_tokens == sum(of(records, "result", "cons n=6 none")[p]["generated"] for p in ("q0", "q1"))
+    assert cons.tokens == cons.replayed_tokens - 2
+    single = rows[6, "pass@1 n=6 none"].live.agreement
+    assert (single.traces, single.lengths) == (2, 2)  # trace 0 alone runs there
+    assert single.tokens == single.replayed_tokens
+    overall = agreement(list(rows.values()))
+    # Each entry counts once, though cons@2 stands in both blocks.
+    once = {row.label: row.live.agreement for row in rows.values()}
+    assert overall.runs == 2 * 18
+    assert overall.traces == sum(found.traces for found in once.values())
+    assert overall.lengths == sum(found.lengths for found in once.values()) < overall.traces
+
+
+def test_without_timed_problems_there_is_nothing_live(tmp_path: Path) -> None:
+    rows = summarise(job(timed=0), run(tmp_path / "r.jsonl", FakeBench(PROBLEMS, 6), job(timed=0)))
+    assert all(row.live is None for row in rows)
+    assert agreement(rows) is None

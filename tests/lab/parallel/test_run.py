@@ -1,0 +1,180 @@
+"""The run: every entry on the same traces, replayed and live, resumed at every level, refused where settings differ."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from tests.lab.parallel.fakes import CUT, PROBLEMS, PROMPT, FakeBench, job, record, run
+
+from laconic.errors import LaconicError
+from laconic.lab.parallel.outcomes import sittings
+
+
+def untimed(records):
+    """Everything but the order in which live runs came to be written."""
+    return [{k: v for k, v in r.items() if k != "sitting"} for r in records]
+
+
+def test_every_entry_runs_on_every_problem_and_live_on_the_timed_ones(tmp_path: Path) -> None:
+    bench, todo = FakeBench(PROBLEMS, 6), job()
+    records = run(tmp_path / "r.jsonl", bench, todo)
+    kinds = Counter(r["kind"] for r in records)
+    assert len(todo.entries) == 2 * (1 + 2 * 4)
+    assert kinds == {"entry": 18, "result": 18 * 6, "live": 18 * 2}
+    assert len({(r["entry"], r["problem"]) for r in records if r["kind"] == "result"}) == 18 * 6
+    assert bench.generated == ["none", "rpc"]  # once each
+    assert bench.judges == ["oracle"]
+    assert bench.replays == ["none"] * 7 * 6 + ["rpc"] * 7 * 6  # pass@1 needs none
+    assert len(bench.lives) == 18 * 2 + 8  # each live run, and each kind's warm-up
+    assert len(bench.seeds) == len(bench.replays) + len(bench.lives)
+    assert set(bench.seeds) == {40}  # the records', not the run's
+
+
+def test_results_are_those_of_a_slow_count(tmp_path: Path) -> None:
+    todo = job(timed=0)
+    records = run(tmp_path / "r.jsonl", FakeBench(PROBLEMS, 6), todo)
+    seen = set()
+    for compression in todo.compress:
+        for problem in PROBLEMS:
+            traces = [record(problem, index, compression) for index in range(6)]
+            for entry in (e for e in todo.entries if e.compress == compression.label):
+                (found,) = [r for r in records if r.get("problem") == problem.id and r["entry"] == entry.label]
+                mine = traces[: entry.n]
+                lengths = [len(t.token_ids) for t in mine]
+                if entry.judge:
+                    same = [t.index > 0 and t.answer is not None and t.answer == mine[0].answer for t in mine]
+                    lengths = [CUT if s else full for s, full in zip(same, lengths, strict=True)]
+                    assert found["fates"] == "".join("p" if s else "f" for s in same)
+                    assert found["judged"] == 3 * 2 * (len(mine) - 1)
+                    seen.add(sum(same))
+                else:
+                    assert found["fates"] == "f" * entry.n
+                    assert found["judged"] == 0
+                assert found["lengths"] == lengths
+                if entry.single:
+                    assert found["right"] == [float(t.answer == problem.answer) for t in mine]
+                    assert found["generated"] == pytest.approx(sum(lengths) / entry.n)
+                    assert found["unanswered"] == sum(t.answer is None for t in mine) / entry.n
+                    assert found["answer"] == mine[0].answer
+                    steps = []
+                    for length in lengths:  # what a step attends to, before it evicts
+                        held, total = 0, 0
+                        for computed in range(1, length):
+                            held += 1
+                            total += len(PROMPT) + held
+                            held -= held - compression.policy.schedule.physical(computed)
+                        steps.append(total)
+                    assert found["kv_token_steps"] == pytest.approx(sum(steps) / entry.n)
+                else:
+                    votes = Counter(t.answer for t in mine if t.answer is not None)
+                    best = votes.most_common(1)[0][0] if votes else None
+                    assert found["answer"] == best
+                    assert found["right"] == [float(best == problem.answer)]
+                    assert found["generated"] == sum(lengths)
+                    attended = sum(len(PROMPT) + place for n in lengths for place in range(1, n))
+                    assert found["kv_token_steps"] == attended
+    assert len(seen) > 2  # or hardly anything was pruned
+
+
+@pytest.mark.parametrize("crash_after", [1, 30, 86, 100])
+def test_a_run_cut_short_goes_on_and_ends_the_same(tmp_path: Path, crash_after: int) -> None:
+    whole = FakeBench(PROBLEMS, 6)
+    expected = run(tmp_path / "whole.jsonl", whole, job())
+    path = tmp_path / "r.jsonl"
+    bench = FakeBench(PROBLEMS, 6)
+    bench.crash_after = crash_after
+    with pytest.raises(KeyboardInterrupt):
+        run(path, bench, job())
+    done = [json.loads(line) for line in path.read_text().splitlines()]
+    replayed = [r for r in done if r["kind"] == "result" and not r["entry"].startswith("pass@1")]
+    assert len(replayed) == min(crash_after, 14 * 6)  # each was written before the next began
+    assert not [r for r in done if r["kind"] == "live"]  # a sitting is written whole
+    bench.crash_after = None
+    records = run(path, bench, job())
+    key = lambda r: (r["kind"], r["entry"], r.get("problem", ""))  # noqa: E731
+    assert sorted(untimed(records), key=key) == sorted(untimed(expected), key=key)
+    # Nothing was done twice but the sitting that was cut short, and what warmed it up.
+    assert len(bench.seeds) == len(whole.seeds) + max(0, crash_after - 14 * 6)
+
+
+def test_a_trace_has_the_same_id_replayed_and_live(tmp_path: Path) -> None:
+    bench = FakeBench(PROBLEMS, 6)
+    run(tmp_path / "r.jsonl", bench, job())
+    assert len(bench.names) == len(bench.seeds)
+    for names in bench.names:
+        assert names == [f"{names[0].partition('/')[0]}/{index}" for index in range(len(names))]
+    assert {names[0] for names in bench.names} == {f"{problem.id}/0" for problem in PROBLEMS}
+
+
+def test_a_finished_run_runs_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    first = run(path, FakeBench(PROBLEMS, 6), job())
+    bench = FakeBench(PROBLEMS, 6)
+    assert run(path, bench, job()) == first
+    assert bench.seeds == []
+
+
+def test_another_judge_may_be_added_and_live_runs_are_then_taken_anew(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    run(path, FakeBench(PROBLEMS, 6), job())
+    bench, more = FakeBench(PROBLEMS, 6), job(judges=("oracle", "second"))
+    records = run(path, bench, more)
+    assert len(bench.seeds) == 4 * 6 + 22 + 22 + 10  # the second judge's only, two sittings, a warm-up
+    groups = sittings(records, "q0")
+    assert [len(group) for group in groups] == [18, 22]
+    assert {r["entry"] for r in groups[1]} == {entry.label for entry in more.entries}
+    # Fewer again: an older or larger sitting still holds them all.
+    bench = FakeBench(PROBLEMS, 6)
+    run(path, bench, job())
+    assert bench.seeds == []
+
+
+def test_who_goes_first_changes_from_problem_to_problem(tmp_path: Path) -> None:
+    records = run(tmp_path / "r.jsonl", FakeBench(PROBLEMS, 6), job(timed=3))
+    orders = [[r["entry"] for r in sittings(records, f"q{index}")[0]] for index in range(3)]
+    assert orders[1] == orders[0][1:] + orders[0][:1]
+    assert orders[2] == orders[0][2:] + orders[0][:2]
+
+
+def test_the_watcher_hears_of_every_run(tmp_path: Path) -> None:
+    heard = []
+    run(tmp_path / "r.jsonl", FakeBench(PROBLEMS, 6), job(), heard.append)
+    replays = [event for event in heard if event.phase == "replay"]
+    lives = [event for event in heard if event.phase == "live"]
+    assert [event.done for event in replays] == list(range(1, 109))
+    assert {event.total for event in replays} == {108}
+    assert [event.done for event in lives] == list(range(1, 37))
+    assert {event.total for event in lives} == {36}
+
+
+def test_an_entry_with_other_settings_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    run(path, FakeBench(PROBLEMS, 6), job())
+    before = path.read_bytes()
+    bench = FakeBench(PROBLEMS, 6)
+    bench.cut = 7
+    with pytest.raises(LaconicError, match=r"cons n=2 none with other settings \(cut was 5, now 7\)"):
+        run(path, bench, job())
+    assert path.read_bytes() == before
+
+
+def test_too_few_traces_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(LaconicError, match="problem q0 has 5 traces under none; expected 6"):
+        run(tmp_path / "r.jsonl", FakeBench(PROBLEMS, 5), job())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"problems": []}, "no problems"),
+        ({"problems": [*PROBLEMS, PROBLEMS[0]]}, "two problems have the id 'q0'"),
+        ({"timed": -1}, "timed is -1"),
+        ({"timed": 7}, "expected 0 to 6"),
+    ],
+)
+def test_bad_input_is_one_sentence(change: dict, says: str) -> None:
+    with pytest.raises(LaconicError, match=f"(?i){says}"):
+        job(**change)

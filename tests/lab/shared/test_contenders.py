@@ -1,0 +1,135 @@
+"""Rows of the table: names, specs, and budgets that meet RPC's mean cache size."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from laconic.compress import H2O, RKV, RPC, TOVA, FullKV, Oracle, Random, StreamingLLM
+from laconic.compress.schedule import Proportional, Schedule
+from laconic.errors import LaconicError
+from laconic.lab.shared.contenders import KeepPattern, match_budget, mean_cache, plan
+
+LENGTHS = [random.Random(4).randint(120, 640) for _ in range(50)]
+
+
+def slow_mean(schedule: Schedule, lengths: list[int]) -> float:
+    """Step through every trace and count what each step attends: held after the step before, and the new token."""
+    means = []
+    for length in lengths:
+        attended = [schedule.physical(step - 1) + 1 for step in range(1, length + 1)]
+        means.append(sum(attended) / length)
+    return sum(means) / len(means)
+
+
+def slow_match(policy, target: Schedule, lengths: list[int]) -> int:
+    wanted = slow_mean(target, lengths)
+    best = None
+    for budget in range(1, max(lengths) + 1):
+        try:
+            schedule = type(policy)(budget=budget, buffer=policy.buffer).schedule
+        except LaconicError:
+            continue
+        miss = abs(slow_mean(schedule, lengths) - wanted)
+        if best is None or miss < best[0] - 1e-9:
+            best = (miss, budget)
+    assert best is not None
+    return best[1]
+
+
+@pytest.mark.parametrize("ratio", [2, 4, 8])
+@pytest.mark.parametrize("policy", [H2O(), TOVA(), StreamingLLM(), RKV(buffer=64)], ids=lambda p: p.name)
+def test_budgets_are_those_of_a_search_by_hand(policy, ratio: int) -> None:
+    lengths = LENGTHS[:12]
+    target = Proportional(64, ratio, 16)
+    matched = match_budget(policy, target, lengths)
+    assert matched.budget == slow_match(policy, target, lengths)
+    assert matched.buffer == policy.buffer
+    assert mean_cache(matched.schedule, lengths) == pytest.approx(slow_mean(matched.schedule, lengths))
+    assert mean_cache(matched.schedule, lengths) == pytest.approx(mean_cache(target, lengths), rel=0.02)
+
+
+def test_a_cache_too_small_for_a_policy_gets_its_smallest() -> None:
+    # R-KV keeps a window of 8 and a buffer of 128: more than RPC holds here on average.
+    matched = match_budget(RKV(), Proportional(16, 8, 16), [100, 200])
+    assert matched.budget == 8
+
+
+def test_short_traces_keep_everything() -> None:
+    matched = match_budget(TOVA(), Proportional(64, 4, 16), [10, 20])
+    assert mean_cache(matched.schedule, [10, 20]) == mean_cache(Proportional(64, 4, 16), [10, 20])
+
+
+def test_rows_are_policies_times_ratios_after_full_kv() -> None:
+    rows = plan(["rpc", "h2o", "random", "rkv:budget=99,buffer=3"], [2, 4.0], interval=64, window=16)
+    assert [row.label for row in rows] == [
+        "full",
+        "rpc c=2",
+        "rpc c=4",
+        "h2o c=2",
+        "h2o c=4",
+        "random c=2",
+        "random c=4",
+        "rkv:budget=99,buffer=3",
+    ]
+    assert rows[0].policy == FullKV()
+    assert rows[1].policy == RPC(64, 2, 16)
+    assert rows[6].policy == Random(64, 4, 16)
+    assert rows[3].target == Proportional(64, 2, 16)
+    assert rows[7].policy == RKV(budget=99, buffer=3)
+    assert [row.target for row in rows if row.family in ("rpc", "random", "full")] == [None] * 5
+    assert rows[3].matched(LENGTHS).target is None
+    assert rows[1].matched(LENGTHS) is rows[1]
+
+
+def test_full_given_by_name_is_not_a_second_row() -> None:
+    assert [row.label for row in plan(["full", "rpc"], [4], interval=64, window=16)] == ["full", "rpc c=4"]
+
+
+def test_a_buffer_is_never_coarser_than_the_interval() -> None:
+    by_name = {row.family: row.policy for row in plan(["rkv", "h2o"], [4], interval=64, window=16)}
+    assert by_name["rkv"].buffer == 64
+    assert by_name["h2o"].buffer == 1
+    by_name = {row.family: row.policy for row in plan(["rkv"], [4])}
+    assert by_name["rkv"].buffer == 128
+
+
+def test_what_was_asked_for_does_not_depend_on_lengths() -> None:
+    rows = plan(["h2o", "rpc"], [4], interval=64, window=16)
+    assert "budget=matched" in rows[1].requested()
+    assert "interval=64, ratio=4, window=16" in rows[1].requested()
+    assert rows[2].requested() == RPC(64, 4, 16).spec()
+
+
+def test_the_oracle_keeps_what_the_pattern_says() -> None:
+    keep = KeepPattern(r"^[a-z]=\d$", ["Ġh=6", "hello", " k=1 ", "h=66"])
+    ids = torch.tensor([[0, 1, 2], [3, 99, -5]])
+    assert keep(ids).tolist() == [[True, False, True], [False, False, False]]
+    (row,) = [row for row in plan(["oracle"], [4], interval=64, window=16, oracle=keep) if row.family == "oracle"]
+    assert isinstance(row.policy, Oracle)
+    assert r"^[a-z]=\\d$" in row.requested()
+    assert "hello" not in row.requested()
+
+
+@pytest.mark.parametrize(
+    ("call", "word"),
+    [
+        (lambda: plan(["best"]), "rpc"),
+        (lambda: plan(["rpc"], [0.5]), "ratio is 0.5"),
+        (lambda: plan(["rpc"], [3], interval=64, window=16), "interval is 64"),
+        (lambda: plan(["rpc:ratio=4,speed=9"]), "speed"),
+        (lambda: plan(["oracle"]), "--oracle-pattern"),
+        (lambda: plan([]), "No policies"),
+        (lambda: plan(["rpc"], []), "No ratios"),
+        (lambda: plan(["rpc", "rpc"], [4]), "rpc c=4 is asked for twice"),
+        (lambda: match_budget(TOVA(), Proportional(64, 4, 16), []), "no generated lengths"),
+        (lambda: match_budget(RPC(), Proportional(64, 4, 16), [5]), "rpc"),
+        (lambda: KeepPattern("(", ["a"]), "no regular expression"),
+        (lambda: KeepPattern("b", ["a"]), "matches no token"),
+    ],
+)
+def test_bad_input_is_one_sentence(call, word: str) -> None:
+    with pytest.raises(LaconicError, match=word):
+        call()

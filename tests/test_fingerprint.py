@@ -1,0 +1,42 @@
+"""A fingerprint goes by the weights: not by where they lie, but by any change that training would make."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from laconic.fingerprint import SAMPLED, fingerprint
+
+
+def model(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(8, 200), nn.Linear(200, 40))
+
+
+def test_the_same_weights_have_the_same_one() -> None:
+    assert fingerprint(model()) == fingerprint(copy.deepcopy(model()))
+    assert len(fingerprint(model())) == 16
+
+
+def test_other_weights_shapes_formats_and_names_have_another() -> None:
+    original = model()
+    changed = model()
+    with torch.no_grad():
+        changed[1].weight[0, 0] += 1e-3
+    half = model().to(torch.bfloat16)
+    turned = nn.Sequential(nn.Linear(8, 200), nn.Linear(200, 40))
+    turned.load_state_dict(original.state_dict())
+    turned[0].weight = nn.Parameter(original[0].weight.detach().reshape(100, 16))
+    named = nn.ModuleDict({"a": original[0], "b": original[1]})
+    assert len({fingerprint(m) for m in (original, changed, half, turned, named, model(1))}) == 6
+
+
+def test_a_small_training_step_is_seen_in_a_large_matrix() -> None:
+    first, second = nn.Linear(1000, 100), nn.Linear(1000, 100)
+    second.load_state_dict(first.state_dict())
+    assert first.weight.numel() > 100 * SAMPLED
+    with torch.no_grad():
+        second.weight += 1e-6
+    assert fingerprint(first) != fingerprint(second)
