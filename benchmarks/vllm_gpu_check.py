@@ -36,7 +36,7 @@ from benchmarks.vllm_driving import Ask, drive, worker_of
 from tests.engines.vllm.live import prompts_of
 from tests.engines.vllm.tiny import SPECIAL, tiny_model
 
-from laconic.engines.vllm.settings import parse_launch
+from laconic.engines.vllm.plugin.settings import parse_launch
 from laconic.environment import environment
 
 RPC = {"policy": "rpc", "interval": 64, "ratio": 4, "window": 8}

@@ -34,7 +34,7 @@ from benchmarks.vllm_driving import Ask, Seen, drive, worker_of
 from tests.engines.vllm.live import Reference, prompts_of
 from tests.engines.vllm.tiny import engine_args, runner_of, running, scheduler_of, tiny_model
 
-from laconic.engines.vllm.settings import parse_launch
+from laconic.engines.vllm.plugin.settings import parse_launch
 from laconic.environment import environment
 from laconic.errors import InputError, LaconicError
 

@@ -1,7 +1,7 @@
 """One thread a test process: tests run side by side, and their models are too small to share a core's work.
 
-Tests that need vLLM, in files named test_live_*.py under engines/vllm and test_live_vllm_*.py elsewhere, are collected only
-where it is installed. `make test-vllm` sets LACONIC_NEED_VLLM=1: there a missing vLLM is an error, not a reason to skip.
+Tests that need vLLM, in files named test_live_*.py anywhere under engines/vllm and test_live_vllm_*.py elsewhere, are
+collected only where it is installed. `make test-vllm` sets LACONIC_NEED_VLLM=1: there a missing vLLM is an error, not a skip.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NEED_VLLM = "LACONIC_NEED_VLLM"
 
 def needs_vllm(path: Path) -> bool:
     """Whether a test file is one of those that import vLLM."""
-    live = path.name.startswith("test_live_") and path.parent == HERE / "engines" / "vllm"
+    live = path.name.startswith("test_live_") and HERE / "engines" / "vllm" in path.parents
     return path.suffix == ".py" and (live or path.name.startswith("test_live_vllm_"))
 
 

@@ -59,6 +59,16 @@ def imports(source: str, package: tuple[str, ...]) -> Iterator[tuple[str, str]]:
                 yield str(first.value), ""
 
 
+def plugin_violations(source: str, package: tuple[str, ...]) -> list[str]:
+    """What a module of vLLM's plugin may not do: it runs in every process of any vLLM, the engine is one way to start one."""
+    engine, facade = "laconic.engines.vllm.engine", "laconic.engines.vllm"
+    return [
+        f"the plugin imports {module}.{name}"
+        for module, name in imports(source, package)
+        if f"{module}.{name}.".startswith(f"{engine}.") or (module == facade and name == "VLLMEngine")
+    ]
+
+
 def part(module: str, name: str) -> str:
     """Which part of laconic an import reaches ("compress", "engines", ...); "" for anything else."""
     pieces = module.split(".")
@@ -105,9 +115,34 @@ def test_imports_point_downwards(path: Path) -> None:
     assert violations(path.parts[0].removesuffix(".py"), (ROOT / path).read_text(encoding="utf-8"), package) == []
 
 
+PLUGIN = ROOT / "engines" / "vllm" / "plugin"
+
+
+@pytest.mark.parametrize("path", sorted(PLUGIN.glob("*.py")), ids=lambda path: path.stem)
+def test_vllms_plugin_knows_no_engine(path: Path) -> None:
+    package = ("laconic", "engines", "vllm", "plugin")
+    assert plugin_violations(path.read_text(encoding="utf-8"), package) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from laconic.engines.vllm.engine import quiet",
+        "from laconic.engines.vllm.engine.backend import Backend",
+        "def f():\n    import laconic.engines.vllm.engine.draws",
+        "from laconic.engines.vllm import engine",
+        "from laconic.engines.vllm import VLLMEngine",
+        "from ..engine import ticket",
+    ],
+)
+def test_the_plugins_guard_bites(source: str) -> None:
+    assert plugin_violations(source, ("laconic", "engines", "vllm", "plugin")) != []
+
+
 def test_every_floor_was_looked_at() -> None:
     seen = {path.parts[0].removesuffix(".py") for path in MODULES}
     assert {"compress", "engines", "cli", "errors", "__init__"} <= seen
+    assert (PLUGIN / "registration.py").exists()
 
 
 @pytest.mark.parametrize(

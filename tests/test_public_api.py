@@ -25,8 +25,8 @@ from laconic.compress.select import select
 from laconic.engines import base, chat, hf
 from laconic.engines.hf import shapes
 from laconic.engines.replay import ReplayEngine
-from laconic.engines.vllm import settings as vllm_settings
-from laconic.engines.vllm.starting import start
+from laconic.engines.vllm.engine.starting import start
+from laconic.engines.vllm.plugin import settings as vllm_settings
 from laconic.errors import LaconicError
 from laconic.judges import baselines, probe, prompts, registry, tuning
 from laconic.lab.accuracy.run import run_accuracy

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from laconic.engines.vllm.backend import Backend
+from laconic.engines.vllm.engine.backend import Backend
 from laconic.traces import read_traces
 
 SOLVE = ("--n", 8, "--seed", 3, "--compress", "rpc", "--json")

@@ -14,7 +14,7 @@ from laconic.compress import FullKV
 from laconic.engines.chat import Chat, thinking_argument
 from laconic.engines.hf import HFEngine
 from laconic.engines.text import render
-from laconic.engines.vllm.engine import VLLMEngine
+from laconic.engines.vllm.engine.engine import VLLMEngine
 from laconic.errors import LaconicError
 from tests.engines.hf.families import family
 

@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from laconic.engines.vllm.guards import VERSIONS
+from laconic.engines.vllm.plugin.guards import VERSIONS
 
 ROOT = Path(__file__).parents[3]
 CUDA_OR_HEAVY = {"torchvision", "torchaudio", "torchcodec", "triton", "opencv-python-headless", "numba", "vllm"}

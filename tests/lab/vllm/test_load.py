@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from laconic.compress.registry import parse
-from laconic.engines.vllm.settings import parse_launch
+from laconic.engines.vllm.plugin.settings import parse_launch
 from laconic.errors import LaconicError
 from laconic.lab.shared.contenders import mean_cache
 from laconic.lab.vllm.load import Load, lineup

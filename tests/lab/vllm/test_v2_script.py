@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from benchmarks.vllm_driving import physical
 
-from laconic.engines.vllm.plans import Plan
-from laconic.engines.vllm.settings import parse_launch
+from laconic.engines.vllm.plugin.plans import Plan
+from laconic.engines.vllm.plugin.settings import parse_launch
 
 ROOT = Path(__file__).parents[3]
 COMPLETE = all(importlib.util.find_spec(package) for package in ("vllm", "triton"))

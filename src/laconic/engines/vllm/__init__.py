@@ -13,8 +13,8 @@ __all__ = ["VLLMEngine"]
 def __getattr__(name: str) -> Any:
     """`VLLMEngine`. Raises InputError where vLLM is not installed."""
     if name == "VLLMEngine":
-        from laconic.engines.vllm.backend import check_installed
-        from laconic.engines.vllm.engine import VLLMEngine
+        from laconic.engines.vllm.engine.backend import check_installed
+        from laconic.engines.vllm.engine.engine import VLLMEngine
 
         check_installed()
         return VLLMEngine

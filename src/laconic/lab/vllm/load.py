@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from laconic.checks import plain, whole
-from laconic.engines.vllm.settings import parse_launch
+from laconic.engines.vllm.plugin.settings import parse_launch
 from laconic.errors import InputError
 from laconic.lab.shared.contenders import plan
 

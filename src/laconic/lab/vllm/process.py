@@ -13,7 +13,7 @@ import sys
 import tempfile
 from typing import IO, Any
 
-from laconic.engines.vllm.quiet import ENVIRONMENT
+from laconic.engines.vllm.engine.quiet import ENVIRONMENT
 from laconic.errors import InputError
 from laconic.lab.vllm.load import Load
 

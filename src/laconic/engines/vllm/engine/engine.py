@@ -1,0 +1,264 @@
+"""vLLM as an engine: every trace is a request, stopped by aborting it and resumed as a new one.
+
+The n traces of a prompt are n requests with the same tokens, whose full blocks vLLM's prefix cache computes once. Tokens are
+drawn by `draws` as on the HF engine. vLLM computes in processes of its own, a little ahead of the reader (`backend`): what it
+sent of a trace beyond the chunk at which that was stopped is dropped, and drawn again when the trace resumes.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from laconic.compress import Policy
+from laconic.engines.base import Chunk, EngineStats, FinishReason, Prompt, Sampling, Trace
+from laconic.engines.chat import Chat, chat_of
+from laconic.engines.keeping import KeepingEngine
+from laconic.engines.requests import check_length, check_request, check_settings, check_vocabulary
+from laconic.engines.sampling import trace_key
+from laconic.engines.text import Detokenizer, decode, render, tokenize
+from laconic.engines.vllm.engine.backend import AHEAD, Backend, Output
+from laconic.engines.vllm.engine.counts import Counts
+from laconic.engines.vllm.engine.runs import Run
+from laconic.engines.vllm.engine.starting import Started, start
+from laconic.errors import InputError
+
+
+class VLLMEngine(KeepingEngine[Run]):
+    """An engine on one model that vLLM runs in this machine. Close it, or use it as a context: vLLM has processes of its own.
+
+    model: a directory or a name on the Hub. policy: None is FullKV; others run through laconic's plugin. max_batch: traces
+    that run at once. chunk_tokens: tokens a chunk holds at most. dtype: as vLLM takes it. ahead: tokens of a trace that
+    vLLM may be ahead of the reader; more keeps it busy while a judge thinks, and wastes more of what is then stopped. log:
+    a file for what vLLM prints. chat: as HFEngine's. Further arguments are vLLM's own (`tensor_parallel_size`,
+    `max_model_len`, ...); on a CPU `enforce_eager` is set and the cache is 1 GiB, unless they say otherwise.
+
+    `stats`: measured are `steps` (forward passes, prefill included; of all engines where vLLM runs several), `generated_tokens`
+    (all that vLLM sent, also what was dropped), `prompt_tokens` (sent and not found in the prefix cache; generated ones too
+    where a trace resumes), `preemptions`, seconds (of steps that gave a trace its first token, and of the others) and
+    `reserved_kv_bytes`. Computed from the policy's schedule are KV tokens and bytes, compressions, evicted and kept: for every
+    trace on its own, whereas vLLM's blocks hold a shared prompt once and are filled to their ends, and without what is done
+    again after a preemption.
+
+    Raises InputError where vLLM is missing, a policy can't run in it, the chat template does not take `chat`, or vLLM
+    refuses the model, an argument or the memory.
+    """
+
+    name = "vllm"
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        policy: Policy | None = None,
+        max_batch: int = 64,
+        chunk_tokens: int = 1,
+        dtype: str = "auto",
+        *,
+        ahead: int = AHEAD,
+        log: Path | None = None,
+        chat: Chat | None = None,
+        **engine_args: Any,
+    ) -> None:
+        max_batch, chunk_tokens = check_settings(max_batch, chunk_tokens)
+        started = start(model, policy, max_batch, dtype, ahead, log, chat, **engine_args)
+        self._prepare(started, max_batch, chunk_tokens, chat)
+        self._close: Callable[[], object] = weakref.finalize(self, started.backend.close)
+
+    @classmethod
+    def over(cls, started: Started, max_batch: int = 64, chunk_tokens: int = 1, chat: Chat | None = None) -> VLLMEngine:
+        """An engine over a vLLM that runs already and is not this engine's to end. Others may use it before and after."""
+        engine = cls.__new__(cls)
+        chat_of(chat).check(started.tokenizer)
+        engine._prepare(started, max_batch, chunk_tokens, chat)
+        engine._close = weakref.finalize(engine, _abandon, started.backend, engine._live)
+        return engine
+
+    def _prepare(self, started: Started, max_batch: int, chunk_tokens: int, chat: Chat | None) -> None:
+        self._open(max_batch, chunk_tokens)
+        self.chat = chat_of(chat)
+        self.policy, self.tokenizer = started.policy, started.tokenizer
+        self.generation_config = started.generation_config
+        self._backend, self._facts, self._end_ids = started.backend, started.facts, started.end_ids
+        self._compresses = self.policy.schedule.next_boundary(0) is not None
+        self._counts = Counts(self.policy.schedule, self._facts.bytes_per_token)
+        self._counts.stats.reserved_kv_bytes = self._facts.reserved_bytes
+        self._live: dict[str, Run] = {}  # by request
+        self._prefix = f"{started.backend.name()}-"  # of this engine's requests
+        self._requests = 0
+
+    @property
+    def dtype(self) -> str:
+        """Of the weights, as vLLM has chosen it: float32, bfloat16 or float16."""
+        return str(self._backend.config.model_config.dtype).removeprefix("torch.")
+
+    def close(self) -> None:
+        """End vLLM. Happens by itself when the engine is collected or the program ends; closing twice is fine."""
+        if self._live and not self._backend.closed:
+            self._backend.abort(list(self._live))
+            self._live.clear()
+        self._close()
+
+    def __enter__(self) -> VLLMEngine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # ---- the interface --------------------------------------------------------------------------------------------
+
+    def render(self, question: str) -> str:
+        return render(self.tokenizer, question, self.chat)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return decode(self.tokenizer, token_ids)
+
+    def submit(self, prompt: Prompt, sampling: Sampling, n: int = 1, ids: Sequence[str] | None = None) -> list[str]:
+        """See Engine.submit. Text is tokenized without extra special tokens where the tokenizer has a chat template."""
+        n = check_request(sampling, n)
+        tokens = tokenize(self.tokenizer, prompt)
+        check_length(len(tokens), self._facts.context)
+        check_vocabulary(tokens, self._facts.vocabulary)
+        limit = min(sampling.max_new_tokens, self._facts.context - len(tokens))
+        stop_ids = frozenset(i for i in self._end_ids.union(sampling.stop_token_ids) if i < self._facts.vocabulary)
+
+        def make(trace: Trace, number: int) -> Run:
+            text = Detokenizer(self.tokenizer)
+            return Run(trace, number, trace_key(sampling.seed, trace.index), limit, stop_ids, text)
+
+        return self._enter(tokens, sampling, n, ids, make)
+
+    def stream(self) -> Iterator[Chunk]:
+        reading = False
+        with self._alone():
+            try:
+                while True:
+                    # Requests are gone before their last chunk goes out: closing the iterator here loses nothing.
+                    while self._outbox:
+                        yield self._outbox.popleft()
+                    self._settle()
+                    self._send()
+                    if self._outbox:
+                        continue
+                    if not self._live:
+                        return
+                    if not reading:
+                        # Only now that all are sent: those of one prompt start in one step.
+                        self._backend.read(reading := True)
+                    self._take()
+            finally:
+                if reading:
+                    self._backend.read(False)
+
+    def _withdraw(self, run: Run) -> None:
+        if run.request:
+            self._backend.abort([run.request])
+            self._drop(run)
+        else:
+            super()._withdraw(run)
+
+    @property
+    def stats(self) -> EngineStats:
+        return replace(self._counts.stats)
+
+    # ---- the loop -------------------------------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        """Waiting traces take free places."""
+        runs = [self._waiting.popleft() for _ in range(min(len(self._waiting), self.max_batch - len(self._live)))]
+        if not runs:
+            return
+        for run in runs:
+            self._requests += 1
+            run.request = f"{self._prefix}{self._requests}"
+        try:
+            self._backend.send([run.make_request(self._compresses, self._facts.vocabulary) for run in runs])
+        except BaseException:  # none has been taken: the traces wait on
+            for run in runs:
+                run.request = ""
+            self._waiting.extendleft(reversed(runs))
+            raise
+        self._live.update((run.request, run) for run in runs)
+
+    def _settle(self) -> None:
+        """Traces that were asked to stop leave."""
+        if self._leaving:
+            runs = list(self._leaving.values())
+            self._leaving.clear()
+            self._backend.abort([run.request for run in runs])
+            for run in runs:
+                self._end(run, "stopped")
+
+    def _take(self) -> None:
+        """What the next step brought, as chunks: those that are full or last."""
+        step, stats = self._backend.receive(), self._counts.stats
+        stats.steps += 1
+        stats.preemptions += step.preempted
+        stats.generated_tokens += sum(len(out.tokens) for out in step.outputs if out.id.startswith(self._prefix))
+        # What came for requests that are gone is dropped.
+        moved = [(self._live[out.id], out) for out in step.outputs if out.id in self._live]
+        moved.sort(key=lambda pair: pair[0].number)
+        if all(run.holding is not None for run, _ in moved) and moved:
+            stats.decode_seconds += step.seconds
+        else:
+            stats.prefill_seconds += step.seconds
+        for run, out in moved:
+            self._accept(run, out)
+        for run, out in moved:
+            self._emit(run, out)
+
+    def _accept(self, run: Run, out: Output) -> None:
+        """Note a request's new tokens."""
+        trace = run.trace
+        for i, token in enumerate(out.tokens):
+            if len(run.pending) == self.chunk_tokens:
+                self._outbox.append(run.flush())
+            if run.holding is None:
+                trace.state = "running"
+                run.holding = self._counts.enter(len(trace.prompt_ids), len(trace.token_ids))
+                self._counts.stats.prompt_tokens += len(trace.prompt_ids) + len(trace.token_ids) - out.cached
+            else:
+                self._counts.step(run.holding)
+            run.add(token, out.logprobs[i] if trace.sampling.logprobs else None)
+
+    def _emit(self, run: Run, out: Output) -> None:
+        if out.ended is not None:
+            if out.ended not in ("stop", "length"):
+                self._drop(run)
+                run.trace.state = run.trace.finish_reason = "stopped"
+                raise InputError(
+                    f"vLLM gave trace {run.trace.id!r} up ({out.ended}): {self._backend.last_error()}; it is stopped, with "
+                    f"{len(run.trace.token_ids)} tokens"
+                )
+            self._end(run, "stop" if out.ended == "stop" else "length")
+        elif len(run.pending) >= self.chunk_tokens:
+            self._outbox.append(run.flush())
+
+    def _end(self, run: Run, reason: FinishReason) -> None:
+        """The trace's last chunk."""
+        trace = run.trace
+        trace.state, trace.finish_reason = "stopped" if reason == "stopped" else "finished", reason
+        self._account(run)
+        trace.kv_tokens = 0
+        self._drop(run)
+        self._leaving.pop(trace.id, None)
+        if reason != "stopped":
+            run.finish_text()
+        self._outbox.append(run.flush(reason))
+
+    def _drop(self, run: Run) -> None:
+        """The trace has no request any more, and holds nothing."""
+        self._live.pop(run.request, None)
+        run.request = ""
+        if run.holding is not None:
+            self._counts.leave(run.holding)
+            run.holding = None
+
+
+def _abandon(backend: Backend, live: dict[str, Run]) -> None:
+    if live and not backend.closed:
+        backend.abandon(live)
+        live.clear()

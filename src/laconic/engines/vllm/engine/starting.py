@@ -1,0 +1,140 @@
+"""From a model's name to a vLLM that runs it, with one sentence for everything that can be wrong on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from laconic import checks
+from laconic.compress import FullKV, Policy
+from laconic.engines.chat import Chat, chat_of
+from laconic.engines.hf.loading import check_name, load_generation_config, load_tokenizer
+from laconic.engines.text import end_ids
+from laconic.engines.vllm.engine.backend import AHEAD, Backend, check_installed
+from laconic.engines.vllm.engine.model import ModelFacts, facts_of
+from laconic.engines.vllm.plugin.settings import KEY, check_policy
+from laconic.errors import InputError
+
+CPU_KV_BYTES = 1 << 30
+"""vLLM's cache on a CPU where nothing is said: it would take most of the machine's memory."""
+
+_OURS = {
+    "logits_processors": "laconic draws the tokens itself",
+    "additional_config.laconic": "the policy says it",
+    "max_num_seqs": "say max_batch",
+    "speculative_config": "laconic draws one token a step",
+    "skip_tokenizer_init": "the engine needs the tokenizer",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A running vLLM and what an engine needs to know of it. Engines may share one, one after another."""
+
+    model: str
+    policy: Policy
+    backend: Backend
+    tokenizer: Any
+    generation_config: Any
+    facts: ModelFacts
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The model's end-of-sequence tokens."""
+        return end_ids(self.generation_config, self.backend.config.model_config.hf_text_config, self.tokenizer)
+
+
+def start(
+    model: str | os.PathLike[str],
+    policy: Policy | None = None,
+    max_batch: int = 64,
+    dtype: str = "auto",
+    ahead: int = AHEAD,
+    log: Path | None = None,
+    chat: Chat | None = None,
+    **engine_args: Any,
+) -> Started:
+    """See VLLMEngine for the arguments. Raises InputError where vLLM is missing, the policy can't run in it, the model can't
+    be read, or vLLM refuses the model, an argument or the memory (with its own reason)."""
+    chosen = policy if policy is not None else FullKV()
+    check_policy(chosen)
+    name = check_name(model)
+    checks.instance("dtype", dtype, (str, torch.dtype), "auto, float32, bfloat16 or float16")
+    ahead = checks.whole("ahead", ahead, 1, meaning="tokens")
+    if log is not None:
+        checks.instance("log", log, (str, os.PathLike), "the path of a file, or None")
+    check_installed()
+    arguments = arguments_for(name, chosen, max_batch, dtype, engine_args)
+    from_hub = {key: engine_args[key] for key in ("revision", "trust_remote_code") if key in engine_args}
+    tokenizer = load_tokenizer(engine_args.get("tokenizer", name), **from_hub)
+    chat_of(chat).check(tokenizer)
+    generation_config = load_generation_config(name, **from_hub)
+    backend = Backend(arguments, ahead=ahead, log=log)
+    try:
+        if KEY in arguments["additional_config"] and not _launched(backend.config):
+            raise InputError(
+                "vLLM did not load laconic's plugin, so nothing would be compressed: install laconic beside it (an entry point "
+                "tells vLLM of the plugin), and if VLLM_PLUGINS is set, add laconic to it"
+            )
+        return Started(name, chosen, backend, tokenizer, generation_config, facts_of(backend.config))
+    except BaseException:
+        backend.close()
+        raise
+
+
+def arguments_for(
+    model: str, policy: Policy, max_batch: int, dtype: str, engine_args: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments of vLLM's AsyncEngineArgs. Raises InputError for those that laconic has to set itself, and for a text
+    where a number belongs."""
+    _check_texts({name: value for name, value in engine_args.items() if isinstance(value, str)})
+    extra = dict(engine_args.get("additional_config") or {})
+    for given in (*engine_args, *(f"additional_config.{key}" for key in extra)):
+        if given in _OURS:
+            raise InputError(f"{given} can't be given to the vLLM engine: {_OURS[given]}; leave it out")
+    if policy.schedule.next_boundary(0) is not None:
+        extra[KEY] = {"policy": policy.name, **policy.settings()}
+    arguments: dict[str, Any] = {
+        "model": model,
+        "runner": "generate",
+        "dtype": dtype,
+        "max_num_seqs": max_batch,
+        "max_logprobs": -1,
+        **engine_args,
+        "additional_config": extra,
+    }
+    if _on_cpu():
+        arguments.setdefault("enforce_eager", True)
+        arguments.setdefault("kv_cache_memory_bytes", CPU_KV_BYTES)
+    return arguments
+
+
+def _check_texts(given: Mapping[str, str]) -> None:
+    """InputError for a text where a number belongs: what comes of it in vLLM names neither."""
+    if not given:
+        return
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    for field in dataclasses.fields(AsyncEngineArgs):
+        if field.name in given and isinstance(field.default, int | float):
+            kind = "true or false" if isinstance(field.default, bool) else "a number"
+            raise InputError(f"{field.name} is {given[field.name]!r}; vLLM expects {kind}")
+
+
+def _on_cpu() -> bool:
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
+
+
+def _launched(vllm_config: Any) -> bool:
+    """Whether the plugin has put its scheduler into the configuration."""
+    chosen = vllm_config.scheduler_config.scheduler_cls
+    name = chosen if isinstance(chosen, str) else getattr(chosen, "__module__", "")
+    return str(name).startswith("laconic.")

@@ -1,0 +1,115 @@
+"""What the front end's process adds: bad per-request settings are refused before they reach the engine, counts become
+metrics.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, ClassVar
+
+from vllm.exceptions import VLLMValidationError
+from vllm.utils.math_utils import cdiv
+from vllm.v1.engine import EngineCoreRequest
+from vllm.v1.engine.input_processor import InputProcessor
+from vllm.v1.metrics.loggers import StatLoggerManager
+
+from laconic.engines.vllm.plugin.launch import settings_of
+from laconic.engines.vllm.plugin.metrics import take_counts
+from laconic.engines.vllm.plugin.requests import make_plan
+from laconic.errors import InputError, LaconicError
+
+
+def install() -> None:
+    """Put the hooks into this process, once. Each looks at its object's configuration first: stock ones are left as they
+    are.
+    """
+    if getattr(InputProcessor.process_inputs, "by_laconic", False):
+        return
+    process, record, start = InputProcessor.process_inputs, StatLoggerManager.record, StatLoggerManager.__init__
+
+    @functools.wraps(process)
+    def process_inputs(self: InputProcessor, *args: Any, **kwargs: Any) -> EngineCoreRequest:
+        request = process(self, *args, **kwargs)
+        if settings_of(self.vllm_config) is not None:
+            try:
+                check_request(request, self.vllm_config)
+            except LaconicError as error:
+                raise VLLMValidationError(f"laconic: {error}") from None
+        return request
+
+    @functools.wraps(start)
+    def start_loggers(self: StatLoggerManager, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
+        start(self, vllm_config, *args, **kwargs)
+        if settings_of(vllm_config) is not None:
+            self.laconic_metrics = Metrics(vllm_config.model_config.served_model_name)
+
+    @functools.wraps(record)
+    def record_stats(self: StatLoggerManager, scheduler_stats: Any, *args: Any, **kwargs: Any) -> None:
+        metrics = getattr(self, "laconic_metrics", None)
+        if metrics is not None:
+            engine = kwargs.get("engine_idx") or 0
+            metrics.observe(take_counts(scheduler_stats), engine)
+        record(self, scheduler_stats, *args, **kwargs)
+
+    process_inputs.by_laconic = True  # type: ignore[attr-defined]
+    InputProcessor.process_inputs = process_inputs
+    StatLoggerManager.__init__ = start_loggers
+    StatLoggerManager.record = record_stats
+
+
+def check_request(request: EngineCoreRequest, vllm_config: Any) -> None:
+    """Raises InputError for settings that are wrong, a streaming session, or a request that could never fit the KV cache."""
+    launch = settings_of(vllm_config)
+    if launch is None or request.sampling_params is None:
+        return
+    if request.resumable:
+        raise InputError(
+            "streaming sessions add to a prompt after it was compressed, which is not supported: send it whole"
+        )
+    if request.prompt_token_ids is None:
+        raise InputError("prompts given as embeddings are not supported: send token ids or text")
+    params, sent = request.sampling_params, len(request.prompt_token_ids)
+    most = vllm_config.model_config.max_model_len
+    end = most if params.max_tokens is None else min(sent + params.max_tokens, most)
+    plan = make_plan(params.extra_args, sent, end, launch)
+    blocks, size = vllm_config.cache_config.num_gpu_blocks, vllm_config.cache_config.block_size
+    if blocks:
+        peak = plan.peak(max(sent, plan.end - 1))  # the last token's KV is never computed
+        if cdiv(peak, size) > blocks - 1:  # one block is vLLM's own
+            raise InputError(
+                f"the request would hold {peak} tokens at its peak ({plan.prompt} of prompt, {plan.end - plan.prompt} "
+                f"generated, policy {plan.policy.spec()}), but the KV cache has room for {(blocks - 1) * size}: lower "
+                "max_tokens, shorten the prompt or compress more"
+            )
+
+
+class Metrics:
+    """laconic's Prometheus metrics, in the registry that vLLM serves at /metrics. One set a process."""
+
+    _made: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, model_name: str) -> None:
+        from prometheus_client import Counter, Gauge
+
+        self.model_name = model_name
+        if not self._made:
+            labels = ["model_name", "engine"]
+            self._made.update(
+                compressions=Counter("laconic:compressions", "Compressions of a request's KV cache.", labels),
+                evicted=Counter("laconic:tokens_evicted", "Tokens evicted from requests' KV caches.", labels),
+                freed=Counter("laconic:blocks_freed", "KV-cache blocks given back by compressions.", labels),
+                ratio=Gauge(
+                    "laconic:physical_over_logical",
+                    "Tokens that the running requests hold over those they have computed; 1 where nothing was evicted.",
+                    labels,
+                    multiprocess_mode="mostrecent",
+                ),
+            )
+
+    def observe(self, counts: dict[str, int], engine: int) -> None:
+        if not counts:
+            return
+        for name in ("compressions", "evicted", "freed"):
+            self._made[name].labels(self.model_name, str(engine)).inc(counts[name])
+        ratio = counts["physical"] / counts["logical"] if counts["logical"] else 1.0
+        self._made["ratio"].labels(self.model_name, str(engine)).set(ratio)
