@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from laconic.cli.tables import Table
-    from laconic.engines.hf.planning import Plan
+    from laconic.engines.hf.planning import MemoryPlan
 
 _PREFIXES = {prefix: place for place, prefix in enumerate("kmgt", 1)}
 LENGTH, SMALL_LENGTH = 32768, 512
@@ -98,7 +98,7 @@ def parse_size(text: str) -> int:
     return value
 
 
-def facts(found: Plan, name: str) -> list[tuple[str, str]]:
+def facts(found: MemoryPlan, name: str) -> list[tuple[str, str]]:
     """What holds for all policies, for people."""
     from laconic.cli.tables import size
 
@@ -128,7 +128,7 @@ def facts(found: Plan, name: str) -> list[tuple[str, str]]:
     return lines
 
 
-def layer_table(found: Plan) -> Table:
+def layer_table(found: MemoryPlan) -> Table:
     """What each kind of layer keeps of one trace."""
     from laconic.cli.tables import Table, size
 
@@ -148,7 +148,7 @@ def layer_table(found: Plan) -> Table:
     return Table("Layers, and what all of a kind keep for one trace", columns, rows)
 
 
-def policy_table(found: Plan) -> Table:
+def policy_table(found: MemoryPlan) -> Table:
     """What the batch takes under each policy."""
     from laconic.cli.tables import Table, size
 

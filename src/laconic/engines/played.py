@@ -43,16 +43,16 @@ class PlayedRows:
         _pass(ledger, 1, len(group[0].trace.prompt_ids))
         left = group[0].computed
         while left:
-            room = ledger.room()
+            room = ledger.tokens_to_compression()
             fed = left if room is None else min(left, room)
             _pass(ledger, 1, fed)
             left -= fed
         if len(group) > 1:
-            ledger.select([0] * len(group))
+            ledger.take_rows([0] * len(group))
         if self.ledger is None:
             self.ledger = ledger
         else:
-            self.ledger.absorb(ledger)
+            self.ledger.append_rows(ledger)
         self.plays = [*self.plays, *group]
 
     def step(self) -> None:
@@ -70,13 +70,8 @@ class PlayedRows:
             gone.live_kv_tokens = gone.live_kv_bytes = 0
             self._gone, self.ledger, self.plays = gone, None, []
             return
-        order = list(range(left))
-        tail = [i for i in range(left, len(self.plays)) if i not in rows]
-        for source, target in zip(tail, [i for i in sorted(rows) if i < left], strict=True):
-            order[target] = source
-        self.plays = [self.plays[i] for i in order]
-        self.ledger.select(order)
-        self.ledger.trim()
+        self.plays = [self.plays[i] for i in self.ledger.remove_rows(rows)]
+        self.ledger.trim_slots()
 
     def held(self, play: Play) -> int:
         """Tokens of KV that a running trace holds."""
@@ -100,5 +95,5 @@ class PlayedRows:
 
 def _pass(ledger: Ledger, rows: int, tokens: int) -> None:
     """What the layers do to the ledger in one forward pass."""
-    ledger.begin(rows, tokens)
-    ledger.end()
+    ledger.begin_pass(rows, tokens)
+    ledger.end_pass()

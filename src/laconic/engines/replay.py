@@ -15,10 +15,10 @@ from laconic import checks
 from laconic.compress import Policy, parse
 from laconic.engines.base import Chunk, EngineStats, FinishReason, Prompt, Sampling, Trace
 from laconic.engines.hf.engine import HFEngine
-from laconic.engines.hf.generation import add_stats, check_policy, check_tokenizer
+from laconic.engines.hf.stats import add_stats
 from laconic.engines.played import Play, PlayedRows
 from laconic.engines.recorded import Recorded
-from laconic.engines.requests import check_request
+from laconic.engines.requests import check_policy, check_request, check_tokenizer
 from laconic.engines.rereading import RereadingEngine
 from laconic.engines.text import decode
 from laconic.errors import InputError

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from typing import Any
 
 from laconic import checks
+from laconic.compress import Policy
 from laconic.engines.base import Sampling
 from laconic.errors import InputError
 from laconic.traces import MOST_ID
@@ -24,6 +26,18 @@ def check_settings(max_batch: int, chunk_tokens: int) -> tuple[int, int]:
         checks.whole("max_batch", max_batch, 1, meaning="rows"),
         checks.whole("chunk_tokens", chunk_tokens, 1, meaning="tokens"),
     )
+
+
+def check_policy(policy: Any, needed: bool = False) -> None:
+    """InputError for what is no policy; None is one (full KV) unless one is needed."""
+    if needed or policy is not None:
+        checks.instance("policy", policy, Policy, "one of laconic's policies, for example laconic.RPC()")
+
+
+def check_tokenizer(tokenizer: Any) -> None:
+    """InputError for what can't turn texts into tokens and back; None is none."""
+    if tokenizer is not None:
+        checks.capable("tokenizer", tokenizer, ("__call__", "decode"), "a transformers tokenizer, or None")
 
 
 def check_ids(tokens: Sequence[int], name: str = "prompt") -> tuple[int, ...]:

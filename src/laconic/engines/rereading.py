@@ -9,7 +9,7 @@ from torch import Tensor
 
 from laconic import checks
 from laconic.engines.base import EngineStats
-from laconic.engines.hf.attention import Binding
+from laconic.engines.hf.attention import AttentionBinding
 from laconic.engines.hf.engine import HFEngine
 from laconic.engines.hf.reading import Reader
 from laconic.engines.keeping import KeepingEngine
@@ -69,10 +69,10 @@ class RereadingEngine(KeepingEngine[Play]):
             return list(range(len(play.trace.token_ids)))
         model = self._model("kept")
         tokens = play.trace.token_ids[:latest]
-        with Binding(model.model), torch.inference_mode():
+        with AttentionBinding(model.model), torch.inference_mode():
             cache, _ = Reader(model.model, self.policy).rebuild(play.trace.prompt_ids, [tokens])
         shares = []
-        for layer in cache.compressed:
+        for layer in cache.compressed_layers:
             at = layer.held_positions(0)
             shares.append(torch.zeros((len(at), latest)).scatter_(-1, at.cpu(), 1.0).mean(0))
         return [int(i) for i in torch.nonzero(torch.stack(shares).mean(0) >= 0.5).flatten()]

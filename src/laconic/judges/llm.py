@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from laconic.engines.hf import load
-from laconic.engines.hf.generation import context_length
+from laconic.engines.hf.models import context_length
 from laconic.errors import InputError
 from laconic.files import saving
 from laconic.judges.counted import CountedJudge

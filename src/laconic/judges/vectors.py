@@ -80,8 +80,8 @@ class Decoder:
     """
 
     def __init__(self, name: str, device: str = "auto", batch: int = 16) -> None:
-        from laconic.engines.hf.generation import context_length, text_config
         from laconic.engines.hf.loading import load
+        from laconic.engines.hf.models import context_length, text_config
 
         self.name, self.batch = name, batch
         self.model, self.tokenizer = load(name, device=device)

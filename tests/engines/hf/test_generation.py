@@ -117,7 +117,7 @@ def test_live_memory_is_what_the_schedule_says(policy, lengths):
     assert run.stats.kv_token_steps == sum(policy.schedule.total(computed, n) for n in lengths)
     # and the buffers themselves, not only the book about them
     width = max(lengths)
-    for layer in run.cache.compressed:
+    for layer in run.cache.compressed_layers:
         assert layer.keys.shape == (len(lengths), 2, policy.schedule.physical(computed, width), 8)
         reserved = layer.keys.untyped_storage().nbytes() + layer.values.untyped_storage().nbytes()
         assert reserved <= len(lengths) * 2 * 2 * 8 * 4 * (width + policy.schedule.peak(STEPS) + 1)
@@ -129,7 +129,7 @@ def test_sliding_layers_are_left_alone_and_said_so(name):
     with compress(model, RPC(interval=16, ratio=4, window=8)) as run:
         greedy(model, padded(prompts([5])))
     assert run.stats.left_alone == {"sliding": [0, 2]}
-    assert [layer.index for layer in run.cache.compressed] == [1]
+    assert [layer.index for layer in run.cache.compressed_layers] == [1]
 
 
 def test_sampling_streaming_and_stopping_work_as_always(capsys):
@@ -176,7 +176,7 @@ def test_bfloat16(name):
     for policy in (EVICTING[0], EVICTING[3], EVICTING[6]):
         with compress(model, policy) as run:
             greedy(model, inputs)
-        assert run.cache.compressed[0].keys.dtype == torch.bfloat16
+        assert run.cache.compressed_layers[0].keys.dtype == torch.bfloat16
         assert run.stats.live_kv_tokens == sum(policy.schedule.physical(STEPS - 1, n) for n in (12, 3))
 
 

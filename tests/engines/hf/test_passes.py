@@ -12,7 +12,7 @@ from transformers import DogeConfig, DogeForCausalLM
 from laconic.compress import H2O, RKV, RPC, TOVA, FullKV, Random, StreamingLLM
 from laconic.engines.base import Sampling
 from laconic.engines.hf import CompressedCache, HFEngine, compress
-from laconic.engines.hf.attention import Binding
+from laconic.engines.hf.attention import AttentionBinding
 from laconic.engines.text import Detokenizer
 from laconic.errors import LaconicError
 from tests.engines.hf.families import COMMON, FAMILIES, READ_AGAIN, family, padded, prompts
@@ -66,7 +66,7 @@ def test_latent_attention_is_scored_on_expanded_keys_and_holds_latents():
     model = family("deepseek-v3")
     with compress(model, POLICIES[1]) as run:
         model.generate(**padded(prompts([12, 3])), max_new_tokens=60, do_sample=False)
-    layer = run.cache.compressed[0]
+    layer = run.cache.compressed_layers[0]
     assert layer.keys.shape[1] == layer.values.shape[1] == 1  # one latent a token for all heads
     assert (layer.keys.shape[3], layer.values.shape[3]) == (12, 8)  # kv_lora_rank, qk_rope_head_dim
     assert layer.held_positions(0).shape[0] == 1  # so one set of tokens, whatever the aggregation
@@ -273,7 +273,7 @@ def test_a_model_that_keeps_no_cache_is_refused_at_the_prompt():
     inner = copy.deepcopy(model)
     for layer in inner.model.layers:
         layer.self_attn = Odd(layer.self_attn, silent)
-    with Binding(inner), pytest.raises(LaconicError, match="wrote nothing into its KV cache"):
+    with AttentionBinding(inner), pytest.raises(LaconicError, match="wrote nothing into its KV cache"):
         inner(**padded(prompts([12])), past_key_values=cache)
 
 
@@ -281,7 +281,7 @@ def test_two_compressed_caches_in_one_pass_are_refused():
     model = family("llama")
     one, other = (CompressedCache(model.config, POLICY) for _ in range(2))
     one.layers[1] = other.layers[1]
-    with Binding(model), pytest.raises(LaconicError, match="two compressed caches"):
+    with AttentionBinding(model), pytest.raises(LaconicError, match="two compressed caches"):
         model(**padded(prompts([12])), past_key_values=one)
 
 
@@ -289,8 +289,8 @@ def test_layers_on_two_devices_have_their_own_masks_and_choices():
     """The second device is torch's meta device: tensors of it meet no others, so any that is shared would raise."""
     model = family("llama")
     cache = CompressedCache(model.config, POLICY)
-    near, far = cache.compressed
-    with Binding(model):
+    near, far = cache.compressed_layers
+    with AttentionBinding(model):
         model(**padded(prompts([12, 5])), past_key_values=cache)
     far.key_buffer, far.value_buffer = far.key_buffer.to("meta"), far.value_buffer.to("meta")
     far.device = torch.device("meta")
@@ -298,7 +298,7 @@ def test_layers_on_two_devices_have_their_own_masks_and_choices():
     assert (cpu.device.type, meta.device.type) == ("cpu", "meta")
     assert cpu.shape == meta.shape == (2, 13)
     assert cache.ledger.validity(1, "cpu").data_ptr() == cpu.data_ptr(), "each device's mask is built once"
-    from laconic.engines.hf.passes import attending, forward_pass
+    from laconic.engines.hf.passes import forward_pass, running_pass
 
     while cache.ledger.compressions == 0:
         with forward_pass("test", cache):
@@ -306,7 +306,7 @@ def test_layers_on_two_devices_have_their_own_masks_and_choices():
                 kv = torch.randn(2, 2, 1, 8, device=layer.device)
                 keys, _ = cache.update(kv, kv, layer.index)
                 mask = cache.ledger.validity(0, layer.device)
-                attending().attended(torch.randn(2, 4, 1, 8, device=layer.device), keys, 1.0, mask[:, None, None])
+                running_pass().attended(torch.randn(2, 4, 1, 8, device=layer.device), keys, 1.0, mask[:, None, None])
     for layer, kind in ((near, "cpu"), (far, "meta")):
         for tensor in (layer.keys, layer.values, layer.ring, layer.stored):
             assert tensor.device.type == kind

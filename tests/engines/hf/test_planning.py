@@ -22,11 +22,11 @@ import laconic
 from laconic.compress import H2O, RKV, RPC, TOVA, FullKV, Policy, StreamingLLM, parse
 from laconic.engines.base import Sampling
 from laconic.engines.hf import HFEngine, planning, sizes
-from laconic.engines.hf.checkpoint import Weights
+from laconic.engines.hf.checkpoint import WeightsSize
 from laconic.engines.hf.layer import CompressedLayer
-from laconic.engines.hf.planning import Plan, plan
+from laconic.engines.hf.planning import MemoryPlan, plan
 from laconic.engines.hf.shapes import get_shape
-from laconic.engines.hf.sizes import Layers, Sizes
+from laconic.engines.hf.sizes import LayerGroup, ModelSizes
 from laconic.errors import LaconicError, LaconicWarning
 from tests.engines.hf.families import COMMON, FAMILIES, family, prompts
 
@@ -130,7 +130,7 @@ def test_scoring_is_what_the_layers_keep() -> None:
         engine.submit(prompts([PROMPT])[0], Sampling(max_new_tokens=40, temperature=1.0))
         for _ in engine.stream():
             if engine._batch.cache is not None:
-                layers = engine._batch.cache.compressed
+                layers = engine._batch.cache.compressed_layers
         (wanted,) = plan(model.config, policy, prompt=PROMPT, length=40).policies
         ring = sum(layer.ring.numel() * 4 for layer in layers if layer.ring is not None)
         mass = sum(layer.mass[..., :1].numel() * 4 for layer in layers if layer.mass is not None)
@@ -140,16 +140,16 @@ def test_scoring_is_what_the_layers_keep() -> None:
 
 # ---- against slow sums ------------------------------------------------------------------------------------------------
 
-FULL = Layers("full attention", 2, 2, 8, 8, 640, compressible=True)
+FULL = LayerGroup("full attention", 2, 2, 8, 8, 640, compressible=True)
 OTHERS = (
-    Layers("sliding window", 3, 2, 8, 8, 100, window=30),
-    Layers("linear", 1, state_bytes=77),
-    Layers("indexed attention", 1, 1, 8, 8, 9),
+    LayerGroup("sliding window", 3, 2, 8, 8, 100, window=30),
+    LayerGroup("linear", 1, state_bytes=77),
+    LayerGroup("indexed attention", 1, 1, 8, 8, 9),
 )
 
 
-def pretend(monkeypatch: pytest.MonkeyPatch, layers: tuple[Layers, ...], **more: Any) -> None:
-    made = Sizes("m", "bfloat16", layers, Weights(10_000, 5_000, "config", "bfloat16"), 4, more.get("context"))
+def pretend(monkeypatch: pytest.MonkeyPatch, layers: tuple[LayerGroup, ...], **more: Any) -> None:
+    made = ModelSizes("m", "bfloat16", layers, WeightsSize(10_000, 5_000, "config", "bfloat16"), 4, more.get("context"))
     monkeypatch.setattr(planning, "sizes_of", lambda model, dtype: made)
 
 
@@ -252,7 +252,7 @@ def test_the_published_peaks_are_the_weights_and_twice_the_kv(monkeypatch: pytes
     known = sizes.sizes_of(config)
     monkeypatch.setattr(planning, "sizes_of", lambda model, dtype: known)
     for i, length in enumerate(LENGTHS):
-        found: Plan = plan("it", list(PUBLISHED), length=length, batch=16)
+        found: MemoryPlan = plan("it", list(PUBLISHED), length=length, batch=16)
         for one, (spec, peaks) in zip(found.policies, PUBLISHED.items(), strict=True):
             ours = (found.weights.bytes + 2 * one.peak) / 1e9
             within = 0.01 if length <= 8192 or "1024" not in spec else 0.07

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Phi3Config, Phi3ForCausa
 from laconic.compress import RPC, FullKV
 from laconic.engines.base import Sampling
 from laconic.engines.hf import HFEngine, compress, fixed_rotation, generation, load
-from laconic.engines.hf.rotation import changing
+from laconic.engines.hf.rotation import rotation_changes_at
 from laconic.errors import LaconicError
 from tests.engines.hf.families import COMMON, family, padded, prompts
 from tests.engines.hf.tokens import tokenizer
@@ -47,11 +47,11 @@ def greedy(model, prompt, steps):
 
 
 def test_where_the_rotation_changes():
-    assert changing(model("longrope")) == 64
-    assert changing(model("dynamic")) == 64
-    assert changing(family("llama")) is None
+    assert rotation_changes_at(model("longrope")) == 64
+    assert rotation_changes_at(model("dynamic")) == 64
+    assert rotation_changes_at(family("llama")) is None
     with fixed_rotation(model("longrope")):
-        assert changing(model("longrope")) is None
+        assert rotation_changes_at(model("longrope")) is None
 
 
 @pytest.mark.parametrize("policy", [FullKV(), POLICY], ids=lambda p: p.name)
@@ -105,14 +105,16 @@ def test_a_model_can_be_loaded_with_a_fixed_rotation(tmp_path):
     model("longrope").save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
     loaded = load(tmp_path, device="cpu", fix_rotation=True)[0]
-    assert (changing(loaded), changing(load(tmp_path, device="cpu")[0])) == (None, 64)
+    assert (rotation_changes_at(loaded), rotation_changes_at(load(tmp_path, device="cpu")[0])) == (None, 64)
     with fixed_rotation(model("longrope")):
         assert torch.equal(greedy(loaded, 40, 60), greedy(model("longrope"), 40, 60))
     own = PhimoeConfig(
         **SHORT, num_local_experts=2, rope_parameters={**LONGROPE, "short_mscale": 1.0, "long_mscale": 1.2}
     )
     PhimoeForCausalLM(own).save_pretrained(tmp_path)
-    assert changing(load(tmp_path, device="cpu", fix_rotation=True)[0]) == 64  # short runs are right, others refused
+    assert (
+        rotation_changes_at(load(tmp_path, device="cpu", fix_rotation=True)[0]) == 64
+    )  # short runs are right, others refused
 
 
 def test_long_factors_are_what_longrope_uses_beyond_the_change():
@@ -124,7 +126,7 @@ def test_long_factors_are_what_longrope_uses_beyond_the_change():
 
 
 def test_a_cache_that_is_swapped_all_the_same_is_noticed(monkeypatch):
-    monkeypatch.setattr(generation, "check_whole_run", lambda *args, **kwargs: None)
+    monkeypatch.setattr(generation, "check_rotation", lambda *args, **kwargs: None)
     phi = model("longrope")
     with compress(phi, POLICY), pytest.raises(LaconicError, match="put another cache in the place of laconic's at 64"):
         greedy(phi, 40, 60)
@@ -134,7 +136,7 @@ def test_a_cache_that_is_swapped_all_the_same_is_noticed(monkeypatch):
 def test_a_rotation_that_a_model_computes_in_its_own_way_is_not_fixed():
     rope = {**LONGROPE, "short_mscale": 1.0, "long_mscale": 1.2}
     made = PhimoeForCausalLM(PhimoeConfig(**SHORT, num_local_experts=2, rope_parameters=rope))
-    assert changing(made) == 64
+    assert rotation_changes_at(made) == 64
     with pytest.raises(LaconicError, match="a way of its own"), fixed_rotation(made):
         pass
-    assert changing(made) == 64
+    assert rotation_changes_at(made) == 64

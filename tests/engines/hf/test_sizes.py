@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from laconic.assets import reasoner_path
-from laconic.engines.hf.sizes import Layers, sizes_of
+from laconic.engines.hf.sizes import LayerGroup, sizes_of
 from laconic.errors import LaconicError
 from tests.engines.hf.families import FAMILIES
 
@@ -61,8 +61,8 @@ def test_windows_beside_full_attention() -> None:
     # gpt-oss-20b: every other layer sees 128 tokens, of which the newest is not held yet when a step begins.
     found = sizes_of(GptOssConfig(num_hidden_layers=24, num_local_experts=4, **BF16))
     assert found.layers == (
-        Layers("sliding window", 12, 8, 64, 64, 12 * 2048, 127, query_width=64),
-        Layers("full attention", 12, 8, 64, 64, 12 * 2048, None, compressible=True, query_width=64),
+        LayerGroup("sliding window", 12, 8, 64, 64, 12 * 2048, 127, query_width=64),
+        LayerGroup("full attention", 12, 8, 64, 64, 12 * 2048, None, compressible=True, query_width=64),
     )
 
 
@@ -75,7 +75,7 @@ def test_latents() -> None:
 
 def test_layers_that_share_hold_none() -> None:
     found = {group.kind: group for group in sizes_of(Gemma3nTextConfig(**BF16)).layers}
-    assert found["no KV of its own"] == Layers("no KV of its own", 15)
+    assert found["no KV of its own"] == LayerGroup("no KV of its own", 15)
     assert {kind: group.count for kind, group in found.items() if group.bytes_per_token} == {
         "sliding window": 16,
         "full attention": 4,

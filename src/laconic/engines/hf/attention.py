@@ -1,15 +1,14 @@
 """Switching a model to laconic's attention and back, through transformers' two registries and nothing else.
 
-`Binding` registers one name for one model: the attention the model had, followed by a look at the queries; and the mask the
-model had, cut to what the cache really holds. It wraps the model's `forward`, so that what is due happens when a forward pass
-is over (`passes.py`). Name and wrapper disappear with the binding.
+`AttentionBinding` registers one name for one model: the attention the model had, followed by a look at the queries; and the
+mask the model had, cut to what the cache really holds. It wraps the model's `forward`, so that what is due happens when a
+forward pass is over (`passes.py`). Name and wrapper disappear with the binding.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -21,16 +20,17 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from laconic.engines.hf.cache import CompressedCache
-from laconic.engines.hf.passes import attending, forward_pass
+from laconic.engines.hf.models import attention_of, eager_attention_of, switch_attention
+from laconic.engines.hf.passes import forward_pass, running_pass
 from laconic.errors import InputError
 
 PREFIX = "laconic_"
 _numbers = itertools.count()
 _lock = threading.RLock()
-_stacks: WeakKeyDictionary[PreTrainedModel, list[Binding]] = WeakKeyDictionary()
+_stacks: WeakKeyDictionary[PreTrainedModel, list[AttentionBinding]] = WeakKeyDictionary()
 
 
-class Binding:
+class AttentionBinding:
     """While entered, `model` attends through laconic. May be nested; each restores what it found.
 
     Raises InputError for a model whose attention can't be switched (it does not use transformers' attention interface).
@@ -41,14 +41,14 @@ class Binding:
         self.name = f"{PREFIX}{next(_numbers)}"
         self.base = ""
 
-    def __enter__(self) -> Binding:
+    def __enter__(self) -> AttentionBinding:
         with _lock:
             stack = _stacks.setdefault(self.model, [])
             self.base = stack[-1].base if stack else attention_of(self.model)
             AttentionInterface.register(self.name, self._make_attention())
             AttentionMaskInterface.register(self.name, self._make_mask())
             try:
-                _switch(self.model, self.name)
+                switch_attention(self.model, self.name)
             except BaseException:
                 self._unregister()
                 raise
@@ -62,7 +62,7 @@ class Binding:
         with _lock:
             stack = _stacks[self.model]
             stack.remove(self)
-            _switch(self.model, stack[-1].name if stack else self.base)
+            switch_attention(self.model, stack[-1].name if stack else self.base)
             if not stack:
                 del _stacks[self.model]
                 for module in _entrances(self.model):
@@ -82,7 +82,7 @@ class Binding:
         ) -> tuple[Tensor, Any]:
             attend = eager_attention_of(module) if base == "eager" else ALL_ATTENTION_FUNCTIONS[base]
             out = attend(module, query, key, value, attention_mask, **kwargs)
-            running = attending()
+            running = running_pass()
             if running is not None and running.last is not None:
                 if getattr(module, "is_causal", None) is False:
                     raise InputError(
@@ -99,7 +99,7 @@ class Binding:
         simple = self.base == "sdpa"
 
         def mask(*args: Any, **kwargs: Any) -> Any:
-            running = attending()
+            running = running_pass()
             if running is None or running.masked is None:
                 return base_mask(*args, **kwargs)
             ledger, running.masked = running.masked, None
@@ -140,39 +140,3 @@ def _unwrap(module: nn.Module) -> None:
         del module.__dict__["forward"]
     else:
         module.__dict__["forward"] = before
-
-
-def attention_of(model: PreTrainedModel) -> str:
-    """The name of the model's attention implementation, "eager" or one that transformers has registered."""
-    name = model.config.get_text_config(decoder=True)._attn_implementation or "eager"
-    if name != "eager" and name not in ALL_ATTENTION_FUNCTIONS:
-        raise InputError(f"the model's attention implementation {name!r} is not one that transformers has registered")
-    if name not in ALL_MASK_ATTENTION_FUNCTIONS:
-        raise InputError(
-            f"the attention implementation {name!r} brings no mask of its own, which laconic needs: "
-            "load the model with attn_implementation='sdpa' or 'eager'"
-        )
-    return name
-
-
-def eager_attention_of(module: nn.Module) -> Callable[..., tuple[Tensor, Any]]:
-    """The modeling file's own eager attention (GPT-OSS's knows its sinks, Gemma's its soft cap)."""
-    for cls in type(module).__mro__:
-        found = getattr(sys.modules.get(cls.__module__), "eager_attention_forward", None)
-        if found is not None:
-            return found
-    raise InputError(f"{type(module).__name__} has no eager attention that laconic could call")
-
-
-def _switch(model: PreTrainedModel, name: str) -> None:
-    text = model.config.get_text_config(decoder=True)
-    if text is model.config:
-        model.set_attn_implementation(name)
-    else:
-        key = next(k for k in model.config.sub_configs if getattr(model.config, k) is text)
-        model.set_attn_implementation({key: name})
-    if text._attn_implementation != name:
-        raise InputError(
-            f"{type(model).__name__} does not go through transformers' attention interface, so laconic can't see its queries; "
-            "models written for transformers 5 do"
-        )

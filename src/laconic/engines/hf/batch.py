@@ -15,9 +15,10 @@ from transformers import PreTrainedModel
 from laconic.compress import Policy
 from laconic.engines.base import EngineStats, Trace
 from laconic.engines.hf.cache import CompressedCache
-from laconic.engines.hf.generation import add_stats, count_cache, text_config
+from laconic.engines.hf.models import text_config
 from laconic.engines.hf.reading import pick
 from laconic.engines.hf.rows import check_rows
+from laconic.engines.hf.stats import add_stats, count_cache
 from laconic.engines.text import Detokenizer
 
 
@@ -99,12 +100,12 @@ class Batch:
             cache.batch_repeat_interleave(len(group))
         for row, run in zip(cache.ledger.rows, group, strict=True):
             row.number, row.limit = run.number, run.limit
-        for layer in cache.compressed:
+        for layer in cache.compressed_layers:
             layer.spare_rows = spare
         if self.cache is None:
             self.cache = cache
         else:
-            self.cache.absorb(cache)
+            self.cache.append_rows(cache)
         self._mask = None
         return None if tokens else logits
 
@@ -113,7 +114,7 @@ class Batch:
         cache.ledger.rows[0].number, cache.ledger.rows[0].limit = run.number, run.limit
         fed = 0
         while fed < len(tokens):
-            room = cache.ledger.room()
+            room = cache.ledger.tokens_to_compression()
             upto = len(tokens) if room is None else min(len(tokens), fed + room)
             self._forward(cache, [tokens[fed:upto]])
             fed = upto
@@ -162,7 +163,7 @@ class Batch:
         assert self.cache is not None
         self._mask = None
         if len(rows) < len(self.runs):
-            order = self.cache.drop(rows)
+            order = self.cache.remove_rows(rows)
             self.runs = [self.runs[i] for i in order]
             return
         self.clear()
@@ -189,7 +190,7 @@ class Batch:
         """bool [compressible layers, g, generated tokens]: which of a running trace's tokens each layer holds."""
         assert self.cache is not None
         row = self.runs.index(run)
-        at = [layer.held_positions(row) for layer in self.cache.compressed]
+        at = [layer.held_positions(row) for layer in self.cache.compressed_layers]
         groups = max(p.shape[0] for p in at)
         held = torch.zeros((len(at), groups, len(run.trace.token_ids)), dtype=torch.bool)
         for i, positions in enumerate(at):
@@ -201,9 +202,9 @@ class Batch:
         """bool [B, logical + 1] for layers that transformers masks itself; None if no row has padding, or no such layers."""
         if "sliding" not in self.left_alone:
             return None
-        need = cache.ledger.logical + 1
+        need = cache.ledger.logical_length + 1
         if self._mask is None or self._mask.shape[1] < need:
-            pads = torch.tensor([cache.ledger.logical - run.length for run in self.runs], device=self.device)
+            pads = torch.tensor([cache.ledger.logical_length - run.length for run in self.runs], device=self.device)
             self._mask = torch.arange(need + 256, device=self.device) >= pads[:, None]
         return None if bool(self._mask[:, 0].all()) else self._mask[:, :need]
 

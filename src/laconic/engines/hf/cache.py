@@ -45,7 +45,7 @@ class CompressedCache(DynamicCache):
                 f"{type(config).__name__} has no plain full-attention layer to compress (it has {_list(self.left_alone)}); "
                 "laconic compresses models with at least one full-attention layer"
             )
-        self.compressed: list[CompressedLayer] = []
+        self.compressed_layers: list[CompressedLayer] = []
         for i in plain:
             theirs = self.layers[i]
             ours = (
@@ -55,11 +55,11 @@ class CompressedCache(DynamicCache):
             )
             ours.spare_rows = spare_rows
             self.layers[i] = ours
-            self.compressed.append(ours)
+            self.compressed_layers.append(ours)
 
     def set_token_lookup(self, lookup: TokenLookup) -> None:
         """lookup: row numbers -> long [rows, generated], for policies that look at token ids."""
-        for layer in self.compressed:
+        for layer in self.compressed_layers:
             layer.lookup = lookup
 
     @property
@@ -76,35 +76,29 @@ class CompressedCache(DynamicCache):
             if isinstance(layer, CompressedLayer):
                 rows.take_rows(layer, wanted)
             rows.take_others(layer, wanted)
-        self.ledger.select(wanted)
+        self.ledger.take_rows(wanted)
 
-    def drop(self, leavers: Sequence[int]) -> list[int]:
+    def remove_rows(self, leavers: Sequence[int]) -> list[int]:
         """Rows leave, their memory too once half the buffer's rows are unused. Returns the order of those that remain."""
-        leaving, total = set(leavers), len(self.ledger.rows)
-        left = total - len(leaving)
-        holes = [i for i in sorted(leaving) if i < left]
-        tail = [i for i in range(left, total) if i not in leaving]
-        order = list(range(left))
-        for source, target in zip(tail, holes, strict=True):
-            order[target] = source
+        order = self.ledger.remove_rows(leavers)
+        left, moves = len(order), [(source, hole) for hole, source in enumerate(order) if source != hole]
         for layer in self.layers:
             if isinstance(layer, CompressedLayer):
-                rows.move_rows(layer, list(zip(tail, holes, strict=True)), left)
+                rows.move_rows(layer, moves, left)
             rows.take_others(layer, order)
-        self.ledger.select(order)
         if left:
-            slack = self.ledger.trim()
+            slack = self.ledger.trim_slots()
             if slack:
-                for layer in self.compressed:
+                for layer in self.compressed_layers:
                     rows.shift(layer, left, -slack, self.ledger.length)
         return order
 
-    def absorb(self, other: CompressedCache) -> None:
+    def append_rows(self, other: CompressedCache) -> None:
         """Append the rows of another cache of the same model and policy, whose logical length may differ."""
         before = len(self.ledger.rows)
-        mine, theirs = self.ledger.logical, other.ledger.logical
+        mine, theirs = self.ledger.logical_length, other.ledger.logical_length
         ring_next = self.ledger.ring_next
-        by = self.ledger.absorb(other.ledger)
+        by = self.ledger.append_rows(other.ledger)
         for layer, its in zip(self.layers, other.layers, strict=True):
             if isinstance(layer, CompressedLayer) and isinstance(its, CompressedLayer):
                 self.ledger.ring_next = ring_next
@@ -119,12 +113,12 @@ class CompressedCache(DynamicCache):
 
     @property
     def bytes_per_token(self) -> int:
-        return sum(layer.bytes_per_token for layer in self.compressed)
+        return sum(layer.bytes_per_token for layer in self.compressed_layers)
 
     @property
     def reserved_bytes(self) -> int:
         """Bytes that the buffers take, compressible layers."""
-        return sum(layer.reserved_bytes for layer in self.compressed)
+        return sum(layer.reserved_bytes for layer in self.compressed_layers)
 
 
 def _list(kinds: dict[str, list[int]]) -> str:

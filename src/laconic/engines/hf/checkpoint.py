@@ -14,7 +14,7 @@ INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class WeightsSize:
     """bytes: of all. parameters: None where only the files' total is known. source: "files", or "config": counted in its
     shapes in `dtype`; quantized: the checkpoint then holds fewer bytes than that."""
 
@@ -25,7 +25,7 @@ class Weights:
     quantized: bool = False
 
 
-def stored_weights(name: str) -> Weights | None:
+def stored_weights(name: str) -> WeightsSize | None:
     """Of the safetensors files in a directory, or of a Hub name in the local cache; None where none are there.
 
     Raises InputError for a file that is no safetensors file.
@@ -35,7 +35,7 @@ def stored_weights(name: str) -> Weights | None:
         try:
             meta = json.loads(index.read_text(encoding="utf-8"))["metadata"]
             parameters = meta.get("total_parameters")
-            return Weights(int(meta["total_size"]), None if parameters is None else int(parameters), "files")
+            return WeightsSize(int(meta["total_size"]), None if parameters is None else int(parameters), "files")
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{index} says no total_size: it is no index of safetensors files") from error
     single = _find(name, SINGLE)
@@ -44,7 +44,7 @@ def stored_weights(name: str) -> Weights | None:
     tensors = [entry for key, entry in _header(single).items() if key != "__metadata__"]
     counts = [_product(entry["shape"]) for entry in tensors]
     spans = [entry["data_offsets"] for entry in tensors]
-    return Weights(sum(end - start for start, end in spans), sum(counts), "files")
+    return WeightsSize(sum(end - start for start, end in spans), sum(counts), "files")
 
 
 def _find(name: str, file: str) -> Path | None:

@@ -19,21 +19,14 @@ from laconic import checks
 from laconic.compress import FullKV, Policy
 from laconic.engines.base import Chunk, EngineStats, FinishReason, Prompt, Sampling, Trace
 from laconic.engines.chat import Chat, chat_of
-from laconic.engines.hf.attention import Binding
+from laconic.engines.hf.attention import AttentionBinding
 from laconic.engines.hf.batch import Batch, Run
-from laconic.engines.hf.generation import (
-    add_stats,
-    check_model,
-    check_policy,
-    check_prompt_fits,
-    check_tokenizer,
-    context_length,
-    text_config,
-)
+from laconic.engines.hf.models import check_model, check_prompt_fits, context_length, text_config
 from laconic.engines.hf.readable import ReadableEngine, check_layers
 from laconic.engines.hf.reading import Reader
-from laconic.engines.hf.rotation import check_whole_run
-from laconic.engines.requests import check_request, check_vocabulary
+from laconic.engines.hf.rotation import check_rotation
+from laconic.engines.hf.stats import add_stats
+from laconic.engines.requests import check_policy, check_request, check_tokenizer, check_vocabulary
 from laconic.engines.sampling import NONE, draw, mean_top_logprob, trace_key, uniform
 from laconic.engines.text import Detokenizer, end_ids, render, tokenize
 from laconic.errors import InputError
@@ -96,7 +89,7 @@ class HFEngine(ReadableEngine):
         check_vocabulary(tokens, text_config(self.model).vocab_size)
         context = context_length(self.model)
         limit = sampling.max_new_tokens if context is None else min(sampling.max_new_tokens, context - len(tokens))
-        check_whole_run(self.model, len(tokens), limit, mixed=True)
+        check_rotation(self.model, len(tokens), limit, mixed=True)
         stop_ids = self._end_ids | frozenset(sampling.stop_token_ids)
 
         def make(trace: Trace, number: int) -> Run:
@@ -106,7 +99,7 @@ class HFEngine(ReadableEngine):
         return self._enter(tokens, sampling, n, ids, make)
 
     def stream(self) -> Iterator[Chunk]:
-        with self._alone(), Binding(self.model):
+        with self._alone(), AttentionBinding(self.model):
             self._broken.clear()  # of a stream that was closed
             while True:
                 # Rows have left before their last chunk goes out: closing the iterator here loses nothing.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Selection:
     """What stays of the due rows. slots: long [D, g, K], ascending, among the candidates. positions: long [D, g, K + window],
     which generated tokens they and the window are; -1 before the first of a row with fewer."""
 
@@ -30,7 +30,7 @@ class Choice:
     positions: Tensor
 
 
-def choose(layer: CompressedLayer, plan: Eviction, key: Tensor, scaling: float) -> Choice:
+def choose(layer: CompressedLayer, plan: Eviction, key: Tensor, scaling: float) -> Selection:
     """Score the candidates of the due rows and choose. key: [B, Gk, L, D], what the layer attended to."""
     assert layer.scorer is not None
     window, length = plan.window, plan.length
@@ -63,10 +63,10 @@ def choose(layer: CompressedLayer, plan: Eviction, key: Tensor, scaling: float) 
     if min(plan.keep) != max(plan.keep):
         keep = torch.tensor(plan.keep)  # on the CPU: reading it there waits for no device
     slots = select(layer.by_cached_head(layer.scorer.score(evidence)), keep, valid, check=False)
-    return Choice(slots, _kept(layer, plan, positions, slots, widest))
+    return Selection(slots, _kept(layer, plan, positions, slots, widest))
 
 
-def move(layer: CompressedLayer, plan: Eviction, choice: Choice) -> None:
+def move(layer: CompressedLayer, plan: Eviction, choice: Selection) -> None:
     """Keep the chosen candidates and the window, in place, and note which tokens they are."""
     lowest = plan.length - plan.window - max(plan.candidates)
     due = _due(layer, plan)

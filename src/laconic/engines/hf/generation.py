@@ -11,17 +11,16 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from transformers import PretrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers import PreTrainedModel
 
-from laconic import checks
 from laconic.compress import Policy
 from laconic.engines.base import EngineStats
-from laconic.engines.hf.attention import Binding
+from laconic.engines.hf.attention import AttentionBinding
 from laconic.engines.hf.cache import CompressedCache
-from laconic.engines.hf.context import context_of
-from laconic.engines.hf.rotation import check_whole_run
-from laconic.engines.requests import check_length
+from laconic.engines.hf.models import check_model, check_prompt_fits, text_config
+from laconic.engines.hf.rotation import check_rotation
+from laconic.engines.hf.stats import add_stats, count_cache
+from laconic.engines.requests import check_policy
 from laconic.errors import InputError
 
 REFUSED = {
@@ -54,7 +53,7 @@ class Compression:
         self._done = EngineStats()
         self._running: list[CompressedCache] = []
         self._lock = threading.Lock()  # several threads may generate at once, or look at `stats`
-        self._binding: Binding | None = None
+        self._binding: AttentionBinding | None = None
         self._outer: dict[str, Any] = {}
         # Fails here, before anything is changed, if there is nothing to compress.
         CompressedCache(text_config(model), policy)
@@ -62,7 +61,7 @@ class Compression:
     def __enter__(self) -> Compression:
         if self._binding is not None:
             raise InputError("this compression is already entered: make one per `with`")
-        self._binding = Binding(self.model).__enter__()
+        self._binding = AttentionBinding(self.model).__enter__()
         mine = {"generate": self._generate, "prepare_inputs_for_generation": self._prepare()}
         mine |= {name: _refused(name) for name in CONTINUOUS if hasattr(self.model, name)}
         self._outer = {name: self.model.__dict__.get(name) for name in mine}
@@ -119,11 +118,13 @@ class Compression:
             inputs = inner(*args, **kwargs)
             ours = _serving.get()
             if ours is not None and inputs.get("past_key_values") is not ours:
-                if ours.ledger.logical == 0:  # Phi-3 does so with a long prompt too, where an empty cache is as good
+                if (
+                    ours.ledger.logical_length == 0
+                ):  # Phi-3 does so with a long prompt too, where an empty cache is as good
                     return {**inputs, "past_key_values": ours}
                 raise InputError(
-                    f"{type(self.model).__name__} put another cache in the place of laconic's at {ours.ledger.logical} tokens, "
-                    "so nothing would be compressed from there on: generate fewer tokens, or use another model"
+                    f"{type(self.model).__name__} put another cache in the place of laconic's at {ours.ledger.logical_length} "
+                    "tokens, so nothing would be compressed from there on: generate fewer tokens, or use another model"
                 )
             return inputs
 
@@ -160,7 +161,7 @@ class Compression:
         prompt = _prompt_length(kwargs)
         check_prompt_fits(self.model, prompt)
         limit = _limit(config, kwargs, prompt)
-        check_whole_run(self.model, prompt, limit, mixed=False)
+        check_rotation(self.model, prompt, limit, mixed=False)
         chunked = getattr(config, "prefill_chunk_size", None) or kwargs.get("prefill_chunk_size")
         cache = CompressedCache(text_config(self.model), self.policy, prompt=prompt if chunked else None, limit=limit)
         outer = self._outer["generate"]
@@ -184,90 +185,6 @@ def compress(model: PreTrainedModel, policy: Policy) -> Compression:
     Raises InputError for an encoder model, a model whose attention laconic can't see, or one without a full-attention layer.
     """
     return Compression(model, policy)
-
-
-def text_config(model: PreTrainedModel) -> Any:
-    return model.config.get_text_config(decoder=True)
-
-
-def check_model(model: Any) -> None:
-    """InputError unless `model` is a decoder-only transformers model that can generate."""
-    if not isinstance(model, PreTrainedModel):
-        raise InputError(
-            f"model is a {type(model).__name__}; expected a transformers PreTrainedModel that generates text"
-        )
-    if not model.can_generate():
-        raise InputError(
-            f"{type(model).__name__} can't generate text; load the causal-LM class, for example AutoModelForCausalLM"
-        )
-    check_decoder(model.config, type(model).__name__)
-    if not type(model)._supports_default_dynamic_cache():  # type: ignore[attr-defined]
-        raise InputError(
-            f"{type(model).__name__} keeps a cache of its own class instead of transformers' DynamicCache, so laconic can't "
-            "compress it"
-        )
-
-
-def check_decoder(config: PretrainedConfig, name: str) -> None:
-    """InputError for an encoder, or an encoder-decoder."""
-    if config.is_encoder_decoder:
-        raise InputError(f"{name} is an encoder-decoder ({config.model_type}); laconic runs decoder-only models")
-    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
-        # BERT and its like would load as causal models of a kind, but were trained to see both ways.
-        raise InputError(
-            f"{name} is an encoder ({config.model_type}); laconic runs decoder-only models that generate text"
-        )
-
-
-def check_policy(policy: Any, needed: bool = False) -> None:
-    """InputError for what is no policy; None is one (full KV) unless one is needed."""
-    if needed or policy is not None:
-        checks.instance("policy", policy, Policy, "one of laconic's policies, for example laconic.RPC()")
-
-
-def check_tokenizer(tokenizer: Any) -> None:
-    """InputError for what can't turn texts into tokens and back; None is none."""
-    if tokenizer is not None:
-        checks.capable("tokenizer", tokenizer, ("__call__", "decode"), "a transformers tokenizer, or None")
-
-
-def context_length(model: PreTrainedModel) -> int | None:
-    """Tokens the model was made for, RoPE scaling included, or None if its config does not say."""
-    return context_of(text_config(model))
-
-
-def check_prompt_fits(model: PreTrainedModel, prompt: int) -> None:
-    check_length(prompt, context_length(model))
-
-
-def count_cache(stats: EngineStats, cache: CompressedCache) -> EngineStats:
-    """Add what one cache has seen and holds."""
-    ledger, per_token = cache.ledger, cache.bytes_per_token
-    stats.steps += ledger.steps
-    stats.compressions += ledger.compressions
-    stats.evicted += ledger.evicted
-    stats.kept += ledger.kept
-    stats.kv_token_steps += ledger.token_steps
-    stats.prompt_tokens += sum(row.prompt - row.pads for row in ledger.rows)
-    stats.generated_tokens += sum(row.generated for row in ledger.rows)
-    stats.live_kv_tokens += ledger.tokens
-    stats.live_kv_bytes += ledger.tokens * per_token
-    stats.reserved_kv_bytes += cache.reserved_bytes
-    stats.peak_kv_tokens = max(stats.peak_kv_tokens, ledger.peak_tokens)
-    stats.peak_kv_bytes = max(stats.peak_kv_bytes, ledger.peak_tokens * per_token)
-    stats.left_alone = cache.left_alone
-    return stats
-
-
-def add_stats(into: EngineStats, other: EngineStats) -> EngineStats:
-    """A fresh sum: counts add, peaks take the larger."""
-    for name in EngineStats.__dataclass_fields__:
-        mine, its = getattr(into, name), getattr(other, name)
-        if name == "left_alone":
-            setattr(into, name, dict(its))
-        else:
-            setattr(into, name, max(mine, its) if name.startswith("peak") else mine + its)
-    return into
 
 
 def _refused(name: str) -> Callable[..., Any]:

@@ -14,9 +14,9 @@ from torch import Tensor
 from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 
 from laconic.compress import Scorer
-from laconic.engines.hf.eviction import Choice, choose, move
+from laconic.engines.hf.eviction import Selection, choose, move
 from laconic.engines.hf.ledger import Eviction, Ledger
-from laconic.engines.hf.passes import current
+from laconic.engines.hf.passes import required_pass
 from laconic.engines.hf.rows import grow
 from laconic.errors import InputError
 
@@ -38,7 +38,7 @@ class CompressedLayer(DynamicLayer):
         self.ring: Tensor | None = None  # [B, H, S, D]
         self.mass: Tensor | None = None  # fp32 [B, g, C]
         self.stored: Tensor | None = None  # long [B, g, n]: positions kept by the last compression, right-aligned
-        self.choice: Choice | None = None  # what stays, from this pass's attention to its end
+        self.choice: Selection | None = None  # what stays, from this pass's attention to its end
         self.watches = scorer is not None  # somebody has to see this layer's attention calls
 
     # ---- what transformers asks -----------------------------------------------------------------------------------
@@ -55,12 +55,12 @@ class CompressedLayer(DynamicLayer):
 
     def get_seq_length(self) -> int:
         """The logical length: positions count on as if nothing had been evicted."""
-        return self.ledger.logical
+        return self.ledger.logical_length
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         ledger = self.ledger
-        current().masked = ledger
-        return ledger.length + query_length, ledger.logical - ledger.length
+        required_pass().masked = ledger
+        return ledger.length + query_length, ledger.logical_length - ledger.length
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
@@ -74,7 +74,7 @@ class CompressedLayer(DynamicLayer):
         """Append [B, G, q, D] in place; returns views over all that is held, this step's tokens included."""
         ledger = self.ledger
         batch, _, q, _ = key_states.shape
-        current().write(self, batch, q)
+        required_pass().write(self, batch, q)
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         start, end = ledger.write_at, ledger.length
@@ -131,8 +131,8 @@ class CompressedLayer(DynamicLayer):
             self._capture(query)
         if scorer.accumulates and ledger.rows[0].generated:
             self._accumulate(query, key, scaling, mask)
-        if ledger.plan is not None:
-            self.choice = choose(self, ledger.plan, key, scaling)
+        if ledger.eviction is not None:
+            self.choice = choose(self, ledger.eviction, key, scaling)
 
     def evict(self, plan: Eviction) -> None:
         """At the end of the pass: move what was chosen."""

@@ -12,6 +12,7 @@ only *which* tokens stay differs from layer to layer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +25,7 @@ GROWTH_STEP = 4096
 
 
 @dataclass(slots=True)
-class Row:
+class RowSlots:
     """One row of the batch. prompt: slots that hold its prompt (padding inside it included), never evicted.
 
     generated: tokens whose KV has been computed; held: of those, tokens still in the cache; compressed_at: `generated`
@@ -69,24 +70,27 @@ class Eviction:
 
 
 class Ledger:
-    """The bookkeeping of one batch. A forward pass calls `begin` before its first layer writes, `end` once all have read."""
+    """The bookkeeping of one batch.
+
+    A forward pass calls `begin_pass` before its first layer writes, `end_pass` once all have read.
+    """
 
     def __init__(self, schedule: Schedule, queries: int, prompt: int | None = None, limit: int | None = None) -> None:
         self.schedule = schedule
         self.queries = queries
-        self.rows: list[Row] = []
+        self.rows: list[RowSlots] = []
         self.length = 0
-        self.logical = 0
+        self.logical_length = 0
         self.write_at = 0
         self.capture = False
         self.ring_at = 0
         self.ring_next = 0
-        self.plan: Eviction | None = None
+        self.eviction: Eviction | None = None
         self.in_step = self.broken = False
         self.prompt_left = prompt
         self.limit = limit
         self.tokens = 0
-        self._to_boundary: int | None = None
+        self._to_compression: int | None = None
         self._valid: dict[torch.device, Tensor] = {}  # layers may lie on several devices
         self._prompt_mask: Tensor | None = None
         # counted for the run's statistics
@@ -99,7 +103,7 @@ class Ledger:
 
     # ---- one step -------------------------------------------------------------------------------------------------
 
-    def begin(self, batch: int, q: int) -> None:
+    def begin_pass(self, batch: int, q: int) -> None:
         """Account for `q` new tokens in each of `batch` rows and plan what the step has to do once it has attended."""
         if self.broken:
             raise InputError(
@@ -107,7 +111,7 @@ class Ledger:
                 "don't: make a new one (call generate anew)"
             )
         if not self.rows:
-            self.rows = [Row(number=i, limit=self.limit) for i in range(batch)]
+            self.rows = [RowSlots(number=i, limit=self.limit) for i in range(batch)]
         if batch != len(self.rows):
             raise InputError(f"the batch has {batch} rows, but the compressed KV cache holds {len(self.rows)}")
         self.write_at = self.length
@@ -118,15 +122,15 @@ class Ledger:
         else:
             self._take_generated(q)
         self.length += q
-        self.logical += q
+        self.logical_length += q
         if self.prompt_left == 0 and self.rows[0].generated > 0:
             self.steps += 1
             self.token_steps += self.tokens
         self.peak_tokens = max(self.peak_tokens, self.tokens)
-        if self._to_boundary == 0:
-            self.plan = self._make_plan()
-            if self.plan is None:
-                self._to_boundary = self._steps_to_boundary()
+        if self._to_compression == 0:
+            self.eviction = self._plan_eviction()
+            if self.eviction is None:
+                self._to_compression = self._count_to_compression()
 
     def _take_prompt(self, q: int) -> None:
         if self.prompt_left is not None and q > self.prompt_left:
@@ -140,14 +144,14 @@ class Ledger:
         self.refresh()
 
     def _take_generated(self, q: int) -> None:
-        left = self._to_boundary
+        left = self._to_compression
         if left is not None:
             if q > left:
                 raise InputError(
                     f"a forward pass of {q} generated tokens crosses a compression point; feed at most {left}"
                 )
             left -= q
-            self._to_boundary = left
+            self._to_compression = left
         for row in self.rows:
             row.generated += q
             row.held += q
@@ -156,14 +160,14 @@ class Ledger:
             self.ring_at = self.ring_next
             self.ring_next = (self.ring_at + min(q, self.queries)) % self.queries
 
-    def fail(self) -> None:
+    def fail_pass(self) -> None:
         """The pass ended half-way: what the layers hold is not whole any more."""
         self.broken = self.in_step
 
-    def end(self) -> None:
+    def end_pass(self) -> None:
         """All layers have attended, and evicted if that was planned."""
         self.in_step = False
-        plan, self.plan = self.plan, None
+        plan, self.eviction = self.eviction, None
         if plan is None:
             return
         for index, candidates, keep in zip(plan.due, plan.candidates, plan.keep, strict=True):
@@ -176,7 +180,7 @@ class Ledger:
         self.length = plan.new_length
         self.refresh()
 
-    def _make_plan(self) -> Eviction | None:
+    def _plan_eviction(self) -> Eviction | None:
         """None if nothing has to go (a ratio of 1)."""
         schedule, window = self.schedule, self.schedule.window
         due = [i for i, row in enumerate(self.rows) if row.held > schedule.physical(row.generated)]
@@ -218,17 +222,17 @@ class Ledger:
     def refresh(self) -> None:
         """Recompute what depends on the set of rows: tokens held, steps to the next compression, the validity mask."""
         self.tokens = sum(row.tokens for row in self.rows)
-        self._to_boundary = self._steps_to_boundary()
+        self._to_compression = self._count_to_compression()
         self._valid = {}
 
-    def _steps_to_boundary(self) -> int | None:
+    def _count_to_compression(self) -> int | None:
         ahead = [self.schedule.next_boundary(row.generated) for row in self.rows]
         steps = [b - row.generated for b, row in zip(ahead, self.rows, strict=True) if b is not None]
         return min(steps) if steps else None
 
-    def room(self) -> int | None:
+    def tokens_to_compression(self) -> int | None:
         """Generated tokens that one forward pass may hold without crossing a compression point; None is no limit."""
-        return self._to_boundary
+        return self._to_compression
 
     def set_prompt_mask(self, mask: Tensor | None, width: int) -> None:
         """mask: bool [B, >= width], False at padding, as transformers shows it at each forward pass of the prompt.
@@ -240,7 +244,7 @@ class Ledger:
         self._prompt_mask = mask[:, :width]
         self._valid = {}
         if not self.rows:
-            self.rows = [Row(number=i, limit=self.limit) for i in range(mask.shape[0])]
+            self.rows = [RowSlots(number=i, limit=self.limit) for i in range(mask.shape[0])]
         for row, pads in zip(self.rows, (~self._prompt_mask).sum(-1).tolist(), strict=True):
             row.pads = pads
 
@@ -285,15 +289,23 @@ class Ledger:
 
     # ---- rows come and go -----------------------------------------------------------------------------------------
 
-    def select(self, indices: list[int]) -> None:
+    def take_rows(self, indices: list[int]) -> None:
         """Rows `indices`, in that order, stay (a row may be named several times)."""
         picked = [self.rows[i] for i in indices]
-        self.rows = [Row(r.prompt, r.generated, r.held, r.compressed_at, r.number, r.limit, r.pads) for r in picked]
+        self.rows = [
+            RowSlots(r.prompt, r.generated, r.held, r.compressed_at, r.number, r.limit, r.pads) for r in picked
+        ]
         if self._prompt_mask is not None:
             self._prompt_mask = self._prompt_mask[indices]
         self.refresh()
 
-    def trim(self) -> int:
+    def remove_rows(self, leavers: Sequence[int]) -> list[int]:
+        """Rows leave, and rows from the end fill the holes. Returns the order of those that remain."""
+        order = order_without(len(self.rows), leavers)
+        self.take_rows(order)
+        return order
+
+    def trim_slots(self) -> int:
         """Leading slots that no row needs any more, if they are worth the copy; the caller moves the content."""
         need = max((row.slots for row in self.rows), default=0)
         slack = self.length - need
@@ -303,13 +315,13 @@ class Ledger:
         self._valid = {}
         return slack
 
-    def absorb(self, other: Ledger) -> int:
+    def append_rows(self, other: Ledger) -> int:
         """Append the rows of another ledger. Returns how far the frame grows to the left, in slots."""
         if self._prompt_mask is not None or other._prompt_mask is not None:
             raise RuntimeError("batches with padding inside the prompt can't be joined")
         shift = max(0, other.length - self.length)
         self.length += shift
-        self.logical = max(self.logical, other.logical)
+        self.logical_length = max(self.logical_length, other.logical_length)
         self.rows = self.rows + other.rows
         self.compressions += other.compressions
         self.evicted += other.evicted
@@ -319,3 +331,15 @@ class Ledger:
         self.refresh()
         self.peak_tokens = max(self.peak_tokens, self.tokens)
         return shift
+
+
+def order_without(rows: int, leavers: Sequence[int]) -> list[int]:
+    """Which of `rows` rows stand where once the leavers have left: each hole is filled by a row from the end, so that as few
+    rows as possible move."""
+    left = rows - len(set(leavers))
+    order = list(range(left))
+    holes = [i for i in sorted(set(leavers)) if i < left]
+    from_the_end = [i for i in range(left, rows) if i not in set(leavers)]
+    for source, hole in zip(from_the_end, holes, strict=True):
+        order[hole] = source
+    return order

@@ -23,7 +23,7 @@ from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils import logging as hf_logging
 
 from laconic import checks
-from laconic.engines.hf.generation import check_decoder, check_model
+from laconic.engines.hf.models import check_decoder, check_model
 from laconic.engines.hf.rotation import fix
 from laconic.errors import InputError, LaconicError, reason
 from laconic.jsonl import read_object

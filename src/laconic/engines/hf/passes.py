@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from laconic.engines.hf.ledger import Ledger
 
 # The pass that runs now, in this thread. It travels with the call itself, so several models and threads do not meet.
-_CURRENT: ContextVar[Pass | None] = ContextVar("laconic_pass", default=None)
+_RUNNING: ContextVar[ForwardPass | None] = ContextVar("laconic_pass", default=None)
 
 
-class Pass:
+class ForwardPass:
     """One forward pass. cache: the compressed cache that the call names, if it names one."""
 
     __slots__ = ("cache", "last", "layers", "ledger", "masked", "model", "sighted")
@@ -41,7 +41,7 @@ class Pass:
         """`layer` is about to append `q` tokens to each of `batch` rows."""
         ledger = layer.ledger
         if self.ledger is None:
-            ledger.begin(batch, q)
+            ledger.begin_pass(batch, q)
             self.ledger = ledger
         elif ledger is not self.ledger:
             raise InputError(f"one forward pass of {self.model} feeds two compressed caches; give it one")
@@ -74,15 +74,15 @@ class Pass:
                 f"{self.model} does not go through transformers' attention interface in every layer, so laconic can't see "
                 "its queries; models written for transformers 5 do"
             )
-        if ledger.plan is not None:
+        if ledger.eviction is not None:
             for layer in self.layers:
-                layer.evict(ledger.plan)
-        ledger.end()
+                layer.evict(ledger.eviction)
+        ledger.end_pass()
 
 
-def current() -> Pass:
+def required_pass() -> ForwardPass:
     """The pass that runs now. Raises InputError where there is none: the model is not bound to laconic."""
-    running = _CURRENT.get()
+    running = _RUNNING.get()
     if running is None:
         raise InputError(
             "this compressed KV cache is used outside of laconic, where nobody looks at the queries: it serves the generate "
@@ -91,25 +91,25 @@ def current() -> Pass:
     return running
 
 
-def attending() -> Pass | None:
+def running_pass() -> ForwardPass | None:
     """The pass that runs now, or None."""
-    return _CURRENT.get()
+    return _RUNNING.get()
 
 
 @contextmanager
 def forward_pass(model: str, cache: CompressedCache | None) -> Iterator[None]:
     """Around one forward pass. A pass inside another (a decoder called by its language model) is part of it."""
-    if _CURRENT.get() is not None:
+    if _RUNNING.get() is not None:
         yield
         return
-    running = Pass(model, cache)
-    token = _CURRENT.set(running)
+    running = ForwardPass(model, cache)
+    token = _RUNNING.set(running)
     try:
         yield
         running.finish()
     except BaseException:
         if running.ledger is not None:
-            running.ledger.fail()
+            running.ledger.fail_pass()
         raise
     finally:
-        _CURRENT.reset(token)
+        _RUNNING.reset(token)

@@ -15,13 +15,13 @@ from transformers import PretrainedConfig
 from laconic.checks import instance, refuse, whole
 from laconic.compress import Policy, parse
 from laconic.compress.schedule import Schedule
-from laconic.engines.hf.checkpoint import Weights
-from laconic.engines.hf.sizes import DTYPES, Layers, Sizes, sizes_of, total_bytes
+from laconic.engines.hf.checkpoint import WeightsSize
+from laconic.engines.hf.sizes import DTYPES, LayerGroup, ModelSizes, sizes_of, total_bytes
 from laconic.errors import InputError, LaconicWarning
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyPlan:
+class PolicyMemory:
     """What a batch takes under one policy. Bytes are of the whole batch, tokens of one trace in one compressible layer.
 
     end, peak, mean: of KV over all layers, when the last token is drawn, at most, and on average over the steps.
@@ -45,20 +45,20 @@ class PolicyPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class MemoryPlan:
     """`plan`'s result. prompt, length: tokens of a trace; batch: traces; memory: bytes, None if not given."""
 
     model: str
     dtype: str
-    weights: Weights
-    layers: tuple[Layers, ...]
+    weights: WeightsSize
+    layers: tuple[LayerGroup, ...]
     context: int | None
     prompt: int
     length: int
     batch: int
     block_size: int
     memory: int | None
-    policies: tuple[PolicyPlan, ...]
+    policies: tuple[PolicyMemory, ...]
 
     @property
     def bytes_per_token(self) -> int:
@@ -80,7 +80,7 @@ def plan(
     dtype: str = "auto",
     memory: int | None = None,
     block_size: int = 1,
-) -> Plan:
+) -> MemoryPlan:
     """Bytes of weights and of KV that a run takes; no weights are loaded.
 
     model: a directory, a name on the Hub, a config.json, or a config. policies: or their specs. prompt, length: tokens of
@@ -111,7 +111,7 @@ def plan(
             LaconicWarning,
             stacklevel=2,
         )
-    return Plan(
+    return MemoryPlan(
         model=sizes.model,
         dtype=sizes.dtype,
         weights=sizes.weights,
@@ -122,13 +122,13 @@ def plan(
         batch=batch,
         block_size=block_size,
         memory=memory,
-        policies=tuple(_planned(sizes, policy, prompt, length - 1, batch, memory, block_size) for policy in chosen),
+        policies=tuple(_plan_policy(sizes, policy, prompt, length - 1, batch, memory, block_size) for policy in chosen),
     )
 
 
-def _planned(
-    sizes: Sizes, policy: Policy, prompt: int, computed: int, batch: int, memory: int | None, block: int
-) -> PolicyPlan:
+def _plan_policy(
+    sizes: ModelSizes, policy: Policy, prompt: int, computed: int, batch: int, memory: int | None, block: int
+) -> PolicyMemory:
     """computed: generated tokens whose KV is computed."""
     schedule, evicting = policy.schedule, sizes.compressible
     if not evicting and schedule.next_boundary(0) is not None:
@@ -141,15 +141,15 @@ def _planned(
     mean_tokens = schedule.mean(computed, prompt)
 
     def held(tokens: int) -> int:
-        return _blocks(tokens, block) * per_token
+        return _whole_blocks(tokens, block) * per_token
 
     def at(tokens: int) -> int:
-        return state + total_bytes([_blocked(group, block) for group in fixed], _blocks(tokens, block))
+        return state + total_bytes([_in_blocks(group, block) for group in fixed], _whole_blocks(tokens, block))
 
     peak = _peak(schedule, computed, prompt, held, at)
     scoring = _scoring(sizes, policy, peak_tokens)
     a_trace = peak + scoring
-    return PolicyPlan(
+    return PolicyMemory(
         policy=policy.spec(),
         end_tokens=end_tokens,
         peak_tokens=peak_tokens,
@@ -178,7 +178,7 @@ def _peak(schedule: Schedule, computed: int, prompt: int, held: Any, at: Any) ->
     return int(max(held(tokens) + at(prompt + t) for t, tokens in before.items()))
 
 
-def _scoring(sizes: Sizes, policy: Policy, peak_tokens: int) -> int:
+def _scoring(sizes: ModelSizes, policy: Policy, peak_tokens: int) -> int:
     """Of one trace and all layers, as the HF engine keeps it: queries [H, S, D], accumulated attention fp32 [g, tokens]."""
     scorer = policy.scorer
     if scorer is None:
@@ -192,7 +192,7 @@ def _scoring(sizes: Sizes, policy: Policy, peak_tokens: int) -> int:
     return total
 
 
-def _mean(group: Layers, prompt: int, computed: int) -> float:
+def _mean(group: LayerGroup, prompt: int, computed: int) -> float:
     """Bytes of one trace in layers that are left alone, on average over the steps that attend."""
     if not computed:
         return group.bytes_at(prompt)
@@ -201,10 +201,10 @@ def _mean(group: Layers, prompt: int, computed: int) -> float:
     return tokens / computed * group.bytes_per_token + group.state_bytes
 
 
-def _blocks(tokens: int, block: int) -> int:
+def _whole_blocks(tokens: int, block: int) -> int:
     """Tokens of the whole blocks that so many take."""
     return -(-tokens // block) * block
 
 
-def _blocked(group: Layers, block: int) -> Layers:
-    return group if group.window is None else dataclasses.replace(group, window=_blocks(group.window, block))
+def _in_blocks(group: LayerGroup, block: int) -> LayerGroup:
+    return group if group.window is None else dataclasses.replace(group, window=_whole_blocks(group.window, block))

@@ -10,9 +10,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laconic import checks
 from laconic.engines.base import EngineStats
-from laconic.engines.hf.attention import Binding
+from laconic.engines.hf.attention import AttentionBinding
 from laconic.engines.hf.batch import Batch, Run
-from laconic.engines.hf.generation import text_config
+from laconic.engines.hf.models import text_config
 from laconic.engines.hf.reading import Reader, fork
 from laconic.engines.keeping import KeepingEngine
 from laconic.engines.requests import check_vocabulary
@@ -81,7 +81,7 @@ class ReadableEngine(KeepingEngine[Run]):
     def states_of(self, prompt_ids: Sequence[int], token_lists: Sequence[Sequence[int]], tokens: int) -> Tensor:
         """`states` of recorded traces of one prompt: their tokens are run through the model, [n, tokens, D]."""
         self._check_recorded(prompt_ids, token_lists)
-        with Binding(self.model):
+        with AttentionBinding(self.model):
             states, run = self._reader.states(prompt_ids, token_lists, tokens, self.state_layers)
         self._counted.side_tokens += run
         return states
@@ -94,7 +94,7 @@ class ReadableEngine(KeepingEngine[Run]):
         found: dict[str, Tensor] = {}
         if live:
             assert self._batch.cache is not None
-            with Binding(self.model), torch.inference_mode():
+            with AttentionBinding(self.model), torch.inference_mode():
                 twin = fork(self._batch.cache, [self._batch.runs.index(run) for run in live])
                 here = self._batch.stats()
                 extra = twin.ledger.tokens + len(live) * (len(tail) + steps)
@@ -116,7 +116,7 @@ class ReadableEngine(KeepingEngine[Run]):
     ) -> Tensor:
         """`probe` of recorded traces of one prompt: their caches are built from their tokens first, [n, steps, V]."""
         self._check_recorded(prompt_ids, token_lists)
-        with Binding(self.model), torch.inference_mode():
+        with AttentionBinding(self.model), torch.inference_mode():
             answers, run = self._reader.probe_again(prompt_ids, token_lists, self._suffix(suffix, steps), steps)
         self._counted.side_tokens += run
         return answers

@@ -17,8 +17,8 @@ from transformers import PreTrainedModel
 from laconic.compress import Policy
 from laconic.compress.schedule import Never
 from laconic.engines.hf.cache import CompressedCache
-from laconic.engines.hf.generation import text_config
 from laconic.engines.hf.layer import CompressedLayer, TokenLookup
+from laconic.engines.hf.models import text_config
 
 ROWS = 64  # traces read again in one pass
 
@@ -33,8 +33,8 @@ def fork(cache: CompressedCache, rows: Sequence[int]) -> CompressedCache:
     twin = copy.copy(cache)
     twin.ledger = copy.copy(cache.ledger)
     twin.layers = [copy.copy(layer) for layer in cache.layers]
-    twin.compressed = [layer for layer in twin.layers if isinstance(layer, CompressedLayer)]
-    for layer in twin.compressed:
+    twin.compressed_layers = [layer for layer in twin.layers if isinstance(layer, CompressedLayer)]
+    for layer in twin.compressed_layers:
         layer.ledger = twin.ledger
     twin.batch_select_indices(rows)
     return _frozen(twin)
@@ -70,7 +70,7 @@ class Reader:
             row.number = number
         seen, fed = [], 0
         while fed < length:
-            room = cache.ledger.room()
+            room = cache.ledger.tokens_to_compression()
             upto = length if room is None else min(length, fed + room)
             hidden = self._feed(cache, [t[fed:upto] for t in tokens], states=bool(layers))[1]
             if hidden is not None:

@@ -26,7 +26,7 @@ Undo = list[tuple[Any, str, Any]]
 """Attributes that were changed: owner, name, the value before."""
 
 
-def changing(model: nn.Module, kinds: tuple[str, ...] = ("longrope", "dynamic")) -> int | None:
+def rotation_changes_at(model: nn.Module, kinds: tuple[str, ...] = ("longrope", "dynamic")) -> int | None:
     """The longest text whose rotation stays what it is from the first token on; None if it never changes.
 
     Only layers that are not `fixed_rotation` count. kinds: rope types asked for.
@@ -41,12 +41,12 @@ def changing(model: nn.Module, kinds: tuple[str, ...] = ("longrope", "dynamic"))
     return min(lengths, default=None)
 
 
-def check_whole_run(model: PreTrainedModel, prompt: int, limit: int | None, *, mixed: bool) -> None:
+def check_rotation(model: PreTrainedModel, prompt: int, limit: int | None, *, mixed: bool) -> None:
     """InputError if the rotation would change within a run: a prompt of `prompt` tokens, `limit` more (None: any number).
 
     mixed: rows of different lengths run together, so that no row may be beyond the change.
     """
-    at = changing(model, ("longrope", "dynamic") if mixed else ("longrope",))
+    at = rotation_changes_at(model, ("longrope", "dynamic") if mixed else ("longrope",))
     if at is None or (limit is not None and prompt + limit <= at) or (not mixed and prompt > at):
         return
     until = "without a limit" if limit is None else f"up to {prompt + limit}"

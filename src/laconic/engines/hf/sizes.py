@@ -18,9 +18,9 @@ from transformers import AutoModelForCausalLM, DynamicCache, PretrainedConfig, c
 from laconic.checks import instance, word
 from laconic.compress import FullKV
 from laconic.engines.hf.cache import CompressedCache
-from laconic.engines.hf.checkpoint import Weights, stored_weights
-from laconic.engines.hf.generation import check_decoder, check_model, context_length, text_config
+from laconic.engines.hf.checkpoint import WeightsSize, stored_weights
 from laconic.engines.hf.loading import load_config, quiet
+from laconic.engines.hf.models import check_decoder, check_model, context_length, text_config
 from laconic.errors import InputError, LaconicError
 
 DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 1}
@@ -39,7 +39,7 @@ KINDS: dict[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Layers:
+class LayerGroup:
     """Layers of one kind, and what all of them together take for one trace.
 
     kind: as in KINDS; "latents" where keys and values are the latents of MLA. kv_heads, key_width, value_width: of a layer's
@@ -66,18 +66,18 @@ class Layers:
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
+class ModelSizes:
     """A model's. dtype: of keys and values. query_heads: of a layer. context: tokens it was made for, None unknown."""
 
     model: str
     dtype: str
-    layers: tuple[Layers, ...]
-    weights: Weights
+    layers: tuple[LayerGroup, ...]
+    weights: WeightsSize
     query_heads: int
     context: int | None
 
     @property
-    def compressible(self) -> tuple[Layers, ...]:
+    def compressible(self) -> tuple[LayerGroup, ...]:
         return tuple(group for group in self.layers if group.compressible)
 
     @property
@@ -86,7 +86,7 @@ class Sizes:
         return sum(group.bytes_per_token for group in self.layers)
 
 
-def sizes_of(model: str | os.PathLike[str] | PretrainedConfig, dtype: str = "auto") -> Sizes:
+def sizes_of(model: str | os.PathLike[str] | PretrainedConfig, dtype: str = "auto") -> ModelSizes:
     """The sizes of a model: a directory, a name on the Hub, a config.json, or a config.
 
     dtype: of keys and values; auto is that of the weights, which is the config's (float32 where it says none). Weights are
@@ -99,21 +99,21 @@ def sizes_of(model: str | os.PathLike[str] | PretrainedConfig, dtype: str = "aut
     name = model.name_or_path or type(model).__name__ if isinstance(model, PretrainedConfig) else os.fspath(model)
     config = model if isinstance(model, PretrainedConfig) else load_config(name)
     check_decoder(config, name)
-    built, cache = _tried(copy.deepcopy(config), name)
+    built, cache = _build_and_feed(copy.deepcopy(config), name)
     found = str(built.dtype).removeprefix("torch.")
     stored = None if isinstance(model, PretrainedConfig) else stored_weights(name)
     quantized = getattr(config, "quantization_config", None) is not None
-    return Sizes(
+    return ModelSizes(
         model=name,
         dtype=found if dtype == "auto" else dtype,
-        layers=_grouped(built, cache, DTYPES[dtype] if dtype != "auto" else None, name),
-        weights=stored if stored is not None else _counted(built, found, quantized),
+        layers=_group_layers(built, cache, DTYPES[dtype] if dtype != "auto" else None, name),
+        weights=stored if stored is not None else _count_weights(built, found, quantized),
         query_heads=int(getattr(text_config(built), "num_attention_heads", 0) or 0),
         context=context_length(built),
     )
 
 
-def _tried(config: PretrainedConfig, name: str) -> tuple[Any, DynamicCache]:
+def _build_and_feed(config: PretrainedConfig, name: str) -> tuple[Any, DynamicCache]:
     """The model without memory, and its cache after one token."""
     # The way of running experts that asks no tensor for what it holds: here none holds anything.
     config._experts_implementation = "batched_mm"
@@ -121,7 +121,7 @@ def _tried(config: PretrainedConfig, name: str) -> tuple[Any, DynamicCache]:
         with quiet(), torch.device("meta"), torch.inference_mode():
             built = AutoModelForCausalLM.from_config(config)
     except Exception as error:  # transformers and the models' own code raise many kinds
-        raise InputError(f"{name} can't be built from its config: {_told(error)}") from error
+        raise InputError(f"{name} can't be built from its config: {_error_text(error)}") from error
     check_model(built)
     cache = DynamicCache(config=config)
     for layer in cache.layers:
@@ -135,20 +135,20 @@ def _tried(config: PretrainedConfig, name: str) -> tuple[Any, DynamicCache]:
             built(input_ids=token, past_key_values=cache, use_cache=True)
     except Exception as error:  # see above; some models' steps depend on what tensors hold
         raise InputError(
-            f"the cache of {name} can't be counted from its config, without weights: {_told(error)}"
+            f"the cache of {name} can't be counted from its config, without weights: {_error_text(error)}"
         ) from error
     return built, cache
 
 
-def _grouped(built: Any, cache: DynamicCache, item: int | None, name: str) -> tuple[Layers, ...]:
+def _group_layers(built: Any, cache: DynamicCache, item: int | None, name: str) -> tuple[LayerGroup, ...]:
     """Layers of one shape together, in the order of their first."""
     try:
-        plain = {layer.index for layer in CompressedCache(text_config(built), FullKV()).compressed}
+        plain = {layer.index for layer in CompressedCache(text_config(built), FullKV()).compressed_layers}
     except LaconicError:
         plain = set()
-    found: dict[Layers, int] = {}
+    found: dict[LayerGroup, int] = {}
     for index, layer in enumerate(cache.layers):
-        one = _read(layer, item, index in plain, getattr(text_config(built), "qk_head_dim", None))
+        one = _read_layer(layer, item, index in plain, getattr(text_config(built), "qk_head_dim", None))
         found[one] = found.get(one, 0) + 1
     if not any(one.bytes_per_token for one in found):
         raise InputError(f"{name} has no layer that holds keys and values, so there is nothing to plan")
@@ -158,11 +158,11 @@ def _grouped(built: Any, cache: DynamicCache, item: int | None, name: str) -> tu
     )
 
 
-def _read(layer: Any, item: int | None, compressible: bool, query_width: int | None) -> Layers:
+def _read_layer(layer: Any, item: int | None, compressible: bool, query_width: int | None) -> LayerGroup:
     """One layer that has seen one token. query_width: of a model with latents."""
     keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
     states = [*getattr(layer, "conv_states", {}).values(), *getattr(layer, "recurrent_states", {}).values()]
-    one = Layers(
+    one = LayerGroup(
         KINDS[type(layer).__name__], 1, state_bytes=sum(s.numel() * s.element_size() for s in states if s is not None)
     )
     if keys is None or values is None:
@@ -188,16 +188,16 @@ def _read(layer: Any, item: int | None, compressible: bool, query_width: int | N
     )
 
 
-def _counted(built: Any, dtype: str, quantized: bool) -> Weights:
+def _count_weights(built: Any, dtype: str, quantized: bool) -> WeightsSize:
     """Weights by the model's shapes; what is tied is there once."""
     total = sum(p.numel() * p.element_size() for p in built.parameters())
-    return Weights(total, sum(p.numel() for p in built.parameters()), "config", dtype, quantized)
+    return WeightsSize(total, sum(p.numel() for p in built.parameters()), "config", dtype, quantized)
 
 
-def _told(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
 
 
-def total_bytes(layers: Sequence[Layers], tokens: int) -> int:
+def total_bytes(layers: Sequence[LayerGroup], tokens: int) -> int:
     return sum(group.bytes_at(tokens) for group in layers)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from laconic import checks
-from laconic.engines.hf.generation import text_config
+from laconic.engines.hf.models import text_config
 from laconic.errors import InputError, LaconicError
 from laconic.files import write_text
 from laconic.jsonl import read_object
