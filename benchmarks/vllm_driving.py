@@ -138,7 +138,9 @@ def _look(llm: Any, asks: Sequence[Ask], seen: Seen, preempted: dict[str, int]) 
 
 
 def _kept(llm: Any) -> dict[int, dict[str, Tensor]]:
-    compressor = getattr(worker_of(llm), "laconic", None)
+    compressor = getattr(worker_of(llm), "compressor", None)
     return (
-        {} if compressor is None else {_number(name): dict(held.positions) for name, held in compressor._held.items()}
+        {}
+        if compressor is None
+        else {_number(name): dict(held.positions) for name, held in compressor._requests.items()}
     )

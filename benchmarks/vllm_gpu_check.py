@@ -125,7 +125,7 @@ def work(spec: dict[str, Any]) -> None:
         "runner": f"{type(runner).__module__}.{type(runner).__name__}",
         "graphs": str(worker.vllm_config.compilation_config.cudagraph_mode).removeprefix("CUDAGraphMode."),
         "block_size": worker.vllm_config.cache_config.block_size,
-        "layouts": [] if not spec["laconic"] else [_round_trip(layer) for layer in worker.laconic.layers],
+        "layouts": [] if not spec["laconic"] else [_round_trip(layer) for layer in worker.compressor.layers],
     }
     torch.save({"made": made, "about": about}, spec["out"])
     llm.llm_engine.engine_core.shutdown()

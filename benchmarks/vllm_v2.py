@@ -163,7 +163,7 @@ def roomy(bench: Bench, llm: Any, scheduling: str) -> None:
     seen = drive(llm, asks, abort_after=N // 2)
     wrong = bench.against_reference(asks[1::2], Seen(tokens=seen.tokens[1::2]))
     drive(llm, [Ask(prompts[0], NONE, 2)])  # a step in which the worker hears who has finished
-    left = [len(scheduler_of(llm).plans), len(worker_of(llm).laconic._held) - 1]
+    left = [len(scheduler_of(llm).plans), len(worker_of(llm).compressor._requests) - 1]
     wrong += [] if left == [0, 0] else [f"plans and ring slots left: {left}"]
     missing = free - pool.get_num_free_blocks()
     wrong += [f"{missing} blocks are missing"] if missing else []

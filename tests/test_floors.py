@@ -128,8 +128,8 @@ def test_vllms_plugin_knows_no_engine(path: Path) -> None:
     "source",
     [
         "from laconic.engines.vllm.engine import quiet",
-        "from laconic.engines.vllm.engine.backend import Backend",
-        "def f():\n    import laconic.engines.vllm.engine.draws",
+        "from laconic.engines.vllm.engine.client import VLLMClient",
+        "def f():\n    import laconic.engines.vllm.engine.logits_processors",
         "from laconic.engines.vllm import engine",
         "from laconic.engines.vllm import VLLMEngine",
         "from ..engine import ticket",

@@ -476,8 +476,8 @@ CALLS: dict[str, Call] = {
         {"raw": (5, [], {5: 1}, {"policy": 5}), "launch": (None, *OBJECT)},
         {"raw": ""},
     ),
-    "vllm.Settings": Call(
-        vllm_settings.Settings,
+    "vllm.LaunchSettings": Call(
+        vllm_settings.LaunchSettings,
         lambda: {"policy": compress.RPC(), "queries": 32},
         {"policy": (None, *OBJECT), "queries": WHOLE},
     ),

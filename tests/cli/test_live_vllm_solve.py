@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from laconic.engines.vllm.engine.backend import Backend
+from laconic.engines.vllm.engine.client import VLLMClient
 from laconic.traces import read_traces
 
 SOLVE = ("--n", 8, "--seed", 3, "--compress", "rpc", "--json")
@@ -26,31 +26,31 @@ def verdict(result: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def backends(monkeypatch: pytest.MonkeyPatch) -> list[Backend]:
+def clients(monkeypatch: pytest.MonkeyPatch) -> list[VLLMClient]:
     """Those that were started."""
-    found: list[Backend] = []
-    start = Backend.__init__
+    found: list[VLLMClient] = []
+    start = VLLMClient.__init__
 
-    def noted(self: Backend, *args: Any, **kwargs: Any) -> None:
+    def noted(self: VLLMClient, *args: Any, **kwargs: Any) -> None:
         start(self, *args, **kwargs)
         found.append(self)
 
-    monkeypatch.setattr(Backend, "__init__", noted)
+    monkeypatch.setattr(VLLMClient, "__init__", noted)
     return found
 
 
-def test_the_bundled_reasoner_and_judge_under_compression(invoke: Any, backends: list[Backend]) -> None:
+def test_the_bundled_reasoner_and_judge_under_compression(invoke: Any, clients: list[VLLMClient]) -> None:
     want = verdict(invoke("solve", *SOLVE))
     got = verdict(invoke("solve", "--engine", "vllm:bundled", *SOLVE))
-    assert len(backends) == 1
-    assert backends[0].closed
+    assert len(clients) == 1
+    assert clients[0].closed
     assert got["traces"] == want["traces"]
     assert (got["answer"], got["votes"], got["clusters"]) == (want["answer"], want["votes"], want["clusters"])
     assert got["tokens"] == want["tokens"]
     assert got["policy"] == want["policy"] == "rpc:interval=128,ratio=4,window=32"
 
 
-def test_one_trace_as_it_comes(invoke: Any, backends: list[Backend]) -> None:
+def test_one_trace_as_it_comes(invoke: Any, clients: list[VLLMClient]) -> None:
     options = ("--bundled", 5, "--seed", 2)
     want = invoke("think", *options)
     got = invoke("think", "--engine", "vllm", *options, "--engine-set", "max_model_len=2048")
@@ -58,11 +58,11 @@ def test_one_trace_as_it_comes(invoke: Any, backends: list[Backend]) -> None:
     assert got.stdout == want.stdout
     assert len(got.stdout) > 500
     assert "compressions: " in got.stderr
-    assert backends[0].config.model_config.max_model_len == 2048
-    assert backends[0].closed
+    assert clients[0].config.model_config.max_model_len == 2048
+    assert clients[0].closed
 
 
-def test_traces_of_many_problems(invoke: Any, backends: list[Backend], tmp_path: Path) -> None:
+def test_traces_of_many_problems(invoke: Any, clients: list[VLLMClient], tmp_path: Path) -> None:
     found = {}
     for engine in ("hf", "vllm"):
         out = tmp_path / f"{engine}.jsonl"
@@ -75,10 +75,10 @@ def test_traces_of_many_problems(invoke: Any, backends: list[Backend], tmp_path:
         assert (one.problem, one.index, one.token_ids) == (same.problem, same.index, same.token_ids)
         assert one.logprobs == pytest.approx(same.logprobs, abs=1e-3)
         assert one.settings == same.settings  # the fingerprint of the weights too
-    assert backends[0].closed
+    assert clients[0].closed
 
 
-def test_what_is_wrong_is_one_sentence(invoke: Any, backends: list[Backend], tmp_path: Path) -> None:
+def test_what_is_wrong_is_one_sentence(invoke: Any, clients: list[VLLMClient], tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     for args, says in (
         (["--engine", "vllm:/nowhere"], "there is no model at /nowhere"),
@@ -94,7 +94,7 @@ def test_what_is_wrong_is_one_sentence(invoke: Any, backends: list[Backend], tmp
         assert (result.exit_code, result.stdout) == (2, ""), (args, result.output)
         assert says in result.stderr, (args, result.stderr)
         assert result.stderr.count("\n") == 1, (args, result.stderr)
-    assert not backends
+    assert not clients
 
 
 # Ctrl-C, which a terminal sends to all, once vLLM is being imported and so many of its processes have begun; then whoever is

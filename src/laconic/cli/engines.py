@@ -110,7 +110,7 @@ class VLLMReasoner:
 
     def __init__(self, choice: EngineChoice, dtype: str, chat: Chat | None = None) -> None:
         from laconic.engines.hf.loading import check_path, load_generation_config, load_tokenizer
-        from laconic.engines.vllm.engine.backend import check_installed
+        from laconic.engines.vllm.engine.client import check_installed
 
         check_installed()
         self.chat = chat

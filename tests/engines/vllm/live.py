@@ -125,7 +125,7 @@ def assert_same(got: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]], n
 
 def compressor_of(llm: Any) -> Any:
     """The compressor of the one worker of an engine that lives in this process."""
-    return llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.laconic
+    return llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.compressor
 
 
 def drain(llm: Any) -> None:

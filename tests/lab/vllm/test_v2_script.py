@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from benchmarks.vllm_driving import physical
 
-from laconic.engines.vllm.plugin.plans import Plan
+from laconic.engines.vllm.plugin.plans import CompressionPlan
 from laconic.engines.vllm.plugin.settings import parse_launch
 
 ROOT = Path(__file__).parents[3]
@@ -35,7 +35,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_the_scripts_arithmetic_is_the_plans(settings: dict[str, object]) -> None:
-    plan = Plan(parse_launch(settings).policy, prompt=33, end=500)
+    plan = CompressionPlan(parse_launch(settings).policy, prompt=33, end=500)
     assert [physical(settings, 33, n) for n in range(500)] == [plan.held(n) for n in range(500)]
 
 

@@ -13,7 +13,7 @@ __all__ = ["VLLMEngine"]
 def __getattr__(name: str) -> Any:
     """`VLLMEngine`. Raises InputError where vLLM is not installed."""
     if name == "VLLMEngine":
-        from laconic.engines.vllm.engine.backend import check_installed
+        from laconic.engines.vllm.engine.client import check_installed
         from laconic.engines.vllm.engine.engine import VLLMEngine
 
         check_installed()

@@ -83,7 +83,7 @@ class Engine:
         """
         cache = self.scheduler.kv_cache_config
         worker = self.engine.engine_core.engine_core.model_executor.driver_worker.worker
-        compressor = getattr(worker, "laconic", None)
+        compressor = getattr(worker, "compressor", None)
         total = sum(tensor.size for tensor in cache.kv_cache_tensors)
         return {
             "blocks": self.usable(),
@@ -104,8 +104,8 @@ class Engine:
     def counts(self) -> dict[str, int]:
         """What laconic's scheduler counted since it began; nothing of stock. Nothing takes the counts away while vLLM's own
         statistics are off."""
-        tally = getattr(self.scheduler, "tally", None)
-        return {} if tally is None else {"evicted": tally.evicted, "compressions": tally.compressions}
+        counts = getattr(self.scheduler, "compression_counts", None)
+        return {} if counts is None else {"evicted": counts.evicted, "compressions": counts.compressions}
 
     def run(self, load: Load, repeat: int) -> dict[str, Any]:
         """All requests of a repeat from first to last token, timed. The cache is empty when it begins.

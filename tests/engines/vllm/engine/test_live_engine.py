@@ -20,8 +20,8 @@ from laconic.compress import H2O, RPC
 from laconic.engines.base import Engine, Sampling
 from laconic.engines.hf import HFEngine, open_engine
 from laconic.engines.vllm import VLLMEngine
-from laconic.engines.vllm.engine.backend import Backend
-from laconic.engines.vllm.engine.starting import Started, start
+from laconic.engines.vllm.engine.client import VLLMClient
+from laconic.engines.vllm.engine.starting import RunningVLLM, start
 from laconic.errors import LaconicError
 from tests.engines.conformance import GREEDY, WARM, Conformance
 from tests.engines.vllm.tiny import LEAST_VOCAB, SPECIAL, endless
@@ -35,11 +35,11 @@ def model(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def started(model: Path) -> Iterator[Started]:
+def started(model: Path) -> Iterator[RunningVLLM]:
     """One vLLM for all tests that compress nothing."""
     found = start(model, **SMALL)
     yield found
-    found.backend.close()
+    found.client.close()
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +54,10 @@ def some_prompts(lengths: list[int], seed: int = 0) -> list[list[int]]:
 
 class TestConformance(Conformance):
     prompts = some_prompts([12, 3, 9, 17])
-    started: ClassVar[Started]
+    started: ClassVar[RunningVLLM]
 
     @pytest.fixture(autouse=True)
-    def _share(self, started: Started) -> None:
+    def _share(self, started: RunningVLLM) -> None:
         type(self).started = started
 
     def make(self, **settings: Any) -> VLLMEngine:
@@ -80,7 +80,7 @@ MOST = Sampling(max_new_tokens=80, temperature=1.0, top_p=0.9, seed=5, logprobs=
 
 
 @pytest.fixture
-def engine(started: Started) -> VLLMEngine:
+def engine(started: RunningVLLM) -> VLLMEngine:
     return VLLMEngine.over(started)
 
 
@@ -132,8 +132,8 @@ def stop_at_random(engine: VLLMEngine, ids: list[str], seed: int) -> int:
     return stops
 
 
-def test_a_stopped_trace_leaves_vllm_and_one_that_waits_was_never_there(started: Started) -> None:
-    engine, running = VLLMEngine.over(started, max_batch=2), started.backend.llm.get_num_unfinished_requests
+def test_a_stopped_trace_leaves_vllm_and_one_that_waits_was_never_there(started: RunningVLLM) -> None:
+    engine, running = VLLMEngine.over(started, max_batch=2), started.client.llm.get_num_unfinished_requests
     ids = engine.submit([20, 21, 22], replace(HOT, max_new_tokens=1000), n=3)
     stream = engine.stream()
     next(stream)
@@ -149,11 +149,11 @@ def test_a_stopped_trace_leaves_vllm_and_one_that_waits_was_never_there(started:
     assert running() == 0
 
 
-def test_what_was_done_is_counted(started: Started) -> None:
+def test_what_was_done_is_counted(started: RunningVLLM) -> None:
     engine = VLLMEngine.over(started)
     (prompt,), sampling = some_prompts([300]), Sampling(max_new_tokens=40, temperature=0)
     traces = engine.generate([prompt], sampling, n=8)[0]
-    stats, block = engine.stats, started.backend.config.cache_config.block_size
+    stats, block = engine.stats, started.client.config.cache_config.block_size
     found = 300 // block * block
     assert found > 0
     assert stats.prompt_tokens == 300 + 7 * (300 - found)  # full blocks are computed once
@@ -170,31 +170,31 @@ def test_what_was_done_is_counted(started: Started) -> None:
     assert traces[0].mean_kv_tokens == pytest.approx(300 + 20)
 
 
-def until_it_waits(backend: Backend) -> None:
+def until_it_waits(client: VLLMClient) -> None:
     """Until vLLM is paused and what it had under way has come."""
     until, before = time.monotonic() + 60, -1
-    while not backend._paused or backend._inbox.qsize() != before:
+    while not client._paused or client._inbox.qsize() != before:
         assert time.monotonic() < until, "vLLM computes on, though nobody reads"
-        before = backend._inbox.qsize()
+        before = client._inbox.qsize()
         time.sleep(0.5)
 
 
-def test_vllm_waits_for_the_reader(started: Started) -> None:
-    engine, backend = VLLMEngine.over(started), started.backend
+def test_vllm_waits_for_the_reader(started: RunningVLLM) -> None:
+    engine, client = VLLMEngine.over(started), started.client
     ids = engine.submit([20, 21, 22], replace(HOT, max_new_tokens=1500), n=2)
     stream = engine.stream()
     for _ in range(4):
         next(stream)
-    until_it_waits(backend)
-    ahead = backend._inbox.qsize()
-    assert 0 < ahead <= backend.ahead + 8
+    until_it_waits(client)
+    ahead = client._inbox.qsize()
+    assert 0 < ahead <= client.ahead + 8
     for _ in range(400):
         next(stream)
     stream.close()
-    until_it_waits(backend)
-    ahead = backend._inbox.qsize()
+    until_it_waits(client)
+    ahead = client._inbox.qsize()
     time.sleep(1)  # hundreds of steps, if it did not
-    assert backend._inbox.qsize() == ahead
+    assert client._inbox.qsize() == ahead
     engine.stop(ids[0])
     engine.stop(ids[1])
     assert [chunk.finish_reason for chunk in engine.stream()] == ["stopped", "stopped"]
@@ -202,9 +202,9 @@ def test_vllm_waits_for_the_reader(started: Started) -> None:
     assert engine.stats.generated_tokens == 404
 
 
-def test_vllms_processes_do_not_see_ctrl_c(started: Started) -> None:
+def test_vllms_processes_do_not_see_ctrl_c(started: RunningVLLM) -> None:
     """A terminal sends it to all; the run would end in a death instead of a verdict."""
-    processes = [Process(one.pid) for one in started.backend.llm.engine_core.resources.engine_manager.processes]
+    processes = [Process(one.pid) for one in started.client.llm.engine_core.resources.engine_manager.processes]
     processes += [child for one in processes for child in one.children(recursive=True)]
     assert len(processes) >= 2  # the engine's core and its worker
     for process in processes:
@@ -266,14 +266,14 @@ POLICY = RPC(interval=32, ratio=4, window=8)
 
 
 @pytest.fixture(scope="module")
-def compressed(model: Path) -> Iterator[Started]:
+def compressed(model: Path) -> Iterator[RunningVLLM]:
     found = start(model, POLICY, **SMALL)
     yield found
-    found.backend.close()
+    found.client.close()
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, HOT], ids=["greedy", "hot"])
-def test_compressed_text_is_that_of_the_hf_engine(compressed: Started, hf: HFEngine, sampling: Sampling) -> None:
+def test_compressed_text_is_that_of_the_hf_engine(compressed: RunningVLLM, hf: HFEngine, sampling: Sampling) -> None:
     engine, sampling = VLLMEngine.over(compressed), replace(sampling, max_new_tokens=200)
     same = HFEngine(hf.model, hf.tokenizer, POLICY)
     assert told(engine, sampling) == told(same, sampling)
@@ -281,7 +281,7 @@ def test_compressed_text_is_that_of_the_hf_engine(compressed: Started, hf: HFEng
         assert getattr(engine.stats, name) == getattr(same.stats, name), name
 
 
-def test_stopping_and_resuming_under_compression_changes_nothing(compressed: Started, hf: HFEngine) -> None:
+def test_stopping_and_resuming_under_compression_changes_nothing(compressed: RunningVLLM, hf: HFEngine) -> None:
     engine, same = VLLMEngine.over(compressed), HFEngine(hf.model, hf.tokenizer, POLICY)
     rows, sampling = some_prompts([12, 3, 17]), replace(HOT, max_new_tokens=150)
     ids = [i for row in rows for i in engine.submit(row, sampling, n=2)]
@@ -290,13 +290,13 @@ def test_stopping_and_resuming_under_compression_changes_nothing(compressed: Sta
     assert [engine.trace(i).token_ids for i in ids] == want
 
 
-def test_the_death_of_vllm_is_told(compressed: Started) -> None:
+def test_the_death_of_vllm_is_told(compressed: RunningVLLM) -> None:
     """The last one here: nobody can use this vLLM afterwards."""
     engine = VLLMEngine.over(compressed)
     engine.submit([20, 21, 22], replace(HOT, max_new_tokens=1500))
     stream = engine.stream()
     next(stream)
-    for process in compressed.backend.llm.engine_core.resources.engine_manager.processes:
+    for process in compressed.client.llm.engine_core.resources.engine_manager.processes:
         process.kill()
     with pytest.raises(LaconicError, match=r"vLLM has died: .*start the engine again"):
         for _ in stream:

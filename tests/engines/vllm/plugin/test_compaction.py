@@ -16,9 +16,9 @@ from torch import Tensor
 
 from laconic.compress import RKV, RPC, Policy, StreamingLLM
 from laconic.engines.vllm.plugin import compaction
-from laconic.engines.vllm.plugin.compaction import Due, Layer, compact
-from laconic.engines.vllm.plugin.layouts import Interleaved
-from laconic.engines.vllm.plugin.plans import Plan
+from laconic.engines.vllm.plugin.compaction import AttentionLayer, DueRequest, compact
+from laconic.engines.vllm.plugin.layouts import InterleavedLayout
+from laconic.engines.vllm.plugin.plans import CompressionPlan
 from laconic.engines.vllm.plugin.ring import QueryRing
 from tests.engines.vllm.plugin.physical import caches
 from tests.reference import scorers
@@ -42,7 +42,7 @@ class Request:
     """What a request holds by the tests' own account. held: [layer][KV head] -> its tokens in order. queries: [layer] -> all
     of its tokens' [H, D]."""
 
-    plan: Plan
+    plan: CompressionPlan
     slot: int
     blocks: list[int]
     held: list[list[list[Token]]]
@@ -70,7 +70,7 @@ class World:
         self.requests = []
         for slot, prompt in enumerate(prompts):
             one = Request(
-                Plan(policy, prompt, 10_000),
+                CompressionPlan(policy, prompt, 10_000),
                 slot,
                 [],
                 [[[] for _ in range(GROUPS)] for _ in range(LAYERS)],
@@ -81,7 +81,7 @@ class World:
             for i in range(prompt):
                 self.append(one, i - prompt)
 
-    def layer(self, index: int) -> Layer:
+    def layer(self, index: int) -> AttentionLayer:
         cache = self.caches[index]
 
         def write(key: Tensor, value: Tensor, into: Tensor, slots: Tensor) -> None:
@@ -90,7 +90,7 @@ class World:
             for i, slot in enumerate(slots.tolist()):
                 self.put(into, slot, key[i], value[i])
 
-        return Layer(
+        return AttentionLayer(
             name=f"layer{index}",
             index=index,
             heads=HEADS,
@@ -99,7 +99,7 @@ class World:
             scaling=SCALING,
             cache=lambda: cache,
             write=write,
-            layout=Interleaved(cache, D),
+            layout=InterleavedLayout(cache, D),
         )
 
     @staticmethod
@@ -122,18 +122,18 @@ class World:
                 one.held[i][g].append(Token(position, key[g], value[g]))
             one.queries[i].append(query)
             if self.ring is not None:
-                place = self.ring.place(torch.tensor(one.slot), torch.tensor(one.computed))
+                place = self.ring.place_of(torch.tensor(one.slot), torch.tensor(one.computed))
                 self.ring._rings[f"layer{i}"][place] = query
         one.computed += 1
 
     def run_to_a_compression(self, one: Request) -> None:
-        due = one.plan.boundary(one.computed)
+        due = one.plan.next_boundary(one.computed)
         assert due is not None
         while one.computed < due:
             self.append(one, one.computed - one.plan.prompt)
 
-    def due(self, one: Request) -> Due:
-        return Due(
+    def due(self, one: Request) -> DueRequest:
+        return DueRequest(
             prompt=one.plan.prompt,
             held=len(one.held[0][0]),
             round=one.plan.rounds(one.computed),
@@ -273,13 +273,13 @@ def test_a_few_at_a_time_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory bounds how many are read together; the longest alone exceeds what is allowed here."""
     monkeypatch.setattr(compaction, "CHUNK_ELEMENTS", 34 * GROUPS * D)
     world, calls = World(POLICIES["rpc-layer"], [1, 4, 7, 12]), []
-    stock = compaction._compact
+    stock = compaction._compact_batch
 
     def counted(layers: Any, policy: Any, due: Any, *args: Any) -> None:
         calls.append(len(due))
         stock(layers, policy, due, *args)
 
-    monkeypatch.setattr(compaction, "_compact", counted)
+    monkeypatch.setattr(compaction, "_compact_batch", counted)
     for one, rounds in zip(world.requests, (0, 6, 0, 0), strict=True):  # 17 tokens, and 35
         for _ in range(rounds):
             world.run_to_a_compression(one)
@@ -312,8 +312,16 @@ def test_heads_spread_over_two_devices(name: str) -> None:
             ring._rings[f"layer{i}"].copy_(whole.ring._rings[f"layer{i}"][:, mine])  # type: ignore[union-attr]
             cache = whole.caches[i][:, rank : rank + 1].clone()
             layers.append(
-                Layer(
-                    f"layer{i}", i, HEADS // 2, 1, D, SCALING, lambda c=cache: c, lambda *a: None, Interleaved(cache, D)
+                AttentionLayer(
+                    f"layer{i}",
+                    i,
+                    HEADS // 2,
+                    1,
+                    D,
+                    SCALING,
+                    lambda c=cache: c,
+                    lambda *a: None,
+                    InterleavedLayout(cache, D),
                 )  # type: ignore[misc]
             )
         due = [whole.due(one) for one in whole.requests]

@@ -240,7 +240,7 @@ def listening(monkeypatch: pytest.MonkeyPatch) -> type[EngineArgs]:
     monkeypatch.setitem(sys.modules, "vllm.engine.arg_utils", arguments)
     monkeypatch.setitem(sys.modules, "vllm", vllm)
     frontend = ModuleType("laconic.engines.vllm.plugin.frontend")
-    frontend.install = lambda: None  # type: ignore[attr-defined]
+    frontend.install_hooks = lambda: None  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "laconic.engines.vllm.plugin.frontend", frontend)
     monkeypatch.setattr("laconic.engines.vllm.plugin.frontend", frontend, raising=False)
     monkeypatch.setattr(guards, "check_signatures", lambda: None)

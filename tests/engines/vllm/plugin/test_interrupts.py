@@ -37,7 +37,7 @@ import signal, threading
 from multiprocessing import resource_tracker
 from laconic.engines.vllm.plugin import interrupts
 def start():
-    interrupts.without_interrupts()
+    interrupts.block_interrupts_for_children()
     resource_tracker.ensure_running()
     print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 thread = threading.Thread(target=start)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from laconic.engines.vllm.plugin.layouts import Interleaved, Probed, check_layout, layout_of
+from laconic.engines.vllm.plugin.layouts import InterleavedLayout, ProbedLayout, check_layout, layout_of
 from laconic.errors import LaconicError
 from tests.engines.vllm.plugin.physical import LAYOUTS, caches
 
@@ -52,7 +52,7 @@ def test_slots_in_any_shape(order: str) -> None:
     cache = caches(order, LAYERS, BLOCKS, HEADS, SIZE, 2 * D, torch.float32)[2]
     key, value = tokens(6)
     write(key, value, cache, torch.tensor([5, 40, 3, 99, 17, 16]))
-    keys, values = Interleaved(cache, D).read(cache, torch.tensor([[5, 40, 3], [99, 17, 16]]))
+    keys, values = InterleavedLayout(cache, D).read(cache, torch.tensor([[5, 40, 3], [99, 17, 16]]))
     assert keys.shape == values.shape == (2, 3, HEADS, D)
     assert torch.equal(keys.flatten(0, 1), key)
     assert torch.equal(values.flatten(0, 1), value)
@@ -61,7 +61,7 @@ def test_slots_in_any_shape(order: str) -> None:
 @pytest.mark.parametrize("backend", ["FLASH_ATTN", "TRITON_ATTN", "FLASHINFER"])
 def test_backends_of_gpus_are_interleaved(backend: str) -> None:
     cache = caches("LBHNC", 1, BLOCKS, HEADS, SIZE, 2 * D, torch.float32)[0]
-    assert isinstance(layout_of(backend, cache, D, write), Interleaved)
+    assert isinstance(layout_of(backend, cache, D, write), InterleavedLayout)
 
 
 def test_a_backend_that_is_not_known() -> None:
@@ -75,7 +75,7 @@ def test_a_backend_that_is_not_known() -> None:
 @pytest.mark.parametrize("shape", [(2, BLOCKS, SIZE, HEADS, D), (BLOCKS, HEADS, SIZE, D), (BLOCKS, SIZE, 2 * D)])
 def test_a_cache_of_another_shape(shape: tuple[int, ...]) -> None:
     with pytest.raises(LaconicError, match="the KV cache has shape"):
-        Interleaved(torch.zeros(shape), D)
+        InterleavedLayout(torch.zeros(shape), D)
 
 
 # ---- found out --------------------------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ def test_any_order_is_found_out(seed: int, size: int, dtype: torch.dtype) -> Non
     cache = torch.randn(3, HEADS, size, 2 * D, generator=torch.Generator().manual_seed(3)).to(dtype)
     before, scattered = cache.clone(), Scattered(seed, size)
     layout = layout_of("CPU_ATTN", cache, D, scattered)
-    assert isinstance(layout, Probed)
+    assert isinstance(layout, ProbedLayout)
     assert torch.equal(cache, before)  # found out beside it
     check_layout(layout, cache, HEADS, D, scattered)
     assert torch.equal(cache[1:], before[1:])
@@ -121,7 +121,7 @@ def test_the_plain_order_is_found_out_too() -> None:
     cache = torch.zeros(3, HEADS, SIZE, 2 * D)
     key, value = tokens(len(SLOTS[:4]))
     write(key, value, cache, torch.tensor(SLOTS[:4]))
-    keys, values = Probed(cache, D, write).read(cache, torch.tensor(SLOTS[:4]))
+    keys, values = ProbedLayout(cache, D, write).read(cache, torch.tensor(SLOTS[:4]))
     assert torch.equal(keys, key)
     assert torch.equal(values, value)
 
@@ -148,12 +148,12 @@ def does_nothing(key: Tensor, value: Tensor, cache: Tensor, slots: Tensor) -> No
 def test_a_write_that_cannot_be_read_again(broken: object) -> None:
     cache = torch.zeros(3, HEADS, SIZE, 2 * D)
     with pytest.raises(LaconicError, match="does not give back what was written into it"):
-        Probed(cache, D, broken)  # type: ignore[arg-type]
+        ProbedLayout(cache, D, broken)  # type: ignore[arg-type]
 
 
 def test_a_cache_too_narrow_for_key_and_value() -> None:
     with pytest.raises(LaconicError, match="last dimension is 8; expected 16"):
-        Probed(torch.zeros(3, HEADS, SIZE, D), D, write)
+        ProbedLayout(torch.zeros(3, HEADS, SIZE, D), D, write)
 
 
 def test_heads_that_differ_are_noticed() -> None:
@@ -161,16 +161,16 @@ def test_heads_that_differ_are_noticed() -> None:
     cache = torch.zeros(3, HEADS, SIZE, 2 * D)
     scattered = Scattered(4, SIZE, same_for_heads=False)
     with pytest.raises(LaconicError, match="does not give back"):
-        check_layout(Probed(cache, D, scattered), cache, HEADS, D, scattered)
+        check_layout(ProbedLayout(cache, D, scattered), cache, HEADS, D, scattered)
 
 
 def test_interleaved_where_it_is_not_is_noticed() -> None:
     cache = torch.zeros(3, HEADS, SIZE, 2 * D)
     with pytest.raises(LaconicError, match="does not give back"):
-        check_layout(Interleaved(cache, D), cache, HEADS, D, Scattered(5, SIZE))
+        check_layout(InterleavedLayout(cache, D), cache, HEADS, D, Scattered(5, SIZE))
 
 
 def test_the_check_leaves_zeros() -> None:
     cache = torch.zeros(3, HEADS, SIZE, 2 * D)
-    check_layout(Interleaved(cache, D), cache, HEADS, D, write)
+    check_layout(InterleavedLayout(cache, D), cache, HEADS, D, write)
     assert not cache.any()

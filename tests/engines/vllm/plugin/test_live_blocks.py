@@ -63,8 +63,8 @@ def _all_given_back(request: pytest.FixtureRequest) -> Iterator[None]:
     assert scheduler_of(engine).kv_cache_manager.block_pool.get_num_free_blocks() == BLOCKS - 1
     assert not scheduler_of(engine).plans
     compressor = compressor_of(engine)
-    assert not compressor._held
-    assert not compressor._known
+    assert not compressor._requests
+    assert not compressor._plans
     assert sorted(compressor._free) == list(range(SEQS))
 
 

@@ -182,5 +182,5 @@ def test_scheduled_ahead_and_aborted(ahead: Any) -> None:
     assert pool.get_num_free_blocks() == pool.num_gpu_blocks - 1
     assert not scheduler_of(ahead).plans
     compressor = compressor_of(ahead)
-    assert not compressor._held
+    assert not compressor._requests
     assert sorted(compressor._free) == list(range(16))

@@ -2,7 +2,7 @@
 
 A captured graph replays kernels on the tensors that they were given, and no Python. `make_fx` records in the same way: the
 operators, with the tensors from outside as constants. So a recording made while nobody's queries are wanted, replayed after
-`steer`, has to write where `steer` says.
+`set_places`, has to write where `set_places` says.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def recorded(ring: QueryRing, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing[0])
     layers = [SimpleNamespace(impl=SimpleNamespace(forward=lambda layer, query: query + 1)) for _ in range(2)]
     for name, layer in zip(("one", "two"), layers, strict=True):
-        worker._listen(layer, name, ring)
+        worker._record_queries(layer, name, ring)
 
     def step(query: Tensor) -> Tensor:
         for layer in layers:
@@ -60,13 +60,13 @@ def test_a_recording_follows_steer(monkeypatch: pytest.MonkeyPatch) -> None:
     graph(first)  # nobody's
     assert not any(ring.read(name, torch.arange(REQUESTS * QUERIES)[None]).any() for name in ("one", "two"))
 
-    places = ring.place(slot, position)
-    ring.steer(torch.tensor([1, 6]), places)
+    places = ring.place_of(slot, position)
+    ring.set_places(torch.tensor([1, 6]), places)
     assert torch.equal(graph(second), second + 1 + 1)
     for name, expected in (("one", second), ("two", second + 1)):
         assert torch.equal(ring.read(name, places[None])[0].transpose(0, 1), expected[[1, 6]])
 
-    ring.rest()
+    ring.clear_places()
     graph(third)  # a dummy step's: what was kept stays
     assert torch.equal(ring.read("one", places[None])[0].transpose(0, 1), second[[1, 6]])
 
@@ -80,9 +80,9 @@ def test_a_recording_writes_the_same_as_a_step_without_one(monkeypatch: pytest.M
         tokens = torch.randperm(8, generator=made)[: step % 4].sort().values
         places = torch.randperm(REQUESTS * QUERIES, generator=made)[: len(tokens)]
         for ring in (replayed, eager):
-            ring.steer(tokens, places)
+            ring.set_places(tokens, places)
         graph(queries(step))
-        if eager.wanted:
+        if eager.active:
             eager.write("one", queries(step))
         assert torch.equal(replayed.read("one", everything), eager.read("one", everything))
 
@@ -91,9 +91,9 @@ def test_no_tensor_of_the_ring_is_replaced() -> None:
     ring = ring_of()
     storage = {name: held.data_ptr() for name, held in [*ring._rings.items(), ("places", ring.places)]}
     for tokens in ([0, 3], [], [1], []):
-        ring.steer(torch.tensor(tokens, dtype=torch.long), torch.arange(len(tokens)))
+        ring.set_places(torch.tensor(tokens, dtype=torch.long), torch.arange(len(tokens)))
         ring.write("one", queries(1))
-        ring.rest()
+        ring.clear_places()
     assert storage == {name: held.data_ptr() for name, held in [*ring._rings.items(), ("places", ring.places)]}
 
 
@@ -103,9 +103,9 @@ def test_outside_a_capture_nothing_is_written_for_nobody(monkeypatch: pytest.Mon
     written = []
     monkeypatch.setattr(ring, "write", lambda name, query: written.append(name))
     layer = SimpleNamespace(impl=SimpleNamespace(forward=lambda layer, query: query))
-    worker._listen(layer, "one", ring)
+    worker._record_queries(layer, "one", ring)
     layer.impl.forward(layer, queries(1))
     assert written == []
-    ring.steer(torch.tensor([0]), torch.tensor([0]))
+    ring.set_places(torch.tensor([0]), torch.tensor([0]))
     layer.impl.forward(layer, queries(1))
     assert written == ["one"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from laconic.engines.vllm.plugin.runner_v2 import HooksV2
+from laconic.engines.vllm.plugin.runner_v2 import RunnerHooksV2
 
 LOST = np.array([0, 48, 16])
 
@@ -68,16 +68,16 @@ class Compressor:
         self.arranged: Any = None
         self.blocks: list[list[int]] = []
 
-    def begin(self, output: Any) -> None:
-        self.runner.seen.append("begin")
+    def begin_step(self, output: Any) -> None:
+        self.runner.seen.append("begin_step")
 
-    def arrange(self, ids: list[str], computed: np.ndarray, new: np.ndarray) -> np.ndarray | None:
-        self.runner.seen.append("arrange")
+    def prepare_step(self, ids: list[str], computed: np.ndarray, new: np.ndarray) -> np.ndarray | None:
+        self.runner.seen.append("prepare_step")
         self.arranged = (ids, computed.tolist(), new.tolist(), computed.dtype, new.dtype)
         return self.lost
 
-    def finish(self, blocks_of: Any) -> dict[str, int]:
-        self.runner.seen.append("finish")
+    def finish_step(self, blocks_of: Any) -> dict[str, int]:
+        self.runner.seen.append("finish_step")
         assert self.runner.seq_lens.tolist() == [7, 90, 40, 0, 0]  # the sampler's turn is next
         self.blocks = [blocks_of("b", 64).tolist(), blocks_of("c", 65).tolist()]
         return self.left
@@ -86,7 +86,7 @@ class Compressor:
 def hooked(lost: np.ndarray | None, left: dict[str, int] | None = None) -> tuple[Runner, Compressor]:
     runner = Runner()
     compressor = Compressor(runner, lost, left or {})
-    HooksV2(runner, compressor)  # type: ignore[arg-type]
+    RunnerHooksV2(runner, compressor)  # type: ignore[arg-type]
     return runner, compressor
 
 
@@ -97,7 +97,7 @@ def test_a_step_writes_and_attends_by_what_is_held() -> None:
     runner, compressor = hooked(LOST)
     logical = runner.batch.positions
     assert runner.execute_model(STEP, "tensors") == "result"
-    assert runner.seen == ["begin", "arrange", "forward", "finish"]
+    assert runner.seen == ["begin_step", "prepare_step", "forward", "finish_step"]
     assert runner.arguments == ("tensors", False, {})
     assert compressor.arranged == (["a", "b", "c"], [6, 89, 36], [1, 1, 4], np.int64, np.int64)
     assert runner.mapped == [6, 89 - 48, 36 - 16, 37 - 16, 38 - 16, 39 - 16, 0, 0]
@@ -132,7 +132,7 @@ def test_a_failing_step_leaves_logical_lengths() -> None:
         runner.execute_model(STEP)
     assert runner.lengths[0] == [7, 42, 24, 0, 0]
     assert runner.seq_lens.tolist() == [7, 90, 40, 0, 0]
-    assert runner.seen == ["begin", "arrange", "forward"]
+    assert runner.seen == ["begin_step", "prepare_step", "forward"]
     runner.failure = None
     runner.execute_model(STEP)
     assert runner.lengths[0] == [7, 42, 24, 0, 0]
@@ -155,4 +155,4 @@ def test_a_dummy_run_is_left_alone() -> None:
 def test_a_step_without_tokens_tells_who_has_gone() -> None:
     runner, _ = hooked(LOST)
     runner.execute_model(SimpleNamespace(total_num_scheduled_tokens=0))
-    assert runner.seen == ["begin"]
+    assert runner.seen == ["begin_step"]

@@ -127,7 +127,7 @@ def test_a_bad_configuration(tiny: Path, arguments: dict[str, Any], says: str) -
     assert says in refused(tiny, additional_config={"laconic": RPC}, **arguments)
 
 
-@pytest.mark.parametrize("name", ["Scheduler", "AsyncScheduler"])
+@pytest.mark.parametrize("name", ["CompressionScheduler", "AsyncCompressionScheduler"])
 def test_our_scheduler_without_settings(tiny: Path, name: str) -> None:
     sentence = refused(tiny, scheduler_cls=f"laconic.engines.vllm.plugin.scheduler.{name}")
     assert "--additional-config has no settings" in sentence

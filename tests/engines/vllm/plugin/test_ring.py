@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from laconic.engines.vllm.plugin.compressor import Compressor
-from laconic.engines.vllm.plugin.plans import Plan
+from laconic.engines.vllm.plugin.plans import CompressionPlan
 from laconic.engines.vllm.plugin.ring import QueryRing
 from laconic.engines.vllm.plugin.settings import parse_launch, parse_request
 
@@ -38,10 +38,10 @@ def test_what_is_steered_is_found_again() -> None:
     ring = ring_of(2, 4, 6)
     made = torch.Generator().manual_seed(0)
     query_a, query_b = torch.randn(6, HEADS, SIZE, generator=made), torch.randn(6, HEADS + 1, SIZE, generator=made)
-    places = ring.place(longs(1, 1, 0), longs(7, 8, 3))
+    places = ring.place_of(longs(1, 1, 0), longs(7, 8, 3))
     assert places.tolist() == [4 + 3, 4 + 0, 3]
-    ring.steer(longs(1, 2, 5), places)
-    assert ring.wanted
+    ring.set_places(longs(1, 2, 5), places)
+    assert ring.active
     assert (ring.places[longs(0, 3, 4)] == 8).all()  # the place of nobody
     ring.write("a", query_a)
     ring.write("b", query_b)
@@ -52,14 +52,14 @@ def test_what_is_steered_is_found_again() -> None:
 
 def test_a_step_that_keeps_fewer_leaves_no_trace_of_the_one_before() -> None:
     ring = ring_of(2, 4, 6)
-    ring.steer(longs(0, 4), ring.place(longs(0, 1), longs(0, 0)))
+    ring.set_places(longs(0, 4), ring.place_of(longs(0, 1), longs(0, 0)))
     ring.write("a", torch.ones(6, HEADS, SIZE))
-    ring.steer(longs(1), ring.place(longs(0), longs(1)))
+    ring.set_places(longs(1), ring.place_of(longs(0), longs(1)))
     assert ring.places.tolist() == [8, 1, 8, 8, 8, 8]
     ring.write("a", torch.full((6, HEADS, SIZE), 2.0))
     assert ring.read("a", longs(0, 4, 1)[None])[0, 0, :, 0].tolist() == [1, 1, 2]
-    ring.rest()
-    assert not ring.wanted
+    ring.clear_places()
+    assert not ring.active
     assert ring.places.tolist() == [8] * 6
     ring.write("a", torch.full((6, HEADS, SIZE), 3.0))
     assert ring.read("a", longs(0, 4, 1)[None])[0, 0, :, 0].tolist() == [1, 1, 2]
@@ -68,8 +68,8 @@ def test_a_step_that_keeps_fewer_leaves_no_trace_of_the_one_before() -> None:
 def test_the_tensor_that_a_graph_holds_stays_the_same() -> None:
     ring = ring_of(2, 4, 6)
     before = ring.places.data_ptr()
-    ring.steer(longs(0), longs(3))
-    ring.steer(longs(2), longs(1))
+    ring.set_places(longs(0), longs(3))
+    ring.set_places(longs(2), longs(1))
     assert ring.places.data_ptr() == before
 
 
@@ -109,12 +109,12 @@ def test_the_worker_keeps_the_queries_that_a_compression_reads(monkeypatch: pyte
     def compact(layers: Any, policy: Any, due: Any, size: int, ring: QueryRing, across: Any) -> None:
         for d in due:
             name, plan = owner[d.slot]
-            assert plan.boundary(d.computed - 1) == d.computed
-            assert (d.prompt, d.held, d.round) == (plan.prompt, plan.slots(d.computed), plan.rounds(d.computed))
+            assert plan.next_boundary(d.computed - 1) == d.computed
+            assert (d.prompt, d.held, d.round) == (plan.prompt, plan.slots_needed(d.computed), plan.rounds(d.computed))
             assert policy == plan.policy
             assert d.blocks.tolist() == [d.held]
             positions = torch.arange(d.computed - policy.scorer.queries, d.computed)
-            found = ring.read("a", ring.place(torch.tensor([d.slot]), positions)[None])[0].transpose(0, 1)
+            found = ring.read("a", ring.place_of(torch.tensor([d.slot]), positions)[None])[0].transpose(0, 1)
             assert torch.equal(
                 found, torch.stack([query_of(name, int(p)) for p in positions]) if len(positions) else found
             )
@@ -123,9 +123,9 @@ def test_the_worker_keeps_the_queries_that_a_compression_reads(monkeypatch: pyte
     monkeypatch.setattr(module, "compact", compact)
     draw, slots = random.Random(0), 6
     compressor = Compressor(LAUNCH, slots, 1000, ring_of(slots, LAUNCH.queries, 400))
-    plans: dict[str, Plan] = {}
+    plans: dict[str, CompressionPlan] = {}
     alive: dict[str, int] = {}  # name -> tokens computed
-    owner: dict[int, tuple[str, Plan]] = {}
+    owner: dict[int, tuple[str, CompressionPlan]] = {}
     expected: list[tuple[str, int]] = []
     for step in range(400):
         gone = [name for name in alive if draw.random() < 0.02]
@@ -138,21 +138,21 @@ def test_the_worker_keeps_the_queries_that_a_compression_reads(monkeypatch: pyte
         while len(alive) < slots and draw.random() < 0.5:
             name, sent, laconic = f"r{step}-{len(alive)}", draw.randint(1, 30), draw.choice(SETTINGS)
             new.append((name, sent, laconic))
-            plans[name] = Plan(parse_request(laconic, LAUNCH).policy, sent, 1000)
+            plans[name] = CompressionPlan(parse_request(laconic, LAUNCH).policy, sent, 1000)
             alive[name] = draw.choice([0, sent // 2])  # a prompt that was found in the cache
-        compressor.begin(output(new, gone, preempted))
+        compressor.begin_step(output(new, gone, preempted))
         batch = [name for name in alive if draw.random() < 0.9]
         draw.shuffle(batch)
         if not batch:
             continue
         computed = np.array([alive[name] for name in batch])
         wanted = [draw.choice([1, 1, 1, draw.randint(1, 40)]) for _ in batch]
-        chunk = np.array([plans[name].clip(alive[name], n) for name, n in zip(batch, wanted, strict=True)])
-        evicted = compressor.arrange(batch, computed, chunk)
+        chunk = np.array([plans[name].clip_step(alive[name], n) for name, n in zip(batch, wanted, strict=True)])
+        evicted = compressor.prepare_step(batch, computed, chunk)
         lost = [plans[name].evicted(alive[name]) for name in batch]
         assert (evicted.tolist() if evicted is not None else [0] * len(batch)) == lost
-        owner = {held.slot: (name, plans[name]) for name, held in compressor._held.items()}
-        assert len(owner) == len(compressor._held)  # no slot is two requests'
+        owner = {held.slot: (name, plans[name]) for name, held in compressor._requests.items()}
+        assert len(owner) == len(compressor._requests)  # no slot is two requests'
         rows = [query_of(name, alive[name] + i) for name, n in zip(batch, chunk, strict=True) for i in range(int(n))]
         padding = [torch.full((HEADS, SIZE), -1.0)] * draw.randint(0, 8)
         assert compressor.ring is not None
@@ -160,11 +160,11 @@ def test_the_worker_keeps_the_queries_that_a_compression_reads(monkeypatch: pyte
         told = {}
         for name, n in zip(batch, chunk, strict=True):
             alive[name] += int(n)
-            if plans[name].boundary(alive[name] - 1) == alive[name]:
+            if plans[name].next_boundary(alive[name] - 1) == alive[name]:
                 told[name] = plans[name].held(alive[name])
                 expected.append((name, alive[name]))
         before = len(seen)
-        assert compressor.finish(lambda name, held: torch.tensor([held])) == told
+        assert compressor.finish_step(lambda name, held: torch.tensor([held])) == told
         assert sorted(seen[before:]) == sorted((name, alive[name]) for name in told)
     assert seen
     assert sorted(seen) == sorted(expected)
@@ -173,6 +173,6 @@ def test_the_worker_keeps_the_queries_that_a_compression_reads(monkeypatch: pyte
 
 def test_a_request_that_starts_beyond_a_compression_is_an_error() -> None:
     compressor = Compressor(LAUNCH, 2, 1000, ring_of(2, 8, 50))
-    compressor.begin(output([("one", 4, None)]))
+    compressor.begin_step(output([("one", 4, None)]))
     with pytest.raises(RuntimeError, match="request one starts at 25 tokens, beyond a compression that nobody did"):
-        compressor.arrange(["one"], np.array([25]), np.array([1]))
+        compressor.prepare_step(["one"], np.array([25]), np.array([1]))

@@ -10,12 +10,12 @@ import pytest
 from laconic.compress import RKV, RPC, FullKV, Policy, StreamingLLM, registry
 from laconic.compress.policies import Random
 from laconic.engines.vllm.plugin.launch import settings_of
-from laconic.engines.vllm.plugin.plans import Plan
+from laconic.engines.vllm.plugin.plans import CompressionPlan
 from laconic.engines.vllm.plugin.requests import make_plan, plan_of
-from laconic.engines.vllm.plugin.settings import RequestSettings, Settings, parse_launch, parse_request
+from laconic.engines.vllm.plugin.settings import LaunchSettings, RequestSettings, parse_launch, parse_request
 from laconic.errors import LaconicError
 
-LAUNCH = Settings(RPC(interval=64, ratio=4, window=8), 16)
+LAUNCH = LaunchSettings(RPC(interval=64, ratio=4, window=8), 16)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ LAUNCH = Settings(RPC(interval=64, ratio=4, window=8), 16)
     ],
 )
 def test_a_launch(raw: object, policy: Policy, queries: int) -> None:
-    assert parse_launch(raw) == Settings(policy, queries)
+    assert parse_launch(raw) == LaunchSettings(policy, queries)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_launch_that_does_not_ask(extra: Any) -> None:
 
 def test_a_launch_that_asks() -> None:
     config = SimpleNamespace(additional_config={"other": 1, "laconic": {"policy": "rkv"}})
-    assert settings_of(config) == Settings(RKV(), 8)
+    assert settings_of(config) == LaunchSettings(RKV(), 8)
 
 
 def request(sent: int, max_tokens: int, extra: Any = None, sampled: bool = True) -> Any:
@@ -157,13 +157,13 @@ def request(sent: int, max_tokens: int, extra: Any = None, sampled: bool = True)
 
 
 def test_plans_of_requests() -> None:
-    assert plan_of(request(10, 20), LAUNCH, 100) == Plan(LAUNCH.policy, 10, 30)
-    assert plan_of(request(10, 200), LAUNCH, 100) == Plan(LAUNCH.policy, 10, 100)
-    assert plan_of(request(10, 20, sampled=False), LAUNCH, 100) == Plan(LAUNCH.policy, 10, 30)
+    assert plan_of(request(10, 20), LAUNCH, 100) == CompressionPlan(LAUNCH.policy, 10, 30)
+    assert plan_of(request(10, 200), LAUNCH, 100) == CompressionPlan(LAUNCH.policy, 10, 100)
+    assert plan_of(request(10, 20, sampled=False), LAUNCH, 100) == CompressionPlan(LAUNCH.policy, 10, 30)
     own = {"laconic": {"policy": "none", "prompt_tokens": 4}, "other": 1}
-    assert plan_of(request(10, 20, own), LAUNCH, 100) == Plan(FullKV(), 4, 30)
+    assert plan_of(request(10, 20, own), LAUNCH, 100) == CompressionPlan(FullKV(), 4, 30)
     all_of_it = {"laconic": {"prompt_tokens": 10}}
-    assert plan_of(request(10, 20, all_of_it), LAUNCH, 100) == Plan(LAUNCH.policy, 10, 30)
+    assert plan_of(request(10, 20, all_of_it), LAUNCH, 100) == CompressionPlan(LAUNCH.policy, 10, 30)
 
 
 def test_more_prompt_than_was_sent() -> None:

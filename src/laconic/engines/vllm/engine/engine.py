@@ -1,8 +1,9 @@
 """vLLM as an engine: every trace is a request, stopped by aborting it and resumed as a new one.
 
 The n traces of a prompt are n requests with the same tokens, whose full blocks vLLM's prefix cache computes once. Tokens are
-drawn by `draws` as on the HF engine. vLLM computes in processes of its own, a little ahead of the reader (`backend`): what it
-sent of a trace beyond the chunk at which that was stopped is dropped, and drawn again when the trace resumes.
+drawn by `logits_processors` as on the HF engine. vLLM computes in processes of its own, a little ahead of the reader
+(`client`): what it sent of a trace beyond the chunk at which that was stopped is dropped, and drawn again when the trace
+resumes.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from laconic.engines.keeping import KeepingEngine
 from laconic.engines.requests import check_length, check_request, check_settings, check_vocabulary
 from laconic.engines.sampling import trace_key
 from laconic.engines.text import Detokenizer, decode, render, tokenize
-from laconic.engines.vllm.engine.backend import AHEAD, Backend, Output
+from laconic.engines.vllm.engine.client import AHEAD, RequestOutput, VLLMClient
 from laconic.engines.vllm.engine.counts import Counts
 from laconic.engines.vllm.engine.runs import Run
-from laconic.engines.vllm.engine.starting import Started, start
+from laconic.engines.vllm.engine.starting import RunningVLLM, start
 from laconic.errors import InputError
 
 
@@ -66,39 +67,41 @@ class VLLMEngine(KeepingEngine[Run]):
         max_batch, chunk_tokens = check_settings(max_batch, chunk_tokens)
         started = start(model, policy, max_batch, dtype, ahead, log, chat, **engine_args)
         self._prepare(started, max_batch, chunk_tokens, chat)
-        self._close: Callable[[], object] = weakref.finalize(self, started.backend.close)
+        self._close: Callable[[], object] = weakref.finalize(self, started.client.close)
 
     @classmethod
-    def over(cls, started: Started, max_batch: int = 64, chunk_tokens: int = 1, chat: Chat | None = None) -> VLLMEngine:
+    def over(
+        cls, started: RunningVLLM, max_batch: int = 64, chunk_tokens: int = 1, chat: Chat | None = None
+    ) -> VLLMEngine:
         """An engine over a vLLM that runs already and is not this engine's to end. Others may use it before and after."""
         engine = cls.__new__(cls)
         chat_of(chat).check(started.tokenizer)
         engine._prepare(started, max_batch, chunk_tokens, chat)
-        engine._close = weakref.finalize(engine, _abandon, started.backend, engine._live)
+        engine._close = weakref.finalize(engine, _abandon, started.client, engine._live)
         return engine
 
-    def _prepare(self, started: Started, max_batch: int, chunk_tokens: int, chat: Chat | None) -> None:
+    def _prepare(self, started: RunningVLLM, max_batch: int, chunk_tokens: int, chat: Chat | None) -> None:
         self._open(max_batch, chunk_tokens)
         self.chat = chat_of(chat)
         self.policy, self.tokenizer = started.policy, started.tokenizer
         self.generation_config = started.generation_config
-        self._backend, self._facts, self._end_ids = started.backend, started.facts, started.end_ids
+        self._client, self._facts, self._end_ids = started.client, started.facts, started.end_ids
         self._compresses = self.policy.schedule.next_boundary(0) is not None
         self._counts = Counts(self.policy.schedule, self._facts.bytes_per_token)
         self._counts.stats.reserved_kv_bytes = self._facts.reserved_bytes
         self._live: dict[str, Run] = {}  # by request
-        self._prefix = f"{started.backend.name()}-"  # of this engine's requests
+        self._prefix = f"{started.client.unique_prefix()}-"  # of this engine's requests
         self._requests = 0
 
     @property
     def dtype(self) -> str:
         """Of the weights, as vLLM has chosen it: float32, bfloat16 or float16."""
-        return str(self._backend.config.model_config.dtype).removeprefix("torch.")
+        return str(self._client.config.model_config.dtype).removeprefix("torch.")
 
     def close(self) -> None:
         """End vLLM. Happens by itself when the engine is collected or the program ends; closing twice is fine."""
-        if self._live and not self._backend.closed:
-            self._backend.abort(list(self._live))
+        if self._live and not self._client.closed:
+            self._client.abort(list(self._live))
             self._live.clear()
         self._close()
 
@@ -147,15 +150,15 @@ class VLLMEngine(KeepingEngine[Run]):
                         return
                     if not reading:
                         # Only now that all are sent: those of one prompt start in one step.
-                        self._backend.read(reading := True)
+                        self._client.set_reading(reading := True)
                     self._take()
             finally:
                 if reading:
-                    self._backend.read(False)
+                    self._client.set_reading(False)
 
     def _withdraw(self, run: Run) -> None:
         if run.request:
-            self._backend.abort([run.request])
+            self._client.abort([run.request])
             self._drop(run)
         else:
             super()._withdraw(run)
@@ -175,7 +178,7 @@ class VLLMEngine(KeepingEngine[Run]):
             self._requests += 1
             run.request = f"{self._prefix}{self._requests}"
         try:
-            self._backend.send([run.make_request(self._compresses, self._facts.vocabulary) for run in runs])
+            self._client.add_requests([run.make_request(self._compresses, self._facts.vocabulary) for run in runs])
         except BaseException:  # none has been taken: the traces wait on
             for run in runs:
                 run.request = ""
@@ -188,13 +191,13 @@ class VLLMEngine(KeepingEngine[Run]):
         if self._leaving:
             runs = list(self._leaving.values())
             self._leaving.clear()
-            self._backend.abort([run.request for run in runs])
+            self._client.abort([run.request for run in runs])
             for run in runs:
                 self._end(run, "stopped")
 
     def _take(self) -> None:
         """What the next step brought, as chunks: those that are full or last."""
-        step, stats = self._backend.receive(), self._counts.stats
+        step, stats = self._client.next_step(), self._counts.stats
         stats.steps += 1
         stats.preemptions += step.preempted
         stats.generated_tokens += sum(len(out.tokens) for out in step.outputs if out.id.startswith(self._prefix))
@@ -210,7 +213,7 @@ class VLLMEngine(KeepingEngine[Run]):
         for run, out in moved:
             self._emit(run, out)
 
-    def _accept(self, run: Run, out: Output) -> None:
+    def _accept(self, run: Run, out: RequestOutput) -> None:
         """Note a request's new tokens."""
         trace = run.trace
         for i, token in enumerate(out.tokens):
@@ -224,13 +227,13 @@ class VLLMEngine(KeepingEngine[Run]):
                 self._counts.step(run.holding)
             run.add(token, out.logprobs[i] if trace.sampling.logprobs else None)
 
-    def _emit(self, run: Run, out: Output) -> None:
+    def _emit(self, run: Run, out: RequestOutput) -> None:
         if out.ended is not None:
             if out.ended not in ("stop", "length"):
                 self._drop(run)
                 run.trace.state = run.trace.finish_reason = "stopped"
                 raise InputError(
-                    f"vLLM gave trace {run.trace.id!r} up ({out.ended}): {self._backend.last_error()}; it is stopped, with "
+                    f"vLLM gave trace {run.trace.id!r} up ({out.ended}): {self._client.last_error()}; it is stopped, with "
                     f"{len(run.trace.token_ids)} tokens"
                 )
             self._end(run, "stop" if out.ended == "stop" else "length")
@@ -258,7 +261,7 @@ class VLLMEngine(KeepingEngine[Run]):
             run.holding = None
 
 
-def _abandon(backend: Backend, live: dict[str, Run]) -> None:
-    if live and not backend.closed:
-        backend.abandon(live)
+def _abandon(client: VLLMClient, live: dict[str, Run]) -> None:
+    if live and not client.closed:
+        client.abort_soon(live)
         live.clear()

@@ -7,9 +7,9 @@ from typing import Any
 
 from laconic.engines.base import Chunk, FinishReason, Trace
 from laconic.engines.text import Detokenizer
-from laconic.engines.vllm.engine.backend import Request
+from laconic.engines.vllm.engine.client import Request
 from laconic.engines.vllm.engine.counts import Holding
-from laconic.engines.vllm.engine.ticket import Ticket
+from laconic.engines.vllm.engine.draw_params import DrawParams
 from laconic.engines.vllm.plugin.settings import KEY
 
 
@@ -43,7 +43,7 @@ class Run:
         at = len(trace.token_ids)
         extra: dict[str, Any] = {}
         if sampling.temperature > 0:
-            extra |= Ticket(self.key, at, sampling).extra_args()
+            extra |= DrawParams(self.key, at, sampling).to_extra_args()
         if at and compresses:
             extra[KEY] = {"prompt_tokens": len(trace.prompt_ids)}
         tokens = (*trace.prompt_ids, *trace.token_ids)

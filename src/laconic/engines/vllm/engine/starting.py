@@ -16,8 +16,8 @@ from laconic.compress import FullKV, Policy
 from laconic.engines.chat import Chat, chat_of
 from laconic.engines.hf.loading import check_name, load_generation_config, load_tokenizer
 from laconic.engines.text import end_ids
-from laconic.engines.vllm.engine.backend import AHEAD, Backend, check_installed
-from laconic.engines.vllm.engine.model import ModelFacts, facts_of
+from laconic.engines.vllm.engine.client import AHEAD, VLLMClient, check_installed
+from laconic.engines.vllm.engine.model_facts import ModelFacts, facts_of
 from laconic.engines.vllm.plugin.settings import KEY, check_policy
 from laconic.errors import InputError
 
@@ -34,12 +34,12 @@ _OURS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class RunningVLLM:
     """A running vLLM and what an engine needs to know of it. Engines may share one, one after another."""
 
     model: str
     policy: Policy
-    backend: Backend
+    client: VLLMClient
     tokenizer: Any
     generation_config: Any
     facts: ModelFacts
@@ -47,7 +47,7 @@ class Started:
     @property
     def end_ids(self) -> frozenset[int]:
         """The model's end-of-sequence tokens."""
-        return end_ids(self.generation_config, self.backend.config.model_config.hf_text_config, self.tokenizer)
+        return end_ids(self.generation_config, self.client.config.model_config.hf_text_config, self.tokenizer)
 
 
 def start(
@@ -59,7 +59,7 @@ def start(
     log: Path | None = None,
     chat: Chat | None = None,
     **engine_args: Any,
-) -> Started:
+) -> RunningVLLM:
     """See VLLMEngine for the arguments. Raises InputError where vLLM is missing, the policy can't run in it, the model can't
     be read, or vLLM refuses the model, an argument or the memory (with its own reason)."""
     chosen = policy if policy is not None else FullKV()
@@ -75,16 +75,16 @@ def start(
     tokenizer = load_tokenizer(engine_args.get("tokenizer", name), **from_hub)
     chat_of(chat).check(tokenizer)
     generation_config = load_generation_config(name, **from_hub)
-    backend = Backend(arguments, ahead=ahead, log=log)
+    client = VLLMClient(arguments, ahead=ahead, log=log)
     try:
-        if KEY in arguments["additional_config"] and not _launched(backend.config):
+        if KEY in arguments["additional_config"] and not _launched(client.config):
             raise InputError(
                 "vLLM did not load laconic's plugin, so nothing would be compressed: install laconic beside it (an entry point "
                 "tells vLLM of the plugin), and if VLLM_PLUGINS is set, add laconic to it"
             )
-        return Started(name, chosen, backend, tokenizer, generation_config, facts_of(backend.config))
+        return RunningVLLM(name, chosen, client, tokenizer, generation_config, facts_of(client.config))
     except BaseException:
-        backend.close()
+        client.close()
         raise
 
 

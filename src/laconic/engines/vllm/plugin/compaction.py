@@ -15,7 +15,7 @@ from torch import Tensor
 
 from laconic.compress import Evidence, Policy
 from laconic.compress.select import select
-from laconic.engines.vllm.plugin.layouts import Layout
+from laconic.engines.vllm.plugin.layouts import CacheLayout
 from laconic.engines.vllm.plugin.ring import QueryRing
 
 # Numbers of one layer's keys that are read at once; the values are as many again. 128 MiB in 32 bits.
@@ -23,7 +23,7 @@ CHUNK_ELEMENTS = 1 << 25
 
 
 @dataclass(slots=True)
-class Layer:
+class AttentionLayer:
     """One attention layer of this worker.
 
     write: (key [n, G, D], value [n, G, D], cache, slots [n]) puts tokens into its cache. cache: looked up each time, since vLLM
@@ -38,11 +38,11 @@ class Layer:
     scaling: float
     cache: Callable[[], Tensor]
     write: Callable[[Tensor, Tensor, Tensor, Tensor], None]
-    layout: Layout
+    layout: CacheLayout
 
 
 @dataclass(slots=True)
-class Due:
+class DueRequest:
     """A request at a compression.
 
     prompt: its prompt's length. held: tokens it holds now. round: which compression this is, from 1. computed: tokens
@@ -60,9 +60,9 @@ class Due:
 
 
 def compact(
-    layers: Sequence[Layer],
+    layers: Sequence[AttentionLayer],
     policy: Policy,
-    due: Sequence[Due],
+    due: Sequence[DueRequest],
     size: int,
     ring: QueryRing | None,
     across: Callable[[Tensor], Tensor] | None,
@@ -73,14 +73,14 @@ def compact(
     that share a layer's heads.
     """
     assert policy.scorer is not None
-    for some in _chunks(due, layers[0]):
-        _compact(layers, policy, some, size, ring, across)
+    for some in _memory_batches(due, layers[0]):
+        _compact_batch(layers, policy, some, size, ring, across)
 
 
-def _chunks(due: Sequence[Due], layer: Layer) -> list[list[Due]]:
+def _memory_batches(due: Sequence[DueRequest], layer: AttentionLayer) -> list[list[DueRequest]]:
     """Requests that are read together: few enough for memory, alike in length first."""
     queue = sorted(due, key=lambda d: d.held - d.prompt)
-    parts: list[list[Due]] = []
+    parts: list[list[DueRequest]] = []
     for one in queue:
         size = (one.held - one.prompt) * layer.kv_heads * layer.head_size
         if not parts or size * (len(parts[-1]) + 1) > CHUNK_ELEMENTS:
@@ -89,10 +89,10 @@ def _chunks(due: Sequence[Due], layer: Layer) -> list[list[Due]]:
     return parts
 
 
-def _compact(
-    layers: Sequence[Layer],
+def _compact_batch(
+    layers: Sequence[AttentionLayer],
     policy: Policy,
-    due: Sequence[Due],
+    due: Sequence[DueRequest],
     size: int,
     ring: QueryRing | None,
     across: Callable[[Tensor], Tensor] | None,
@@ -127,7 +127,7 @@ def _compact(
     if ring is not None and scorer.queries:
         newest = torch.tensor([d.computed for d in due], device=device)[:, None]
         slot = torch.tensor([d.slot for d in due], device=device)[:, None]
-        places = ring.place(slot, newest - torch.arange(scorer.queries, 0, -1, device=device))  # [B, S]
+        places = ring.place_of(slot, newest - torch.arange(scorer.queries, 0, -1, device=device))  # [B, S]
     keep: int | Tensor = K if min(kept) == K else torch.tensor(kept)
     for layer in layers:
         cache = layer.cache()
@@ -156,7 +156,7 @@ def _compact(
             layer.write(key[real], value[real], cache, target[real])
 
 
-def _positions(layer: Layer, due: Sequence[Due], M: int, W: int) -> Tensor:
+def _positions(layer: AttentionLayer, due: Sequence[DueRequest], M: int, W: int) -> Tensor:
     """long [B, g, M + W]: index among its request's generated tokens of each candidate and window token; 0 for junk."""
     rows = []
     for d in due:

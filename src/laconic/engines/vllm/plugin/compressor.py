@@ -1,8 +1,8 @@
 """What a worker knows of its requests' compression, apart from which of vLLM's model runners it serves.
 
-Before a step: `begin` (who came and went), `arrange` (who has lost how many tokens, whose queries are kept). After it: `finish`
-compacts those that came to a compression. All from counts that the worker has anyway; the scheduler, from the same counts, has
-given the same blocks back.
+Before a step: `begin_step` (who came and went), `prepare_step` (who has lost how many tokens, whose queries are kept). After
+it: `finish_step` compacts those that came to a compression. All from counts that the worker has anyway; the scheduler, from
+the same counts, has given the same blocks back.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import torch
 from torch import Tensor
 
 from laconic.compress import Policy
-from laconic.engines.vllm.plugin.compaction import Due, Layer, compact
-from laconic.engines.vllm.plugin.plans import Plan
+from laconic.engines.vllm.plugin.compaction import AttentionLayer, DueRequest, compact
+from laconic.engines.vllm.plugin.plans import CompressionPlan
 from laconic.engines.vllm.plugin.requests import make_plan
 from laconic.engines.vllm.plugin.ring import QueryRing
-from laconic.engines.vllm.plugin.settings import Settings
+from laconic.engines.vllm.plugin.settings import LaunchSettings
 
 NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(slots=True)
-class Held:
+class RequestState:
     """A request in this worker: its plan, its slot in the ring, and which tokens its layers hold."""
 
-    plan: Plan
+    plan: CompressionPlan
     slot: int
     positions: dict[str, Tensor] = field(default_factory=dict)
 
@@ -43,17 +43,17 @@ class Compressor:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: LaunchSettings,
         max_requests: int,
         max_model_len: int,
         ring: QueryRing | None,
         across: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.settings, self.max_model_len, self.ring, self.across = settings, max_model_len, ring, across
-        self.layers: list[Layer] = []
+        self.layers: list[AttentionLayer] = []
         self.block_size = 0
-        self._known: dict[str, Plan] = {}
-        self._held: dict[str, Held] = {}
+        self._plans: dict[str, CompressionPlan] = {}
+        self._requests: dict[str, RequestState] = {}
         self._free = list(range(max_requests - 1, -1, -1))
         # By slot, so that a step's arithmetic over all its requests is a few array operations.
         self._evicted = np.zeros(max_requests, dtype=np.int64)
@@ -63,44 +63,46 @@ class Compressor:
 
     # ---- before a step --------------------------------------------------------------------------------------------
 
-    def begin(self, output: Any) -> None:
+    def begin_step(self, output: Any) -> None:
         """output: vLLM's SchedulerOutput."""
         for request_id in output.finished_req_ids:
-            self._release(request_id)
-            self._known.pop(request_id, None)
+            self._free_slot(request_id)
+            self._plans.pop(request_id, None)
         for request_id in output.preempted_req_ids or ():
-            self._release(request_id)
+            self._free_slot(request_id)
         for new in output.scheduled_new_reqs:
             params = new.sampling_params
-            self._release(new.req_id)
-            self._known[new.req_id] = make_plan(
+            self._free_slot(new.req_id)
+            self._plans[new.req_id] = make_plan(
                 None if params is None else params.extra_args, new.prompt_len, self.max_model_len, self.settings
             )
 
-    def arrange(self, request_ids: Sequence[str], computed: np.ndarray, new: np.ndarray) -> np.ndarray | None:
+    def prepare_step(self, request_ids: Sequence[str], computed: np.ndarray, new: np.ndarray) -> np.ndarray | None:
         """What a step with these requests, in the batch's order, has to know: tokens each has lost, int64 [requests].
 
         computed: tokens computed before the step; new: tokens of the step. None: nobody has lost any. Also steers the ring and
         remembers who comes to a compression with this step.
         """
-        slots = np.fromiter((self._slot(i, int(n)) for i, n in zip(request_ids, computed, strict=True)), dtype=np.int64)
+        slots = np.fromiter(
+            (self._slot_of(i, int(n)) for i, n in zip(request_ids, computed, strict=True)), dtype=np.int64
+        )
         end = computed + new
         boundary = self._boundary[slots]
         due = end == boundary
         self._due = [(request_ids[i], int(end[i])) for i in due.nonzero()[0]]
         if self.ring is not None:
-            self._steer(self.ring, slots, computed, new)
+            self._set_ring_places(self.ring, slots, computed, new)
         evicted = self._evicted[slots]
         return evicted if evicted.any() else None
 
-    def _steer(self, ring: QueryRing, slots: np.ndarray, computed: np.ndarray, new: np.ndarray) -> None:
+    def _set_ring_places(self, ring: QueryRing, slots: np.ndarray, computed: np.ndarray, new: np.ndarray) -> None:
         """Keep the queries of the last tokens before a compression, and no others."""
         first = np.maximum(computed, self._boundary[slots] - self._window[slots])
         end = computed + new
         kept = np.maximum(end - first, 0)
         rows = kept.nonzero()[0]
         if not len(rows):
-            ring.rest()
+            ring.clear_places()
             return
         counts = kept[rows]
         step = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -108,47 +110,47 @@ class Compressor:
         tokens = np.repeat(starts[rows] + (first[rows] - computed[rows]), counts) + step
         position = torch.from_numpy(np.repeat(first[rows], counts) + step)
         slot = torch.from_numpy(np.repeat(slots[rows], counts))
-        ring.steer(torch.from_numpy(tokens), ring.place(slot, position))
+        ring.set_places(torch.from_numpy(tokens), ring.place_of(slot, position))
 
-    def _slot(self, request_id: str, computed: int) -> int:
-        held = self._held.get(request_id)
+    def _slot_of(self, request_id: str, computed: int) -> int:
+        held = self._requests.get(request_id)
         if held is None:
-            plan = self._known[request_id]
-            held = self._held[request_id] = Held(plan, self._free.pop())
+            plan = self._plans[request_id]
+            held = self._requests[request_id] = RequestState(plan, self._free.pop())
             if plan.evicted(computed):
                 raise RuntimeError(
                     f"request {request_id} starts at {computed} tokens, beyond a compression that nobody did"
                 )
-            self._look_ahead(held, computed)
+            self._note_boundary(held, computed)
         return held.slot
 
-    def _look_ahead(self, held: Held, computed: int) -> None:
+    def _note_boundary(self, held: RequestState, computed: int) -> None:
         plan, slot = held.plan, held.slot
-        boundary, scorer = plan.boundary(computed), plan.policy.scorer
+        boundary, scorer = plan.next_boundary(computed), plan.policy.scorer
         self._evicted[slot] = plan.evicted(computed)
         self._boundary[slot] = NEVER if boundary is None else boundary
         self._window[slot] = 0 if scorer is None or boundary is None else scorer.queries
 
-    def _release(self, request_id: str) -> None:
-        held = self._held.pop(request_id, None)
+    def _free_slot(self, request_id: str) -> None:
+        held = self._requests.pop(request_id, None)
         if held is not None:
             self._free.append(held.slot)
 
     # ---- after a step ---------------------------------------------------------------------------------------------
 
-    def finish(self, blocks_of: Callable[[str, int], Tensor]) -> Mapping[str, int]:
+    def finish_step(self, blocks_of: Callable[[str, int], Tensor]) -> Mapping[str, int]:
         """Compact the requests that came to a compression. Returns how many tokens each of them holds now.
 
         blocks_of: (request id, tokens it holds) -> long [n], its block ids, on the cache's device.
         """
-        by_policy: dict[Policy, list[Due]] = defaultdict(list)
+        by_policy: dict[Policy, list[DueRequest]] = defaultdict(list)
         left: dict[str, int] = {}
         for request_id, computed in self._due:
-            held = self._held[request_id]
+            held = self._requests[request_id]
             plan = held.plan
-            before = plan.slots(computed)
+            before = plan.slots_needed(computed)
             by_policy[plan.policy].append(
-                Due(
+                DueRequest(
                     prompt=plan.prompt,
                     held=before,
                     round=plan.rounds(computed),
@@ -159,10 +161,10 @@ class Compressor:
                 )
             )
             left[request_id] = plan.held(computed)
-            self._look_ahead(held, computed)
+            self._note_boundary(held, computed)
         self._due = []
         for policy, due in by_policy.items():
             compact(self.layers, policy, due, self.block_size, self.ring, self.across)
         if self.ring is not None:
-            self.ring.rest()
+            self.ring.clear_places()
         return left

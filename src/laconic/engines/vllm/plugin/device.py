@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def send(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """A CPU tensor on `device`, without waiting for what the device is doing."""
     if device.type != "cuda":
         return tensor.to(device)

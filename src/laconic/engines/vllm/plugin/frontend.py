@@ -19,7 +19,7 @@ from laconic.engines.vllm.plugin.requests import make_plan
 from laconic.errors import InputError, LaconicError
 
 
-def install() -> None:
+def install_hooks() -> None:
     """Put the hooks into this process, once. Each looks at its object's configuration first: stock ones are left as they
     are.
     """
@@ -41,7 +41,7 @@ def install() -> None:
     def start_loggers(self: StatLoggerManager, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
         start(self, vllm_config, *args, **kwargs)
         if settings_of(vllm_config) is not None:
-            self.laconic_metrics = Metrics(vllm_config.model_config.served_model_name)
+            self.laconic_metrics = PrometheusMetrics(vllm_config.model_config.served_model_name)
 
     @functools.wraps(record)
     def record_stats(self: StatLoggerManager, scheduler_stats: Any, *args: Any, **kwargs: Any) -> None:
@@ -83,7 +83,7 @@ def check_request(request: EngineCoreRequest, vllm_config: Any) -> None:
             )
 
 
-class Metrics:
+class PrometheusMetrics:
     """laconic's Prometheus metrics, in the registry that vLLM serves at /metrics. One set a process."""
 
     _made: ClassVar[dict[str, Any]] = {}

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from laconic.engines.vllm.plugin.launch import ASYNC_SCHEDULER, SCHEDULER, WORKERS, settings_of
-from laconic.engines.vllm.plugin.settings import Settings
+from laconic.engines.vllm.plugin.settings import LaunchSettings
 from laconic.errors import InputError
 
 VERSIONS = ("0.32.0",)
@@ -96,11 +96,11 @@ def check_signatures(expected: dict[str, str] = SIGNATURES) -> None:
 
 def check_config(vllm_config: Any) -> None:
     """Raises InputError for a configuration that can't be compressed, with the reason."""
-    for reason in _reasons(vllm_config):
+    for reason in _unsupported_features(vllm_config):
         raise InputError(f"laconic can't compress under this configuration: {reason}")
 
 
-def _reasons(config: Any) -> Iterator[str]:
+def _unsupported_features(config: Any) -> Iterator[str]:
     model, parallel, cache = config.model_config, config.parallel_config, config.cache_config
     if model is None:
         yield "there is no model"
@@ -120,7 +120,7 @@ def _reasons(config: Any) -> Iterator[str]:
     window = model.get_sliding_window()
     layer_types = set(getattr(model.hf_text_config, "layer_types", None) or ["full_attention"])
     if window is not None or layer_types != {"full_attention"}:
-        kinds = _kinds(window, layer_types)
+        kinds = _layer_kinds(window, layer_types)
         yield f"layers with a sliding window or another cache than full attention ({kinds}) are not supported"
     embedding = str(getattr(model.hf_text_config, "position_embedding_type", ""))
     if getattr(model.hf_text_config, "alibi", False) or "alibi" in embedding:
@@ -141,8 +141,8 @@ def _reasons(config: Any) -> Iterator[str]:
     if refused:
         yield refused
     chosen = config.scheduler_config.scheduler_cls
-    if chosen is not None and _name(chosen) not in (SCHEDULER, ASYNC_SCHEDULER):
-        yield f"scheduler class {_name(chosen)} is not laconic's; leave --scheduler-cls out, laconic sets its own"
+    if chosen is not None and _class_path(chosen) not in (SCHEDULER, ASYNC_SCHEDULER):
+        yield f"scheduler class {_class_path(chosen)} is not laconic's; leave --scheduler-cls out, laconic sets its own"
 
 
 def _refused_block_size(config: Any) -> str:
@@ -162,7 +162,7 @@ def _refused_block_size(config: Any) -> str:
     return f"the attention backend {name} takes no blocks of {size} tokens; give --block-size a multiple of {known}"
 
 
-def check_launch_complete(vllm_config: Any) -> Settings:
+def check_launch_complete(vllm_config: Any) -> LaunchSettings:
     """The settings, or a LaconicError: our scheduler or worker was chosen by hand and its counterpart is not there."""
     settings = settings_of(vllm_config)
     if settings is None:
@@ -180,10 +180,10 @@ def _text_only(model: Any) -> bool:
     return multimodal is not None and bool(getattr(multimodal, "language_model_only", False))
 
 
-def _kinds(window: object, layer_types: set[str]) -> str:
+def _layer_kinds(window: object, layer_types: set[str]) -> str:
     said = sorted(layer_types - {"full_attention"})
     return ", ".join(said) if said else f"window {window}"
 
 
-def _name(cls: object) -> str:
+def _class_path(cls: object) -> str:
     return cls if isinstance(cls, str) else f"{cls.__module__}.{cls.__qualname__}"  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ STARTER = "LACONIC_VLLM_STARTER"
 """The variable that holds the number of the process that ends vLLM's processes; theirs have another number."""
 
 
-def without_interrupts() -> None:
+def block_interrupts_for_children() -> None:
     """Processes that this thread starts don't see Ctrl-C, which a terminal sends to all of them: it is ours to end them.
 
     The block holds from their first moment, but is lost where Python's resource tracker dies and is started again meanwhile;

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from laconic.engines.vllm.plugin.settings import KEY, Settings, parse_launch
+from laconic.engines.vllm.plugin.settings import KEY, LaunchSettings, parse_launch
 
-SCHEDULER = "laconic.engines.vllm.plugin.scheduler.Scheduler"
-ASYNC_SCHEDULER = "laconic.engines.vllm.plugin.scheduler.AsyncScheduler"
+SCHEDULER = "laconic.engines.vllm.plugin.scheduler.CompressionScheduler"
+ASYNC_SCHEDULER = "laconic.engines.vllm.plugin.scheduler.AsyncCompressionScheduler"
 WORKERS = {
-    "vllm.v1.worker.cpu_worker.CPUWorker": "laconic.engines.vllm.plugin.worker_cpu.CompressedCPUWorker",
-    "vllm.v1.worker.gpu_worker.Worker": "laconic.engines.vllm.plugin.worker.CompressedWorker",
+    "vllm.v1.worker.cpu_worker.CPUWorker": "laconic.engines.vllm.plugin.worker_cpu.CompressionCPUWorker",
+    "vllm.v1.worker.gpu_worker.Worker": "laconic.engines.vllm.plugin.worker.CompressionWorker",
 }
 """The workers that we extend: vLLM's name -> ours."""
 
 
-def settings_of(vllm_config: Any) -> Settings | None:
+def settings_of(vllm_config: Any) -> LaunchSettings | None:
     """The settings that a VllmConfig carries; None: this launch does not ask for laconic."""
     extra = vllm_config.additional_config
     if not isinstance(extra, dict) or KEY not in extra:

@@ -4,9 +4,9 @@ A layer's cache is always seen as `[blocks, KV heads, block size, 2 * head size]
 Slot s is place s % block size of block s // block size. What differs is where within a head's page of a block the numbers
 are:
 
-- FlashAttention, Triton, FlashInfer: the last dimension is the key, then the value (`Interleaved`).
+- FlashAttention, Triton, FlashInfer: the last dimension is the key, then the value (`InterleavedLayout`).
 - CPU: a head's page is its keys, then its values, and the keys lie as the kernels like them, differently for each
-  instruction set and type (`Probed`: found by writing numbers that tell where they went).
+  instruction set and type (`ProbedLayout`: found by writing numbers that tell where they went).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from torch import Tensor
 
 from laconic.errors import InputError
 
-Write = Callable[[Tensor, Tensor, Tensor, Tensor], None]
+WriteTokens = Callable[[Tensor, Tensor, Tensor, Tensor], None]
 """(key [n, G, D], value [n, G, D], cache, slots [n]): put n tokens into a cache, as the backend does."""
 
-LOST = "the KV cache does not give back what was written into it: this attention backend is not supported"
+NOT_READ_BACK = "the KV cache does not give back what was written into it: this attention backend is not supported"
 
 
-class Layout(ABC):
+class CacheLayout(ABC):
     """How one layer's cache is read. size: tokens of a block."""
 
     size: int
@@ -35,7 +35,7 @@ class Layout(ABC):
         """slots: long [...] -> keys and values, each [..., G, D]."""
 
 
-class Interleaved(Layout):
+class InterleavedLayout(CacheLayout):
     """`[blocks, G, size, 2 * D]`: each token's key, then its value."""
 
     def __init__(self, cache: Tensor, head_size: int) -> None:
@@ -51,13 +51,13 @@ class Interleaved(Layout):
         return found[..., : self.head_size], found[..., self.head_size :]
 
 
-class Probed(Layout):
+class ProbedLayout(CacheLayout):
     """A head's page of a block is `size * 2 * D` numbers in an order that is found out.
 
     Raises InputError if what is written can't be found again in one page a head.
     """
 
-    def __init__(self, cache: Tensor, head_size: int, write: Write) -> None:
+    def __init__(self, cache: Tensor, head_size: int, write: WriteTokens) -> None:
         _, heads, self.size, width = cache.shape
         if width != 2 * head_size:
             raise InputError(
@@ -85,7 +85,7 @@ class Probed(Layout):
         written = (tokens > 0).nonzero()[:, 0]
         where[tokens[written] - 1, dims[written] - 1] = written
         if len(written) != self.size * head_size or bool((where < 0).any()):
-            raise InputError(LOST)
+            raise InputError(NOT_READ_BACK)
         return where
 
     def read(self, cache: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,19 +101,19 @@ class Probed(Layout):
         return numbers(self.keys), numbers(self.values)
 
 
-def layout_of(backend: str, cache: Tensor, head_size: int, write: Write) -> Layout:
+def layout_of(backend: str, cache: Tensor, head_size: int, write: WriteTokens) -> CacheLayout:
     """The layout of a backend's cache, by the backend's name in vLLM. Raises InputError for one that isn't known."""
     if backend == "CPU_ATTN":
-        return Probed(cache, head_size, write)
+        return ProbedLayout(cache, head_size, write)
     if backend in ("FLASH_ATTN", "TRITON_ATTN", "FLASHINFER"):
-        return Interleaved(cache, head_size)
+        return InterleavedLayout(cache, head_size)
     raise InputError(
         f"attention backend {backend} is not supported; expected CPU_ATTN, FLASH_ATTN, TRITON_ATTN or FLASHINFER: choose one "
         "with --attention-backend"
     )
 
 
-def check_layout(layout: Layout, cache: Tensor, heads: int, head_size: int, write: Write) -> None:
+def check_layout(layout: CacheLayout, cache: Tensor, heads: int, head_size: int, write: WriteTokens) -> None:
     """Write random keys and values into a block that nobody has yet and read them again. Raises InputError if they differ."""
     # Block 0 is vLLM's null block, written by padding and read by nobody.
     slots = torch.arange(layout.size, device=cache.device)
@@ -125,5 +125,5 @@ def check_layout(layout: Layout, cache: Tensor, heads: int, head_size: int, writ
     write(key, value, cache, slots)
     keys, values = layout.read(cache, slots)
     if not (torch.equal(keys, key) and torch.equal(values, value)):
-        raise InputError(LOST)
+        raise InputError(NOT_READ_BACK)
     write(torch.zeros_like(key), torch.zeros_like(value), cache, slots)

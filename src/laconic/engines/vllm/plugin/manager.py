@@ -1,6 +1,7 @@
 """The KV cache of compressed requests on the scheduler's side: how many blocks they need, and which may be shared.
 
-Registered with vLLM's own registry of KV-cache specs, so that stock code builds it where a worker reports `CompressedSpec`.
+Registered with vLLM's own registry of KV-cache specs, so that stock code builds the manager where a worker reports
+`CompressedAttentionSpec`.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from vllm.v1.kv_cache_spec_registry import KVCacheSpecRegistry
 from vllm.v1.request import Request
 
 from laconic.engines.vllm.plugin.launch import settings_of
-from laconic.engines.vllm.plugin.plans import Plan
+from laconic.engines.vllm.plugin.plans import CompressionPlan
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompressedSpec(FullAttentionSpec):
+class CompressedAttentionSpec(FullAttentionSpec):
     """Full attention whose generated tokens are compressed: the most memory of a request is that of its physical peak."""
 
     def max_memory_usage_bytes(self, vllm_config: VllmConfig) -> int:
@@ -31,17 +32,17 @@ class CompressedSpec(FullAttentionSpec):
         settings = settings_of(vllm_config)
         most = vllm_config.model_config.max_model_len
         if settings is not None:
-            most = Plan(settings.policy, prompt=1, end=most).peak(most)
+            most = CompressionPlan(settings.policy, prompt=1, end=most).peak(most)
         return cdiv(most, self.block_size) * self.page_size_bytes
 
 
-class CompressedManager(FullAttentionManager):
+class CompressedAttentionManager(FullAttentionManager):
     """Counts a request's blocks by what it holds, not by how long it is; shares only blocks of prompts.
 
-    `plans` is the scheduler's dictionary: request id -> Plan.
+    `plans` is the scheduler's dictionary: request id -> CompressionPlan.
     """
 
-    plans: dict[str, Plan]
+    plans: dict[str, CompressionPlan]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -61,7 +62,7 @@ class CompressedManager(FullAttentionManager):
         plan = self.plans.get(request_id)
         if plan is not None and num_tokens:
             # The admission cap asks for a whole sequence, which passes compressions; otherwise for one step, which ends at one.
-            num_tokens = plan.peak(num_tokens) if apply_admission_cap else plan.slots(num_tokens)
+            num_tokens = plan.peak(num_tokens) if apply_admission_cap else plan.slots_needed(num_tokens)
         return super().get_num_blocks_to_allocate(
             request_id,
             num_tokens,
@@ -76,7 +77,7 @@ class CompressedManager(FullAttentionManager):
     def allocate_new_blocks(self, request_id: str, num_tokens: int, num_tokens_main_model: int) -> list[KVCacheBlock]:
         plan = self.plans.get(request_id)
         if plan is not None:
-            num_tokens = num_tokens_main_model = plan.slots(num_tokens)
+            num_tokens = num_tokens_main_model = plan.slots_needed(num_tokens)
         return super().allocate_new_blocks(request_id, num_tokens, num_tokens_main_model)
 
     def cache_blocks(self, request: Request, num_tokens: int, *args: Any, **kwargs: Any) -> None:
@@ -86,11 +87,11 @@ class CompressedManager(FullAttentionManager):
             num_tokens = min(num_tokens, plan.prompt)
         super().cache_blocks(request, num_tokens, *args, **kwargs)
 
-    def blocks(self, request_id: str) -> int:
+    def num_blocks(self, request_id: str) -> int:
         """How many blocks the request has now."""
         return len(self.req_to_blocks.get(request_id, ()))
 
-    def trim(self, request_id: str, held: int) -> int:
+    def free_tail(self, request_id: str, held: int) -> int:
         """Give back the blocks that `held` tokens don't need. Returns how many."""
         blocks = self.req_to_blocks.get(request_id)
         keep = cdiv(held, self.block_size)
@@ -105,7 +106,9 @@ class CompressedManager(FullAttentionManager):
 def _register() -> None:
     # The registry counts as filled once anything is in it, so its own entries have to come first.
     register_all_kvcache_specs(None)
-    KVCacheSpecRegistry.register(CompressedSpec, CompressedManager, uniform_type_base_spec=FullAttentionSpec)
+    KVCacheSpecRegistry.register(
+        CompressedAttentionSpec, CompressedAttentionManager, uniform_type_base_spec=FullAttentionSpec
+    )
 
 
 # Whoever unpickles a worker's spec imports this module, and so knows the spec's manager.

@@ -12,13 +12,13 @@ from typing import Any
 PREFIX = "laconic:"
 
 
-class Tally:
+class CompressionCounts:
     """Counts since they were last reported."""
 
     def __init__(self) -> None:
         self.compressions = self.evicted = self.freed = 0
 
-    def compressed(self, evicted: int, freed: int) -> None:
+    def add(self, evicted: int, freed: int) -> None:
         """One request was compressed: tokens evicted (of one layer), blocks given back."""
         self.compressions += 1
         self.evicted += evicted

@@ -18,7 +18,7 @@ NEVER = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CompressionPlan:
     """prompt: tokens that are never evicted. end: the most tokens the request can come to, prompt included."""
 
     policy: Policy
@@ -26,7 +26,7 @@ class Plan:
     end: int
     # [low, high, gone]: from `low` computed tokens on, below `high`, where the next compression is due, `gone` are evicted.
     # A scheduler asks a few times a step and request, nearly always within one stretch.
-    _stretch: list[int] = field(default_factory=lambda: [0, 0, 0], init=False, repr=False, compare=False)
+    _interval: list[int] = field(default_factory=lambda: [0, 0, 0], init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.prompt < 1:
@@ -43,35 +43,35 @@ class Plan:
 
     def evicted(self, computed: int) -> int:
         """Tokens evicted once `computed` are computed and a compression due there is done."""
-        low, high, gone = self._stretch
-        return gone if low <= computed < high else self._look(computed)[2]
+        low, high, gone = self._interval
+        return gone if low <= computed < high else self._find_interval(computed)[2]
 
-    def _look(self, computed: int) -> list[int]:
+    def _find_interval(self, computed: int) -> list[int]:
         schedule, generated = self.policy.schedule, self.generated(computed)
         after = schedule.next_boundary(generated)
         due = NEVER if after is None else self.prompt + after
-        self._stretch[:] = computed, due, schedule.evicted(generated)
-        return self._stretch
+        self._interval[:] = computed, due, schedule.evicted(generated)
+        return self._interval
 
     def held(self, computed: int) -> int:
         """Tokens held then."""
         return computed - self.evicted(computed)
 
-    def slots(self, upto: int) -> int:
+    def slots_needed(self, upto: int) -> int:
         """Slots that a step which computes tokens up to `upto` needs: a compression due there comes after it.
 
-        The step must not cross a compression (see `clip`)."""
+        The step must not cross a compression (see `clip_step`)."""
         return upto - self.evicted(upto - 1)
 
-    def boundary(self, computed: int) -> int | None:
+    def next_boundary(self, computed: int) -> int | None:
         """The next count of computed tokens at which a compression is due; None: never."""
-        low, high, _ = self._stretch
-        due = high if low <= computed < high else self._look(computed)[1]
+        low, high, _ = self._interval
+        due = high if low <= computed < high else self._find_interval(computed)[1]
         return None if due == NEVER else due
 
-    def clip(self, computed: int, new: int) -> int:
+    def clip_step(self, computed: int, new: int) -> int:
         """How many of `new` tokens may be computed in one step: not beyond the next compression."""
-        boundary = self.boundary(computed)
+        boundary = self.next_boundary(computed)
         return new if boundary is None else min(new, boundary - computed)
 
     def peak(self, upto: int) -> int:
@@ -80,12 +80,12 @@ class Plan:
             return upto
         return self.policy.schedule.peak(upto - self.prompt, self.prompt)
 
-    def outlook(self, computed: int) -> int:
+    def peak_until_boundary(self, computed: int) -> int:
         """The most slots taken until the next compression has run, or until the end if that comes first.
 
         Without compressions ahead nothing is foreseen: what is computed, and one more token.
         """
-        boundary = self.boundary(computed)
+        boundary = self.next_boundary(computed)
         if boundary is None:
             return min(computed + 1, self.end)
-        return self.slots(max(computed, min(boundary, self.end)))
+        return self.slots_needed(max(computed, min(boundary, self.end)))

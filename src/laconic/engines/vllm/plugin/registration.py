@@ -32,12 +32,12 @@ def register() -> None:
         wanted = isinstance(self.additional_config, dict) and "laconic" in self.additional_config
         try:
             if wanted or str(self.scheduler_cls).startswith("laconic."):
-                check_early(self)
+                check_arguments(self)
             config = stock(self, *args, **kwargs)
             if wanted:
                 configure(config)
         except LaconicError as error:
-            if not _serving():
+            if not _is_vllm_command():
                 raise
             said = str(error)  # a server's start ends with the sentence alone
             sys.exit(said if said.startswith("laconic") else f"laconic: {said}")
@@ -47,7 +47,7 @@ def register() -> None:
     arguments.EngineArgs.create_engine_config = create_engine_config
 
 
-def check_early(engine_args: Any) -> None:
+def check_arguments(engine_args: Any) -> None:
     """What can be refused before vLLM looks at the model: its version and its front end, and laconic's own settings, missing
     or wrong."""
     import vllm
@@ -73,10 +73,10 @@ def configure(vllm_config: Any) -> None:
     scheduler, parallel = vllm_config.scheduler_config, vllm_config.parallel_config
     scheduler.scheduler_cls = ASYNC_SCHEDULER if scheduler.async_scheduling else SCHEDULER
     parallel.worker_cls = WORKERS.get(parallel.worker_cls, parallel.worker_cls)
-    frontend.install()
+    frontend.install_hooks()
 
 
-def _serving() -> bool:
+def _is_vllm_command() -> bool:
     """Whether this process is a command of vLLM's, rather than somebody's program that uses it as a library."""
     main = sys.modules.get("__main__")
     name = getattr(getattr(main, "__spec__", None), "name", "") or ""

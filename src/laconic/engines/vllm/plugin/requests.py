@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from laconic.engines.vllm.plugin.plans import Plan
-from laconic.engines.vllm.plugin.settings import KEY, Settings, parse_request
+from laconic.engines.vllm.plugin.plans import CompressionPlan
+from laconic.engines.vllm.plugin.settings import KEY, LaunchSettings, parse_request
 from laconic.errors import InputError
 
 
-def make_plan(extra_args: Mapping[str, Any] | None, sent: int, end: int, launch: Settings) -> Plan:
+def make_plan(extra_args: Mapping[str, Any] | None, sent: int, end: int, launch: LaunchSettings) -> CompressionPlan:
     """The plan of a request of `sent` tokens that ends at `end` tokens at most.
 
     Raises InputError for bad settings, and a `prompt_tokens` beyond what was sent.
@@ -21,10 +21,10 @@ def make_plan(extra_args: Mapping[str, Any] | None, sent: int, end: int, launch:
     prompt = sent if asked.prompt_tokens is None else asked.prompt_tokens
     if prompt > sent:
         raise InputError(f"prompt_tokens is {prompt}, but {sent} tokens were sent; expected at most that")
-    return Plan(asked.policy, prompt, max(end, sent))
+    return CompressionPlan(asked.policy, prompt, max(end, sent))
 
 
-def plan_of(request: Any, launch: Settings, max_model_len: int) -> Plan:
+def plan_of(request: Any, launch: LaunchSettings, max_model_len: int) -> CompressionPlan:
     """The plan of a scheduler's request (vllm.v1.request.Request)."""
     params, sent = request.sampling_params, request.num_prompt_tokens
     end = min(sent + request.max_tokens, max_model_len)

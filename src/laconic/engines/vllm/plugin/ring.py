@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from laconic.engines.vllm.plugin.device import send
+from laconic.engines.vllm.plugin.device import to_device
 
 
 class QueryRing:
@@ -30,11 +30,11 @@ class QueryRing:
         device: torch.device,
     ) -> None:
         self.queries = queries
-        self._nowhere = requests * queries
-        self.places = torch.full((tokens,), self._nowhere, dtype=torch.long, device=device)
-        self._staged = torch.full((tokens,), self._nowhere, dtype=torch.long)
-        self._used = 0
-        self.wanted = False
+        self._junk_place = requests * queries
+        self.places = torch.full((tokens,), self._junk_place, dtype=torch.long, device=device)
+        self._staged = torch.full((tokens,), self._junk_place, dtype=torch.long)
+        self._tokens_placed = 0
+        self.active = False
         self._rings = {
             name: torch.zeros(((requests + 1) * queries, heads, size), dtype=dtype, device=device)
             for name, (heads, size) in layers.items()
@@ -49,27 +49,27 @@ class QueryRing:
         """Memory that the rings of all layers take."""
         return sum(ring.numel() * ring.element_size() for ring in self._rings.values())
 
-    def steer(self, tokens: Tensor, places: Tensor) -> None:
+    def set_places(self, tokens: Tensor, places: Tensor) -> None:
         """Say where the next step's queries go: token i of the batch, for i in `tokens`, to `places`; all others nowhere.
 
         tokens, places: long on the CPU, of one length.
         """
-        self.wanted = len(tokens) > 0
-        if not self.wanted and not self._used:
+        self.active = len(tokens) > 0
+        if not self.active and not self._tokens_placed:
             return
         staged = self._staged
-        staged[: self._used] = self._nowhere
+        staged[: self._tokens_placed] = self._junk_place
         staged[tokens] = places
-        upto = max(self._used, int(tokens[-1]) + 1 if self.wanted else 0)
-        self.places[:upto].copy_(send(staged[:upto], self.places.device))
-        self._used = upto if self.wanted else 0
+        upto = max(self._tokens_placed, int(tokens[-1]) + 1 if self.active else 0)
+        self.places[:upto].copy_(to_device(staged[:upto], self.places.device))
+        self._tokens_placed = upto if self.active else 0
 
-    def rest(self) -> None:
-        """Nobody's queries are wanted until the next `steer`: a step without requests (a dummy one, say) leaves no trace."""
+    def clear_places(self) -> None:
+        """Nobody's queries are wanted until the next `set_places`: a step without requests (a dummy one) leaves no trace."""
         nobody = torch.empty(0, dtype=torch.long)
-        self.steer(nobody, nobody)
+        self.set_places(nobody, nobody)
 
-    def place(self, slot: Tensor, position: Tensor) -> Tensor:
+    def place_of(self, slot: Tensor, position: Tensor) -> Tensor:
         """Where the token at `position` of the request in `slot` is kept."""
         return slot * self.queries + position % self.queries
 

@@ -17,10 +17,10 @@ from torch import Tensor
 from vllm.utils.math_utils import cdiv
 
 from laconic.engines.vllm.plugin.compressor import Compressor
-from laconic.engines.vllm.plugin.device import send
+from laconic.engines.vllm.plugin.device import to_device
 
 
-class HooksV2:
+class RunnerHooksV2:
     """Put in place when made. runner: a GPUModelRunner whose KV cache has been set up."""
 
     def __init__(self, runner: Any, compressor: Compressor) -> None:
@@ -35,11 +35,11 @@ class HooksV2:
     ) -> Any:
         if dummy_run:  # nobody's requests; since the last step's end the ring takes nothing either
             return self._execute_model(scheduler_output, intermediate_tensors, dummy_run=True, **kwargs)
-        self.compressor.begin(scheduler_output)
+        self.compressor.begin_step(scheduler_output)
         try:
             result = self._execute_model(scheduler_output, intermediate_tensors, **kwargs)
         finally:
-            self._restore()
+            self._restore_lengths()
         if scheduler_output.total_num_scheduled_tokens:
             self._compact()
         return result
@@ -47,31 +47,33 @@ class HooksV2:
     def prepare_attn(self, input_batch: Any) -> Any:
         """Stock calls this for real steps only, once lengths and positions are in the input buffers."""
         new = input_batch.num_scheduled_tokens.astype(np.int64)
-        evicted = self.compressor.arrange(input_batch.req_ids, input_batch.num_computed_tokens_np.astype(np.int64), new)
+        evicted = self.compressor.prepare_step(
+            input_batch.req_ids, input_batch.num_computed_tokens_np.astype(np.int64), new
+        )
         if evicted is None:
             return self._prepare_attn(input_batch)
-        self._shift(input_batch, evicted)
+        self._shift_lengths(input_batch, evicted)
         logical = input_batch.positions
         physical = logical.clone()
-        physical[: input_batch.num_tokens] -= send(torch.from_numpy(np.repeat(evicted, new)), logical.device)
+        physical[: input_batch.num_tokens] -= to_device(torch.from_numpy(np.repeat(evicted, new)), logical.device)
         input_batch.positions = physical
         try:
             return self._prepare_attn(input_batch)
         finally:
             input_batch.positions = logical  # the model rotates by these
 
-    def _shift(self, input_batch: Any, evicted: np.ndarray) -> None:
+    def _shift_lengths(self, input_batch: Any, evicted: np.ndarray) -> None:
         lost = torch.from_numpy(evicted.astype(np.int32))
         logical = input_batch.seq_lens_cpu_upper_bound
         physical = logical.clone()
         physical[: len(lost)] -= lost
         input_batch.seq_lens_cpu_upper_bound = physical
-        lost = send(lost, input_batch.seq_lens.device)
+        lost = to_device(lost, input_batch.seq_lens.device)
         input_batch.seq_lens[: len(lost)] -= lost
         self._shifted = (input_batch, logical, lost)
 
     @torch.inference_mode()
-    def _restore(self) -> None:
+    def _restore_lengths(self) -> None:
         if self._shifted is not None:
             input_batch, logical, lost = self._shifted
             self._shifted = None
@@ -86,6 +88,6 @@ class HooksV2:
         def blocks_of(request_id: str, held: int) -> Tensor:
             return tables.block_tables[0].gpu[rows[request_id], : cdiv(held, size)].long()
 
-        for request_id, held in self.compressor.finish(blocks_of).items():
+        for request_id, held in self.compressor.finish_step(blocks_of).items():
             # The device's copy follows with the next step's `apply_staged_writes`, before anything reads it.
             tables.num_blocks.np[0, rows[request_id]] = cdiv(held, size)

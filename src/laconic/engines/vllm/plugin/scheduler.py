@@ -25,38 +25,38 @@ from vllm.v1.core.sched.scheduler import Scheduler as StockScheduler
 from vllm.v1.request import Request, RequestStatus
 
 from laconic.engines.vllm.plugin.guards import check_launch_complete
-from laconic.engines.vllm.plugin.manager import CompressedManager
-from laconic.engines.vllm.plugin.metrics import Tally
-from laconic.engines.vllm.plugin.plans import Plan
+from laconic.engines.vllm.plugin.manager import CompressedAttentionManager
+from laconic.engines.vllm.plugin.metrics import CompressionCounts
+from laconic.engines.vllm.plugin.plans import CompressionPlan
 from laconic.engines.vllm.plugin.requests import plan_of
 from laconic.errors import InputError
 
 
-class Compressing(StockScheduler):
+class CompressionSchedulerMixin(StockScheduler):
     """The mixin; goes before a stock scheduler."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.launch = check_launch_complete(self.vllm_config)
+        self.launch_settings = check_launch_complete(self.vllm_config)
         managers = self.kv_cache_manager.coordinator.single_type_managers
-        if len(managers) != 1 or not isinstance(managers[0], CompressedManager):
+        if len(managers) != 1 or not isinstance(managers[0], CompressedAttentionManager):
             kinds = ", ".join(type(m.kv_cache_spec).__name__ for m in managers)
             raise InputError(
                 f"laconic compresses models whose layers all attend to everything, but this one's KV cache has {kinds}: "
                 "serve it without laconic's settings"
             )
-        self.blocks = managers[0]
-        self.plans: dict[str, Plan] = self.blocks.plans
-        self.tally = Tally()
+        self.cache_manager = managers[0]
+        self.plans: dict[str, CompressionPlan] = self.cache_manager.plans
+        self.compression_counts = CompressionCounts()
         self._stock_allocate = self.kv_cache_manager.allocate_slots
         self.kv_cache_manager.allocate_slots = partial(self._allocate)
-        self._spoken_for: int | None = None
+        self._promised_blocks: int | None = None
 
     # ---- a request comes and goes ---------------------------------------------------------------------------------
 
     def add_request(self, request: Request) -> None:
         if request.request_id not in self.plans:
-            self.plans[request.request_id] = plan_of(request, self.launch, self.max_model_len)
+            self.plans[request.request_id] = plan_of(request, self.launch_settings, self.max_model_len)
         super().add_request(request)
 
     def _free_blocks(self, request: Request) -> None:
@@ -66,12 +66,12 @@ class Compressing(StockScheduler):
     # ---- a step ---------------------------------------------------------------------------------------------------
 
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
-        self._spoken_for = None
+        self._promised_blocks = None
         return super().schedule(*args, **kwargs)
 
     def _reserve_prefill_lookahead(self, request: Request, num_computed_tokens: int, num_new_tokens: int) -> int:
         new = super()._reserve_prefill_lookahead(request, num_computed_tokens, num_new_tokens)
-        return self.plans[request.request_id].clip(num_computed_tokens, new)
+        return self.plans[request.request_id].clip_step(num_computed_tokens, new)
 
     def _update_after_schedule(self, scheduler_output: SchedulerOutput) -> None:
         super()._update_after_schedule(scheduler_output)
@@ -79,7 +79,7 @@ class Compressing(StockScheduler):
             plan, computed = self.plans[request_id], self.requests[request_id].num_computed_tokens
             evicted = plan.evicted(computed) - plan.evicted(computed - new)
             if evicted:
-                self.tally.compressed(evicted, self.blocks.trim(request_id, plan.held(computed)))
+                self.compression_counts.add(evicted, self.cache_manager.free_tail(request_id, plan.held(computed)))
 
     def _get_local_prefix_cache_hit(self, request: Request) -> tuple[KVCacheBlocks, int, int, bool]:
         blocks, hit, boundary, diverged = super()._get_local_prefix_cache_hit(request)
@@ -96,26 +96,30 @@ class Compressing(StockScheduler):
             return self._stock_allocate(request, num_new_tokens, *args, **kwargs)
         more = 0
         if self.running:  # alone, a request takes what it needs as it needs it
-            if self._spoken_for is None:
-                self._spoken_for = sum(self._growth(other) for other in self.running)
+            if self._promised_blocks is None:
+                self._promised_blocks = sum(self._blocks_until_boundary(other) for other in self.running)
             hits = kwargs.get("new_computed_blocks")
             shared = 0 if hits is None else sum(block.ref_cnt > 0 for block in hits.blocks[0])
-            more = cdiv(self._outlook(request), self.block_size) - shared
-            if more + self._spoken_for > self.blocks.block_pool.get_num_free_blocks():
+            more = cdiv(self._tokens_until_boundary(request), self.block_size) - shared
+            if more + self._promised_blocks > self.cache_manager.block_pool.get_num_free_blocks():
                 return None
         got = self._stock_allocate(request, num_new_tokens, *args, **kwargs)
-        if got is not None and self._spoken_for is not None:
-            self._spoken_for += self._growth(request)
+        if got is not None and self._promised_blocks is not None:
+            self._promised_blocks += self._blocks_until_boundary(request)
         return got
 
-    def _outlook(self, request: Request) -> int:
+    def _tokens_until_boundary(self, request: Request) -> int:
         """The most tokens the request will hold until the next compression after those it has to repeat."""
         plan = self.plans[request.request_id]
-        return max(plan.peak(request.num_tokens), plan.outlook(request.num_tokens))
+        return max(plan.peak(request.num_tokens), plan.peak_until_boundary(request.num_tokens))
 
-    def _growth(self, request: Request) -> int:
+    def _blocks_until_boundary(self, request: Request) -> int:
         """Blocks that the request will yet take until its next compression."""
-        return max(0, cdiv(self._outlook(request), self.block_size) - self.blocks.blocks(request.request_id))
+        return max(
+            0,
+            cdiv(self._tokens_until_boundary(request), self.block_size)
+            - self.cache_manager.num_blocks(request.request_id),
+        )
 
     # ---- seen from outside ----------------------------------------------------------------------------------------
 
@@ -124,13 +128,13 @@ class Compressing(StockScheduler):
         if stats is not None:
             computed = [(self.plans[r.request_id], r.num_computed_tokens) for r in self.running]
             physical = sum(plan.held(count) for plan, count in computed)
-            self.tally.report(stats, physical=physical, logical=sum(count for _, count in computed))
+            self.compression_counts.report(stats, physical=physical, logical=sum(count for _, count in computed))
         return stats
 
 
-class Scheduler(Compressing):
+class CompressionScheduler(CompressionSchedulerMixin):
     """The synchronous scheduler with compression."""
 
 
-class AsyncScheduler(Compressing, StockAsyncScheduler):
+class AsyncCompressionScheduler(CompressionSchedulerMixin, StockAsyncScheduler):
     """The asynchronous scheduler with compression."""

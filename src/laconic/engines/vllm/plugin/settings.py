@@ -23,7 +23,7 @@ KEY = "laconic"
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class LaunchSettings:
     """A launch's settings.
 
     policy: what requests get that don't say otherwise. queries: how many of the latest queries each request's ring holds, at
@@ -37,7 +37,7 @@ class Settings:
         checks.plain(self)
         check_policy(self.policy)
         whole("queries", self.queries, 0, meaning="latest queries kept for each request")
-        needed = _queries(self.policy)
+        needed = _queries_read(self.policy)
         if self.queries < needed:
             raise InputError(
                 f"queries is {self.queries}, but policy {self.policy.spec()} reads the latest {needed}; expected at least that"
@@ -56,43 +56,44 @@ class RequestSettings:
     prompt_tokens: int | None = None
 
 
-def parse_launch(raw: object) -> Settings:
+def parse_launch(raw: object) -> LaunchSettings:
     """The settings of a launch. Raises InputError that names what is wrong and lists what is known."""
-    given = _mapping(raw)
+    given = _as_mapping(raw)
     if "policy" not in given:
         raise InputError(
             f"laconic's settings name no policy; expected e.g. {{'policy': 'rpc', 'interval': 1024, 'ratio': 4}}, "
-            f"with a policy of {_supported()}"
+            f"with a policy of {_supported_policies()}"
         )
     queries = given.pop("queries", None)
-    policy = _policy(given, "queries")
+    policy = _make_policy(given, "queries")
     if queries is not None:
         whole("queries", queries, 0, meaning="latest queries kept for each request")
-    return Settings(policy, _queries(policy) if queries is None else queries)
+    return LaunchSettings(policy, _queries_read(policy) if queries is None else queries)
 
 
-def parse_request(raw: object, launch: Settings) -> RequestSettings:
+def parse_request(raw: object, launch: LaunchSettings) -> RequestSettings:
     """A request's settings, on top of the launch's: what isn't said stays as the launch has it, unless another policy is named.
 
     Raises InputError for what `parse_launch` refuses, for `prompt_tokens` below 1, and for a policy that reads more queries
     than the launch keeps.
     """
-    checks.instance("launch", launch, Settings, "the launch's Settings")
+    checks.instance("launch", launch, LaunchSettings, "the launch's LaunchSettings")
     if raw is None:
         return RequestSettings(launch.policy)
-    given = _mapping(raw)
+    given = _as_mapping(raw)
     prompt_tokens = given.pop("prompt_tokens", None)
     if prompt_tokens is not None:
         whole("prompt_tokens", prompt_tokens, 1, meaning="the first tokens sent, which are the prompt")
-    if "policy" not in given or _class(given["policy"]) is type(launch.policy):
+    if "policy" not in given or _policy_class(given["policy"]) is type(launch.policy):
         own = {f.name: getattr(launch.policy, f.name) for f in fields(launch.policy)}
         given = {**own, **given, "policy": launch.policy.name}
-    policy = _policy(given, "prompt_tokens")
+    policy = _make_policy(given, "prompt_tokens")
     check_policy(policy)
-    if _queries(policy) > launch.queries:
+    needed = _queries_read(policy)
+    if needed > launch.queries:
         raise InputError(
-            f"policy {policy.spec()} reads the latest {_queries(policy)} queries, but this server keeps {launch.queries} a "
-            f"request; expected a shorter window, or a launch with 'queries': {_queries(policy)} in its laconic settings"
+            f"policy {policy.spec()} reads the latest {needed} queries, but this server keeps {launch.queries} a request; "
+            f"expected a shorter window, or a launch with 'queries': {needed} in its laconic settings"
         )
     return RequestSettings(policy, prompt_tokens)
 
@@ -100,12 +101,14 @@ def parse_request(raw: object, launch: Settings) -> RequestSettings:
 def check_policy(policy: Policy) -> None:
     """Raises InputError for what is no policy, or one that can't run inside vLLM, with the reason."""
     checks.instance("policy", policy, Policy, "one of laconic's policies, for example laconic.RPC()")
-    reason = _unsupported(policy)
+    reason = _why_unsupported(policy)
     if reason:
-        raise InputError(f"policy {policy.name} can't run inside vLLM: {reason}; expected one of {_supported()}")
+        raise InputError(
+            f"policy {policy.name} can't run inside vLLM: {reason}; expected one of {_supported_policies()}"
+        )
 
 
-def _unsupported(policy: Policy) -> str:
+def _why_unsupported(policy: Policy) -> str:
     scorer = policy.scorer
     if scorer is None:
         return ""
@@ -118,25 +121,25 @@ def _unsupported(policy: Policy) -> str:
     return ""
 
 
-def _supported() -> str:
+def _supported_policies() -> str:
     names = []
     for name, cls in known().items():
         try:
             policy = cls()
         except (TypeError, LaconicError):  # needs an argument: from Python only
             continue
-        if not _unsupported(policy):
+        if not _why_unsupported(policy):
             names.append("none" if name == FullKV.name else name)
     return ", ".join(names)
 
 
-def _queries(policy: Policy) -> int:
+def _queries_read(policy: Policy) -> int:
     return 0 if policy.scorer is None else policy.scorer.queries
 
 
-def _class(name: object) -> type[Policy]:
+def _policy_class(name: object) -> type[Policy]:
     if not isinstance(name, str):
-        raise InputError(f"policy is {checks.shown(name)}; expected the name of one: {_supported()}")
+        raise InputError(f"policy is {checks.shown(name)}; expected the name of one: {_supported_policies()}")
     if name.strip().lower() == "none":
         return FullKV
     try:
@@ -144,12 +147,14 @@ def _class(name: object) -> type[Policy]:
     except LaconicError:
         if name in broken():  # a third party's, which says why it doesn't load
             raise
-        raise InputError(f"policy {name!r} is unknown; expected one that runs inside vLLM: {_supported()}") from None
+        raise InputError(
+            f"policy {name!r} is unknown; expected one that runs inside vLLM: {_supported_policies()}"
+        ) from None
 
 
-def _policy(given: dict[str, Any], own: str) -> Policy:
+def _make_policy(given: dict[str, Any], own: str) -> Policy:
     """The policy of a mapping whose other keys are its settings. own: the key of ours that may stand beside them."""
-    cls = _class(given.pop("policy"))
+    cls = _policy_class(given.pop("policy"))
     names = [f.name for f in fields(cls)]
     for key in given:
         if key not in names:
@@ -159,12 +164,12 @@ def _policy(given: dict[str, Any], own: str) -> Policy:
     return parse(cls.name, **given)
 
 
-def _mapping(raw: object) -> dict[str, Any]:
+def _as_mapping(raw: object) -> dict[str, Any]:
     if isinstance(raw, str):
         text = raw.strip()
         if not text.startswith("{"):
             name, colon, rest = text.partition(":")
-            policy = parse(_class(name).name + colon + rest)
+            policy = parse(_policy_class(name).name + colon + rest)
             return {"policy": policy.name, **{f.name: getattr(policy, f.name) for f in fields(policy)}}
         try:
             raw = read_json(text)

@@ -13,23 +13,23 @@ from vllm.model_executor.layers.attention import Attention
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheSpec
 from vllm.v1.worker.gpu_worker import Worker
 
-from laconic.engines.vllm.plugin.compaction import Layer
+from laconic.engines.vllm.plugin.compaction import AttentionLayer
 from laconic.engines.vllm.plugin.compressor import Compressor
 from laconic.engines.vllm.plugin.guards import check_launch_complete
 from laconic.engines.vllm.plugin.layouts import check_layout, layout_of
-from laconic.engines.vllm.plugin.manager import CompressedSpec
-from laconic.engines.vllm.plugin.plans import Plan
+from laconic.engines.vllm.plugin.manager import CompressedAttentionSpec
+from laconic.engines.vllm.plugin.plans import CompressionPlan
 from laconic.engines.vllm.plugin.ring import QueryRing
-from laconic.engines.vllm.plugin.settings import Settings
+from laconic.engines.vllm.plugin.settings import LaunchSettings
 from laconic.errors import InputError
 
 logger = init_logger("vllm.laconic")
 
 
-class Compressed:
+class CompressionWorkerMixin:
     """The mixin; goes before a stock worker."""
 
-    laconic: Compressor
+    compressor: Compressor
 
     def load_model(self: Any, *args: Any, **kwargs: Any) -> None:
         super().load_model(*args, **kwargs)  # type: ignore[misc]
@@ -43,37 +43,38 @@ class Compressed:
                 {name: (layer.num_heads, layer.head_size) for name, layer in layers.items()},
                 requests=scheduling.max_num_seqs,
                 queries=settings.queries,
-                tokens=_padded(self.vllm_config),
+                tokens=_max_step_tokens(self.vllm_config),
                 dtype=self.model_config.dtype,
                 device=self.device,
             )
             for name, layer in layers.items():
-                _listen(layer, name, ring)
+                _record_queries(layer, name, ring)
         across = _mean_over_ranks(self.parallel_config.tensor_parallel_size)
         most = self.model_config.max_model_len
-        self.laconic = Compressor(settings, scheduling.max_num_seqs, most, ring, across)
+        self.compressor = Compressor(settings, scheduling.max_num_seqs, most, ring, across)
         logger.info("%s", start_line(settings, most, scheduling.max_num_seqs, ring))
 
     def get_kv_cache_spec(self: Any) -> dict[str, KVCacheSpec]:
-        return {name: _compressed(name, spec) for name, spec in super().get_kv_cache_spec().items()}  # type: ignore[misc]
+        return {name: _compressed_spec(name, spec) for name, spec in super().get_kv_cache_spec().items()}  # type: ignore[misc]
 
     def initialize_from_config(self: Any, kv_cache_config: Any) -> None:
         super().initialize_from_config(kv_cache_config)  # type: ignore[misc]
-        self.laconic.layers = [
-            _layer(index, name, layer) for index, (name, layer) in enumerate(attention_layers(self.vllm_config).items())
+        self.compressor.layers = [
+            _attention_layer(index, name, layer)
+            for index, (name, layer) in enumerate(attention_layers(self.vllm_config).items())
         ]
-        self.laconic.block_size = kv_cache_config.kv_cache_groups[0].kv_cache_spec.block_size
+        self.compressor.block_size = kv_cache_config.kv_cache_groups[0].kv_cache_spec.block_size
         if self.use_v2_model_runner:
-            from laconic.engines.vllm.plugin.runner_v2 import HooksV2
+            from laconic.engines.vllm.plugin.runner_v2 import RunnerHooksV2
 
-            self.laconic_hooks = HooksV2(self.model_runner, self.laconic)
+            self.runner_hooks = RunnerHooksV2(self.model_runner, self.compressor)
         else:
-            from laconic.engines.vllm.plugin.runner_v1 import HooksV1
+            from laconic.engines.vllm.plugin.runner_v1 import RunnerHooksV1
 
-            self.laconic_hooks = HooksV1(self.model_runner, self.laconic)
+            self.runner_hooks = RunnerHooksV1(self.model_runner, self.compressor)
 
 
-class CompressedWorker(Compressed, Worker):
+class CompressionWorker(CompressionWorkerMixin, Worker):
     """A GPU's worker with compression."""
 
 
@@ -93,7 +94,7 @@ def attention_layers(vllm_config: Any) -> dict[str, Any]:
     return dict(layers)
 
 
-def start_line(settings: Settings, max_model_len: int, max_requests: int, ring: QueryRing | None) -> str:
+def start_line(settings: LaunchSettings, max_model_len: int, max_requests: int, ring: QueryRing | None) -> str:
     """What the log says at start."""
     policy = settings.policy
     first = policy.schedule.next_boundary(0)
@@ -101,7 +102,7 @@ def start_line(settings: Settings, max_model_len: int, max_requests: int, ring: 
     second = None if first is None else policy.schedule.next_boundary(first)
     if first is not None and second is not None:
         when += f", then every {second - first}"
-    most = Plan(policy, prompt=1, end=max_model_len).peak(max_model_len)
+    most = CompressionPlan(policy, prompt=1, end=max_model_len).peak(max_model_len)
     kept = "no queries kept"
     if ring is not None:
         kept = f"{ring.queries} queries a request kept, {ring.bytes / 2**20:.1f} MiB for {max_requests} requests"
@@ -111,44 +112,44 @@ def start_line(settings: Settings, max_model_len: int, max_requests: int, ring: 
     )
 
 
-def _compressed(name: str, spec: KVCacheSpec) -> KVCacheSpec:
+def _compressed_spec(name: str, spec: KVCacheSpec) -> KVCacheSpec:
     if type(spec) is not FullAttentionSpec:
         raise InputError(
             f"layer {name} keeps its cache as {type(spec).__name__}; only full attention can be compressed: serve without "
             "laconic's settings"
         )
-    return CompressedSpec(**{f.name: getattr(spec, f.name) for f in fields(spec) if f.init})
+    return CompressedAttentionSpec(**{f.name: getattr(spec, f.name) for f in fields(spec) if f.init})
 
 
-def _padded(vllm_config: Any) -> int:
+def _max_step_tokens(vllm_config: Any) -> int:
     """The most tokens of a step, the padding of CUDA graphs included."""
     captured = vllm_config.compilation_config.cudagraph_capture_sizes or [0]
     scheduling = vllm_config.scheduler_config
     return max(scheduling.max_num_batched_tokens, scheduling.max_num_seqs, *captured) + 1
 
 
-def _listen(layer: Any, name: str, ring: QueryRing) -> None:
+def _record_queries(layer: Any, name: str, ring: QueryRing) -> None:
     """Let a layer's queries pass through the ring. They are rotated already where the backend sees them."""
     stock = layer.impl.forward
     cuda = torch.cuda.is_available()
 
     def forward(layer: Any, query: Tensor, *args: Any, **kwargs: Any) -> Any:
         # A graph that is being captured has to hold the write, whoever's queries will be wanted when it runs.
-        if ring.wanted or (cuda and torch.cuda.is_current_stream_capturing()):
+        if ring.active or (cuda and torch.cuda.is_current_stream_capturing()):
             ring.write(name, query)
         return stock(layer, query, *args, **kwargs)
 
     layer.impl.forward = forward
 
 
-def _layer(index: int, name: str, layer: Any) -> Layer:
+def _attention_layer(index: int, name: str, layer: Any) -> AttentionLayer:
     def write(key: Tensor, value: Tensor, cache: Tensor, slots: Tensor) -> None:
         layer.impl.do_kv_cache_update(layer, key, value, cache, slots)
 
     backend = layer.attn_backend.get_name()
     layout = layout_of(backend, layer.kv_cache, layer.head_size, write)
     check_layout(layout, layer.kv_cache, layer.num_kv_heads, layer.head_size, write)
-    return Layer(
+    return AttentionLayer(
         name=name,
         index=index,
         heads=layer.num_heads,

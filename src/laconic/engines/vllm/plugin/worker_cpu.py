@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from vllm.v1.worker.cpu_worker import CPUWorker
 
-from laconic.engines.vllm.plugin.worker import Compressed
+from laconic.engines.vllm.plugin.worker import CompressionWorkerMixin
 
 
-class CompressedCPUWorker(Compressed, CPUWorker):
+class CompressionCPUWorker(CompressionWorkerMixin, CPUWorker):
     """A CPU's worker with compression."""

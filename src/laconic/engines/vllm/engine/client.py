@@ -26,7 +26,7 @@ from typing import Any
 
 from laconic import checks
 from laconic.engines.vllm.engine import quiet
-from laconic.engines.vllm.plugin.interrupts import without_interrupts
+from laconic.engines.vllm.plugin.interrupts import block_interrupts_for_children
 from laconic.errors import InputError, LaconicError
 
 MISSING = (
@@ -53,7 +53,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class RequestOutput:
     """What a step brought one request. logprobs: mean log-probability of the likeliest candidates, a token each, if asked for.
 
     cached: of the tokens sent, those whose KV vLLM already had. ended: why it has ended, in vLLM's word; None: it goes on.
@@ -67,10 +67,10 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StepOutput:
     """What one step of vLLM brought. preempted: requests whose cache was given up for others. seconds: it took."""
 
-    outputs: tuple[Output, ...]
+    outputs: tuple[RequestOutput, ...]
     preempted: int
     seconds: float
 
@@ -81,7 +81,7 @@ def check_installed() -> None:
         raise InputError(MISSING)
 
 
-class Backend:
+class VLLMClient:
     """Starts vLLM; raises InputError with vLLM's own reason where it can't.
 
     arguments: vLLM's AsyncEngineArgs. ahead: see the module. log: where vLLM's own output goes; None: nowhere.
@@ -91,7 +91,7 @@ class Backend:
         check_installed()
         self.ahead = checks.whole("ahead", ahead, 1, meaning="tokens")
         self._log: Any = tempfile.TemporaryFile() if log is None else open(log, "w+b")  # noqa: SIM115 - until close()
-        self._inbox: queue.SimpleQueue[Step] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[StepOutput] = queue.SimpleQueue()
         self._collectors: dict[str, tuple[Any, int]] = {}
         self._unread = 0
         self._reading = self._paused = self._dead = self._closed = False
@@ -124,11 +124,11 @@ class Backend:
         """vLLM's configuration, as it stands after the start."""
         return self.llm.vllm_config
 
-    def name(self) -> str:
+    def unique_prefix(self) -> str:
         """A name that no request's id begins with."""
         return f"laconic-{next(self._names)}"
 
-    def send(self, requests: Sequence[Request]) -> None:
+    def add_requests(self, requests: Sequence[Request]) -> None:
         """Hand requests over, in order. Raises InputError if vLLM refuses one; then none is taken."""
         try:
             self._ask(self._add(requests))
@@ -142,18 +142,18 @@ class Backend:
         """End requests; their blocks are free at the next step. What they still had to say is not received any more."""
         self._ask(self._abort(list(ids)))
 
-    def abandon(self, ids: Iterable[str]) -> None:
+    def abort_soon(self, ids: Iterable[str]) -> None:
         """`abort`, but without waiting for it: from wherever an engine happens to be collected."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(lambda names: self._loop.create_task(self._abort(names)), list(ids))
 
-    def read(self, reading: bool) -> None:
+    def set_reading(self, reading: bool) -> None:
         """Whether somebody reads from now on."""
         self._reading = reading
         with contextlib.suppress(RuntimeError):  # closed meanwhile: the end of the program closes it before a stream
             self._loop.call_soon_threadsafe(self._steer)
 
-    def receive(self) -> Step:
+    def next_step(self) -> StepOutput:
         """The next step, waited for. Raises InputError if vLLM has died."""
         while True:
             try:
@@ -187,7 +187,7 @@ class Backend:
     # ---- inside the loop's thread -----------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        without_interrupts()
+        block_interrupts_for_children()
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
         left = asyncio.all_tasks(self._loop)  # vLLM's own, cancelled by its shutdown or forgotten by it
@@ -201,7 +201,7 @@ class Backend:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        from laconic.engines.vllm.engine.draws import PROCESSORS
+        from laconic.engines.vllm.engine.logits_processors import PROCESSORS
 
         config = AsyncEngineArgs(**arguments).create_engine_config()
         if self._closed:
@@ -262,7 +262,7 @@ class Backend:
         for name, (collector, candidates) in list(self._collectors.items()):
             try:
                 out = collector.get_nowait()
-            except Exception:  # vLLM's death comes this way; `receive` tells of it
+            except Exception:  # vLLM's death comes this way; `next_step` tells of it
                 del self._collectors[name]
                 continue
             if out is None:
@@ -270,11 +270,11 @@ class Backend:
             (one,) = out.outputs
             cached = out.num_cached_tokens or 0
             means = tuple(_mean(entries, candidates) for entries in one.logprobs or ())
-            outputs.append(Output(name, tuple(one.token_ids), means, cached, one.finish_reason))
+            outputs.append(RequestOutput(name, tuple(one.token_ids), means, cached, one.finish_reason))
             if out.finished:
                 del self._collectors[name]
         self._unread += len(outputs)
-        self._inbox.put(Step(tuple(outputs), preempted, now - self._last))
+        self._inbox.put(StepOutput(tuple(outputs), preempted, now - self._last))
         self._last = now
         self._steer()
 
@@ -300,7 +300,7 @@ class Backend:
                     await self.llm.resume_generation()
                     self._last = time.perf_counter()
                 self._paused = pause
-        except Exception:  # vLLM has died, of which `receive` tells
+        except Exception:  # vLLM has died, of which `next_step` tells
             self._dead = True
         finally:
             self._switching = None

@@ -1,4 +1,4 @@
-"""What a request carries to `draws`, so that its tokens are drawn there: needs no vLLM."""
+"""What a request carries to `logits_processors`, so that its tokens are drawn there: needs no vLLM."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FIELDS = {"key": int, "at": int, "temperature": float, "top_p": float, "top_k":
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
+class DrawParams:
     """How one request's tokens are drawn. key: of its trace (`sampling.trace_key`). at: tokens of the trace that were generated
     before the request, and stand at the end of what it sends."""
 
@@ -24,14 +24,14 @@ class Ticket:
     at: int
     sampling: Sampling
 
-    def extra_args(self) -> dict[str, Any]:
+    def to_extra_args(self) -> dict[str, Any]:
         """For the request: plain values, which reach vLLM's other processes."""
         s = self.sampling
         own = {"key": self.key, "at": self.at, "temperature": float(s.temperature), "top_p": float(s.top_p)}
         return {KEY: {**own, "top_k": s.top_k}}
 
     @classmethod
-    def of(cls, extra_args: Mapping[str, Any] | None) -> Ticket | None:
+    def from_extra_args(cls, extra_args: Mapping[str, Any] | None) -> DrawParams | None:
         """What a request carries; None: nothing. Raises InputError for a value that `extra_args` would not write."""
         raw = (extra_args or {}).get(KEY)
         if raw is None:

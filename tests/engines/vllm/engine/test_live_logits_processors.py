@@ -13,8 +13,8 @@ from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 
 from laconic.engines.base import Sampling
 from laconic.engines.sampling import draw, uniform
-from laconic.engines.vllm.engine.draws import PROCESSORS, Draws, DrawsV2
-from laconic.engines.vllm.engine.ticket import KEY, Ticket
+from laconic.engines.vllm.engine.draw_params import KEY, DrawParams
+from laconic.engines.vllm.engine.logits_processors import PROCESSORS, DrawLogitsProcessor, DrawLogitsProcessorV2
 from laconic.errors import LaconicError
 
 V = 50
@@ -25,16 +25,16 @@ def logits(rows: int) -> torch.Tensor:
     return torch.randn((rows, V), generator=torch.Generator().manual_seed(rows))
 
 
-def params(ticket: Ticket | None = None) -> SamplingParams:
-    return SamplingParams(temperature=0, extra_args=None if ticket is None else ticket.extra_args())
+def params(drawn_by: DrawParams | None = None) -> SamplingParams:
+    return SamplingParams(temperature=0, extra_args=None if drawn_by is None else drawn_by.to_extra_args())
 
 
-def drawn(row: torch.Tensor, ticket: Ticket, position: int) -> int:
-    return int(draw(row[None], [ticket.sampling], [uniform(ticket.key, ticket.at + position)])[0])
+def drawn(row: torch.Tensor, drawn_by: DrawParams, position: int) -> int:
+    return int(draw(row[None], [drawn_by.sampling], [uniform(drawn_by.key, drawn_by.at + position)])[0])
 
 
-def check(before: torch.Tensor, after: torch.Tensor, want: dict[int, tuple[Ticket, int]]) -> None:
-    """want: row -> its ticket and position; other rows are as they were."""
+def check(before: torch.Tensor, after: torch.Tensor, want: dict[int, tuple[DrawParams, int]]) -> None:
+    """want: row -> its drawn_by and position; other rows are as they were."""
     for row in range(len(before)):
         if row not in want:
             assert torch.equal(after[row], before[row])
@@ -45,8 +45,8 @@ def check(before: torch.Tensor, after: torch.Tensor, want: dict[int, tuple[Ticke
 
 
 def test_the_first_runner_follows_its_batch() -> None:
-    one = Draws(None, torch.device("cpu"), False)
-    a, b, c = Ticket(7, 0, WARM), Ticket(8, 30, HOT), Ticket(9, 2, WARM)
+    one = DrawLogitsProcessor(None, torch.device("cpu"), False)
+    a, b, c = DrawParams(7, 0, WARM), DrawParams(8, 30, HOT), DrawParams(9, 2, WARM)
     tokens: dict[str, list[int]] = {name: [] for name in "abcx"}
     added = [(0, params(a), [1], tokens["a"]), (1, params(), [1], tokens["x"]), (2, params(b), [1], tokens["b"])]
     one.update_state(BatchUpdate(3, [], added, []))
@@ -76,8 +76,8 @@ def context(slots: list[int], lengths: list[int]) -> Any:
 
 def test_the_second_runner_follows_its_slots() -> None:
     states = SimpleNamespace(prompt_len=SimpleNamespace(np=np.array([10, 20, 30, 40])))
-    one = DrawsV2(None, states)
-    a, b = Ticket(7, 0, WARM), Ticket(8, 30, HOT)
+    one = DrawLogitsProcessorV2(None, states)
+    a, b = DrawParams(7, 0, WARM), DrawParams(8, 30, HOT)
     assert one.add_request(0, params(a)) is True
     assert one.add_request(1, params()) is False
     assert one.add_request(3, params(b)) is True
@@ -93,31 +93,31 @@ def test_the_second_runner_follows_its_slots() -> None:
         one.apply(logits(3), context([0, 3], [11, 42]))
 
 
-@pytest.mark.parametrize("processor", [Draws, DrawsV2])
-def test_a_bad_ticket_is_refused_at_the_door(processor: Any) -> None:
-    processor.validate_params(params(Ticket(7, 0, WARM)))
+@pytest.mark.parametrize("processor", [DrawLogitsProcessor, DrawLogitsProcessorV2])
+def test_a_bad_draw_params_is_refused_at_the_door(processor: Any) -> None:
+    processor.validate_params(params(DrawParams(7, 0, WARM)))
     processor.validate_params(params())
     with pytest.raises(ValueError, match="expected a mapping of key"):
         processor.validate_params(SamplingParams(temperature=0, extra_args={KEY: 3}))
     with pytest.raises(ValueError, match=r"temperature is 1\.0 beside laconic_draw; expected 0"):
-        processor.validate_params(SamplingParams(temperature=1.0, extra_args=Ticket(7, 0, WARM).extra_args()))
+        processor.validate_params(SamplingParams(temperature=1.0, extra_args=DrawParams(7, 0, WARM).to_extra_args()))
 
 
 def test_both_are_found_by_name() -> None:
     for path in PROCESSORS.values():
         module, _, name = path.partition(":")
-        assert module == Draws.__module__
-        assert name in (Draws.__name__, DrawsV2.__name__)
+        assert module == DrawLogitsProcessor.__module__
+        assert name in (DrawLogitsProcessor.__name__, DrawLogitsProcessorV2.__name__)
     assert PROCESSORS[False] != PROCESSORS[True]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_logits_without_a_distribution_are_refused(value: float) -> None:
     states = SimpleNamespace(prompt_len=SimpleNamespace(np=np.array([10])))
-    second = DrawsV2(None, states)
-    second.add_request(0, params(Ticket(7, 0, WARM)))
-    first = Draws(None, torch.device("cpu"), False)
-    first.update_state(BatchUpdate(1, [], [(0, params(Ticket(7, 0, WARM)), [1], [])], []))
+    second = DrawLogitsProcessorV2(None, states)
+    second.add_request(0, params(DrawParams(7, 0, WARM)))
+    first = DrawLogitsProcessor(None, torch.device("cpu"), False)
+    first.update_state(BatchUpdate(1, [], [(0, params(DrawParams(7, 0, WARM)), [1], [])], []))
     broken = logits(1)
     broken[0, 3] = value
     with pytest.raises(LaconicError, match=r"no probabilities .* NaN or infinite"):

@@ -9,24 +9,24 @@ import pytest
 
 from laconic.engines.base import Sampling
 from laconic.engines.sampling import trace_key
-from laconic.engines.vllm.engine.ticket import KEY, Ticket
+from laconic.engines.vllm.engine.draw_params import KEY, DrawParams
 from laconic.errors import InputError
 
 GOOD = {"key": 5, "at": 0, "temperature": 1.0, "top_p": 0.9, "top_k": 3}
 
 
 def test_what_is_written_is_read() -> None:
-    ticket = Ticket(trace_key(-7, 3), 12, Sampling(temperature=1, top_p=0.9, top_k=5))
-    carried = json.loads(json.dumps({"other": 1, **ticket.extra_args()}))
-    found = Ticket.of(carried)
+    params = DrawParams(trace_key(-7, 3), 12, Sampling(temperature=1, top_p=0.9, top_k=5))
+    carried = json.loads(json.dumps({"other": 1, **params.to_extra_args()}))
+    found = DrawParams.from_extra_args(carried)
     assert found is not None
-    assert (found.key, found.at) == (ticket.key, 12)
+    assert (found.key, found.at) == (params.key, 12)
     assert (found.sampling.temperature, found.sampling.top_p, found.sampling.top_k) == (1.0, 0.9, 5)
 
 
 def test_most_requests_carry_none() -> None:
-    assert Ticket.of(None) is None
-    assert Ticket.of({"laconic": {"policy": "none"}}) is None
+    assert DrawParams.from_extra_args(None) is None
+    assert DrawParams.from_extra_args({"laconic": {"policy": "none"}}) is None
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_most_requests_carry_none() -> None:
     ],
 )
 def test_what_nobody_would_write_is_refused(raw: Any, says: str) -> None:
-    assert Ticket.of({KEY: GOOD}) is not None
+    assert DrawParams.from_extra_args({KEY: GOOD}) is not None
     with pytest.raises(ValueError, match=says):
-        Ticket.of({KEY: raw})
+        DrawParams.from_extra_args({KEY: raw})
     assert issubclass(InputError, ValueError)
