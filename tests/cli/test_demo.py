@@ -36,6 +36,28 @@ def test_json_has_a_row_a_policy_at_equal_cache_size(invoke: Any, small: Path) -
     assert out["bytes_per_kv_token"] == 3 * 2 * 8 * 2 * 4
 
 
+def test_the_figures_are_those_of_the_accuracy_experiment(invoke: Any, small: Path) -> None:
+    from laconic.cli.common import choose_sampling
+    from laconic.engines.hf import HFEngine, load
+    from laconic.lab.accuracy.run import run_accuracy
+    from laconic.lab.shared.contenders import plan
+
+    said = json.loads(invoke("demo", "--problems", 3, "--samples", 2, "--seed", 5, "--json").stdout)["rows"]
+    model, tokenizer = load(small)
+    rows = run_accuracy(
+        generate(3, seed=5),
+        plan(("rpc", "random"), (4,), interval=128, window=32),
+        lambda policy: HFEngine(model, tokenizer, policy=policy, max_batch=2),
+        samples=2,
+        sampling=choose_sampling(model, seed=5),
+    )
+    experiment = json.loads(json.dumps([row.to_json() for row in rows]))
+    for row in said + experiment:
+        assert row.pop("tokens_per_second") > 0
+    assert said == experiment
+    assert [row["difference"] is None for row in said] == [True, False, False]
+
+
 def test_the_table_says_n_and_names_its_intervals(invoke: Any, small: Path) -> None:
     result = invoke("demo", "--problems", 3, env={"COLUMNS": "80"})
     assert result.exit_code == 0, result.stderr

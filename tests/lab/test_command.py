@@ -10,7 +10,7 @@ import torch
 
 from laconic.engines.hf import shapes
 from laconic.engines.hf.shapes import Shape
-from laconic.lab.shared.statistics import mean_interval
+from laconic.statistics import mean_interval
 
 SHAPE = Shape(
     "nano",

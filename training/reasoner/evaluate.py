@@ -10,8 +10,8 @@ from itertools import combinations
 from typing import Any
 
 from laconic.answers import equivalent, extract
-from laconic.lab.shared.statistics import mean_interval
 from laconic.problems.generate import programs
+from laconic.statistics import mean_interval
 from training.reasoner.diagnostics import count_right
 from training.reasoner.model import Student
 from training.reasoner.sampling import sample

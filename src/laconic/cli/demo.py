@@ -29,14 +29,13 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from laconic.cli.demo_figures import Figures
     from laconic.cli.outcome import Outcome
     from laconic.cli.solving import SilentView
     from laconic.compress import Policy
     from laconic.engines.base import Sampling
-    from laconic.engines.hf import HFEngine
-    from laconic.lab.accuracy.run import Row
-    from laconic.lab.shared.statistics import Interval
     from laconic.problems import Problem
+    from laconic.statistics import Interval
 
 MAX_BATCH = 32
 EXCERPT = 120  # tokens
@@ -60,37 +59,39 @@ def demo(
     say_loading(None, not as_json)
     from rich.console import Console
 
+    from laconic.cli.demo_figures import compared_policies, figures, label_of, solve
     from laconic.cli.progress import Bar
     from laconic.cli.solving import SilentView
-    from laconic.engines.base import Engine
     from laconic.engines.hf import HFEngine, load
-    from laconic.lab.accuracy.run import run_accuracy
-    from laconic.lab.shared.contenders import plan
     from laconic.problems import generate
+    from laconic.prune.alike import warn_alike
 
     one_thread()
-    contenders = plan(("rpc", "random"), (ratio,), interval=SMALL["interval"], window=SMALL["window"])
+    policies = compared_policies(ratio, SMALL["interval"], SMALL["window"])
     questions = generate(problems, seed=seed)
     model, tokenizer = load(model_path(None))
     sampling = choose_sampling(model, seed=seed)
-    engines: list[HFEngine] = []
-
-    def engine_for(policy: Policy) -> Engine:
-        engines[:] = [HFEngine(model, tokenizer, policy=policy, max_batch=MAX_BATCH, chunk_tokens=64)]
-        return engines[0]
-
-    complain(f"The bundled reasoner on {problems} held-out problems x {samples}, under {len(contenders)} policies ...")
+    warn_alike(samples, sampling)
+    complain(f"The bundled reasoner on {problems} held-out problems x {samples}, under {len(policies)} policies ...")
+    rows: list[Figures] = []
+    right_of_full = None
+    per_token = 0.0
     with Bar() as bar:
-        rows = run_accuracy(
-            questions,
-            contenders,
-            engine_for,
-            samples=samples,
-            sampling=sampling,
-            watch=lambda at: bar.update(at.label, at.done, at.total),
-        )
-    stats = engines[0].stats
-    per_token = stats.peak_kv_bytes / stats.peak_kv_tokens
+        done, total = 0, len(policies) * problems * samples
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            bar.update(label, done, total)
+
+        for compared in policies:
+            label = label_of(compared)
+            engine = HFEngine(model, tokenizer, policy=compared, max_batch=MAX_BATCH, chunk_tokens=64)
+            traces, seconds = solve(engine, questions, samples, sampling, advance)
+            row, right = figures(compared, questions, traces, seconds, right_of_full)
+            rows.append(row)
+            right_of_full = right_of_full or right
+            per_token = engine.stats.peak_kv_bytes / engine.stats.peak_kv_tokens
 
     console = Console(highlight=False)
     policy = choose_policy("rpc", True, ratio=ratio)
@@ -151,7 +152,7 @@ def _show_solving(
     console.print("The same, live, for any problem: laconic solve --compress rpc", style="dim")
 
 
-def _table(console: Console, rows: list[Row], per_token: float) -> None:
+def _table(console: Console, rows: list[Figures], per_token: float) -> None:
     """Policies side by side: a column each fits a narrow terminal, a row each would not."""
     from rich.table import Table
 
@@ -162,7 +163,7 @@ def _table(console: Console, rows: list[Row], per_token: float) -> None:
     for row in rows:
         table.add_column("full KV" if row.ratio is None else row.label, justify="right")
 
-    def line(name: str, value: Callable[[Row], str]) -> None:
+    def line(name: str, value: Callable[[Figures], str]) -> None:
         table.add_row(name, *(value(row) for row in rows))
 
     line("accuracy, %", lambda row: _percent(row.accuracy, ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,3 +40,10 @@ def check(problem: Problem, text: str, *, thinking: bool = False, ended: bool = 
     """
     checks.instance("problem", problem, Problem, "a Problem")
     return equivalent(extract(text, thinking=thinking, ended=ended), problem.answer)
+
+
+def problem_seed(seed: int, problem: Problem) -> int:
+    """A seed for the traces of one problem: 31 bits that depend on the run's seed and the problem's id alone, so that
+    problems draw independently of each other and of how many of them there are."""
+    digest = hashlib.blake2b(f"{seed}/{problem.id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 33

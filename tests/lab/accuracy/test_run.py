@@ -10,11 +10,12 @@ import pytest
 
 from laconic.engines.base import Sampling
 from laconic.errors import LaconicError
-from laconic.lab.accuracy.run import FORMAT, may_grow, problem_seed, run_accuracy, settings
+from laconic.lab.accuracy.run import FORMAT, may_grow, run_accuracy, settings
 from laconic.lab.shared.contenders import plan
 from laconic.lab.shared.journal import Journal
-from laconic.lab.shared.statistics import mean_interval, paired_difference
 from laconic.problems import check
+from laconic.problems.base import problem_seed
+from laconic.statistics import mean_interval, paired_difference
 
 SAMPLING = Sampling(max_new_tokens=440, seed=3)
 SAMPLES = 3

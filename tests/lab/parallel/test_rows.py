@@ -9,7 +9,7 @@ import pytest
 from tests.lab.parallel.fakes import PROBLEMS, SECONDS, FakeBench, job, run
 
 from laconic.lab.parallel.rows import agreement, summarise
-from laconic.lab.shared.statistics import mean_interval, paired_difference
+from laconic.statistics import mean_interval, paired_difference
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 import typer
 from rich.console import Console
 
+from laconic.cli import tables
 from laconic.cli.progress import Bar
 from laconic.cli.tables import Table
 from laconic.errors import LaconicError
@@ -24,7 +25,7 @@ def test_results_are_on_disk_before_anything_is_printed(
         raise UnicodeEncodeError("ascii", "Δ", 0, 1, "a narrow terminal")
 
     monkeypatch.setattr(typer, "echo", broken)
-    monkeypatch.setattr(reporting, "print_tables", broken)
+    monkeypatch.setattr(tables, "print_tables", broken)
     table = Table("A table", (("a", "left"), ("Δ", "right")), (("1", "2"),))
     with pytest.raises(UnicodeEncodeError):
         reporting.write_report({"Δ": 1}, [table], None, tmp_path / "new" / "out", False, as_json)

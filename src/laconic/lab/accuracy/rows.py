@@ -10,8 +10,8 @@ from typing import Any
 
 from laconic.lab.shared.contenders import Contender
 from laconic.lab.shared.journal import Record
-from laconic.lab.shared.statistics import Interval, mean_interval, paired_difference
 from laconic.problems import Problem
+from laconic.statistics import Interval, mean_interval, paired_difference
 
 BASELINE = "full"
 

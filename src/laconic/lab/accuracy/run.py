@@ -23,6 +23,7 @@ from laconic.lab.accuracy.rows import BASELINE, Row, summarise
 from laconic.lab.shared.contenders import Contender
 from laconic.lab.shared.journal import Journal, Record
 from laconic.problems import Problem
+from laconic.problems.base import problem_seed
 from laconic.prune.alike import warn_alike
 
 FORMAT = "laconic.accuracy/2"
@@ -133,12 +134,6 @@ def may_grow(key: str, lacking: bool) -> bool:
     """Which of the `settings` may differ, for `Journal`: how many problems and samples there are (each trace says which it
     is of), and rows that the file or the run has alone. A row that both have must be the same."""
     return key in ("problems.count", "problems.digest", "samples") or (lacking and key.startswith("policies."))
-
-
-def problem_seed(seed: int, problem: Problem) -> int:
-    """A seed for one problem: 31 bits that depend on the run's seed and the problem's id alone."""
-    digest = hashlib.blake2b(f"{seed}/{problem.id}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 33
 
 
 class _Run:

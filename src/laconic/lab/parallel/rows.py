@@ -13,7 +13,7 @@ from laconic.lab.parallel.lineup import CONS, FULL, Entry
 from laconic.lab.parallel.outcomes import sittings
 from laconic.lab.parallel.run import Job
 from laconic.lab.shared.journal import Record
-from laconic.lab.shared.statistics import Interval, mean_interval, paired_difference
+from laconic.statistics import Interval, mean_interval, paired_difference
 
 FATES = {"f": "finished", "p": "pruned", "a": "abandoned"}
 

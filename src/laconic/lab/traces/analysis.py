@@ -8,10 +8,10 @@ from typing import Any
 
 from laconic import checks
 from laconic.errors import InputError
-from laconic.lab.shared.statistics import mean_interval
 from laconic.lab.traces.entropy import ORDERS, default_lengths, entropy_by_length
 from laconic.lab.traces.reading import WrittenTrace
 from laconic.lab.traces.redundancy import TFIDF, THRESHOLD, embedder, redundancy, split_spans, window_spans, words
+from laconic.statistics import mean_interval
 
 FORMAT = "laconic.analysis/1"
 SPAN_TOKENS = 24  # of traces without text

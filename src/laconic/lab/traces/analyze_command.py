@@ -201,8 +201,8 @@ def _from_model(
     from laconic.cli.progress import Bar
     from laconic.engines.hf import HFEngine, load
     from laconic.errors import InputError
-    from laconic.lab.accuracy.run import problem_seed
     from laconic.lab.traces.reading import WrittenTrace
+    from laconic.problems.base import problem_seed
     from laconic.problems.sources import load_problems
 
     chosen = [choose_policy(spec, is_bundled(model)) for spec in split_policies(policies)]

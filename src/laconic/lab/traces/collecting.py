@@ -19,10 +19,10 @@ from laconic import checks
 from laconic.answers import answer_of, equivalent
 from laconic.engines.base import Engine, Sampling, Trace
 from laconic.errors import InputError, LaconicError
-from laconic.lab.accuracy.run import problem_seed
 from laconic.lab.shared.journal import Journal, Record
 from laconic.lab.traces.collection import Collection, sum_up
 from laconic.problems import Problem
+from laconic.problems.base import problem_seed
 from laconic.prune.alike import warn_alike
 from laconic.traces import TraceRecord
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from laconic.answers import groups
-from laconic.lab.shared.statistics import Interval, mean_interval
+from laconic.statistics import Interval, mean_interval
 
 
 @dataclass(frozen=True, slots=True)

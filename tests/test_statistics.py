@@ -8,7 +8,7 @@ import random
 import pytest
 
 from laconic.errors import LaconicError
-from laconic.lab.shared.statistics import Interval, mean_interval, normal_quantile, paired_difference, student_quantile
+from laconic.statistics import Interval, mean_interval, normal_quantile, paired_difference, student_quantile
 
 
 def slow_bootstrap(values: list[list[float]], resamples: int, seed: int) -> tuple[float, float]:
