@@ -78,7 +78,9 @@ def drive(
     from vllm import SamplingParams
 
     engine = llm.llm_engine
-    seen, done, preempted, kept = Seen(), {}, {}, {}
+    seen, done = Seen(), {}
+    preempted: dict[str, int] = {}
+    kept: dict[int, dict[str, Tensor]] = {}
     for number, ask in enumerate(asks):
         stop = {"ignore_eos": True} if ask.stop is None else {"ignore_eos": True, "stop_token_ids": [ask.stop]}
         params = SamplingParams(temperature=0.0, max_tokens=ask.tokens, extra_args=ask.extra, logprobs=logprobs, **stop)

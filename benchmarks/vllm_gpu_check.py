@@ -40,7 +40,7 @@ from laconic.engines.vllm.plugin.settings import parse_launch
 from laconic.environment import environment
 
 RPC = {"policy": "rpc", "interval": 64, "ratio": 4, "window": 8}
-POLICIES = {
+POLICIES: dict[str, dict[str, Any]] = {
     "none": {"policy": "none"},
     "rpc, layer": RPC,
     "rpc, group": {**RPC, "aggregation": "group"},
@@ -220,9 +220,7 @@ def reference(path: Path, settings: dict[str, Any], tokens: int) -> dict[str, An
     return made
 
 
-def rows_of(
-    dtype: str, runs: dict[tuple[str, bool], dict[str, Any]], expected: dict[str, list[dict[str, Any]]]
-) -> list[Any]:
+def rows_of(dtype: str, runs: dict[tuple[str, bool], dict[str, Any]], expected: dict[str, dict[str, Any]]) -> list[Any]:
     """(what, passed, numbers) of one backend and type. runs: (mode, with laconic) -> what `start` gave."""
     rows = []
     for (mode, laconic), run in runs.items():

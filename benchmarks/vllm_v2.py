@@ -38,10 +38,10 @@ from laconic.engines.vllm.plugin.settings import parse_launch
 from laconic.environment import environment
 from laconic.errors import InputError, LaconicError
 
-RPC = {"policy": "rpc", "interval": 64, "ratio": 4, "window": 8}
-GROUP = {**RPC, "aggregation": "group"}
-NONE = {"policy": "none"}
-MIXED = [
+RPC: dict[str, Any] = {"policy": "rpc", "interval": 64, "ratio": 4, "window": 8}
+GROUP: dict[str, Any] = {**RPC, "aggregation": "group"}
+NONE: dict[str, Any] = {"policy": "none"}
+MIXED: list[dict[str, Any]] = [
     NONE,
     RPC,
     GROUP,

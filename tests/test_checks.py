@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from laconic import checks
-from laconic.errors import LONGEST_REASON, LaconicError, UnknownNameError, reason
+from laconic.errors import LONGEST_REASON, EngineError, InputError, LaconicError, UnknownNameError, reason
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_plain_makes_a_frozen_records_numbers_pythons():
         n: int
         name: str
 
-    settings = Settings(numpy.int64(4), "a")
+    settings = Settings(numpy.int64(4), "a")  # type: ignore[arg-type]  # what a user passes
     checks.plain(settings)
     assert repr(settings.n) == "4"
 
@@ -111,8 +111,13 @@ def test_a_reason_is_one_line_and_never_ends_where_a_list_begins():
 
 
 def test_the_errors_are_what_callers_may_catch():
-    assert issubclass(LaconicError, ValueError)
+    assert issubclass(InputError, LaconicError)
+    assert issubclass(InputError, ValueError)
+    assert issubclass(EngineError, LaconicError)
+    assert issubclass(EngineError, RuntimeError)
+    assert not issubclass(EngineError, ValueError)
+    assert not issubclass(LaconicError, ValueError)
     error = UnknownNameError("there is no trace 'x'")
-    assert isinstance(error, (LaconicError, ValueError))
+    assert isinstance(error, InputError)
     assert isinstance(error, KeyError)
     assert str(error) == "there is no trace 'x'"  # a KeyError's would be quoted

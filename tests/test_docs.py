@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import typer
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BatchEncoding
 
 from laconic.assets import reasoner_path
 from laconic.cli import build
@@ -51,6 +51,7 @@ def test_python_blocks_run_in_order(page: Path, quick: Any, capsys: pytest.Captu
     tokenizer = AutoTokenizer.from_pretrained(reasoner_path())
     chat = [{"role": "user", "content": "given b=1 c=2 ; d:b d+c d>. ; start *>d ; find d ?"}]
     inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    assert isinstance(inputs, BatchEncoding)
     names: dict[str, Any] = {"model": quick, "tokenizer": tokenizer, "inputs": inputs}
     for code in blocks(page, "python"):
         exec(compile(code, page.name, "exec"), names)

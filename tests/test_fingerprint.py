@@ -10,7 +10,7 @@ from torch import nn
 from laconic.fingerprint import SAMPLED, fingerprint
 
 
-def model(seed: int = 0) -> nn.Module:
+def model(seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(8, 200), nn.Linear(200, 40))
 
@@ -24,11 +24,12 @@ def test_other_weights_shapes_formats_and_names_have_another() -> None:
     original = model()
     changed = model()
     with torch.no_grad():
-        changed[1].weight[0, 0] += 1e-3
+        changed.get_parameter("1.weight")[0, 0] += 1e-3
     half = model().to(torch.bfloat16)
-    turned = nn.Sequential(nn.Linear(8, 200), nn.Linear(200, 40))
+    first = nn.Linear(8, 200)
+    turned = nn.Sequential(first, nn.Linear(200, 40))
     turned.load_state_dict(original.state_dict())
-    turned[0].weight = nn.Parameter(original[0].weight.detach().reshape(100, 16))
+    first.weight = nn.Parameter(original.get_parameter("0.weight").detach().reshape(100, 16))
     named = nn.ModuleDict({"a": original[0], "b": original[1]})
     assert len({fingerprint(m) for m in (original, changed, half, turned, named, model(1))}) == 6
 

@@ -70,7 +70,7 @@ print(callable(laconic.compress))
 
 def test_calling_the_package_compresses() -> None:
     with pytest.raises(laconic.LaconicError, match="model is a str; expected a transformers PreTrainedModel"):
-        laconic.compress("not a model", laconic.RPC())
+        laconic.compress("not a model", laconic.RPC())  # type: ignore[arg-type]
 
 
 def test_version_is_the_distributions() -> None:

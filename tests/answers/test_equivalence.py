@@ -368,7 +368,8 @@ def test_an_answer_is_text_or_none(other):
 
 def slow_groups(answers):
     """Compares every answer with the first of every class."""
-    firsts, classes = [], []
+    firsts: list[str] = []
+    classes: list[int | None] = []
     for answer in answers:
         if answer is None:
             classes.append(None)

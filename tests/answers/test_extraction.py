@@ -241,4 +241,4 @@ def test_a_loop_of_unfinished_boxes_costs_no_square():
 
 def test_text_is_expected():
     with pytest.raises(LaconicError, match=r"the text to extract an answer from is 5; expected a str"):
-        extract(5)
+        extract(5)  # type: ignore[arg-type]

@@ -152,7 +152,7 @@ def test_a_marker_of_one_s_own(monkeypatch):
         with pytest.raises(LaconicError, match=f"marker name {other.name} is taken"):
             register(other)
     with pytest.raises(LaconicError, match=r"expected a laconic\.answers\.Marker"):
-        register("<ponder>")
+        register("<ponder>")  # type: ignore[arg-type]
     assert register(MARKERS[0]) is MARKERS[0]
     assert markers() == (*MARKERS, mine)
 

@@ -32,6 +32,7 @@ from laconic.compress.scorers import (
     OracleScore,
     RandomScore,
     Recency,
+    Scorer,
     WindowAttention,
 )
 from laconic.errors import LaconicError
@@ -78,15 +79,20 @@ def test_what_a_policy_is_made_of(policy: Policy, schedule, scorer) -> None:
     assert hash(policy) == hash(copy.copy(policy))
 
 
+def scorer_of(policy: Policy) -> Scorer:
+    assert policy.scorer is not None
+    return policy.scorer
+
+
 def test_what_scorers_ask_of_an_engine() -> None:
-    assert RPC(window=16, interval=64).scorer.queries == 16
-    assert H2O().scorer.accumulates
-    assert H2O().scorer.queries == 0
-    assert TOVA().scorer.reads_prompt
-    assert TOVA().scorer.queries == 1
-    assert Oracle(everything).scorer.needs_token_ids
+    assert scorer_of(RPC(window=16, interval=64)).queries == 16
+    assert scorer_of(H2O()).accumulates
+    assert scorer_of(H2O()).queries == 0
+    assert scorer_of(TOVA()).reads_prompt
+    assert scorer_of(TOVA()).queries == 1
+    assert scorer_of(Oracle(everything)).needs_token_ids
     for policy in (RPC(), RKV(), StreamingLLM(), Random()):
-        scorer = policy.scorer
+        scorer = scorer_of(policy)
         assert not any([scorer.accumulates, scorer.reads_prompt, scorer.needs_token_ids])
 
 
@@ -170,7 +176,7 @@ def test_refusals_name_field_value_and_range(make, message: str) -> None:
 
 
 def test_a_scorer_may_read_all_that_was_generated_by_the_first_compression() -> None:
-    assert Custom(Fixed(8, 1, 1), WindowAttention(9)).scorer.queries == 9
+    assert scorer_of(Custom(Fixed(8, 1, 1), WindowAttention(9))).queries == 9
 
 
 def test_policies_are_frozen() -> None:

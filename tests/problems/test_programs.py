@@ -16,7 +16,9 @@ def solve(question: str) -> str:
         for letter, first, sign, second in lines:
             if first in known and second in known:
                 known[letter] = (known[first] + (1 if sign == "+" else -1) * known[second]) % 10
-    return str(known[re.search(r"find (\w)", question)[1]])
+    asked = re.search(r"find (\w)", question)
+    assert asked is not None
+    return str(known[asked[1]])
 
 
 @settings(max_examples=150, deadline=None)
@@ -45,7 +47,7 @@ def test_names_order_and_hints_do_not_move_a_problem_to_the_other_split(seed, st
     rng.shuffle(shuffled)
     new = dict(zip(letters, shuffled, strict=True))
     twin = Program(
-        {new[a]: d for a, d in reversed(program.facts.items())},
+        {new[a]: d for a, d in reversed(list(program.facts.items()))},
         tuple(Step(new[s.letter], new[s.first], s.sign, new[s.second]) for s in program.steps),
         {},
         tuple(reversed(program.listing)),

@@ -81,7 +81,8 @@ def reference_run(
         cache = DynamicCache(config=model.config)
         out = model(prompt_ids, position_ids=torch.arange(prompt)[None], past_key_values=cache, use_cache=True)
         for index, layer in enumerate(cache.layers):
-            if type(layer) in (DynamicLayer, LinearAttentionAndFullAttentionLayer):
+            if type(layer) is DynamicLayer or type(layer) is LinearAttentionAndFullAttentionLayer:
+                assert layer.keys is not None
                 G = layer.keys.shape[1]
                 groups = G if getattr(policy, "aggregation", "layer") == "group" else 1
                 states[index] = LayerState([[] for _ in range(G)], [[] for _ in range(groups)])
@@ -119,7 +120,7 @@ def _tied(logits: Tensor) -> bool:
 @contextmanager
 def _caught(model: Any) -> Iterator[dict[int, tuple[Tensor, Tensor, float]]]:
     """Layer index -> (query [1, H, q, D], keys [heads, slots, D], scaling) of the latest pass: eager attention is wrapped."""
-    module = sys.modules[type(model).__module__]
+    module: Any = sys.modules[type(model).__module__]
     original = module.eager_attention_forward
     before = model.config._attn_implementation
     caught: dict[int, tuple[Tensor, Tensor, float]] = {}

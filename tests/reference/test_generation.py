@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from laconic.compress.policies import H2O, RKV, RPC, TOVA, FullKV, Oracle, Rando
 from laconic.compress.policy import Policy
 from tests.reference.generation import reference_generate, reference_run
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 61,
     "hidden_size": 32,
     "intermediate_size": 48,

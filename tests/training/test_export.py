@@ -6,7 +6,7 @@ from training.reasoner.model import Shape, Student
 from training.reasoner.sampling import sample
 from training.reasoner.traces import prompt
 from training.reasoner.vocabulary import EOS, IDS, encode
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, BatchEncoding, GenerationConfig
 
 from laconic.problems import generate
 
@@ -51,12 +51,15 @@ def test_the_chat_template_makes_the_prompt_that_was_trained_on(folder):
     text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     assert text == prompt(problem.question)
     assert text.endswith("<think>")
-    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+    encoded = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+    assert isinstance(encoded, BatchEncoding)
+    ids = encoded["input_ids"]
     assert ids == encode(text)
     assert tokenizer.decode(ids) == text
     assert tokenizer.pad_token_id == IDS["<pad>"]
     assert tokenizer.eos_token_id == IDS["<eos>"]
     whole = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": "fine ."}], tokenize=False)
+    assert isinstance(whole, str)
     assert whole.endswith("<|assistant|> fine . <eos>")
 
 
@@ -71,7 +74,9 @@ def test_the_sampler_writes_what_generate_writes(folder, prompts):
     ours = sample(from_folder(folder), prompts, temperature=0, max_new_tokens=40)
     for ids, new in zip(prompts, ours, strict=True):
         x = torch.tensor([ids])
-        theirs = model.generate(x, attention_mask=torch.ones_like(x), do_sample=False, max_new_tokens=40)
+        mask = torch.ones_like(x)
+        # transformers types generate by a protocol that none of its models meets in mypy's eyes
+        theirs = model.generate(x, attention_mask=mask, do_sample=False, max_new_tokens=40)  # type: ignore[misc]
         assert theirs[0, len(ids) :].tolist() == new
     assert len({tuple(new) for new in ours}) > 1
 

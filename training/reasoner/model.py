@@ -9,6 +9,7 @@ Shapes: B batch, L length, D width, H heads, G key/value heads, E head width, V 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -107,6 +108,8 @@ class Block(nn.Module):
 class Student(nn.Module):
     """Logits for every position; parameter names are Llama's, but for the embedding."""
 
+    mix: Tensor  # [V, components]: which components a token has
+
     def __init__(self, shape: Shape, seed: int = 0) -> None:
         super().__init__()
         self.shape = shape
@@ -118,7 +121,6 @@ class Student(nn.Module):
         self.digit = nn.Parameter(torch.empty(10, shape.width))
         self.layers = nn.ModuleList(Block(shape) for _ in range(shape.layers))
         self.norm = Norm(shape.width, shape.epsilon)
-        # A row of the mixing matrix says which components a token has.
         self.register_buffer("mix", _mixing_matrix(letters), persistent=False)
         generator = torch.Generator().manual_seed(seed)
         for name, weight in self.named_parameters():
@@ -127,6 +129,11 @@ class Student(nn.Module):
             elif weight.ndim == 2:
                 std = 0.02 if name in EMBEDDING else weight.shape[1] ** -0.5
                 nn.init.normal_(weight, std=std, generator=generator)
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The layers by their own type, which a ModuleList forgets."""
+        return [cast(Block, layer) for layer in self.layers]
 
     def embedding(self) -> Tensor:
         """The embedding table [V, D] that the components add up to."""

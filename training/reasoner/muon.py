@@ -37,7 +37,7 @@ class Muon(torch.optim.Optimizer):
                     raise ValueError(f"Muon takes matrices, not a parameter of shape {tuple(parameter.shape)}.")
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure is taken
         for group in self.param_groups:
             by_shape: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
             for parameter in group["params"]:
@@ -45,11 +45,14 @@ class Muon(torch.optim.Optimizer):
             for (rows, columns), parameters in by_shape.items():
                 updates = []
                 for parameter in parameters:
+                    gradient = parameter.grad
+                    if gradient is None:
+                        raise ValueError("Muon steps when every parameter has a gradient; call backward first.")
                     state = self.state[parameter]
                     if not state:
                         state["momentum"] = torch.zeros_like(parameter)
-                    momentum = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-                    updates.append(parameter.grad.lerp(momentum, group["momentum"]))
+                    momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
+                    updates.append(gradient.lerp(momentum, group["momentum"]))
                 stacked = torch.stack(updates)
                 wide = orthogonalise(stacked if rows <= columns else stacked.mT)
                 stacked = wide if rows <= columns else wide.mT

@@ -30,9 +30,9 @@ class _Decoder:
         self.cos_LE, self.sin_LE = rotary(positions, student.shape, self.table_VD.device)
         self.qkv = [
             torch.cat((b.self_attn.q_proj.weight, b.self_attn.k_proj.weight, b.self_attn.v_proj.weight))
-            for b in student.layers
+            for b in student.blocks
         ]
-        self.gate_up = [torch.cat((b.mlp.gate_proj.weight, b.mlp.up_proj.weight)) for b in student.layers]
+        self.gate_up = [torch.cat((b.mlp.gate_proj.weight, b.mlp.up_proj.weight)) for b in student.blocks]
         self.keys = torch.zeros(self.shape.layers, rows, self.shape.kv_heads, 0, self.shape.head_width)
         self.values = torch.zeros_like(self.keys)
 
@@ -50,7 +50,7 @@ class _Decoder:
         x, s, length = F.embedding(ids_BL, self.table_VD), self.shape, ids_BL.shape[1]
         self.reserve(length)
         cos, sin = self.cos_LE[:length], self.sin_LE[:length]
-        for index, layer in enumerate(self.student.layers):
+        for index, layer in enumerate(self.student.blocks):
             normed = layer.input_layernorm(x)
             for projection, cache in ((layer.self_attn.k_proj, self.keys), (layer.self_attn.v_proj, self.values)):
                 heads = projection(normed).view(*ids_BL.shape, s.kv_heads, s.head_width).transpose(1, 2)
@@ -65,7 +65,7 @@ class _Decoder:
         x = F.embedding(tokens_B, self.table_VD)
         hidden = (torch.arange(longest)[None, :] > positions_B[:, None])[:, None, None]
         cos, sin = self.cos_LE[positions_B][:, None], self.sin_LE[positions_B][:, None]
-        for index, layer in enumerate(self.student.layers):
+        for index, layer in enumerate(self.student.blocks):
             heads = (layer.input_layernorm(x) @ self.qkv[index].T).view(len(rows), -1, s.head_width)
             turned = _rotate(heads[:, : s.heads + s.kv_heads], cos, sin)
             self.keys[index, rows, :, positions_B] = turned[:, s.heads :]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from transformers import (
@@ -40,6 +40,16 @@ from transformers import (
     Zamba2ForCausalLM,
 )
 
+if TYPE_CHECKING:
+
+    class Decoder(PreTrainedModel):
+        """A model with `generate` and `to`, whose own types no model of transformers meets in mypy's eyes."""
+
+        def generate(self, *args: Any, **kwargs: Any) -> Any: ...
+
+        def to(self, *args: Any, **kwargs: Any) -> Self: ...
+
+
 VOCAB = 96
 COMMON: dict[str, Any] = {
     "vocab_size": VOCAB,
@@ -54,6 +64,7 @@ COMMON: dict[str, Any] = {
     "eos_token_id": None,
 }
 MOE: dict[str, Any] = {"num_experts_per_tok": 2}
+QWEN3_MOE: dict[str, Any] = {"head_dim": 8, "num_experts": 4, "moe_intermediate_size": 24}
 HYBRID: dict[str, Any] = {"sliding_window": 16, "num_hidden_layers": 3}
 TYPES = ["sliding_attention", "full_attention", "sliding_attention"]
 # Every second layer attends to everything, and the last two read the keys and values of the first two.
@@ -81,6 +92,7 @@ LATENT: dict[str, Any] = {
     "first_k_dense_replace": 1,
 }
 MAMBA: dict[str, Any] = {"mamba_d_state": 8}
+ZAMBA: dict[str, Any] = {"attention_hidden_size": 64, "attention_head_dim": 16, "mamba_headdim": 16}
 LINEAR: dict[str, Any] = {
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
@@ -94,7 +106,7 @@ FAMILIES: dict[str, tuple[type[PreTrainedModel], Any]] = {
     "qwen3": (Qwen3ForCausalLM, lambda: Qwen3Config(**COMMON, head_dim=8)),
     "qwen3-moe": (
         Qwen3MoeForCausalLM,
-        lambda: Qwen3MoeConfig(**COMMON, **MOE, head_dim=8, num_experts=4, moe_intermediate_size=24),
+        lambda: Qwen3MoeConfig(**COMMON, **MOE, **QWEN3_MOE),
     ),
     "llama": (LlamaForCausalLM, lambda: LlamaConfig(**COMMON)),
     "mistral": (MistralForCausalLM, lambda: MistralConfig(**COMMON, sliding_window=None)),
@@ -139,11 +151,9 @@ FAMILIES: dict[str, tuple[type[PreTrainedModel], Any]] = {
         lambda: Zamba2Config(
             **{**COMMON, "num_key_value_heads": 4},
             **MAMBA,
-            attention_hidden_size=64,
-            attention_head_dim=16,
+            **ZAMBA,
             layers_block_type=["mamba", "hybrid"],
             n_mamba_heads=4,
-            mamba_headdim=16,
             mamba_ngroups=1,
             chunk_size=8,
             num_mem_blocks=1,
@@ -157,7 +167,7 @@ READ_AGAIN = ("gemma3n", "gemma4", "diffllama")  # keys and values are read agai
 
 
 @cache
-def family(name: str) -> PreTrainedModel:
+def family(name: str) -> Decoder:
     """A random float32 model, the same at every call. Weights are large enough that greedy text is not one token repeated."""
     cls, config = FAMILIES[name]
     torch.manual_seed(7)
@@ -168,7 +178,7 @@ def family(name: str) -> PreTrainedModel:
                 weight.normal_(0, 0.25 if "embed" not in key else 1.0)
             elif "sinks" in key:
                 weight.normal_(0, 1.0)
-    return model
+    return cast("Decoder", model)
 
 
 def prompts(lengths: list[int], seed: int = 3) -> list[list[int]]:

@@ -99,7 +99,7 @@ def tiny_model(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2ForCausalLM(config).to(torch.float32)
+        model = Qwen2ForCausalLM(config).float()
     with torch.no_grad():  # a logit of 0 among a hundred random ones: never the largest, so the text is all to be seen
         model.lm_head.weight[[SPECIAL.index(word) for word in SPECIAL if word != END]] = 0.0
         # At this spread one token takes nearly all attention, and pooling gives it to its neighbours in equal parts: their
