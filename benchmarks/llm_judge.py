@@ -101,7 +101,7 @@ def judgement_rows(
             said = judge.compare([(readings[0], other) for other in readings[1:]])  # on the CPU: the GPU has finished
             seconds = time.perf_counter() - start
             if len(said) != pairs or not all(0 <= p <= 1 for p in said):
-                raise InputError(f"The judge said {said[:3]}... of {pairs} pairs; expected a probability of each.")
+                raise InputError(f"The judge said {said[:3]}... of {pairs} pairs; expected a probability of each")
             if repeat < 0:
                 continue
             row["samples"].append(pairs / seconds)

@@ -80,7 +80,7 @@ def _lock(file: IO[bytes], path: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
             return  # a file system without locks
-        raise InputError(f"{path} is in use by another run; wait for it, or name another.") from error
+        raise InputError(f"{path} is in use by another run; wait for it, or name another") from error
 
 
 @contextlib.contextmanager
@@ -155,7 +155,7 @@ def saving(path: Path, *others: type[Exception]) -> Iterator[None]:
 def told(error: OSError, path: Path, rest: str = "make room and run the same command again") -> Exception:
     """A full disk as a sentence; any other error with the path it is about."""
     if error.errno in NO_ROOM:
-        return InputError(f"There is no room left to write {path} ({error.strerror}); {rest}.")
+        return InputError(f"There is no room left to write {path} ({error.strerror}); {rest}")
     if error.errno is None:
         return error
     return OSError(error.errno, error.strerror, str(path))

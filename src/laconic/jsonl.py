@@ -87,7 +87,7 @@ def read_objects(
     try:
         lines = read_text(path).split("\n")
     except LaconicError as error:
-        raise InputError(f"{error}; expected JSON lines with {fields}.") from error
+        raise InputError(f"{error}; expected JSON lines with {fields}") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -106,11 +106,11 @@ def _object(line: str, where: str, noun: str, fields: str) -> dict[str, Any]:
     try:
         record = parse(line)
     except NotJSON as error:
-        raise InputError(f"{where} is not JSON ({error.reason}); expected one {noun} a line.") from error
+        raise InputError(f"{where} is not JSON ({error.reason}); expected one {noun} a line") from error
     except LaconicError as error:
-        raise InputError(f"{where} {error}.") from error
+        raise InputError(f"{where} {error}") from error
     if not isinstance(record, dict):
-        raise InputError(f"{where} is not a JSON object; expected one with {fields}.")
+        raise InputError(f"{where} is not a JSON object; expected one with {fields}")
     return record
 
 

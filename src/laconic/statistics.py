@@ -70,7 +70,7 @@ def mean_interval(
     """
     _check(values_by_problem, bounds, confidence, resamples)
     if method not in METHODS:
-        raise InputError(f"The interval method is {method!r}; expected one of {', '.join(METHODS)}.")
+        raise InputError(f"The interval method is {method!r}; expected one of {', '.join(METHODS)}")
     means = [math.fsum(values) / len(values) for values in values_by_problem]
     mean = math.fsum(means) / len(means)
     if bounds is None:
@@ -107,7 +107,7 @@ def paired_difference(
     """
     if len(ours) != len(theirs):
         raise InputError(
-            f"A paired difference needs the same problems on both sides; got {len(ours)} and {len(theirs)}."
+            f"A paired difference needs the same problems on both sides; got {len(ours)} and {len(theirs)}"
         )
     _check(ours, bounds, confidence, resamples)
     _check(theirs, bounds, confidence, resamples)
@@ -130,19 +130,19 @@ def paired_difference(
 
 def _check(values: Values, bounds: tuple[float, float] | None, confidence: float, resamples: int) -> None:
     if not 0 < confidence < 1:
-        raise InputError(f"confidence is {confidence}; expected a number between 0 and 1.")
+        raise InputError(f"confidence is {confidence}; expected a number between 0 and 1")
     if resamples < 1:
-        raise InputError(f"resamples is {resamples}; expected at least 1.")
+        raise InputError(f"resamples is {resamples}; expected at least 1")
     if not len(values):
-        raise InputError("There are no problems to average over; expected at least one.")
+        raise InputError("There are no problems to average over; expected at least one")
     for index, row in enumerate(values):
         if not len(row):
-            raise InputError(f"Problem {index} has no samples to average over; expected at least one.")
+            raise InputError(f"Problem {index} has no samples to average over; expected at least one")
         for value in row:
             if bounds is None and not math.isfinite(value):
-                raise InputError(f"Problem {index} has the value {value}; expected a finite number.")
+                raise InputError(f"Problem {index} has the value {value}; expected a finite number")
             if bounds is not None and not bounds[0] <= value <= bounds[1]:
-                raise InputError(f"Problem {index} has the value {value}; expected {bounds[0]} to {bounds[1]}.")
+                raise InputError(f"Problem {index} has the value {value}; expected {bounds[0]} to {bounds[1]}")
 
 
 def _equal(values: Sequence[float]) -> bool:

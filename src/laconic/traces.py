@@ -165,7 +165,7 @@ def read_traces(path: str | Path) -> TraceFile:
     """
     path = checks.path("path", path)
     if not path.is_file():
-        raise InputError(f"There is no trace file {path}; expected JSON lines as `laconic collect` writes them.")
+        raise InputError(f"There is no trace file {path}; expected JSON lines as `laconic collect` writes them")
     records: list[TraceRecord] = []
     broken: list[str] = []
     seen: set[tuple[str, int, int, str]] = set()
@@ -194,7 +194,7 @@ def read_traces(path: str | Path) -> TraceFile:
         records.append(record)
     if not records:
         why = f"; line by line: {'; '.join(broken[:3])}" if broken else ""
-        raise InputError(f"{path} holds no traces{why}; expected JSON lines as `laconic collect` writes them.")
+        raise InputError(f"{path} holds no traces{why}; expected JSON lines as `laconic collect` writes them")
     return TraceFile(tuple(records), tuple(broken))
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import laconic.cli
 from laconic.cli import COMMANDS, build
-from laconic.errors import LaconicError
+from laconic.errors import EngineError, InputError, LaconicError
 
 
 def shell(*args: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
@@ -50,11 +50,13 @@ def test_help_lists_every_command_and_imports_no_torch() -> None:
     ("error", "said"),
     [
         (LaconicError("ratio is 0; expected 1 or more"), "error: ratio is 0; expected 1 or more\n"),
-        (ValueError("two\n  lines"), "error: two lines\n"),
+        (InputError("two\n  lines."), "error: two lines\n"),
+        (InputError("given: a, b, ..."), "error: given: a, b, ...\n"),
+        (EngineError("vLLM has died"), "error: vLLM has died\n"),
         (FileNotFoundError(2, "No such file or directory", "x.jsonl"), "error: No such file or directory: x.jsonl\n"),
         (PermissionError(13, "Permission denied", "y"), "error: Permission denied: y\n"),
         (OSError("odd"), "error: odd\n"),
-        (ValueError(), "error: ValueError\n"),
+        (InputError(), "error: InputError\n"),
         (MemoryError(), "error: out of memory: use a smaller model, fewer traces or fewer new tokens\n"),
     ],
 )
@@ -64,7 +66,7 @@ def test_bad_input_is_one_line_and_exit_2(error: Exception, said: str) -> None:
 
 
 def test_debug_also_shows_the_traceback() -> None:
-    result = CliRunner().invoke(failing(ValueError("deep")), ["--debug", "fail"])
+    result = CliRunner().invoke(failing(InputError("deep")), ["--debug", "fail"])
     assert result.exit_code == 2
     assert "Traceback" in result.stderr
     assert result.stderr.endswith("error: deep\n")

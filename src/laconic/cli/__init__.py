@@ -50,8 +50,8 @@ class _Group(TyperGroup):
             raise typer.Exit(INTERRUPTED) from None
         except ReaderGone:
             raise typer.Exit(0) from None
-        except (ValueError, OSError, MemoryError) as error:
-            # LaconicError is a ValueError; a plain ValueError comes from a record that checks itself, an OSError from a
+        except (LaconicError, ValueError, OSError, MemoryError) as error:
+            # A plain ValueError comes from a record that checks itself, an OSError from a
             # path. Others are bugs of ours and keep their traceback, which is what a bug report needs.
             if ctx.params.get("debug"):
                 traceback.print_exc()
@@ -108,6 +108,6 @@ def main() -> NoReturn:
     except ReaderGone:
         pass
     except LaconicError as error:  # help, which is printed before any command runs
-        complain(f"error: {error}")
+        complain(f"error: {sentence(error)}")
         raise SystemExit(BAD_INPUT) from None
     raise SystemExit(0)

@@ -58,7 +58,8 @@ def complain(line: str) -> None:
 
 
 def sentence(error: BaseException) -> str:
-    """An error as one line: the system's errors with the path they are about, others as their message says."""
+    """An error or a warning as one line, without a full stop: the system's errors with the path they are about, others as
+    their message says."""
     if isinstance(error, (FileExistsError, NotADirectoryError)) and error.filename is not None:
         return f"{error.filename} can't be made a directory, as a file is in the way; name another place"
     if isinstance(error, OSError) and error.strerror:
@@ -66,7 +67,8 @@ def sentence(error: BaseException) -> str:
         return f"{error.strerror}{where}"
     if isinstance(error, MemoryError):
         return "out of memory: use a smaller model, fewer traces or fewer new tokens"
-    return " ".join(str(error).split()) or type(error).__name__
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said if said.endswith("..") else said.removesuffix(".")
 
 
 @contextmanager
@@ -80,7 +82,7 @@ def told_warnings() -> Iterator[None]:
             others(message, category, *where, **more)
         elif str(message) not in told:
             told.add(str(message))
-            complain(f"warning: {message}")
+            complain(f"warning: {sentence(message) if isinstance(message, Warning) else message}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", LaconicWarning)

@@ -23,7 +23,7 @@ def split_numbers(option: str, text: str) -> list[float]:
         try:
             numbers.append(float(part))
         except ValueError:
-            raise InputError(f"{option} has {part!r}; expected numbers separated by commas, such as 2,4,8.") from None
+            raise InputError(f"{option} has {part!r}; expected numbers separated by commas, such as 2,4,8") from None
     return numbers
 
 
@@ -34,5 +34,5 @@ def split_whole(option: str, text: str) -> list[int]:
     numbers = split_numbers(option, text)
     for number in numbers:
         if not number.is_integer():
-            raise InputError(f"{option} has {number}; expected whole numbers separated by commas, such as 8,16.")
+            raise InputError(f"{option} has {number}; expected whole numbers separated by commas, such as 8,16")
     return [int(number) for number in numbers]

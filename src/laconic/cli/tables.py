@@ -32,10 +32,10 @@ class Table:
     def __post_init__(self) -> None:
         for title, align, *_ in self.columns:
             if align not in ("left", "right"):
-                raise InputError(f"The alignment of column {title!r} is {align!r}; expected left or right.")
+                raise InputError(f"The alignment of column {title!r} is {align!r}; expected left or right")
         for row in self.rows:
             if len(row) != len(self.columns):
-                raise InputError(f"The row {list(row)!r} has {len(row)} cells; expected {len(self.columns)}.")
+                raise InputError(f"The row {list(row)!r} has {len(row)} cells; expected {len(self.columns)}")
 
     @property
     def titles(self) -> list[str]:

@@ -146,7 +146,7 @@ class PerfectJudge(MatrixJudge):
         if excerpt.trace_id not in self.answers:
             raise InputError(
                 f"The perfect judge has no answer of trace {excerpt.trace_id!r}; expected one of each trace that it reads: "
-                "give the answers of finished traces."
+                "give the answers of finished traces"
             )
         return self.answers[excerpt.trace_id]
 
@@ -168,9 +168,9 @@ def calibrate(similarities: Sequence[float] | Tensor, same: Sequence[bool] | Ten
     number("fnr", fnr, 0, 1)
     scores, labels = _numbers("similarities", similarities), _numbers("same", same).bool()
     if scores.dim() != 1 or scores.shape != labels.shape:
-        raise InputError(f"There are {len(scores)} similarities and {len(labels)} labels; expected one label each.")
+        raise InputError(f"There are {len(scores)} similarities and {len(labels)} labels; expected one label each")
     if not labels.any():
-        raise InputError("No pair agrees; expected labelled pairs of which some do.")
+        raise InputError("No pair agrees; expected labelled pairs of which some do")
     positive = scores[labels].sort().values
     lost = int(fnr * len(positive) + 1e-9)  # pairs that may fall to or below tau
     if lost == len(positive):

@@ -45,7 +45,7 @@ class EmbeddingCosine(MatrixJudge):
         except Exception as error:  # whatever the Hub or the packages raise
             raise InputError(
                 f"The embedding model {model} can't be loaded: {reason(error)}; expected a model's directory or its name on "
-                "the Hub."
+                "the Hub"
             ) from error
 
     def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[Tensor]:
@@ -56,7 +56,7 @@ class EmbeddingCosine(MatrixJudge):
             if not excerpt.text.strip():
                 raise InputError(
                     f"The excerpt of trace {excerpt.trace_id!r} has no text; the embedding judge reads text: give the engine a "
-                    "tokenizer, or use jaccard."
+                    "tokenizer, or use jaccard"
                 )
             for piece, tokens in self._pieces(excerpt.text):
                 pieces.append(piece)
@@ -119,9 +119,7 @@ def _pooled(name: str, device: str | torch.device | None) -> tuple[Embed, Any, i
     if device is not None:
         model = model.to(device)
     if getattr(model.config, "is_encoder_decoder", False):
-        raise InputError(
-            f"The model {name} is an encoder-decoder; the embedding judge expects an encoder or a decoder."
-        )
+        raise InputError(f"The model {name} is an encoder-decoder; the embedding judge expects an encoder or a decoder")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or next(iter(tokenizer.get_vocab()))
     tokenizer.padding_side = "right"

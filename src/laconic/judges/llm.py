@@ -126,11 +126,11 @@ class LLMJudge(CountedJudge):
     def _ask(self, excerpt: Excerpt) -> Asked:
         if self.excerpt is not None and excerpt.kind != self.excerpt:
             raise InputError(
-                f"The judge was trained for excerpts {self.excerpt}, not {excerpt.kind}: cut those, or use another judge."
+                f"The judge was trained for excerpts {self.excerpt}, not {excerpt.kind}: cut those, or use another judge"
             )
         if excerpt.token_ids and not excerpt.text:
             raise InputError(
-                f"The excerpt of trace {excerpt.trace_id!r} has no text; the LLM judge reads text: give the engine a tokenizer."
+                f"The excerpt of trace {excerpt.trace_id!r} has no text; the LLM judge reads text: give the engine a tokenizer"
             )
         return Asked(excerpt.trace_id, self.prompts.clean(excerpt.question), self.prompts.clean(excerpt.text))
 
@@ -167,7 +167,7 @@ class LLMJudge(CountedJudge):
     def _prompt(self, a: Asked, b: Asked) -> list[int]:
         if a.question != b.question:
             raise InputError(
-                f"Traces {a.trace_id!r} and {b.trace_id!r} are of different problems; a judge compares traces of one problem."
+                f"Traces {a.trace_id!r} and {b.trace_id!r} are of different problems; a judge compares traces of one problem"
             )
         return self.prompts.ids(a.question, a.text, b.text)
 
@@ -221,7 +221,7 @@ class LLMJudge(CountedJudge):
         """
         if self._lora is not None and lora != self._lora:
             raise InputError(
-                f"The judge has an adapter {self._lora}; it can't be tuned with {lora or 'all weights'} now."
+                f"The judge has an adapter {self._lora}; it can't be tuned with {lora or 'all weights'} now"
             )
         if lora is not None and self._lora is None:
             self.model = add_adapter(self.model, lora)
@@ -242,7 +242,7 @@ class LLMJudge(CountedJudge):
     def parameters(self) -> list[nn.Parameter]:
         """See Trainable. Raises InputError before `tune`."""
         if not self._tuned:
-            raise InputError("The LLM judge is not being tuned; call tune() first.")
+            raise InputError("The LLM judge is not being tuned; call tune() first")
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def loss_logits(self, pairs: Pairs) -> Tensor:
@@ -288,7 +288,7 @@ class LLMJudge(CountedJudge):
         saved = read_saved(directory)
         if saved is None or saved.lora != self._lora:
             has = "no LLM judge" if saved is None else f"one with {saved.lora or 'all weights'}"
-            raise InputError(f"{directory} holds {has}; expected an LLM judge with {self._lora or 'all weights'}.")
+            raise InputError(f"{directory} holds {has}; expected an LLM judge with {self._lora or 'all weights'}")
         if self._lora is not None:
             load_adapter(self.model, directory)
         else:

@@ -34,13 +34,13 @@ class Saved:
         """The settings and the excerpt to use, where others are asked for. Raises InputError for other questions or
         excerpts than the judge was trained with."""
         if excerpt is not None and self.excerpt is not None and excerpt != self.excerpt:
-            raise InputError(f"The judge was trained for excerpts {self.excerpt}, not {excerpt}: use {self.excerpt}.")
+            raise InputError(f"The judge was trained for excerpts {self.excerpt}, not {excerpt}: use {self.excerpt}")
         if settings is None:
             return self.settings, self.excerpt or excerpt
         for field in ("template", "same", "different"):
             asked, trained = getattr(settings, field), getattr(self.settings, field)
             if asked != trained:
-                raise InputError(f"The judge's {field} is {trained!r}, not {asked!r}: leave it out.")
+                raise InputError(f"The judge's {field} is {trained!r}, not {asked!r}: leave it out")
         return settings, self.excerpt or excerpt
 
 
@@ -69,7 +69,7 @@ def read_saved(place: Path) -> Saved | None:
     if not path.is_file():
         if place.suffix == ".json":
             raise InputError(
-                f"There is no file {place}; expected a judge's description, a model's directory or its name."
+                f"There is no file {place}; expected a judge's description, a model's directory or its name"
             )
         return None
     try:
@@ -82,6 +82,6 @@ def read_saved(place: Path) -> Saved | None:
         lora = LoRA(**record["lora"]) if record.get("lora") is not None else None
         return Saved(LLMJudgeSettings(**record.get("settings", {})), record.get("excerpt"), record["base"], lora)
     except LaconicError as error:
-        raise InputError(f"{path} is not an LLM judge's: {error}; expected what `LLMJudge.save` writes.") from error
+        raise InputError(f"{path} is not an LLM judge's: {error}; expected what `LLMJudge.save` writes") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} is not an LLM judge's ({error!r}); expected what `LLMJudge.save` writes.") from error
+        raise InputError(f"{path} is not an LLM judge's ({error!r}); expected what `LLMJudge.save` writes") from error

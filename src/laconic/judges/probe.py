@@ -65,7 +65,7 @@ class ProbeJudge(MatrixJudge):
         if source is None:
             raise InputError(
                 "The probe judge has no engine; it asks the model that writes the traces: use it while they are written, or "
-                "replay them beside their model."
+                "replay them beside their model"
             )
         if not excerpts:
             return []
@@ -79,10 +79,10 @@ class ProbeJudge(MatrixJudge):
     def _check(self, probed: Tensor, count: int) -> None:
         if probed.dim() != 3 or probed.shape[:2] != (count, self.steps):
             raise InputError(
-                f"The engine's probe is of shape {list(probed.shape)}; expected [{count}, {self.steps}, vocabulary]."
+                f"The engine's probe is of shape {list(probed.shape)}; expected [{count}, {self.steps}, vocabulary]"
             )
         if float(probed.min()) < 0 or float((probed.sum(dim=-1) - 1).abs().max()) > 0.01:
-            raise InputError("The engine's probe holds no distributions; expected probabilities that add up to 1.")
+            raise InputError("The engine's probe holds no distributions; expected probabilities that add up to 1")
 
     def _pair(self, a: Probed, b: Probed) -> float:
         if a.trace_id == b.trace_id:
@@ -118,7 +118,7 @@ def model_suffix(tokenizer: Any) -> str:
     """The text that ends a model's thinking and begins its answer, by its tokenizer. Raises InputError for None."""
     if tokenizer is None:
         raise InputError(
-            "The engine tells no tokenizer, so the probe can't know how its model ends its thinking; give the probe a suffix."
+            "The engine tells no tokenizer, so the probe can't know how its model ends its thinking; give the probe a suffix"
         )
     vocabulary, template = tokenizer.get_vocab(), str(getattr(tokenizer, "chat_template", None) or "")
     # A sign of several tokens isn't in the vocabulary, but where a model's own texts are formatted.

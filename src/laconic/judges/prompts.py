@@ -96,7 +96,7 @@ class Prompts:
         if self.settings.overlong == "refuse":
             raise InputError(
                 f"The judge's prompt takes {len(found)} tokens; its limit is {self.limit}: use shorter excerpts, or "
-                'overlong="cut".'
+                'overlong="cut"'
             )
         return self._cut(question, first, second)
 
@@ -115,7 +115,7 @@ class Prompts:
             room -= len(found) - self.limit
         raise InputError(
             f"The judge's prompt without its excerpts leaves no room in {self.limit} tokens: use a shorter template or a model "
-            "with a longer context."
+            "with a longer context"
         )
 
     def _middle_out(self, text: str, ids: list[int], most: int) -> str:
@@ -163,5 +163,5 @@ class Prompts:
                     return added[0][0], added[1][0]
         raise InputError(
             f"The answers {words[0]!r} and {words[1]!r} don't begin with two different tokens of their own in the judge "
-            "model's vocabulary; expected two words of one token each: choose others (settings same and different)."
+            "model's vocabulary; expected two words of one token each: choose others (settings same and different)"
         )

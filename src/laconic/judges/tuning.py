@@ -48,7 +48,7 @@ def load_adapter(model: nn.Module, directory: Path) -> None:
     path = directory / "adapter_model.safetensors"
     if not path.is_file():
         raise InputError(
-            f"{directory} has no {path.name}; expected the adapter of an LLM judge: copy the whole directory."
+            f"{directory} has no {path.name}; expected the adapter of an LLM judge: copy the whole directory"
         )
     _peft().set_peft_model_state_dict(model, load_file(path))
 
@@ -57,4 +57,4 @@ def _peft() -> Any:
     try:
         return importlib.import_module("peft")
     except ImportError as error:
-        raise InputError("LoRA needs the package peft: install laconic[train], or tune all weights.") from error
+        raise InputError("LoRA needs the package peft: install laconic[train], or tune all weights") from error

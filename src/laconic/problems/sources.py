@@ -41,7 +41,7 @@ def load_problems(
     if source == BUNDLED:
         return generate(200 if count is None else count, seed, level)
     if level is not None:
-        raise InputError(f"A level was given, but only the bundled problems have levels to choose, not {source}.")
+        raise InputError(f"A level was given, but only the bundled problems have levels to choose, not {source}")
     problems = from_hub(source[len(HUB) :]) if source.startswith(HUB) else from_jsonl(source)
     return problems if count is None else problems[:count]
 
@@ -51,7 +51,7 @@ def from_jsonl(path: str | Path) -> list[Problem]:
     path = checks.path("path", path)
     if not path.is_file():
         known = f"{BUNDLED}, a file of JSON lines, or {HUB}NAME"
-        raise InputError(f"There is no problem file {path}; expected {known}.")
+        raise InputError(f"There is no problem file {path}; expected {known}")
     found = read_objects(path, "problem", "a question and an answer")
     records = [(where, f"line-{number}", record) for number, where, record in found]
     return _problems(records, str(path))
@@ -61,12 +61,12 @@ def from_hub(name: str) -> list[Problem]:
     """The problems of a Hub data set, `NAME` or `NAME:SPLIT`. Raises InputError as `load_problems`."""
     name, _, split = name.partition(":")
     if not name:
-        raise InputError(f"{HUB} lacks the data set's name; expected something like {HUB}HuggingFaceH4/MATH-500.")
+        raise InputError(f"{HUB} lacks the data set's name; expected something like {HUB}HuggingFaceH4/MATH-500")
     try:
         datasets = importlib.import_module("datasets")
     except ImportError as error:
         raise InputError(
-            "Data sets of the Hub need the package datasets: install laconic[eval], or give a JSON-lines file."
+            "Data sets of the Hub need the package datasets: install laconic[eval], or give a JSON-lines file"
         ) from error
     try:
         found = datasets.load_dataset(name)
@@ -77,7 +77,7 @@ def from_hub(name: str) -> list[Problem]:
     if chosen not in splits:
         raise InputError(
             f"The data set {name} has no split {chosen or 'test'!r}; its splits: {', '.join(splits)}. "
-            f"Name one as {HUB}{name}:SPLIT."
+            f"Name one as {HUB}{name}:SPLIT"
         )
     rows = ((f"Row {i} of {name}:{chosen}", f"{chosen}-{i}", row) for i, row in enumerate(found[chosen]))
     return _problems(rows, name)
@@ -86,7 +86,7 @@ def from_hub(name: str) -> list[Problem]:
 def _problems(records: Iterable[tuple[str, str, Mapping[str, Any]]], source: str) -> list[Problem]:
     problems = [_problem(where, name, record) for where, name, record in records]
     if not problems:
-        raise InputError(f"{source} holds no problems; expected at least one.")
+        raise InputError(f"{source} holds no problems; expected at least one")
     return problems
 
 
@@ -95,7 +95,7 @@ def _problem(where: str, name: str, record: Mapping[str, Any]) -> Problem:
     question = _field(fields, QUESTIONS, where, record)
     answer = _field(fields, ANSWERS, where, record).rpartition("####")[2].strip()
     if not question or not answer:
-        raise InputError(f"{where} has an empty {'answer' if question else 'question'}; expected a text.")
+        raise InputError(f"{where} has an empty {'answer' if question else 'question'}; expected a text")
     own = next((fields[key] for key in IDS if fields.get(key) not in (None, "")), name)
     level = fields.get("level", 0)
     return Problem(str(own), question, answer, level if checks.is_whole(level) and level >= 0 else 0)
@@ -106,6 +106,4 @@ def _field(fields: Mapping[str, Any], names: tuple[str, ...], where: str, record
         value = fields.get(name)
         if isinstance(value, (str, int, float)) and not isinstance(value, bool):
             return str(value).strip()
-    raise InputError(
-        f"{where} has no {names[0]}; expected one of {', '.join(names)} among its fields {sorted(record)}."
-    )
+    raise InputError(f"{where} has no {names[0]}; expected one of {', '.join(names)} among its fields {sorted(record)}")

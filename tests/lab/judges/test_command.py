@@ -234,7 +234,7 @@ def test_two_trainings_never_share_a_directory(tiny: Path, traces: Path, invoke:
         result = invoke(*command)
     assert (result.exit_code, result.stderr) == (
         2,
-        f"error: {out} is in use by another run; wait for it, or name another.\n",
+        f"error: {out} is in use by another run; wait for it, or name another\n",
     )
     assert not out.exists()
     refused = invoke("judge", "train", "-t", tmp_path / "none.jsonl", "-o", out, *QUICK)

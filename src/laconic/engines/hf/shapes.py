@@ -145,7 +145,7 @@ SHAPES: dict[str, Shape] = {shape.name: shape for shape in _ALL}
 def get_shape(name: str) -> Shape:
     """The shape of that name. Raises InputError that lists the known ones."""
     if checks.text("shape", name, f"one of {', '.join(SHAPES)}") not in SHAPES:
-        raise InputError(f"The shape {name!r} is unknown; expected one of {', '.join(SHAPES)}.")
+        raise InputError(f"The shape {name!r} is unknown; expected one of {', '.join(SHAPES)}")
     return SHAPES[name]
 
 
@@ -162,7 +162,7 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     if name not in DTYPES:
-        raise InputError(f"The number format is {name!r}; expected auto, {', '.join(DTYPES)}.")
+        raise InputError(f"The number format is {name!r}; expected auto, {', '.join(DTYPES)}")
     return DTYPES[name]
 
 

@@ -103,9 +103,9 @@ def accuracy(
 
     check_plot(plot)
     if samples < 1:
-        raise InputError(f"--samples is {samples}; expected at least 1.")
+        raise InputError(f"--samples is {samples}; expected at least 1")
     if batch < 1:
-        raise InputError(f"--batch is {batch}; expected at least 1.")
+        raise InputError(f"--batch is {batch}; expected at least 1")
     small = is_bundled(model)
     refuse_seed(source)
     asked = load_problems(source, problems, seed, level)

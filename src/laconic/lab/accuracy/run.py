@@ -249,7 +249,7 @@ def _known(problems: Sequence[Problem], samples: int, records: Sequence[Record])
         if record["digest"] != asked[record["problem"]]:
             raise InputError(
                 f"The results file holds traces of another problem with the id {record['problem']}; nothing was changed: "
-                "give the problems that it was made of, or name another file."
+                "give the problems that it was made of, or name another file"
             )
         found.setdefault(record["row"], []).append(record)
     return found
@@ -275,7 +275,7 @@ def _recall_policy(contender: Contender, records: Sequence[Record], journal: Jou
             if record["policy"] != spec:
                 raise InputError(
                     f"The results file holds traces of {record['policy']} for the row {contender.label}, this run has "
-                    f"{spec}; nothing was changed: name another file."
+                    f"{spec}; nothing was changed: name another file"
                 )
             return
     if journal:
@@ -286,17 +286,17 @@ def _check(problems: Sequence[Problem], contenders: Sequence[Contender], samples
     checks.instances("problems", problems, Problem, "problems")
     checks.instances("contenders", contenders, Contender, "contenders, as `plan` makes them")
     if not problems:
-        raise InputError("There are no problems to solve; expected at least one.")
+        raise InputError("There are no problems to solve; expected at least one")
     checks.whole("samples", samples, 1)
     ids = [problem.id for problem in problems]
     if len(set(ids)) < len(ids):
         twice = next(name for index, name in enumerate(ids) if name in ids[:index])
-        raise InputError(f"Two problems have the id {twice!r}; expected each id once.")
+        raise InputError(f"Two problems have the id {twice!r}; expected each id once")
     if not contenders:
-        raise InputError("There are no policies to compare; expected at least one.")
+        raise InputError("There are no policies to compare; expected at least one")
     labels = [contender.label for contender in contenders]
     if len(set(labels)) < len(labels):
-        raise InputError(f"Two rows have one label among {', '.join(labels)}; expected each label once.")
+        raise InputError(f"Two rows have one label among {', '.join(labels)}; expected each label once")
     for index, contender in enumerate(contenders):
         if contender.target is not None and BASELINE not in labels[:index]:
-            raise InputError(f"The budget of {contender.label} is matched on full KV's lengths; run full before it.")
+            raise InputError(f"The budget of {contender.label} is matched on full KV's lengths; run full before it")

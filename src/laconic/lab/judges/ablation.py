@@ -55,10 +55,10 @@ def run_ablation(
     cells done, cells in all. Raises InputError for no excerpts, or a base that has one of the two switched off.
     """
     if not excerpts or len(set(excerpts)) < len(excerpts):
-        raise InputError(f"The excerpts are {', '.join(excerpts) or 'none'}; expected at least one, each once.")
+        raise InputError(f"The excerpts are {', '.join(excerpts) or 'none'}; expected at least one, each once")
     if not base.loss.focal or base.oversample < 2:
         raise InputError(
-            "An ablation switches focal loss and oversampling off; begin with focal loss and a factor of 2."
+            "An ablation switches focal loss and oversampling off; begin with focal loss and a factor of 2"
         )
     have: dict[tuple[str, str], Record] = {
         (r["excerpt"], r["variant"]): r for r in journal.records if r["kind"] == "cell"

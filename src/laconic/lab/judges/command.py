@@ -110,11 +110,11 @@ def train(
     from laconic.lab.judges.training import TrainSettings
 
     if kind not in ("encoder", "llm"):
-        raise InputError(f"--kind is {kind!r}; expected encoder or llm.")
+        raise InputError(f"--kind is {kind!r}; expected encoder or llm")
     if (kind == "llm") != (base is not None):
-        raise InputError("--base names the language model that --kind llm begins with; give both, or neither.")
+        raise InputError("--base names the language model that --kind llm begins with; give both, or neither")
     if lora < 0 or (lora and kind != "llm"):
-        raise InputError(f"--lora is {lora}; expected the rank of an adapter, for --kind llm.")
+        raise InputError(f"--lora is {lora}; expected the rank of an adapter, for --kind llm")
     llm = kind == "llm"
     if llm:
         refuse_unused("on --kind llm", "vectors", "layers", "width", "depth")

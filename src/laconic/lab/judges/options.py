@@ -31,7 +31,7 @@ class Reasoner:
         policies = sorted({str(record.settings.get("policy", "full")) for record in traces.records})
         if len(policies) > 1:
             raise InputError(
-                f"the traces were written under {' and '.join(policies)}; give those of one policy at a time."
+                f"the traces were written under {' and '.join(policies)}; give those of one policy at a time"
             )
         self.model, self.tokenizer = load(model_path(model), device=device, fix_rotation=True)
         self.policy = parse(policies[0])
@@ -72,7 +72,7 @@ def split_shares(text: str) -> tuple[float, float, float]:
 
     numbers = split_numbers("--shares", text)
     if len(numbers) != 3:
-        raise InputError(f"--shares is {text}; expected three numbers, for training, validation and test.")
+        raise InputError(f"--shares is {text}; expected three numbers, for training, validation and test")
     return numbers[0], numbers[1], numbers[2]
 
 
@@ -90,7 +90,7 @@ def choose_excerpt(excerpt: str | None, model: str | None) -> str:
     from laconic.prune.excerpts import parse
 
     if excerpt is None and not is_bundled(model):
-        raise InputError("say with --excerpt what the judge sees of a trace, such as tokens:500 or words:25.")
+        raise InputError("say with --excerpt what the judge sees of a trace, such as tokens:500 or words:25")
     return parse(excerpt if excerpt is not None else str(SMALL_STRATEGY["excerpt"])).kind
 
 

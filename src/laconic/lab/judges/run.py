@@ -59,7 +59,7 @@ def excerpt_for(judge: Judge, given: str | None, others: Iterable[Judge], defaul
     chosen = given or (theirs.pop() if len(theirs) == 1 else None if theirs else default)
     if chosen is None:
         raise InputError(
-            f"Judge {judge.name} takes any excerpt, and nothing says which; give one, such as tokens:500 or words:25."
+            f"Judge {judge.name} takes any excerpt, and nothing says which; give one, such as tokens:500 or words:25"
         )
     return chosen
 
@@ -81,7 +81,7 @@ def prepare_sets(
         for pairs in sets[name].values():
             if not len(pairs) and known:
                 raise InputError(
-                    f"Every problem of the set {name} is one that a judge was trained on; expected traces of other problems."
+                    f"Every problem of the set {name} is one that a judge was trained on; expected traces of other problems"
                 )
     return sets
 
@@ -98,7 +98,7 @@ def run_judging(
     """
     labels = [entry.label for entry in entries]
     if not entries or len(set(labels)) < len(labels):
-        raise InputError(f"The judges are {', '.join(labels) or 'none'}; expected at least one, each once.")
+        raise InputError(f"The judges are {', '.join(labels) or 'none'}; expected at least one, each once")
     for name, kinds in sets.items():
         next(iter(kinds.values())).check(f"the set {name}")
     _recall_judges(entries, journal)
@@ -142,7 +142,7 @@ def _recall_judges(entries: Sequence[Entry], journal: Journal) -> None:
         if changed:
             raise InputError(
                 f"{journal.path} holds judgements of another {entry.label} ({'; '.join(changed)}); nothing was changed: "
-                "use that one, or name another directory."
+                "use that one, or name another directory"
             )
     journal.append(new)
 

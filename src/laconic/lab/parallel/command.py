@@ -125,7 +125,7 @@ def parallel(
 
     check_plot(plot)
     if batch < 1:
-        raise InputError(f"--batch is {batch}; expected at least 1.")
+        raise InputError(f"--batch is {batch}; expected at least 1")
     small = is_bundled(model)
     # Everything that can be wrong without the model is refused before the model is loaded.
     refuse_seed(source)

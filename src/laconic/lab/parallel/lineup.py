@@ -57,10 +57,10 @@ def compressions(found: Sequence[Compression]) -> list[Compression]:
         same = next((c for c in others[:at] if c.policy == compression.policy or c.label == compression.label), None)
         if same is not None:
             raise InputError(
-                f"The compression {compression.label} is asked for twice (also as {same.label}); expected each once."
+                f"The compression {compression.label} is asked for twice (also as {same.label}); expected each once"
             )
         if isinstance(compression.policy, FullKV):
-            raise InputError(f"The compression {compression.label} is full KV, which is there anyway: leave it out.")
+            raise InputError(f"The compression {compression.label} is full KV, which is there anyway: leave it out")
     return [Compression(FULL, FullKV()), *others]
 
 
@@ -83,14 +83,14 @@ def lineup(
     _check_counts("--n", ns)
     _check_counts("--few", few)
     if not ns:
-        raise InputError("There are no numbers of traces; expected at least one n, such as 16.")
+        raise InputError("There are no numbers of traces; expected at least one n, such as 16")
     for what, names in (("strategy", strategies), ("judge", judges)):
         for name in names:
             if names.count(name) > 1:
-                raise InputError(f"The {what} {name} is asked for twice; expected each once.")
+                raise InputError(f"The {what} {name} is asked for twice; expected each once")
     for spec in strategies:
         if needs_judge(spec) and not judges:
-            raise InputError(f"The strategy {spec} needs a judge: name one with --judges, or leave it out.")
+            raise InputError(f"The strategy {spec} needs a judge: name one with --judges, or leave it out")
     entries = []
     for compression in compress:
         label = compression.label
@@ -107,7 +107,7 @@ def lineup(
     labels = [entry.label for entry in entries]
     for name in labels:
         if labels.count(name) > 1:
-            raise InputError(f"Two rows would both be called {name}; leave one of them out.")
+            raise InputError(f"Two rows would both be called {name}; leave one of them out")
     return entries
 
 
@@ -124,6 +124,6 @@ def _vote(early: bool) -> str:
 def _check_counts(option: str, counts: Sequence[int]) -> None:
     for count in checks.wholes(option, counts, -checks.MOST, meaning="numbers of traces"):
         if count < 1:
-            raise InputError(f"{option} has {count}; expected whole numbers of at least 1, such as 16,64.")
+            raise InputError(f"{option} has {count}; expected whole numbers of at least 1, such as 16,64")
         if list(counts).count(count) > 1:
-            raise InputError(f"{option} has {count} twice; expected each number once.")
+            raise InputError(f"{option} has {count} twice; expected each number once")

@@ -121,7 +121,7 @@ def logprobs_of(specs: Sequence[str]) -> int:
     if len(found) > 1:
         raise InputError(
             f"The strategies {' and '.join(found.values())} read log-probabilities of different numbers of candidates "
-            f"({', '.join(map(str, found))}), and traces are recorded with one: run them apart."
+            f"({', '.join(map(str, found))}), and traces are recorded with one: run them apart"
         )
     return next(iter(found), 0)
 

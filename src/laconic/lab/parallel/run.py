@@ -88,13 +88,13 @@ class Job:
         checks.instance("sampling", self.sampling, Sampling, "a Sampling")
         checks.whole("timed", self.timed, 0)
         if not self.problems:
-            raise InputError("There are no problems to solve; expected at least one.")
+            raise InputError("There are no problems to solve; expected at least one")
         ids = [problem.id for problem in self.problems]
         if len(set(ids)) < len(ids):
             twice = next(name for index, name in enumerate(ids) if name in ids[:index])
-            raise InputError(f"Two problems have the id {twice!r}; expected each id once.")
+            raise InputError(f"Two problems have the id {twice!r}; expected each id once")
         if not 0 <= self.timed <= len(ids):
-            raise InputError(f"timed is {self.timed}; expected 0 to {len(ids)}, the number of problems.")
+            raise InputError(f"timed is {self.timed}; expected 0 to {len(ids)}, the number of problems")
 
     @property
     def most(self) -> int:
@@ -143,7 +143,7 @@ class _Run:
                 told = ", ".join(f"{key} was {old.get(key)!r}, now {settings.get(key)!r}" for key in differing)
                 raise InputError(
                     f"{self.journal.path} holds results of {entry.label} with other settings ({told}); nothing was "
-                    "changed: use those settings to go on with it, or name another directory."
+                    "changed: use those settings to go on with it, or name another directory"
                 )
         self.journal.append(new)
 
@@ -157,7 +157,7 @@ class _Run:
             if [record.index for record in found[: self.job.most]] != list(range(self.job.most)):
                 raise InputError(
                     f"The problem {problem.id} has {len(found)} traces under {compression.label}; expected "
-                    f"{self.job.most}, numbered from 0: leave the problem out, or collect its traces again."
+                    f"{self.job.most}, numbered from 0: leave the problem out, or collect its traces again"
                 )
         for problem in self.timed:
             self.kept[compression.label, problem.id] = list(traces[problem.id][: self.job.most])

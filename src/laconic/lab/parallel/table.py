@@ -116,7 +116,7 @@ def parallel_plot(report: Report, path: str | Path) -> None:
     """
     rows = list(report["rows"])
     if not rows:
-        raise InputError("The results hold no rows to draw.")
+        raise InputError("The results hold no rows to draw")
     blocks = _blocks(report)
     colours = _colours(rows)
     policies = list(dict.fromkeys(row["compress"] for row in rows))

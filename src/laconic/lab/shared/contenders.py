@@ -84,9 +84,9 @@ def plan(
     if oracle is not None:
         checks.function("oracle", oracle, "from token ids to scores or bools")
     if not names:
-        raise InputError("No policies were given; expected at least one name, such as rpc.")
+        raise InputError("No policies were given; expected at least one name, such as rpc")
     if not ratios:
-        raise InputError("No ratios were given; expected at least one, such as 4.")
+        raise InputError("No ratios were given; expected at least one, such as 4")
     rows = [full()]
     for name in names:
         if name.strip() == "full":
@@ -102,7 +102,7 @@ def plan(
     labels = [row.label for row in rows]
     for label in labels:
         if labels.count(label) > 1:
-            raise InputError(f"The row {label} is asked for twice; expected each policy and ratio once.")
+            raise InputError(f"The row {label} is asked for twice; expected each policy and ratio once")
     return rows
 
 
@@ -116,7 +116,7 @@ def _row(name: str, ratio: float, interval: int, window: int, oracle: Callable[[
         if oracle is None:
             raise InputError(
                 "The policy oracle needs to know which tokens matter: give a pattern of their text (--oracle-pattern), "
-                "or leave oracle out."
+                "or leave oracle out"
             )
         settings["keep"] = oracle
     if "ratio" in fields:
@@ -140,7 +140,7 @@ def mean_cache(schedule: Schedule, lengths: Sequence[int]) -> float:
     """
     lengths = checks.wholes("lengths", lengths, 0, meaning="generated tokens")
     if not lengths:
-        raise InputError("There are no generated lengths to match budgets to; expected those of a full-KV run.")
+        raise InputError("There are no generated lengths to match budgets to; expected those of a full-KV run")
     return sum(schedule.mean(length) for length in lengths) / len(lengths)
 
 
@@ -199,10 +199,10 @@ class KeepPattern:
         try:
             expression = re.compile(self.pattern)
         except re.error as error:
-            raise InputError(f"The oracle's pattern {self.pattern!r} is no regular expression: {error}.") from error
+            raise InputError(f"The oracle's pattern {self.pattern!r} is no regular expression: {error}") from error
         hits = [bool(expression.search(text.strip(" ▁Ġ\n"))) for text in self.texts]
         if not any(hits):
-            raise InputError(f"The oracle's pattern {self.pattern!r} matches no token of the vocabulary; change it.")
+            raise InputError(f"The oracle's pattern {self.pattern!r} matches no token of the vocabulary; change it")
         object.__setattr__(self, "_table", torch.tensor([*hits, False]))
 
     def __call__(self, token_ids: Tensor) -> Tensor:

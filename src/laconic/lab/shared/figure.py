@@ -43,7 +43,7 @@ def accuracy_plot(report: Report, path: str | Path) -> None:
     """
     rows = list(report["rows"])
     if not rows:
-        raise InputError("The results hold no rows to draw.")
+        raise InputError("The results hold no rows to draw")
     baseline = next((row for row in rows if row["family"] == "full"), None)
     with figure(path, 7.6, 5.0) as axes:
         if baseline is not None:
@@ -95,7 +95,7 @@ def throughput_plot(report: Report, path: str | Path) -> None:
     """
     rows = [row for row in report["rows"] if not row["failed"]]
     if not rows:
-        raise InputError("The results hold no measured rows to draw.")
+        raise InputError("The results hold no measured rows to draw")
     panels = list(dict.fromkeys((row["shape"], row["batch"]) for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
     width = 0.8 / len(methods)
@@ -140,7 +140,7 @@ def analysis_plot(report: Report, path: str | Path) -> None:
     """
     groups = list(report["groups"])
     if not groups:
-        raise InputError("The analysis holds no groups to draw.")
+        raise InputError("The analysis holds no groups to draw")
     dashes = {1: ":", 2: "--", 3: "-"}
     with figure(path, 9.6, 4.4, columns=2) as (left, right):
         for index, group in enumerate(groups):
@@ -223,7 +223,7 @@ def figure(path: str | Path, width: float, height: float, columns: int = 1) -> I
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise InputError("Plots need matplotlib: install laconic[plots], or ask for no plot (--no-plot).") from error
+        raise InputError("Plots need matplotlib: install laconic[plots], or ask for no plot (--no-plot)") from error
     # Not pyplot: that keeps global state and picks a window system.
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)

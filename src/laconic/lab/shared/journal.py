@@ -131,7 +131,7 @@ class Journal:
         raise InputError(
             f"{self.path} was removed while this run was writing to it; "
             + (again if place == self.path else f"another file stands there, and what it held is now in {place}")
-            + "."
+            + ""
         )
 
     def _open(self, header: Record, skip_broken: bool, may_grow: Callable[[str, bool], bool] | None) -> None:
@@ -157,7 +157,7 @@ class Journal:
                 if problem and not (skip_broken and found):
                     raise InputError(
                         f"Line {number} of {self.path} {problem}; expected one record a line: "
-                        "mend or remove that line, or name another file."
+                        "mend or remove that line, or name another file"
                     )
                 if problem:
                     self.broken.append(f"line {number} {problem}")
@@ -165,7 +165,7 @@ class Journal:
             self._file.seek(0)
             start = self._file.read(len(_START)) or b""
             if not start.startswith(_START[: len(start)]):
-                raise InputError(f"{self.path} is not a results file; nothing was changed: name another file.")
+                raise InputError(f"{self.path} is not a results file; nothing was changed: name another file")
         if not found or other is not None:  # nothing but a header, or not even that: there is nothing to lose
             self._file.truncate(0)
             return
@@ -216,12 +216,12 @@ def check_header(
     """Refuse a file whose first line is not a header of this kind. Returns what is to be said of one with other settings."""
     if found.get("kind") != "header":
         raise InputError(
-            f"{path} is not a results file (its first line is no header); nothing was changed: name another file."
+            f"{path} is not a results file (its first line is no header); nothing was changed: name another file"
         )
     if found.get("format") != wanted["format"]:
         raise InputError(
             f"{path} has the format {found.get('format')!r}, this run writes {wanted['format']!r}; "
-            "nothing was changed: name another file."
+            "nothing was changed: name another file"
         )
     differing = [
         (key, old, new)
@@ -233,7 +233,7 @@ def check_header(
     listed = "; ".join(f"{key} was {_short(old)}, now {_short(new)}" for key, old, new in differing)
     return InputError(
         f"{path} was recorded with other settings ({listed}); nothing was changed: "
-        "use those settings to go on with it, or name another file."
+        "use those settings to go on with it, or name another file"
     )
 
 

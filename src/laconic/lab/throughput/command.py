@@ -84,19 +84,19 @@ def throughput(
     extra = split_policies(policies or "")
     if preset is not None:
         if lengths or at:
-            raise InputError("--preset says what lengths to run; leave --lengths and --at out, or the preset.")
+            raise InputError("--preset says what lengths to run; leave --lengths and --at out, or the preset")
         chosen = get_preset(preset).only(split_names(shape))
         refuse_unused(f"beside --preset {preset}, which says what to run", "batch", "prompt", "steps")
         if chosen.gpu and where.type != "cuda" and not force:
             raise InputError(
                 f"The preset {preset} is made for a GPU, and this machine has none that torch can use: run it on one, "
-                "choose a cpu- preset, or insist with --force."
+                "choose a cpu- preset, or insist with --force"
             )
         cells, methods, wanted = chosen.cells, [*chosen.methods, *extra], chosen.lengths
         repeats = repeats if repeats is not None else chosen.repeats
     else:
         if not shape:
-            raise InputError("There is nothing to run: name a --preset, or a --shape with --lengths or --at.")
+            raise InputError("There is nothing to run: name a --preset, or a --shape with --lengths or --at")
         refuse_unused("without a --preset that is made for a GPU", "force")
         if not at:
             refuse_unused("without --at", "steps")

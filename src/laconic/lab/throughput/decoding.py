@@ -51,7 +51,7 @@ class Cell:
         for field, least in (("batch", 1), ("prompt", 1), ("length", 2 if self.mode == "whole" else WARM)):
             checks.whole(field, getattr(self, field), least)
         if self.mode == "at" and self.steps < 1:
-            raise InputError(f"steps is {self.steps!r}; expected at least 1 step to time at length {self.length}.")
+            raise InputError(f"steps is {self.steps!r}; expected at least 1 step to time at length {self.length}")
 
     @property
     def key(self) -> str:
@@ -156,7 +156,7 @@ def _engine(model: PreTrainedModel, policy: Policy, cell: Cell, seed: int) -> Sa
         pass
     if len(engine.stamps) < engine.last:
         raise InputError(
-            f"{cell.key} does not fit the model's context: it ended after {len(engine.stamps)} of {engine.last} steps."
+            f"{cell.key} does not fit the model's context: it ended after {len(engine.stamps)} of {engine.last} steps"
         )
     stamps = [engine.started, *engine.stamps[engine.skip : engine.last]]
     due = {at - cell.start - 1 for at in _boundaries(policy, cell.start, cell.end)}

@@ -33,7 +33,7 @@ class Preset:
         have = list(dict.fromkeys(cell.shape for cell in self.cells))
         for shape in shapes:
             if shape not in have:
-                raise InputError(f"The preset {self.name} has no shape {shape!r}; its shapes: {', '.join(have)}.")
+                raise InputError(f"The preset {self.name} has no shape {shape!r}; its shapes: {', '.join(have)}")
         return replace(self, cells=tuple(c for c in self.cells if c.shape in shapes)) if shapes else self
 
 
@@ -122,7 +122,7 @@ def cells_of(
     for name in shapes:
         get_shape(name)
     if not batches or not (lengths or at):
-        raise InputError("There is nothing to run: give batch sizes, and lengths to run to or to measure at.")
+        raise InputError("There is nothing to run: give batch sizes, and lengths to run to or to measure at")
     cells = []
     for name in shapes:
         for batch in batches:
@@ -134,5 +134,5 @@ def cells_of(
 def get_preset(name: str) -> Preset:
     """The preset of that name. Raises InputError that lists the known ones."""
     if name not in PRESETS:
-        raise InputError(f"The preset {name!r} is unknown; expected one of {', '.join(PRESETS)}.")
+        raise InputError(f"The preset {name!r} is unknown; expected one of {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -51,12 +51,12 @@ class Job:
         checks.instance("dtype", self.dtype, torch.dtype, "a torch.dtype")
         checks.instance("device", self.device, torch.device, "a torch.device")
         if not self.cells or not self.methods:
-            raise InputError("There is nothing to measure: expected at least one cell and one method.")
+            raise InputError("There is nothing to measure: expected at least one cell and one method")
         checks.whole("repeats", self.repeats, 1)
         for what, names in (("method", list(self.methods)), ("cell", [cell.key for cell in self.cells])):
             twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
             if twice is not None:
-                raise InputError(f"The {what} {twice} is asked for twice; expected each once.")
+                raise InputError(f"The {what} {twice} is asked for twice; expected each once")
         for method in self.methods:
             schedule_of(method)
         for cell in self.cells:

@@ -36,7 +36,7 @@ def analyse(
     Raises InputError for no traces, and as the parts do.
     """
     if not traces:
-        raise InputError("There are no traces to analyse; expected at least one.")
+        raise InputError("There are no traces to analyse; expected at least one")
     checks.instances("traces", traces, WrittenTrace, "a WrittenTrace")
     vectors = embedder(embed)
     if lengths is None:

@@ -97,7 +97,7 @@ def analyze(
 
     check_plot(plot)
     if (file is None) == (model is None):
-        raise InputError("Give either a file of traces or a --model that writes some, not both or neither.")
+        raise InputError("Give either a file of traces or a --model that writes some, not both or neither")
     if file is not None:
         refuse_unused(
             "on a file of traces",
@@ -106,10 +106,10 @@ def analyze(
     else:
         refuse_unused("with --model, which has a tokenizer", "tokenizer")
     if plot and out is None:
-        raise InputError("--plot has nowhere to go; say where with --out DIRECTORY.")
+        raise InputError("--plot has nowhere to go; say where with --out DIRECTORY")
     if file is not None and (system is not None or thinking is not None or template_arguments):
         raise InputError(
-            "--system, --thinking and --chat-template-arg are for --model; a file's traces are written already."
+            "--system, --thinking and --chat-template-arg are for --model; a file's traces are written already"
         )
     # What can be wrong without a trace is refused before any is generated.
     asked = None if lengths is None else split_whole("--lengths", lengths)
@@ -207,7 +207,7 @@ def _from_model(
 
     chosen = [choose_policy(spec, is_bundled(model)) for spec in split_policies(policies)]
     if not chosen:
-        raise InputError("--policies is empty; expected at least one, such as full.")
+        raise InputError("--policies is empty; expected at least one, such as full")
     asked = load_problems(source, problems, seed)
     language, cut = load(model_path(model), dtype=dtype, device=device, fix_rotation=True)
     if is_bundled(model):

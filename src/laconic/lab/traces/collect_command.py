@@ -103,9 +103,9 @@ def collect(
     problems, source = choose_problems(count, seed, split, level, file, dataset)
     chosen = choose_policy(policy, small)
     if n < 1:
-        raise InputError(f"--n is {n}; expected at least 1.")
+        raise InputError(f"--n is {n}; expected at least 1")
     if batch < 1:
-        raise InputError(f"--batch is {batch}; expected at least 1.")
+        raise InputError(f"--batch is {batch}; expected at least 1")
     if small:
         one_thread()
     chat = choose_chat(chosen_engine.model, system, thinking, template_arguments)
@@ -159,16 +159,16 @@ def choose_problems(
     from laconic.problems.sources import HUB, load_problems
 
     if file is not None and dataset is not None:
-        raise InputError("--file and --dataset each name problems; give one of them.")
+        raise InputError("--file and --dataset each name problems; give one of them")
     if file is not None:
         if split is not None:
-            raise InputError("--split was given, but a file of problems has no splits; leave it out.")
+            raise InputError("--split was given, but a file of problems has no splits; leave it out")
         return load_problems(file, count, level=level), public(file)
     if dataset is not None:
         source = f"{HUB}{dataset}:{split}" if split else f"{HUB}{dataset}"
         return load_problems(source, count, level=level), source
     if count is not None and count < 1:
-        raise InputError(f"--count is {count}; expected at least 1.")
+        raise InputError(f"--count is {count}; expected at least 1")
     split = split or "heldout"
     problems = generate(200 if count is None else count, seed, level, split)
     return problems, f"bundled, {split}, seed {seed}, level {level or 'mixture'}"

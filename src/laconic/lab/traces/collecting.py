@@ -183,7 +183,7 @@ class _Run:
             if record["digest"] != asked.get(name, record["digest"]):
                 raise InputError(
                     f"{self.journal.path} holds traces of another problem with the id {name}; nothing was changed: give the "
-                    "problems that it was made of, or name another file."
+                    "problems that it was made of, or name another file"
                 )
 
     def run(self, ahead: int) -> None:
@@ -277,9 +277,9 @@ def _digest(question: str, gold: str) -> str:
 def _check(problems: Sequence[Problem], n: int) -> None:
     checks.instances("problems", problems, Problem, "problems")
     if not problems:
-        raise InputError("There are no problems to solve; expected at least one.")
+        raise InputError("There are no problems to solve; expected at least one")
     checks.whole("n", n, 1, MAX_N)
     ids = [problem.id for problem in problems]
     if len(set(ids)) < len(ids):
         twice = next(name for index, name in enumerate(ids) if name in ids[:index])
-        raise InputError(f"Two problems have the id {twice!r}; expected each id once.")
+        raise InputError(f"Two problems have the id {twice!r}; expected each id once")

@@ -49,7 +49,7 @@ def read_traces(
     """
     path = checks.path("path", path)
     if not path.is_file():
-        raise InputError(f"There is no file {path}; expected JSON lines with token_ids or text.")
+        raise InputError(f"There is no file {path}; expected JSON lines with token_ids or text")
     broken: list[str] = []
 
     def passed(number: int, error: LaconicError) -> None:
@@ -72,7 +72,7 @@ def read_traces(
             passed(number, error)
     if not traces:
         why = f" ({'; '.join(broken[:3])})" if broken else ""
-        raise InputError(f"{path} holds no traces{why}; expected records with token_ids or text.")
+        raise InputError(f"{path} holds no traces{why}; expected records with token_ids or text")
     return traces
 
 
@@ -86,20 +86,20 @@ def _trace(
     group = next((str(record[name]) for name in GROUPS if record.get(name) is not None), ALL)
     text = record.get("text", "")
     if not isinstance(text, str):
-        raise InputError(f"{where} has a text that is no string.")
+        raise InputError(f"{where} has a text that is no string")
     ids = record.get("token_ids")
     if ids is None:
         if not text:
             raise InputError(
-                f"{where} has neither token_ids nor text; bench accuracy writes token_ids with --keep-tokens."
+                f"{where} has neither token_ids nor text; bench accuracy writes token_ids with --keep-tokens"
             )
         if tokenize is None:
-            raise NoTokenizer(f"{where} has text but no token_ids; say with --tokenizer how it is cut into tokens.")
+            raise NoTokenizer(f"{where} has text but no token_ids; say with --tokenizer how it is cut into tokens")
         ids = tokenize(text)
     if not isinstance(ids, Sequence) or not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
-        raise InputError(f"{where} has token_ids that are no list of whole numbers.")
+        raise InputError(f"{where} has token_ids that are no list of whole numbers")
     if ids and not 0 <= min(ids) <= max(ids) <= MOST_ID:
-        raise InputError(f"{where} has token_ids out of range; expected 0 to {MOST_ID}.")
+        raise InputError(f"{where} has token_ids out of range; expected 0 to {MOST_ID}")
     if not text and detokenize is not None:
         text = detokenize(ids)
     problem = next((str(record[name]) for name in PROBLEMS if record.get(name) is not None), None)

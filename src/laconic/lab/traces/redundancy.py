@@ -79,12 +79,12 @@ def embedder(name: str = TFIDF) -> Embed:
     if checks.text("embedder", name, f"{TFIDF} or {SENTENCE_TRANSFORMERS}MODEL") == TFIDF:
         return tfidf
     if not name.startswith(SENTENCE_TRANSFORMERS) or name == SENTENCE_TRANSFORMERS:
-        raise InputError(f"The embedder is {name!r}; expected {TFIDF} or {SENTENCE_TRANSFORMERS}MODEL.")
+        raise InputError(f"The embedder is {name!r}; expected {TFIDF} or {SENTENCE_TRANSFORMERS}MODEL")
     try:
         module = importlib.import_module("sentence_transformers")
     except ImportError as error:
         raise InputError(
-            f"The embedder {name} needs the package sentence-transformers: install it, or use {TFIDF}."
+            f"The embedder {name} needs the package sentence-transformers: install it, or use {TFIDF}"
         ) from error
     wanted = name[len(SENTENCE_TRANSFORMERS) :]
     try:
@@ -94,7 +94,7 @@ def embedder(name: str = TFIDF) -> Embed:
 
     def embed(spans: Sequence[Sequence[Hashable]], texts: Sequence[str]) -> Tensor:
         if len(texts) != len(spans):
-            raise InputError("Sentence embeddings need the traces' text: give --tokenizer for traces of token ids.")
+            raise InputError("Sentence embeddings need the traces' text: give --tokenizer for traces of token ids")
         return torch.as_tensor(model.encode(list(texts)), dtype=torch.float32)
 
     return embed

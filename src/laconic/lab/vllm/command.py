@@ -73,7 +73,7 @@ def vllm(
 
     check_plot(plot)
     if shape is not None and model is not None:
-        raise InputError(f"--shape {shape} and --model {model} each name a model; give one of them.")
+        raise InputError(f"--shape {shape} and --model {model} each name a model; give one of them")
     refuse_ratios(split_policies(policies))
     load = Load(requests, prompt, output, block_size, seed)
     shares = [percent / 100 for percent in split_numbers("--cache", cache)]
@@ -117,5 +117,5 @@ def vllm(
         if row["failed"] and (alone or not row["refused"]):
             raise InputError(
                 f"{name_of(row['contender'])} at {100 * row['cache']:g} % of demand did not finish ({row['failed']}); what is "
-                f"finished is in {out / 'samples.jsonl'}, and the same command tries the rest again."
+                f"finished is in {out / 'samples.jsonl'}, and the same command tries the rest again"
             )

@@ -55,7 +55,7 @@ class Load:
         """Blocks of a cache that holds this share of the demand, rounded down; at least one."""
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 4:
             raise InputError(
-                f"The KV cache is to hold {share!r} of the demand; expected a share above 0 and at most 4 (1 is all of it)."
+                f"The KV cache is to hold {share!r} of the demand; expected a share above 0 and at most 4 (1 is all of it)"
             )
         # A share such as 0.12 is no binary fraction: what is a whole number of blocks on paper shall stay one.
         return max(1, math.floor(round(share * self.demand, 6)))
@@ -97,7 +97,7 @@ def lineup(
     """
     rows = plan(names, ratios, interval=interval, window=window)[1:]
     if not rows:
-        raise InputError("There is nothing to compare stock vLLM with; expected at least one policy, such as rpc.")
+        raise InputError("There is nothing to compare stock vLLM with; expected at least one policy, such as rpc")
     found = [Contender(STOCK, STOCK, None)]
     for row in rows:
         if row.target is not None and hasattr(row.policy, "buffer"):

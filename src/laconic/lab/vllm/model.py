@@ -62,6 +62,6 @@ def from_name(name: str, dtype: torch.dtype) -> Model:
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
-            f"The model {name!r} can't be read: {reason} Expected a directory or a name that holds a config.json, or --shape."
+            f"The model {name!r} can't be read: {reason} Expected a directory or a name that holds a config.json, or --shape"
         ) from error
     return Model(name, name, False, dtype, kv_bytes_per_token(config, dtype))

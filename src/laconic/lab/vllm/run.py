@@ -56,13 +56,13 @@ class Job:
         whole("repeats", self.repeats, 1, meaning="of every cell and contender")
         whole("threads", self.threads, 1, 4096, "of each engine")
         if not self.shares or not self.contenders:
-            raise InputError("There is nothing to measure: expected at least one cache size and one contender.")
+            raise InputError("There is nothing to measure: expected at least one cache size and one contender")
         for share in self.shares:
             self.load.blocks(share)
         for what, names in (("cache size", list(self.shares)), ("contender", [c.label for c in self.contenders])):
             twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
             if twice is not None:
-                raise InputError(f"The {what} {twice} is asked for twice; expected each once.")
+                raise InputError(f"The {what} {twice} is asked for twice; expected each once")
 
     def settings(self) -> dict[str, Any]:
         """What records must agree on to be compared, for `Journal`. Repeats may grow."""

@@ -94,7 +94,7 @@ def vllm_plot(report: Report, path: str | Path) -> None:
     """
     rows = [row for row in report["rows"] if row["repeats"]]
     if not rows:
-        raise InputError("The results hold no measured rows to draw.")
+        raise InputError("The results hold no measured rows to draw")
     labels = list(dict.fromkeys(row["contender"] for row in rows))
     with figure(path, 7.6, 4.8) as axes:
         others = 0
