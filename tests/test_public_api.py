@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, is_dataclass
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 import numpy
@@ -18,7 +19,8 @@ import pytest
 import torch
 
 import laconic
-from laconic import compress, prune, traces
+import laconic.compress as compress  # mypy takes `from laconic import compress` for the function alone
+from laconic import prune, traces
 from laconic.answers import equivalent, extract
 from laconic.answers import groups as answer_groups
 from laconic.compress.select import select
@@ -46,14 +48,14 @@ from tests.prune.scripted import Script, ScriptedEngine
 
 WHOLE = (None, "3", 2.5, True, math.nan, math.inf, [1], 10**20, -(10**20), torch.tensor(2))
 NUMBER = (None, "x", True, math.nan, math.inf, -math.inf, [1.0], 10**400)
-WORD = (None, 5, "no such word", [], b"x")
+WORD: tuple[Any, ...] = (None, 5, "no such word", [], b"x")
 TEXT = (None, 5, b"x", ["x"])
 FLAG = (None, 1, "yes")
 WHOLES = (None, 5, "ab", [1.5], [None], [-(10**30)], {"a": 1}, torch.tensor(3))
 TEXTS = (None, 5, "ab", [1], {"a": 1})
-OBJECT = (5, "x", [], {}, object)
-FUNCTION = (5, "x", [])
-PATH = (None, 5, b"x", "", [], "a\0b")
+OBJECT: tuple[Any, ...] = (5, "x", [], {}, object)
+FUNCTION: tuple[Any, ...] = (5, "x", [])
+PATH: tuple[Any, ...] = (None, 5, b"x", "", [], "a\0b")
 TENSOR = (None, 5, "x", [1.0])
 
 
@@ -655,7 +657,13 @@ EXEMPT = {
     ),
 }
 
-PACKAGES = {"compress": compress, "prune": prune, "answers": laconic.answers, "problems": laconic.problems, "hf": hf}
+PACKAGES: dict[str, ModuleType] = {
+    "compress": compress,
+    "prune": prune,
+    "answers": laconic.answers,
+    "problems": laconic.problems,
+    "hf": hf,
+}
 
 
 def wrong_calls() -> Iterator[Any]:

@@ -50,7 +50,7 @@ class Conformance:
         for size in (1, 7):
             engine = self.make(chunk_tokens=size)
             ids = engine.submit(self.prompts[0], WARM, n=3)
-            seen = {i: ([], "") for i in ids}
+            seen: dict[str, tuple[list[int], str]] = {i: ([], "") for i in ids}
             ended = []
             for chunk in engine.stream():
                 assert len(chunk.token_ids) <= size
@@ -120,7 +120,7 @@ class Conformance:
     def test_prompts_may_be_submitted_while_others_run(self):
         engine = self.make()
         first = engine.submit(self.prompts[0], GREEDY)
-        later = []
+        later: list[str] = []
         for _ in engine.stream():
             if len(engine.trace(first[0]).token_ids) == 10 and not later:
                 later = engine.submit(self.prompts[2], GREEDY)

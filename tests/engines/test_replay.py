@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cache
+from typing import Any, cast
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from tests.engines.hf.tokens import tokenizer
 PROMPTS = prompts([12, 3, 9, 17])
 RATIO4 = RPC(interval=16, ratio=4, window=8)
 LONG = Sampling(max_new_tokens=100, temperature=1.0, top_p=0.95, seed=2)
-UNTIMED = {"prefill_seconds": 0.0, "decode_seconds": 0.0, "reserved_kv_bytes": 0}
+UNTIMED: dict[str, Any] = {"prefill_seconds": 0.0, "decode_seconds": 0.0, "reserved_kv_bytes": 0}
 
 
 def written(trace: Trace, engine: HFEngine) -> TraceRecord:
@@ -76,7 +77,7 @@ def recorded(policy: Policy) -> tuple[TraceRecord, ...]:
 def cut(trace: TraceRecord, at: int) -> TraceRecord:
     """As if the model's context had ended it there."""
     ids = trace.token_ids[:at]
-    return replace(trace, token_ids=ids, text=tokenizer().decode(list(ids)), finish_reason="length")
+    return replace(trace, token_ids=ids, text=cast(str, tokenizer().decode(list(ids))), finish_reason="length")
 
 
 class TestConformance(Conformance):
@@ -127,7 +128,7 @@ def conforming() -> tuple[TraceRecord, ...]:
     return tuple(found)
 
 
-def drive(engine: Engine, seed: int) -> tuple[list, list[Trace]]:
+def drive(engine: HFEngine | ReplayEngine, seed: int) -> tuple[list, list[Trace]]:
     """What a strategy might do, the same for the same seed: submit some, stop and resume at random, read on the way."""
     rng = random.Random(seed)
     seen: list = []

@@ -47,7 +47,7 @@ def test_prompts() -> None:
     tokenizer = tiny_tokenizer()
     text = render(tokenizer, "2 + 2?")
     assert text == "<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n"
-    assert tokenizer.decode(tokenize(tokenizer, text)) == text
+    assert tokenizer.decode(list(tokenize(tokenizer, text))) == text
     assert render(None, "2 + 2?") == "2 + 2?"
     assert tokenize(None, [3, 4]) == (3, 4)
     with pytest.raises(LaconicError, match="problem is empty"):

@@ -74,7 +74,8 @@ def random_excerpts(count: int, longest: int = 30, seed: int = 0) -> list[Excerp
 def readable_pairs(problems: int, seed: int, traces: int = 6) -> Pairs:
     """All pairs of traces that end in a or b, their answer, which a reader finds behind other letters."""
     rng = random.Random(seed)
-    excerpts, columns = [], []
+    excerpts: list[Excerpt] = []
+    columns = []
     answers: list[str | None] = []
     for problem in range(problems):
         first = len(excerpts)

@@ -210,7 +210,8 @@ def test_another_decoders_states(tmp_path: Path) -> None:
 def toy(problems: int, start: int = 0) -> Pairs:
     """Traces of five tokens whose answer is the second token; the others are noise."""
     generator = torch.Generator().manual_seed(start)
-    excerpts, columns, answers = [], [], []
+    excerpts: list[Excerpt] = []
+    columns, answers = [], []
     for number in range(problems):
         rows = torch.randint(4, 40, (6, 5), generator=generator)
         rows[:, 1] = torch.randint(4, 8, (6,), generator=generator)

@@ -86,7 +86,7 @@ def test_families_and_their_caches(family: str) -> None:
 
 def test_a_model_that_gives_the_logits_of_all_places_will_do() -> None:
     class Whole(GPT2LMHeadModel):
-        def forward(self, input_ids: Any, use_cache: Any = None) -> Any:  # type: ignore[override]
+        def forward(self, input_ids: Any, use_cache: Any = None) -> Any:
             return super().forward(input_ids=input_ids, use_cache=use_cache)
 
     torch.manual_seed(0)
@@ -309,7 +309,7 @@ def test_refuses_directories_that_hold_no_judge(tmp_path: Path) -> None:
     (tmp_path / "judge.json").write_text("[]")
     with pytest.raises(LaconicError, match="is not an LLM judge's"):
         LLMJudge.from_pretrained(tmp_path)
-    record = {"kind": "encoder", "settings": {}, "excerpt": None, "base": "x", "lora": None}
+    record: dict[str, Any] = {"kind": "encoder", "settings": {}, "excerpt": None, "base": "x", "lora": None}
     (tmp_path / "judge.json").write_text(json.dumps(record))
     with pytest.raises(LaconicError, match="its kind is not llm"):
         LLMJudge.from_pretrained(tmp_path)

@@ -97,7 +97,7 @@ def test_more_tokens_than_it_has_places_for_are_refused() -> None:
 )
 def test_sizes_out_of_range_are_refused(field: str, value: float) -> None:
     with pytest.raises(LaconicError, match=str(value)):
-        Shape(**{"vocabulary": 5, field: value})
+        Shape(**{"vocabulary": 5, field: value})  # type: ignore[arg-type]
 
 
 def test_nothing_to_read_is_refused() -> None:

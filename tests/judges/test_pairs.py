@@ -24,7 +24,11 @@ class Words:
 
 
 def some(make_record: Make) -> list[TraceRecord]:
-    answers = {"p": ["1", "1.0", None, "2", None], "q": ["x", "x"], "lonely": ["3"]}
+    answers: dict[str, list[str | None]] = {
+        "p": ["1", "1.0", None, "2", None],
+        "q": ["x", "x"],
+        "lonely": ["3"],
+    }
     records = [
         make_record(problem, i, answer, tokens=range(10 * i, 10 * i + 6))
         for problem, row in answers.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from transformers import (
@@ -40,14 +40,14 @@ from transformers import (
     Zamba2ForCausalLM,
 )
 
+from laconic.engines.hf import CompressedCache, Compression
+
 if TYPE_CHECKING:
 
     class Decoder(PreTrainedModel):
-        """A model with `generate` and `to`, whose own types no model of transformers meets in mypy's eyes."""
+        """A model with `generate`, whose own types no model of transformers meets in mypy's eyes."""
 
         def generate(self, *args: Any, **kwargs: Any) -> Any: ...
-
-        def to(self, *args: Any, **kwargs: Any) -> Self: ...
 
 
 VOCAB = 96
@@ -179,6 +179,12 @@ def family(name: str) -> Decoder:
             elif "sinks" in key:
                 weight.normal_(0, 1.0)
     return cast("Decoder", model)
+
+
+def cache_of(run: Compression) -> CompressedCache:
+    """The cache of a run that has generated."""
+    assert run.cache is not None
+    return run.cache
 
 
 def prompts(lengths: list[int], seed: int = 3) -> list[list[int]]:

@@ -10,7 +10,7 @@ import torch
 
 from laconic.compress import H2O, RKV, RPC, TOVA, Custom, FullKV, Oracle, Proportional, Random, StreamingLLM
 from laconic.compress.scorers import WindowAttention
-from laconic.engines.base import Sampling
+from laconic.engines.base import Chunk, Sampling
 from laconic.engines.hf import HFEngine
 from laconic.errors import LaconicError
 from tests.engines.conformance import GREEDY, Conformance
@@ -132,6 +132,7 @@ def test_what_a_trace_holds_is_what_the_schedule_says_at_every_step():
         if any(t.state != "running" or t.kv_tokens == 0 for t in traces) or len({len(t.token_ids) for t in traces}) > 1:
             continue
         for i, trace in zip(ids, traces, strict=True):
+            assert engine._batch.cache is not None
             row = engine._batch.cache.ledger.rows[engine._batch.runs.index(engine._runs[i])]
             assert (
                 row.tokens
@@ -139,6 +140,7 @@ def test_what_a_trace_holds_is_what_the_schedule_says_at_every_step():
                 == policy.schedule.physical(len(trace.token_ids) - 1, len(trace.prompt_ids))
             )
             most[i] = max(most[i], row.tokens)
+        assert engine._batch.cache is not None
         per_token = engine._batch.cache.bytes_per_token
         assert engine.stats.live_kv_bytes == sum(t.kv_tokens for t in traces) * per_token
     for i in ids:
@@ -155,10 +157,9 @@ def test_memory_shrinks_when_rows_leave():
     last = engine.submit(prompts([8])[0], long)[0]
     sizes = {}
     for _ in engine.stream():
-        sizes[len(engine.trace(last).token_ids)] = (
-            engine.stats.reserved_kv_bytes,
-            engine._batch.cache and engine._batch.cache.ledger.length,
-        )
+        cache = engine._batch.cache
+        if cache is not None:
+            sizes[len(engine.trace(last).token_ids)] = (engine.stats.reserved_kv_bytes, cache.ledger.length)
     assert sizes[12][0] < sizes[5][0] / 3, "buffers of rows that left must go"
     assert sizes[12][1] < 40, "the frame must shrink to the rows that are left"
     assert engine.trace(last).token_ids == plain("llama", prompts([8])[0], 60)
@@ -291,7 +292,7 @@ def test_a_trace_without_probabilities_is_named_and_the_others_run_on(value, tem
     wanted = [trace.token_ids for (trace,) in healthy.generate([short, long], sampling)]
     engine = HFEngine(family("llama"), tokenizer(), policy=policy, record_held=record_held, chunk_tokens=4)
     ids = [*engine.submit(short, sampling, ids=["bad"]), *engine.submit(long, sampling, ids=["good"])]
-    chunks = []
+    chunks: list[Chunk] = []
     with (
         poisoned("llama", value, at=21),
         pytest.raises(LaconicError, match="token 10 of trace 'bad': its logits are NaN"),

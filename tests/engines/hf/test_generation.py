@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from transformers import (
 from laconic.compress import H2O, RKV, RPC, TOVA, FullKV, Oracle, Random, StreamingLLM
 from laconic.engines.hf import compress
 from laconic.errors import LaconicError
-from tests.engines.hf.families import FAMILIES, HYBRIDS, family, padded, prompts
+from tests.engines.hf.families import FAMILIES, HYBRIDS, cache_of, family, padded, prompts
 from tests.reference.generation import reference_generate
 
 STEPS = 90
@@ -117,7 +118,9 @@ def test_live_memory_is_what_the_schedule_says(policy, lengths):
     assert run.stats.kv_token_steps == sum(policy.schedule.total(computed, n) for n in lengths)
     # and the buffers themselves, not only the book about them
     width = max(lengths)
-    for layer in run.cache.compressed_layers:
+    for layer in cache_of(run).compressed_layers:
+        assert layer.keys is not None
+        assert layer.values is not None
         assert layer.keys.shape == (len(lengths), 2, policy.schedule.physical(computed, width), 8)
         reserved = layer.keys.untyped_storage().nbytes() + layer.values.untyped_storage().nbytes()
         assert reserved <= len(lengths) * 2 * 2 * 8 * 4 * (width + policy.schedule.peak(STEPS) + 1)
@@ -129,7 +132,7 @@ def test_sliding_layers_are_left_alone_and_said_so(name):
     with compress(model, RPC(interval=16, ratio=4, window=8)) as run:
         greedy(model, padded(prompts([5])))
     assert run.stats.left_alone == {"sliding": [0, 2]}
-    assert [layer.index for layer in run.cache.compressed_layers] == [1]
+    assert [layer.index for layer in cache_of(run).compressed_layers] == [1]
 
 
 def test_sampling_streaming_and_stopping_work_as_always(capsys):
@@ -168,7 +171,7 @@ def test_chunked_prefill_and_embeddings_count_as_prompt():
 
 @pytest.mark.parametrize("name", ["llama", "gpt-oss"])
 def test_bfloat16(name):
-    model = copy.deepcopy(family(name)).to(torch.bfloat16)
+    model = copy.deepcopy(family(name)).bfloat16()
     inputs = padded(prompts([12, 3]))
     plain = greedy(model, inputs)
     with compress(model, FullKV()):
@@ -176,7 +179,9 @@ def test_bfloat16(name):
     for policy in (EVICTING[0], EVICTING[3], EVICTING[6]):
         with compress(model, policy) as run:
             greedy(model, inputs)
-        assert run.cache.compressed_layers[0].keys.dtype == torch.bfloat16
+        keys = cache_of(run).compressed_layers[0].keys
+        assert keys is not None
+        assert keys.dtype == torch.bfloat16
         assert run.stats.live_kv_tokens == sum(policy.schedule.physical(STEPS - 1, n) for n in (12, 3))
 
 
@@ -236,7 +241,8 @@ def test_nested_and_two_models():
 def test_two_models_in_two_threads():
     models, inputs = [family("llama"), family("qwen3")], padded(prompts([12, 4]))
     policies = [RPC(interval=16, ratio=2, window=8), RPC(interval=16, ratio=8, window=8)]
-    want, got = [], [None, None]
+    want = []
+    got: list[torch.Tensor | None] = [None, None]
     for model, policy in zip(models, policies, strict=True):
         with compress(model, policy):
             want.append(greedy(model, inputs))
@@ -251,8 +257,9 @@ def test_two_models_in_two_threads():
         thread.start()
     for thread in threads:
         thread.join()
-    assert torch.equal(got[0], want[0])
-    assert torch.equal(got[1], want[1])
+    for ours, alone in zip(got, want, strict=True):
+        assert ours is not None
+        assert torch.equal(ours, alone)
 
 
 class Meeting(StoppingCriteria):
@@ -277,7 +284,8 @@ def test_several_threads_generate_at_once_and_all_are_counted():
         with compress(model, policy) as run:
             want.append(greedy(model, inputs))
         alone.append(run.stats)
-    barrier, got, errors = threading.Barrier(4), [None] * 3, []
+    barrier, errors = threading.Barrier(4), []
+    got: list[torch.Tensor | None] = [None] * 3
     with compress(model, policy) as run:
 
         def work(i):
@@ -299,6 +307,7 @@ def test_several_threads_generate_at_once_and_all_are_counted():
             thread.join()
     assert not errors
     for ours, plain in zip(got, want, strict=True):
+        assert ours is not None
         assert torch.equal(ours, plain)
     # Six rows of 40 steps, each but the prompt's having fed one token.
     assert during.generated_tokens == 6 * 39
@@ -309,7 +318,7 @@ def test_several_threads_generate_at_once_and_all_are_counted():
         assert getattr(run.stats, name) == sum(once) + once[0], name
     assert run.stats.peak_kv_tokens == max(stats.peak_kv_tokens for stats in alone)
     # What is held now is the latest's alone.
-    assert run.stats.live_kv_tokens == run.cache.ledger.tokens
+    assert run.stats.live_kv_tokens == cache_of(run).ledger.tokens
 
 
 def test_a_generate_that_fails_in_a_thread_is_counted_and_leaves_the_others():
@@ -377,7 +386,7 @@ def test_bad_models_prompts_and_policies():
     from transformers import BertConfig, BertModel, T5Config, T5ForConditionalGeneration
 
     policy = RPC(interval=16, ratio=4, window=8)
-    tiny = {
+    tiny: dict[str, Any] = {
         "hidden_size": 16,
         "num_hidden_layers": 1,
         "num_attention_heads": 2,
@@ -390,9 +399,9 @@ def test_bad_models_prompts_and_policies():
     with pytest.raises(LaconicError, match="encoder-decoder"):
         compress(t5, policy)
     with pytest.raises(LaconicError, match="expected a transformers"):
-        compress(torch.nn.Linear(2, 2), policy)
+        compress(torch.nn.Linear(2, 2), policy)  # type: ignore[arg-type]
     with pytest.raises(LaconicError, match="expected one of laconic's policies"):
-        compress(family("llama"), "rpc")
+        compress(family("llama"), "rpc")  # type: ignore[arg-type]
     with compress(family("llama"), policy), pytest.raises(LaconicError, match="context is 1024"):
         greedy(family("llama"), padded(prompts([1030])))
     with compress(family("llama"), policy), pytest.raises(LaconicError, match="prompt is empty"):
@@ -445,9 +454,9 @@ def test_continuous_batching_inside_is_refused_and_back_afterwards():
     model = family("llama")
     with compress(model, RPC(interval=16, ratio=4, window=8)):
         with pytest.raises(LaconicError, match="generate_batch brings a paged cache"):
-            model.generate_batch([[5, 6, 7]], max_new_tokens=3)
+            model.generate_batch([[5, 6, 7]], max_new_tokens=3)  # type: ignore[operator]
         with pytest.raises(LaconicError, match="init_continuous_batching brings a paged cache"):
-            model.init_continuous_batching()
+            model.init_continuous_batching()  # type: ignore[operator]
     assert not {"generate", "generate_batch", "prepare_inputs_for_generation", "forward"} & set(model.__dict__)
 
 
@@ -461,7 +470,7 @@ def test_encoders_and_caches_of_a_class_of_their_own_are_refused_before_anything
         MiniMaxForCausalLM,
     )
 
-    tiny = {
+    tiny: dict[str, Any] = {
         "hidden_size": 32,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
@@ -490,6 +499,10 @@ def test_encoders_and_caches_of_a_class_of_their_own_are_refused_before_anything
             else:
                 with pytest.raises(LaconicError, match="attends to later tokens as well"):
                     greedy(model, inputs)
-    mixed = {"layer_types": ["linear_attention", "full_attention"], "num_local_experts": 2, "num_key_value_heads": 2}
+    mixed: dict[str, Any] = {
+        "layer_types": ["linear_attention", "full_attention"],
+        "num_local_experts": 2,
+        "num_key_value_heads": 2,
+    }
     with pytest.raises(LaconicError, match="a cache of its own class"):
         compress(MiniMaxForCausalLM(MiniMaxConfig(**tiny, **mixed, head_dim=8)), policy)

@@ -15,7 +15,7 @@ from laconic.engines.hf import CompressedCache, HFEngine, compress
 from laconic.engines.hf.attention import AttentionBinding
 from laconic.engines.text import Detokenizer
 from laconic.errors import LaconicError
-from tests.engines.hf.families import COMMON, FAMILIES, READ_AGAIN, family, padded, prompts
+from tests.engines.hf.families import COMMON, FAMILIES, READ_AGAIN, cache_of, family, padded, prompts
 
 POLICY = RPC(interval=16, ratio=4, window=8)
 POLICIES = [POLICY, RPC(interval=16, ratio=4, window=8, aggregation="group"), H2O(budget=24), TOVA(budget=24)]
@@ -66,22 +66,29 @@ def test_latent_attention_is_scored_on_expanded_keys_and_holds_latents():
     model = family("deepseek-v3")
     with compress(model, POLICIES[1]) as run:
         model.generate(**padded(prompts([12, 3])), max_new_tokens=60, do_sample=False)
-    layer = run.cache.compressed_layers[0]
+    layer = cache_of(run).compressed_layers[0]
+    assert layer.keys is not None
+    assert layer.values is not None
     assert layer.keys.shape[1] == layer.values.shape[1] == 1  # one latent a token for all heads
     assert (layer.keys.shape[3], layer.values.shape[3]) == (12, 8)  # kv_lora_rank, qk_rope_head_dim
     assert layer.held_positions(0).shape[0] == 1  # so one set of tokens, whatever the aggregation
     assert run.stats.evicted > 0
 
 
+def keys_of(cache: CompressedCache) -> list[torch.Tensor]:
+    """The keys of each layer, of whatever kind it is."""
+    return [layer.keys for layer in cache.layers]  # type: ignore[union-attr, misc]  # all of them attend
+
+
 def test_a_forward_pass_outside_of_laconic_is_refused_and_leaves_nothing_behind():
     model, inputs = family("gemma3"), padded(prompts([12]))  # its first layer slides: it would be fed before ours
     with compress(model, POLICY) as run:
         want = model.generate(**inputs, max_new_tokens=40, do_sample=False)
-    held = [layer.keys.clone() for layer in run.cache.layers]
+    held = [keys.clone() for keys in keys_of(cache_of(run))]
     for _ in range(2):
         with pytest.raises(LaconicError, match="outside of laconic"):
             model(torch.tensor([[5]]), past_key_values=run.cache)
-    assert all(torch.equal(layer.keys, before) for layer, before in zip(run.cache.layers, held, strict=True))
+    assert all(torch.equal(keys, before) for keys, before in zip(keys_of(cache_of(run)), held, strict=True))
     with compress(model, POLICY):
         assert torch.equal(model.generate(**inputs, max_new_tokens=40, do_sample=False), want)
 
@@ -91,13 +98,13 @@ def test_a_forward_pass_by_hand_inside_goes_on_where_generate_ended():
     with compress(model, POLICY) as run:
         tokens = model.generate(**inputs, max_new_tokens=40, do_sample=False)
         longer = model.generate(**inputs, max_new_tokens=41, do_sample=False)
-        again = run.cache
+        again = cache_of(run)
         assert again.ledger.rows[0].generated == 40
         model.generate(**inputs, max_new_tokens=40, do_sample=False)
         out = model(tokens[:, -1:], past_key_values=run.cache)
         assert int(out.logits[0, -1].argmax()) == int(longer[0, -1])
         hidden = model.model(tokens[:, -1:], past_key_values=run.cache)  # the decoder by itself is bound as well
-        assert run.cache.ledger.rows[0].generated == 41
+        assert cache_of(run).ledger.rows[0].generated == 41
         assert hidden.last_hidden_state.shape == (1, 1, 32)
         with pytest.raises(LaconicError, match="crosses a compression point"):
             model(torch.full((1, 30), 5), past_key_values=run.cache)
@@ -125,8 +132,10 @@ def test_an_engine_goes_on_after_a_step_that_failed(policy):
     want = [t[0].token_ids for t in HFEngine(model, None, policy).generate(rows, sampling)]
     engine = HFEngine(model, None, policy, max_batch=2)
     ids = [engine.submit(row, sampling)[0] for row in rows]
-    seen = {i: [] for i in ids}
+    seen: dict[str, list[int]] = {i: [] for i in ids}
     fails = iter([7, 30, 31, 55, 80])
+
+    calls, due = 0, set(fails)
 
     def failing(module, args):
         nonlocal calls
@@ -134,7 +143,6 @@ def test_an_engine_goes_on_after_a_step_that_failed(policy):
         if calls in due:
             raise KeyboardInterrupt
 
-    calls, due = 0, set(fails)
     hook = model.model.layers[2].mlp.register_forward_pre_hook(failing)
     ended, interrupts = False, 0
     while not ended:
@@ -285,6 +293,13 @@ def test_two_compressed_caches_in_one_pass_are_refused():
         model(**padded(prompts([12])), past_key_values=one)
 
 
+def validity(cache, incoming, device):
+    """Which slots may be attended, of a batch with padding: there is a mask."""
+    mask = cache.ledger.validity(incoming, device)
+    assert mask is not None
+    return mask
+
+
 def test_layers_on_two_devices_have_their_own_masks_and_choices():
     """The second device is torch's meta device: tensors of it meet no others, so any that is shared would raise."""
     model = family("llama")
@@ -292,12 +307,14 @@ def test_layers_on_two_devices_have_their_own_masks_and_choices():
     near, far = cache.compressed_layers
     with AttentionBinding(model):
         model(**padded(prompts([12, 5])), past_key_values=cache)
+    assert far.key_buffer is not None
+    assert far.value_buffer is not None
     far.key_buffer, far.value_buffer = far.key_buffer.to("meta"), far.value_buffer.to("meta")
     far.device = torch.device("meta")
-    cpu, meta = cache.ledger.validity(1, "cpu"), cache.ledger.validity(1, torch.device("meta"))
+    cpu, meta = validity(cache, 1, "cpu"), validity(cache, 1, torch.device("meta"))
     assert (cpu.device.type, meta.device.type) == ("cpu", "meta")
     assert cpu.shape == meta.shape == (2, 13)
-    assert cache.ledger.validity(1, "cpu").data_ptr() == cpu.data_ptr(), "each device's mask is built once"
+    assert validity(cache, 1, "cpu").data_ptr() == cpu.data_ptr(), "each device's mask is built once"
     from laconic.engines.hf.passes import forward_pass, running_pass
 
     while cache.ledger.compressions == 0:
@@ -305,9 +322,14 @@ def test_layers_on_two_devices_have_their_own_masks_and_choices():
             for layer in (near, far):
                 kv = torch.randn(2, 2, 1, 8, device=layer.device)
                 keys, _ = cache.update(kv, kv, layer.index)
-                mask = cache.ledger.validity(0, layer.device)
-                running_pass().attended(torch.randn(2, 4, 1, 8, device=layer.device), keys, 1.0, mask[:, None, None])
+                mask = validity(cache, 0, layer.device)
+                running = running_pass()
+                assert running is not None
+                running.attended(torch.randn(2, 4, 1, 8, device=layer.device), keys, 1.0, mask[:, None, None])
     for layer, kind in ((near, "cpu"), (far, "meta")):
         for tensor in (layer.keys, layer.values, layer.ring, layer.stored):
+            assert tensor is not None
             assert tensor.device.type == kind
+    assert near.keys is not None
+    assert far.keys is not None
     assert near.keys.shape == far.keys.shape == (2, 2, 12 + 4 + 8, 8)

@@ -29,6 +29,7 @@ POLICY = RPC(interval=16, ratio=4, window=8)
 
 @cache
 def model(kind):
+    made: Phi3ForCausalLM | LlamaForCausalLM
     torch.manual_seed(7)
     if kind == "longrope":
         made = Phi3ForCausalLM(Phi3Config(**SHORT, original_max_position_embeddings=64, rope_parameters=LONGROPE))

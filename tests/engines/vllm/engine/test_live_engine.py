@@ -26,7 +26,7 @@ from laconic.errors import LaconicError
 from tests.engines.conformance import GREEDY, WARM, Conformance
 from tests.engines.vllm.tiny import LEAST_VOCAB, SPECIAL, endless
 
-SMALL = {"dtype": "float32", "kv_cache_memory_bytes": 32 << 20, "max_model_len": 2048}
+SMALL: dict[str, Any] = {"dtype": "float32", "kv_cache_memory_bytes": 32 << 20, "max_model_len": 2048}
 
 
 @pytest.fixture(scope="module")

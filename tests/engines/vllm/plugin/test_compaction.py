@@ -303,14 +303,19 @@ def test_heads_spread_over_two_devices(name: str) -> None:
 
     def half(rank: int, across: Any) -> list[dict[str, Tensor]]:
         """One device's share of `whole`, compressed apart; positions of each request."""
+        assert whole.ring is not None
         ring = QueryRing(
             {f"layer{i}": (HEADS // 2, D) for i in range(LAYERS)}, 2, whole.ring.queries, 1, torch.float32, CPU
-        )  # type: ignore[union-attr]
+        )
         layers = []
         for i in range(LAYERS):
             mine = slice(rank * HEADS // 2, (rank + 1) * HEADS // 2)
-            ring._rings[f"layer{i}"].copy_(whole.ring._rings[f"layer{i}"][:, mine])  # type: ignore[union-attr]
+            ring._rings[f"layer{i}"].copy_(whole.ring._rings[f"layer{i}"][:, mine])
             cache = whole.caches[i][:, rank : rank + 1].clone()
+
+            def blocks(held: Tensor = cache) -> Tensor:
+                return held
+
             layers.append(
                 AttentionLayer(
                     f"layer{i}",
@@ -319,10 +324,10 @@ def test_heads_spread_over_two_devices(name: str) -> None:
                     1,
                     D,
                     SCALING,
-                    lambda c=cache: c,
+                    blocks,
                     lambda *a: None,
                     InterleavedLayout(cache, D),
-                )  # type: ignore[misc]
+                )
             )
         due = [whole.due(one) for one in whole.requests]
         for d in due:

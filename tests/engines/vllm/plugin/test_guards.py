@@ -233,7 +233,7 @@ class EngineArgs:
 @pytest.fixture
 def listening(monkeypatch: pytest.MonkeyPatch) -> type[EngineArgs]:
     """A process with a stand-in for vLLM in which the entry point was called, twice."""
-    own = type("EngineArgs", (EngineArgs,), {})
+    own: Any = type("EngineArgs", (EngineArgs,), {})
     arguments, vllm = ModuleType("vllm.engine.arg_utils"), ModuleType("vllm")
     arguments.EngineArgs = own  # type: ignore[attr-defined]
     vllm.__version__ = "0.32.0"  # type: ignore[attr-defined]
@@ -286,7 +286,7 @@ def test_a_refusal_raises_in_a_program_and_ends_a_server(
     with pytest.raises(LaconicError, match=says):
         listening(**arguments).create_engine_config()
     main = SimpleNamespace(__spec__=SimpleNamespace(name="vllm.entrypoints.openai.api_server"))
-    monkeypatch.setitem(sys.modules, "__main__", main)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "__main__", main)
     with pytest.raises(SystemExit) as error:
         listening(**arguments).create_engine_config()
     assert str(error.value).startswith("laconic")  # once, whoever says it

@@ -25,12 +25,12 @@ from tests.engines.vllm.live import (
 )
 from tests.engines.vllm.tiny import runner_of, running, scheduler_of
 
-RPC = {"policy": "rpc", "interval": 64, "ratio": 4, "window": 8}
-SHORT = {"policy": "rpc", "interval": 16, "ratio": 2, "window": 4}
-RKV = {"policy": "rkv", "budget": 40, "buffer": 24, "window": 8}
-STREAMING = {"policy": "streamingllm", "budget": 60, "buffer": 1, "sinks": 3}
-GROUP = {"policy": "rpc", "interval": 48, "ratio": 2, "window": 16, "aggregation": "group"}
-NONE = {"policy": "none"}
+RPC: dict[str, Any] = {"policy": "rpc", "interval": 64, "ratio": 4, "window": 8}
+SHORT: dict[str, Any] = {"policy": "rpc", "interval": 16, "ratio": 2, "window": 4}
+RKV: dict[str, Any] = {"policy": "rkv", "budget": 40, "buffer": 24, "window": 8}
+STREAMING: dict[str, Any] = {"policy": "streamingllm", "budget": 60, "buffer": 1, "sinks": 3}
+GROUP: dict[str, Any] = {"policy": "rpc", "interval": 48, "ratio": 2, "window": 16, "aggregation": "group"}
+NONE: dict[str, Any] = {"policy": "none"}
 
 BLOCK, BLOCKS, SEQS = 32, 40, 16
 

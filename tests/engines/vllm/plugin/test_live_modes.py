@@ -22,12 +22,12 @@ from tests.engines.vllm.live import (
 )
 from tests.engines.vllm.tiny import running, scheduler_of
 
-RPC = {"policy": "rpc", "interval": 48, "ratio": 4, "window": 8}
-GROUP = {"policy": "rpc", "interval": 64, "ratio": 2, "window": 4, "aggregation": "group"}
-RKV = {"policy": "rkv", "budget": 40, "buffer": 24, "window": 8}
-RKV_LAYER = {**RKV, "aggregation": "layer"}
-STREAMING = {"policy": "streamingllm", "budget": 48, "buffer": 17, "sinks": 4}
-NONE = {"policy": "none"}
+RPC: dict[str, Any] = {"policy": "rpc", "interval": 48, "ratio": 4, "window": 8}
+GROUP: dict[str, Any] = {"policy": "rpc", "interval": 64, "ratio": 2, "window": 4, "aggregation": "group"}
+RKV: dict[str, Any] = {"policy": "rkv", "budget": 40, "buffer": 24, "window": 8}
+RKV_LAYER: dict[str, Any] = {**RKV, "aggregation": "layer"}
+STREAMING: dict[str, Any] = {"policy": "streamingllm", "budget": 48, "buffer": 17, "sinks": 4}
+NONE: dict[str, Any] = {"policy": "none"}
 SETTINGS = [RPC, GROUP, RKV, RKV_LAYER, STREAMING, NONE]
 COUNTS = [260, 200, 170, 160, 150, 180]
 PROMPTS = prompts_of((5, 33, 64, 20, 47, 101), seed=30)

@@ -36,6 +36,7 @@ def simulated(policy: Policy, steps: int) -> slow.History:
         return slow.proportional(policy.interval, Fraction(str(policy.ratio)), policy.window, steps)
     if isinstance(policy, FullKV):
         return slow.fixed(steps + 1, 1, 1, steps)  # a budget that is never full
+    assert isinstance(policy, (StreamingLLM, RKV))
     return slow.fixed(policy.budget, policy.buffer, policy.schedule.window, steps)
 
 
