@@ -154,7 +154,7 @@ def test_a_mean_near_a_bound_is_not_resampled() -> None:
 
 
 # Kinds of problems: what share of all they are, and how often we and they are right on them.
-WORLDS = {
+WORLDS: dict[str, list[tuple[float, float, float]]] = {
     "always the other way": [(1, 0, 1)],
     "almost always": [(0.95, 0, 1), (0.05, 0, 0)],
     "a few turn it round": [(0.9, 0, 1), (0.1, 1, 0)],

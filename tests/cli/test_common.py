@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, TypeVar
 
 import pytest
 
@@ -20,6 +21,7 @@ from laconic.compress import H2O, RKV, RPC, FullKV, Random, StreamingLLM
 from laconic.errors import LaconicError
 from laconic.judges.baselines import RandomJudge
 from laconic.prune import DeepConf, DeepPrune, SelfConsistency
+from laconic.prune.strategies.base import Strategy
 
 
 def test_published_defaults_for_other_models() -> None:
@@ -110,21 +112,31 @@ def test_the_judge_is_asked_for_only_where_the_strategy_needs_one() -> None:
         choose_judge("delphi", "deepprune", True)
 
 
+S = TypeVar("S", bound=Strategy)
+
+
+def chosen(kind: type[S], *arguments: Any) -> S:
+    """`choose_strategy`'s choice, which is of this kind."""
+    made = choose_strategy(*arguments)
+    assert isinstance(made, kind)
+    return made
+
+
 def test_a_strategys_settings_for_the_bundled_model_and_for_others() -> None:
     anyone, made_for = RandomJudge(), RandomJudge()
     made_for.excerpt = "words:10"
-    small = choose_strategy("deepprune", 64, anyone, True)
+    small = chosen(DeepPrune, "deepprune", 64, anyone, True)
     assert small.excerpt_kind == SMALL_STRATEGY["excerpt"]
     assert (small.n, small.judge, small.tau) == (64, anyone, 0.5)
-    assert choose_strategy("deepprune", 64, made_for, True).excerpt_kind == "words:10"
+    assert chosen(DeepPrune, "deepprune", 64, made_for, True).excerpt_kind == "words:10"
     assert choose_strategy("deepprune", 64, anyone, False) == DeepPrune(64, anyone)
-    assert choose_strategy("deepprune:excerpt=words:3", 64, anyone, True).excerpt_kind == "words:3"
+    assert chosen(DeepPrune, "deepprune:excerpt=words:3", 64, anyone, True).excerpt_kind == "words:3"
     assert choose_strategy("deepconf:high", 64, None, False) == DeepConf(64, "high")
     assert choose_strategy("deepconf:low", 64, None, True) == DeepConf(64, "low", window=64)
-    assert choose_strategy("deepconf:low,window=5", 64, None, True).window == 5
+    assert chosen(DeepConf, "deepconf:low,window=5", 64, None, True).window == 5
     # A warm-up of 16 of 8 traces would leave nothing to stop.
-    assert choose_strategy("deepconf:low", 8, None, True).warmup == 2
-    assert choose_strategy("deepconf:low,warmup=3", 8, None, True).warmup == 3
+    assert chosen(DeepConf, "deepconf:low", 8, None, True).warmup == 2
+    assert chosen(DeepConf, "deepconf:low,warmup=3", 8, None, True).warmup == 3
     assert choose_strategy("self-consistency", 5, None, True) == SelfConsistency(5)
 
 

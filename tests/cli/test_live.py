@@ -4,6 +4,7 @@ import io
 import random
 import re
 
+import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
@@ -61,7 +62,7 @@ def test_gauge_before_anything() -> None:
     assert "0 of 0 tokens held (100%)" in gauge(Moment(0, 0, 0, 0), 0.0, 100).plain
 
 
-def test_terminal_view_leaves_the_text_and_no_gauge(capsys) -> None:  # type: ignore[no-untyped-def]
+def test_terminal_view_leaves_the_text_and_no_gauge(capsys: pytest.CaptureFixture[str]) -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=80, highlight=False, color_system=None)
     words = [f"w{i} " for i in range(60)]
@@ -82,7 +83,7 @@ def test_a_model_cannot_steer_the_terminal() -> None:
     assert not {"\x1b[2J", "\x07", "\x9b"} & set(re.findall(r"\x1b\[2J|\x07|\x9b", out.getvalue()))
 
 
-def test_plain_view_is_the_text_alone(capsys) -> None:  # type: ignore[no-untyped-def]
+def test_plain_view_is_the_text_alone(capsys: pytest.CaptureFixture[str]) -> None:
     moment = Moment(1, 1, 1, 0)
     with PlainView() as view:
         view.feed("a b", moment)

@@ -99,9 +99,12 @@ def test_a_trained_judge_reads_states_that_the_engine_noted(
     made = Made("tokens:8", "states", layers=(1, 2))
     PairEncoder(made, Shape(given=64, tokens=8), States(64, (1, 2))).save(tmp_path)
     engines: list[HFEngine] = []
-    monkeypatch.setattr(
-        "laconic.cli.engines.judged_engine", lambda *args: engines.append(judged_engine(*args)) or engines[-1]
-    )
+
+    def noted(*args: Any) -> HFEngine:
+        engines.append(judged_engine(*args))
+        return engines[-1]
+
+    monkeypatch.setattr("laconic.cli.engines.judged_engine", noted)
     options = ("-m", tiny, "-j", f"encoder:{tmp_path}", "-n", 4, "--temperature", 1, "--json")
     record = json.loads(invoke("solve", "c d e", *options).stdout)
     assert record["settings"]["excerpt"] == "tokens:8"

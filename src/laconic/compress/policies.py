@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from torch import Tensor
 
@@ -224,7 +224,10 @@ class Custom(Policy):
         return self.scorer
 
 
-def with_budget(policy: Policy, budget: int) -> Policy:
+P = TypeVar("P", bound=Policy)
+
+
+def with_budget(policy: P, budget: int) -> P:
     """The same policy on another budget, so that tables compare policies at an equal cache size.
 
     Raises InputError for a policy without a fixed budget, or a budget that its other settings don't allow.

@@ -10,7 +10,7 @@ import pytest
 
 from laconic.engines.base import Sampling
 from laconic.errors import LaconicError
-from laconic.lab.accuracy.run import FORMAT, may_grow, run_accuracy, settings
+from laconic.lab.accuracy.run import FORMAT, Progress, may_grow, run_accuracy, settings
 from laconic.lab.shared.contenders import plan
 from laconic.lab.shared.journal import Journal
 from laconic.problems import check
@@ -214,7 +214,7 @@ def test_traces_of_another_budget_are_refused(problems, factory, tmp_path: Path)
 
 
 def test_the_watcher_hears_of_every_trace(problems, factory) -> None:
-    heard = []
+    heard: list[Progress] = []
     run_accuracy(problems, contenders()[:2], factory, samples=2, sampling=SAMPLING, watch=heard.append)
     assert [event.done for event in heard] == list(range(1, 161))
     assert {event.total for event in heard} == {160}

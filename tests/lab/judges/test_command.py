@@ -260,12 +260,12 @@ def test_token_ids_that_the_model_lacks_are_named(
 ) -> None:
     bad = change(traces, tmp_path / "bad.jsonl", field, lambda ids: [ids[0], token, *ids[2:]])
     name, _, more = command.partition(" ")
-    options: list[Any] = {
+    options: dict[str, list[Any]] = {
         "train": ["-e", "tokens:3", *QUICK, *(["--vectors", "states"] if more else [])],
         "eval": ["-e", "tokens:3", "-j", "jaccard", "-j", "probe:steps=1"],
         "ablate": ["-e", "tokens:3", "--epochs", 1, "--width", 16],
-    }[name]
-    result = invoke("judge", name, "-t", bad, "-m", tiny, "-o", tmp_path / "out", *options)
+    }
+    result = invoke("judge", name, "-t", bad, "-m", tiny, "-o", tmp_path / "out", *options[name])
     assert result.exit_code == 2
     assert f"{field}" in result.stderr
     assert f"has the entry {token}" in result.stderr

@@ -64,4 +64,4 @@ def test_the_gradient_is_that_of_the_formula() -> None:
 @pytest.mark.parametrize(("field", "value"), [("alpha", 0.0), ("alpha", 1.0), ("gamma", -0.1), ("gamma", math.nan)])
 def test_settings_out_of_range_are_refused(field: str, value: float) -> None:
     with pytest.raises(LaconicError, match=field):
-        Loss(**{field: value})
+        Loss(**{field: value})  # type: ignore[arg-type]

@@ -84,7 +84,7 @@ def test_a_part_of_one_class_is_refused_by_name(tokenizer: Any) -> None:
 def test_a_new_encoder_starts_from_the_reasoners_embedding(tokenizer: Any) -> None:
     model, data = llama(len(WORDS)), prepare(traces(tokenizer), "tokens:4", tokenizer)
     judge = new_encoder(data, replace(PLAN, embedding=64), model, tokenizer)
-    table = model.get_input_embeddings().weight.detach()
+    table = model.get_input_embeddings().get_parameter("weight").detach()
     assert judge.shape.embedding == table.shape[1]
     torch.testing.assert_close(judge.network.embedding.weight.detach(), table / table.std())
     narrow = new_encoder(data, PLAN, model, tokenizer).network.embedding.weight.detach()

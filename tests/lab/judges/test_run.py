@@ -15,7 +15,7 @@ from tests.judges.models import WORDS, word_tokenizer
 from laconic.errors import LaconicError
 from laconic.judges.baselines import PerfectJudge, TokenJaccard
 from laconic.lab.judges.recipe import question_digest
-from laconic.lab.judges.run import FORMAT, Entry, excerpt_for, may_grow, prepare_sets, run_judging, summarise
+from laconic.lab.judges.run import FORMAT, Entry, Progress, excerpt_for, may_grow, prepare_sets, run_judging, summarise
 from laconic.lab.judges.scoring import auroc
 from laconic.lab.shared.journal import Journal
 from laconic.prune.judge import Cost, Excerpt
@@ -68,7 +68,8 @@ def entries(fail_after: int = 10**9) -> list[Entry]:
 
 
 def test_every_judge_is_asked_about_the_same_pairs(tmp_path: Path) -> None:
-    chosen, data, seen = entries(), sets(), []
+    chosen, data = entries(), sets()
+    seen: list[Progress] = []
     with Journal(tmp_path / "j.jsonl", FORMAT, {}) as journal:
         records = run_judging(chosen, data, journal, seen.append)
     assert [(p.done, p.total) for p in seen] == [(i, 12) for i in range(1, 13)]
@@ -209,13 +210,13 @@ def test_sets_keep_their_traces_apart(tmp_path: Path) -> None:
 
 def test_which_excerpt_a_judge_gets() -> None:
     made, other, free = (SimpleNamespace(name="n", excerpt=kind) for kind in ("words:9", "tokens:3", None))
-    assert excerpt_for(made, "tokens:1", [], "kept") == "words:9"  # type: ignore[arg-type]
-    assert excerpt_for(free, "tokens:1", [made, free], "kept") == "tokens:1"  # type: ignore[arg-type]
-    assert excerpt_for(free, None, [made, free], "kept") == "words:9"  # type: ignore[arg-type]
-    assert excerpt_for(free, None, [free], "kept") == "kept"  # type: ignore[arg-type]
+    assert excerpt_for(made, "tokens:1", [], "kept") == "words:9"
+    assert excerpt_for(free, "tokens:1", [made, free], "kept") == "tokens:1"
+    assert excerpt_for(free, None, [made, free], "kept") == "words:9"
+    assert excerpt_for(free, None, [free], "kept") == "kept"
     for others, default in (([made, other], "kept"), ([free], None)):
         with pytest.raises(LaconicError, match="nothing says which"):
-            excerpt_for(free, None, others, default)  # type: ignore[arg-type]
+            excerpt_for(free, None, others, default)
 
 
 def test_bad_input_is_refused(tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ def weights(model: nn.Module) -> list[Tensor]:
 
 
 def test_it_learns_and_keeps_the_best_weights(make_record: Make) -> None:
-    model, looks = Toy(), []
+    model = Toy()
+    looks: list[Look] = []
     train, validation = data(make_record, 12), data(make_record, 6, start=50)
     found = fit(model, train, validation, replace(QUICK, epochs=15), watch=looks.append)
     assert found.best.auroc > 0.97
@@ -226,7 +227,7 @@ def test_the_loss_that_is_asked_for_is_used(make_record: Make) -> None:
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(name: str, value: float) -> None:
     with pytest.raises(LaconicError, match=f"{name} is {value}"):
-        TrainSettings(**{name: value})
+        TrainSettings(**{name: value})  # type: ignore[arg-type]
 
 
 @contextmanager

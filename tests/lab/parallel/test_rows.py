@@ -8,13 +8,24 @@ from statistics import median
 import pytest
 from tests.lab.parallel.fakes import PROBLEMS, SECONDS, FakeBench, job, run
 
-from laconic.lab.parallel.rows import agreement, summarise
+from laconic.lab.parallel.rows import Agreement, Live, Row, agreement, summarise
 from laconic.statistics import mean_interval, paired_difference
 
 
 @pytest.fixture
 def records(tmp_path: Path):
     return run(tmp_path / "r.jsonl", FakeBench(PROBLEMS, 6), job())
+
+
+def live_of(row: Row) -> Live:
+    assert row.live is not None
+    return row.live
+
+
+def agreement_of(row: Row) -> Agreement:
+    found = live_of(row).agreement
+    assert found is not None
+    return found
 
 
 def of(records, kind: str, label: str):
@@ -40,7 +51,7 @@ def test_figures_are_those_of_a_slow_sum(records) -> None:
         assert row.accuracy == mean_interval([r["right"] for r in mine])
         if row.label == f"cons n={row.block} none":
             assert row.difference is None
-            assert row.token_share == row.kv_share == row.live.ratio == 1
+            assert row.token_share == row.kv_share == live_of(row).ratio == 1
         else:
             assert row.difference == paired_difference([r["right"] for r in mine], [r["right"] for r in base])
         assert row.trace_tokens == pytest.approx(sum(r["generated"] for r in mine) / 6)
@@ -56,10 +67,10 @@ def test_figures_are_those_of_a_slow_sum(records) -> None:
         assert sum(row.fates.values()) == pytest.approx(traces)
         assert row.fates["pruned"] == pytest.approx(sum(r["fates"].count("p") for r in mine) / 6)
         live, base = of(records, "live", row.label), of(records, "live", f"cons n={row.block} none")
-        assert row.live.problems == 2
-        assert row.live.seconds["total"] == median(SECONDS * (r["fates"].count("f")) for r in live.values())
-        assert row.live.ratio == median(live[p]["seconds"]["total"] / base[p]["seconds"]["total"] for p in live)
-        assert row.live.peak_kv_bytes == median(r["peak_kv_bytes"] for r in live.values())
+        assert live_of(row).problems == 2
+        assert live_of(row).seconds["total"] == median(SECONDS * (r["fates"].count("f")) for r in live.values())
+        assert live_of(row).ratio == median(live[p]["seconds"]["total"] / base[p]["seconds"]["total"] for p in live)
+        assert live_of(row).peak_kv_bytes == median(r["peak_kv_bytes"] for r in live.values())
         assert row.to_json()["accuracy"]["mean"] == row.accuracy.mean
     shares = {row.label: row.token_share for row in summarise(job(), records)}
     assert shares["prune, oracle n=6 none"] < 1  # or the shares were never put to the test
@@ -68,7 +79,7 @@ def test_figures_are_those_of_a_slow_sum(records) -> None:
 def test_live_runs_like_their_replays_agree_wholly(records) -> None:
     rows = summarise(job(), records)
     for row in rows:
-        found = row.live.agreement
+        found = agreement_of(row)
         traces = 2 * (1 if row.family == "pass@1" else row.n)
         assert (found.runs, found.answers, found.traces, found.lengths, found.fates) == (2, 2, traces, traces, traces)
         assert found.tokens == found.replayed_tokens > 0
@@ -79,16 +90,17 @@ def test_a_live_trace_that_parts_from_its_recording_shows(tmp_path: Path) -> Non
     bench.shorter = 1
     records = run(tmp_path / "r.jsonl", bench, job())
     rows = {(row.block, row.label): row for row in summarise(job(), records)}
-    cons = rows[6, "cons n=6 none"].live.agreement
+    cons = agreement_of(rows[6, "cons n=6 none"])
     assert (cons.runs, cons.answers, cons.traces, cons.lengths, cons.fates) == (2, 2, 12, 10, 12)
     assert cons.replayed_tokens == sum(of(records, "result", "cons n=6 none")[p]["generated"] for p in ("q0", "q1"))
     assert cons.tokens == cons.replayed_tokens - 2
-    single = rows[6, "pass@1 n=6 none"].live.agreement
+    single = agreement_of(rows[6, "pass@1 n=6 none"])
     assert (single.traces, single.lengths) == (2, 2)  # trace 0 alone runs there
     assert single.tokens == single.replayed_tokens
     overall = agreement(list(rows.values()))
+    assert overall is not None
     # Each entry counts once, though cons@2 stands in both blocks.
-    once = {row.label: row.live.agreement for row in rows.values()}
+    once = {row.label: agreement_of(row) for row in rows.values()}
     assert overall.runs == 2 * 18
     assert overall.traces == sum(found.traces for found in once.values())
     assert overall.lengths == sum(found.lengths for found in once.values()) < overall.traces

@@ -11,6 +11,7 @@ from tests.lab.parallel.fakes import CUT, PROBLEMS, PROMPT, FakeBench, job, reco
 
 from laconic.errors import LaconicError
 from laconic.lab.parallel.outcomes import sittings
+from laconic.lab.parallel.run import Progress
 
 
 def untimed(records):
@@ -140,7 +141,7 @@ def test_who_goes_first_changes_from_problem_to_problem(tmp_path: Path) -> None:
 
 
 def test_the_watcher_hears_of_every_run(tmp_path: Path) -> None:
-    heard = []
+    heard: list[Progress] = []
     run(tmp_path / "r.jsonl", FakeBench(PROBLEMS, 6), job(), heard.append)
     replays = [event for event in heard if event.phase == "replay"]
     lives = [event for event in heard if event.phase == "live"]

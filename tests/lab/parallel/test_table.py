@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
@@ -114,7 +115,12 @@ def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The figure of a report, as it was saved."""
     saved: list[Figure] = []
     save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *args: (saved.append(self), save(self, *args))[1])
+
+    def savefig(self: Figure, *args: Any) -> None:
+        saved.append(self)
+        save(self, *args)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
     def draw(of: dict) -> Figure:
         parallel_plot(of, tmp_path / "plot.png")

@@ -10,7 +10,7 @@ import torch
 from laconic.compress import H2O, RKV, RPC, TOVA, FullKV, Oracle, Random, StreamingLLM
 from laconic.compress.schedule import Proportional, Schedule
 from laconic.errors import LaconicError
-from laconic.lab.shared.contenders import KeepPattern, match_budget, mean_cache, plan
+from laconic.lab.shared.contenders import Contender, KeepPattern, match_budget, mean_cache, plan
 
 LENGTHS = [random.Random(4).randint(120, 640) for _ in range(50)]
 
@@ -89,11 +89,11 @@ def test_full_given_by_name_is_not_a_second_row() -> None:
 
 
 def test_a_buffer_is_never_coarser_than_the_interval() -> None:
-    by_name = {row.family: row.policy for row in plan(["rkv", "h2o"], [4], interval=64, window=16)}
-    assert by_name["rkv"].buffer == 64
-    assert by_name["h2o"].buffer == 1
-    by_name = {row.family: row.policy for row in plan(["rkv"], [4])}
-    assert by_name["rkv"].buffer == 128
+    def buffers(rows: list[Contender]) -> dict[str, int | None]:
+        return {row.family: row.policy.settings().get("buffer") for row in rows}
+
+    assert buffers(plan(["rkv", "h2o"], [4], interval=64, window=16)).items() >= {"rkv": 64, "h2o": 1}.items()
+    assert buffers(plan(["rkv"], [4]))["rkv"] == 128
 
 
 def test_what_was_asked_for_does_not_depend_on_lengths() -> None:

@@ -8,6 +8,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from laconic.lab.shared.labels import FONT, LEADER, Label, place
 
@@ -22,7 +23,7 @@ def axes():
     return found
 
 
-def boxes(axes) -> dict[str, object]:
+def boxes(axes) -> dict[str, Bbox]:
     axes.figure.canvas.draw()
     return {text.get_text(): Text.get_window_extent(text) for text in axes.texts}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,7 @@ def speed_row(cell: str, method: str, failed: str | None = None) -> dict:
     }
 
 
-SPEED = {
+SPEED: dict[str, Any] = {
     "settings": {"device": "cpu", "threads": 2, "dtype": "float32", "repeats": 5},
     "machine": {"cpu": "A CPU"},
     "bandwidth": {"copy": 2**33, "read": 2**34},

@@ -70,6 +70,7 @@ def test_a_piece_is_what_it_says(model, method: str, cell: Cell) -> None:
     schedule = parse(method).schedule
     per_token = kv_bytes_per_token(model.config, torch.float32)
     assert sample.live_bytes == schedule.physical(cell.end, cell.prompt) * cell.batch * per_token
+    assert sample.reserved_bytes is not None
     assert sample.reserved_bytes >= sample.live_bytes
     assert sample.compressions == schedule.rounds(cell.end) - schedule.rounds(cell.start)
 
@@ -144,7 +145,7 @@ def test_a_cell_beyond_the_context_is_refused(model) -> None:
         (lambda: Cell("small", 1, 0, 10), "prompt is 0"),
         (lambda: Cell("small", 1, 1, 1), "length is 1"),
         (lambda: Cell("small", 1, 1, 10, "at"), "steps is 0"),
-        (lambda: Cell("small", 1, 1, 10, "near"), "expected one of whole, at"),
+        (lambda: Cell("small", 1, 1, 10, "near"), "expected one of whole, at"),  # type: ignore[arg-type]
         (lambda: Cell("small", 1, 1, 2, "at", 4), "length is 2"),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from laconic.compress import Proportional
 from laconic.engines.hf import shapes
 from laconic.engines.hf.shapes import Shape
 from laconic.errors import LaconicError
@@ -186,8 +187,8 @@ def test_what_cannot_fit_is_not_started(machine: Machine, monkeypatch: pytest.Mo
     assert {key for key, _, _ in machine.asked} == {cells[0].key}
     monkeypatch.setattr(throughput, "free_memory", lambda device: 1000)
     machine.asked.clear()
-    rows = summarise(job(1), run_throughput(job(1), bandwidth=ROOF))
-    assert all(row["failed"].startswith("does not fit") for row in rows)
+    none = summarise(job(1), run_throughput(job(1), bandwidth=ROOF))
+    assert all(row["failed"].startswith("does not fit") for row in none)
     assert machine.asked == []
 
 
@@ -253,7 +254,9 @@ def test_presets_are_runs_that_can_be_made() -> None:
     # The KV-bound preset times a whole interval, so the sawtooth is taken at its mean.
     for cell in PRESETS["cpu-kv"].cells:
         for method in PRESETS["cpu-kv"].methods[1:]:
-            assert cell.steps == schedule_of(method).interval
+            schedule = schedule_of(method)
+            assert isinstance(schedule, Proportional)
+            assert cell.steps == schedule.interval
 
 
 def test_a_preset_runs_on_some_of_its_shapes() -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -226,7 +227,7 @@ def test_an_output_that_is_deleted_is_noticed_and_put_back(
 ) -> None:
     out = tmp_path / "runs" / "t.jsonl"
     real = collecting._Run._write
-    written = []
+    written: list[Any] = []
 
     def write(self, *args) -> None:
         if len(written) == 3:

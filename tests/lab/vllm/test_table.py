@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
@@ -103,11 +105,18 @@ def test_the_plot_has_a_line_a_contender_and_only_what_was_measured(
 ) -> None:
     saved: list[Figure] = []
     save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (saved.append(self), save(self, *a, **k)))
+
+    def savefig(self: Figure, *a: Any, **k: Any) -> None:
+        saved.append(self)
+        save(self, *a, **k)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
     vllm_plot(REPORT, tmp_path / "plot.png")
     assert imread(tmp_path / "plot.png").std() > 0.01
     (axes,) = saved[0].axes
-    lines = {c.get_label(): c.lines[0].get_xydata().tolist() for c in axes.containers}
+    bars = [c for c in axes.containers if isinstance(c, ErrorbarContainer)]
+    assert len(bars) == len(axes.containers)
+    lines = {c.get_label(): numpy.asarray(c.lines[0].get_xydata()).tolist() for c in bars}
     assert lines == {
         "stock vLLM": [[100, 1000]],
         "RPC c=4": [[25, 1400], [100, 1500]],

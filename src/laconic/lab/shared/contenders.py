@@ -7,7 +7,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -144,7 +144,10 @@ def mean_cache(schedule: Schedule, lengths: Sequence[int]) -> float:
     return sum(schedule.mean(length) for length in lengths) / len(lengths)
 
 
-def match_budget(policy: Policy, target: Schedule, lengths: Sequence[int]) -> Policy:
+P = TypeVar("P", bound=Policy)
+
+
+def match_budget(policy: P, target: Schedule, lengths: Sequence[int]) -> P:
     """`policy` with the budget whose mean cache size on these lengths is nearest to the target schedule's.
 
     lengths: generated tokens of each trace of the full-KV run, so that a policy's own effect on lengths can't move its
