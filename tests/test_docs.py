@@ -141,11 +141,20 @@ def test_no_two_commands_in_the_pages_write_other_results_into_one_place() -> No
     assert {place: lines for place, lines in found.items() if len(lines) > 1} == {}
 
 
+def links(page: Path) -> list[str]:
+    """Where a page leads within the repository."""
+    found = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    return [target.partition("#")[0] for target in found if not target.startswith(("http:", "https:", "#"))]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
-        if not target.startswith(("http:", "https:", "#")):
-            assert (page.parent / target.partition("#")[0]).exists(), f"{page.name} links to {target}"
+    for target in links(page):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_pages_have_links_to_follow() -> None:
+    assert sum(len(links(page)) for page in PAGES) > 20
 
 
 def test_commands_are_found() -> None:

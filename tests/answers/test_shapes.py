@@ -124,7 +124,7 @@ def test_two_answers_are_the_same_if_they_mean_the_same(a, b):
     assert equivalent(text, other) is equivalent(other, text) is expected
 
 
-@pytest.mark.parametrize("kind", [kind for kind in WRITTEN if kind != "named"])
+@pytest.mark.parametrize("kind", [kind for kind, ways in WRITTEN.items() if kind != "named" and len(ways) > 1])
 def test_the_ways_to_write_one_are_all_the_same(kind):
     texts = [way.format(2, 5) for way in WRITTEN[kind]]
     for a, b in itertools.combinations(texts, 2):

@@ -110,7 +110,11 @@ def test_the_top_says_phase_cost_clusters_and_votes() -> None:
 
 
 def test_no_line_for_clusters_that_the_strategy_does_not_make() -> None:
-    assert not any("clusters" in line for line in draw(Snapshot("finish", rows(9), (), (("1", 2.0),))))
+    def lines(sizes: tuple[int, ...]) -> list[str]:
+        return [line for line in draw(Snapshot("finish", rows(9), sizes, (("1", 2.0),))) if "clusters" in line]
+
+    assert len(lines((2, 7))) == 1
+    assert lines(()) == []
 
 
 def test_a_model_cannot_steer_the_board() -> None:

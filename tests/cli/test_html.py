@@ -106,6 +106,7 @@ def test_shares_are_over_layers_and_heads() -> None:
     generator = torch.Generator().manual_seed(1)
     held = torch.rand(5, 4, 9, generator=generator) < 0.4
     shares = page(pieces=["x"] * 9, held=held, kv_tokens=[5] * 9, compressions=[]).shares
+    assert len(shares) == 9
     for token, share in enumerate(shares):
         count = sum(bool(held[layer, group, token]) for layer in range(5) for group in range(4))
         assert share == pytest.approx(count / 20)

@@ -24,12 +24,15 @@ def test_a_chunk_depends_on_seed_and_index_only():
 
 def test_batches_have_few_shapes_and_no_weight_on_prompt_or_padding():
     shapes = {(640 // bucket, bucket) for bucket in BUCKETS}
+    masked = 0
     for batch in batches():
         assert tuple(batch.ids.shape) in shapes
         assert batch.weights[batch.ids == IDS[PAD]].eq(0).all()
         for row, weights in zip(batch.ids.tolist(), batch.weights.tolist(), strict=True):
             if IDS["<think>"] in row:  # not a drill
                 assert not any(weights[: row.index(IDS["<think>"]) + 1])
+                masked += 1
+    assert masked > 0
 
 
 def test_training_and_diagnostic_traces_come_from_their_own_split():

@@ -59,6 +59,7 @@ def test_traces_have_what_long_thoughts_have():
 
 def test_a_dead_end_is_a_step_that_misses_an_operand_and_is_tried_once():
     rng = random.Random(4)
+    ends = 0
     for _ in range(60):
         program = sample_program(rng, 8)
         text = words(write_trace(program, rng, Habits(dead_end=0.9)))
@@ -74,6 +75,8 @@ def test_a_dead_end_is_a_step_that_misses_an_operand_and_is_tried_once():
                 assert f"{missing}=" not in {w[:2] for w in said}
                 assert letter not in tried
                 tried.append(letter)
+        ends += len(tried)
+    assert ends > 60
 
 
 def test_diagnostics_notice_each_kind_of_mistake():

@@ -144,7 +144,7 @@ def test_what_a_trace_holds_is_what_the_schedule_says_at_every_step():
         per_token = engine._batch.cache.bytes_per_token
         assert engine.stats.live_kv_bytes == sum(t.kv_tokens for t in traces) * per_token
     for i in ids:
-        assert engine.trace(i).peak_kv_tokens >= most[i]
+        assert engine.trace(i).peak_kv_tokens >= most[i] > 0
         assert engine.trace(i).mean_kv_tokens == pytest.approx(
             policy.schedule.mean(79, len(engine.trace(i).prompt_ids))
         )

@@ -20,6 +20,7 @@ CUDA_OR_HEAVY = {"torchvision", "torchaudio", "torchcodec", "triton", "opencv-py
 def listed(name: str) -> dict[str, Requirement]:
     lines = (line.partition("#")[0].strip() for line in (ROOT / name).read_text(encoding="utf-8").splitlines())
     found = [Requirement(line) for line in lines if line]
+    assert found, name
     return {requirement.name.lower().replace("_", "-"): requirement for requirement in found}
 
 

@@ -73,6 +73,7 @@ def test_all_scores_equal_say_nothing() -> None:
 def test_resampled_problems_equal_pairs_written_out(values: int | None) -> None:
     scores, same, problem = made(3, 80, values)
     draws = bootstrap(scores, same, problem, resamples=40, seed=11)
+    assert not draws.isnan().all()
     names = problem.unique()
     generator = torch.Generator().manual_seed(11)
     drawn = torch.randint(len(names), (40, len(names)), generator=generator)

@@ -78,6 +78,7 @@ def test_figures_are_those_of_a_slow_sum(records) -> None:
 
 def test_live_runs_like_their_replays_agree_wholly(records) -> None:
     rows = summarise(job(), records)
+    assert rows
     for row in rows:
         found = agreement_of(row)
         traces = 2 * (1 if row.family == "pass@1" else row.n)
