@@ -32,12 +32,13 @@ from laconic.engines.vllm.plugin import settings as vllm_settings
 from laconic.errors import LaconicError
 from laconic.judges import baselines, probe, prompts, registry, tuning
 from laconic.lab.accuracy.run import run_accuracy
+from laconic.lab.analyze import entropy, redundancy
+from laconic.lab.analyze import run as analysis
+from laconic.lab.analyze.reading import WrittenTrace
 from laconic.lab.judges import losses, training
 from laconic.lab.shared import contenders
 from laconic.lab.throughput import decoding
 from laconic.lab.throughput import run as throughput
-from laconic.lab.traces import analysis, entropy, redundancy
-from laconic.lab.traces.reading import WrittenTrace
 from laconic.lab.vllm import load as vllm_load
 from laconic.problems import Problem, check, generate, sources
 from laconic.prune import excerpts, voting

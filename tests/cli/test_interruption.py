@@ -63,7 +63,7 @@ COMMANDS: list[tuple[list[str], str, str]] = [
         "nothing was finished",
     ),
     (["judge", "ablate", "-t", "x", "--out", "{out}"], "laconic.traces.read_traces", "nothing was finished yet"),
-    (["analyze", "x"], "laconic.lab.traces.reading.read_traces", "the file of traces is as it was"),
+    (["analyze", "x"], "laconic.lab.analyze.reading.read_traces", "the file of traces is as it was"),
     (["analyze", "--model", "bundled"], "laconic.engines.hf.load", "`laconic collect` would keep them"),
     (["think"], "laconic.engines.hf.load", "nothing is kept"),
     (["solve"], "laconic.engines.hf.load", "nothing is kept"),

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from matplotlib.patches import Rectangle
 from tests.cli.conftest import invoke, tiny  # noqa: F401
 from tests.judges.conftest import make_record  # noqa: F401
 
@@ -133,3 +139,29 @@ def factory(problems: list[Problem]) -> FakeFactory:
 @pytest.fixture
 def full_policy() -> Policy:
     return FullKV()
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Every figure that is saved."""
+    saved: list[Figure] = []
+    save = Figure.savefig
+
+    def savefig(self: Figure, *args: Any, **kwargs: Any) -> None:
+        saved.append(self)
+        save(self, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    return saved
+
+
+def is_picture(path: Path) -> bool:
+    pixels = imread(path)
+    return bool(pixels.ndim == 3 and pixels.std() > 0.01)
+
+
+def rectangles(axes: Axes) -> list[Rectangle]:
+    """The bars and bands of a panel, which has no other patches."""
+    found = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+    assert len(found) == len(axes.patches)
+    return found

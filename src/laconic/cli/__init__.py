@@ -27,10 +27,10 @@ COMMANDS = (  # name, module, attribute: a function is a command, a Typer a grou
     ("strategies", "laconic.cli.strategies", "strategies"),
     ("judges", "laconic.cli.judges", "judges"),
     ("plan", "laconic.cli.plan", "plan"),
-    ("collect", "laconic.lab.traces.collect_command", "collect"),
+    ("collect", "laconic.lab.collect.command", "collect"),
     ("judge", "laconic.lab.judges.command", "app"),
     ("bench", "laconic.lab.command", "app"),
-    ("analyze", "laconic.lab.traces.analyze_command", "analyze"),
+    ("analyze", "laconic.lab.analyze.command", "analyze"),
 )
 
 

@@ -12,7 +12,8 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 from laconic.errors import LaconicError
-from laconic.lab.parallel.table import name_of, parallel_plot, parallel_tables, policy_name
+from laconic.lab.parallel.plot import parallel_plot
+from laconic.lab.parallel.table import compression_name, name_of, parallel_tables
 
 POLICIES = ("none", "rpc:ratio=2", "rpc:ratio=4")
 VOTE = "self-consistency:early_end=false"
@@ -105,9 +106,9 @@ def test_names_for_people() -> None:
     assert name_of({"family": "cons, early end", "n": 16}) == "cons@16, early end"
     assert name_of({"family": "pass@1", "n": 16}) == "pass@1"
     assert name_of({"family": "deepprune:K2=4, random:p=0.5,seed=0", "n": 4}) == "DeepPrune K2=4, random:p=0.5,seed=0"
-    assert policy_name("none") == "full KV"
-    assert policy_name("rkv:budget=96,buffer=32") == "R-KV budget=96, buffer=32"
-    assert policy_name("rpc") == "RPC"
+    assert compression_name("none") == "full KV"
+    assert compression_name("rkv:budget=96,buffer=32") == "R-KV budget=96, buffer=32"
+    assert compression_name("rpc") == "RPC"
 
 
 @pytest.fixture

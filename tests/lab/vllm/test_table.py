@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from laconic.errors import LaconicError
-from laconic.lab.vllm.table import name_of, vllm_plot, vllm_table
+from laconic.lab.vllm.plot import vllm_plot
+from laconic.lab.vllm.table import name_of, vllm_table
 
 
 def row(cache: float, contender: str, speed: float | None, **changes: Any) -> dict[str, Any]:

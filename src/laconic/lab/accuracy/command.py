@@ -36,7 +36,7 @@ from laconic.cli.unused import refuse_ratios, refuse_seed, refuse_unused
 BUNDLED_RESULTS = r"^[a-z]=\d$"
 
 
-def accuracy(
+def bench(
     model: ModelName = None,
     source: Source = "bundled",
     problems: Annotated[
@@ -169,7 +169,7 @@ def accuracy(
             keep_tokens=keep_tokens,
         )
     report = {"format": FORMAT, **environment(), "settings": described, "rows": [row.to_json() for row in rows]}
-    from laconic.lab.shared.figure import accuracy_plot
-    from laconic.lab.shared.results import accuracy_table
+    from laconic.lab.accuracy.plot import accuracy_plot
+    from laconic.lab.accuracy.table import accuracy_table
 
     write_report(report, [accuracy_table(report)], accuracy_plot, out, plot, as_json)

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from laconic.cli.tables import MISSING, Table, difference, interval, number
-
-Report = Mapping[str, Any]
+from laconic.lab.shared.reporting import Report
 
 _FIGURES = 'AUROC and TNR at FNR 0.2 in per cent; positive is "same". In brackets: 95 % intervals over problems.'
 _ALONE = "Pairs of one problem alone have no interval."

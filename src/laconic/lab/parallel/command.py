@@ -46,7 +46,7 @@ from laconic.cli.unused import refuse_seed, refuse_unused
 PLAIN_SECONDS = 20.0
 
 
-def parallel(
+def bench(
     model: ModelName = None,
     source: Source = "bundled",
     problems: Annotated[
@@ -110,14 +110,15 @@ def parallel(
     from laconic.environment import environment, public
     from laconic.errors import InputError
     from laconic.fingerprint import fingerprint
+    from laconic.lab.collect.run import Origin
     from laconic.lab.parallel.lineup import FULL, Compression, compressions, lineup
+    from laconic.lab.parallel.plot import parallel_plot
     from laconic.lab.parallel.rig import Rig, logprobs_of
     from laconic.lab.parallel.rows import agreement, summarise
     from laconic.lab.parallel.run import FORMAT, Job, run_parallel, settings
-    from laconic.lab.parallel.table import parallel_plot, parallel_tables
+    from laconic.lab.parallel.table import parallel_tables
     from laconic.lab.shared.journal import Journal
     from laconic.lab.shared.reporting import check_plot, write_report
-    from laconic.lab.traces.collecting import Origin
     from laconic.problems.sources import load_problems
     from laconic.prune.alike import warn_alike
     from laconic.prune.strategies.registry import needs_judge

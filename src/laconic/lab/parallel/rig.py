@@ -16,10 +16,10 @@ from laconic.engines.hf import HFEngine
 from laconic.engines.replay import ReplayEngine
 from laconic.errors import InputError
 from laconic.judges.registry import open_judge
+from laconic.lab.collect.run import Origin, collect, open_file
+from laconic.lab.collect.run import Progress as Collected
 from laconic.lab.parallel.lineup import Compression, Entry
 from laconic.lab.parallel.run import Answers
-from laconic.lab.traces.collecting import Origin, collect, open_file
-from laconic.lab.traces.collecting import Progress as Collected
 from laconic.problems import Problem
 from laconic.prune.judge import Judge
 from laconic.prune.source import Source

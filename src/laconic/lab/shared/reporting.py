@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,9 @@ import typer
 
 if TYPE_CHECKING:
     from laconic.cli.tables import Table
+
+Report = Mapping[str, Any]
+"""The results of an experiment as results.json holds them: plain JSON values."""
 
 
 def check_plot(plot: bool | None) -> None:

@@ -19,7 +19,7 @@ from laconic.cli.unused import refuse_unused
 MOST_THREADS = 4096
 
 
-def throughput(
+def bench(
     preset: Annotated[
         str | None,
         typer.Option(
@@ -69,13 +69,13 @@ def throughput(
     from laconic.engines.hf.shapes import pick_device, resolve_dtype
     from laconic.environment import environment
     from laconic.errors import InputError
-    from laconic.lab.shared.figure import throughput_plot
     from laconic.lab.shared.journal import Journal
     from laconic.lab.shared.reporting import check_plot, write_report
-    from laconic.lab.shared.results import estimate_table, throughput_table
+    from laconic.lab.throughput.plot import throughput_plot
     from laconic.lab.throughput.presets import cells_of, get_preset
     from laconic.lab.throughput.rows import estimates, summarise
     from laconic.lab.throughput.run import FORMAT, METHODS, Job, Piece, run_throughput
+    from laconic.lab.throughput.table import estimate_table, throughput_table
 
     check_plot(plot)
     if threads is not None:

@@ -13,7 +13,7 @@ from laconic.cli.options import BenchDtype, BenchWindow, JsonResults, Plot, Rati
 from laconic.cli.unused import refuse_ratios
 
 
-def vllm(
+def bench(
     shape: Annotated[
         str | None, typer.Option(help="A model shape by name, with random weights; tiny-steps if no --model is given.")
     ] = None,
@@ -66,10 +66,11 @@ def vllm(
     from laconic.lab.throughput.run import Piece
     from laconic.lab.vllm.load import Load, lineup
     from laconic.lab.vllm.model import from_name, from_shape
+    from laconic.lab.vllm.plot import vllm_plot
     from laconic.lab.vllm.process import check_installed
     from laconic.lab.vllm.rows import rings, summarise
     from laconic.lab.vllm.run import FORMAT, Job, run_vllm
-    from laconic.lab.vllm.table import name_of, vllm_plot, vllm_table
+    from laconic.lab.vllm.table import name_of, vllm_table
 
     check_plot(plot)
     if shape is not None and model is not None:

@@ -8,9 +8,9 @@ from typing import Any
 
 from laconic import checks
 from laconic.errors import InputError
-from laconic.lab.traces.entropy import ORDERS, default_lengths, entropy_by_length
-from laconic.lab.traces.reading import WrittenTrace
-from laconic.lab.traces.redundancy import TFIDF, THRESHOLD, embedder, redundancy, split_spans, window_spans, words
+from laconic.lab.analyze.entropy import ORDERS, default_lengths, entropy_by_length
+from laconic.lab.analyze.reading import WrittenTrace
+from laconic.lab.analyze.redundancy import TFIDF, THRESHOLD, embedder, redundancy, split_spans, window_spans, words
 from laconic.statistics import mean_interval
 
 FORMAT = "laconic.analysis/1"

@@ -19,8 +19,8 @@ from laconic import checks
 from laconic.answers import answer_of, equivalent
 from laconic.engines.base import Engine, Sampling, Trace
 from laconic.errors import InputError, LaconicError
+from laconic.lab.collect.summary import Collection, sum_up
 from laconic.lab.shared.journal import Journal, Record
-from laconic.lab.traces.collection import Collection, sum_up
 from laconic.problems import Problem
 from laconic.problems.base import problem_seed
 from laconic.prune.alike import warn_alike

@@ -24,7 +24,7 @@ from laconic.cli.unused import refuse_unused
 
 if TYPE_CHECKING:
     from laconic.engines.chat import Chat
-    from laconic.lab.traces.reading import WrittenTrace
+    from laconic.lab.analyze.reading import WrittenTrace
 
 
 def analyze(
@@ -89,11 +89,11 @@ def analyze(
     from laconic.cli.lists import split_whole
     from laconic.environment import environment, public
     from laconic.errors import InputError
-    from laconic.lab.shared.figure import analysis_plot
+    from laconic.lab.analyze.plot import analysis_plot
+    from laconic.lab.analyze.redundancy import embedder as check_embedder
+    from laconic.lab.analyze.run import FORMAT, analyse
+    from laconic.lab.analyze.table import analysis_tables
     from laconic.lab.shared.reporting import check_plot, write_report
-    from laconic.lab.shared.results import analysis_tables
-    from laconic.lab.traces.analysis import FORMAT, analyse
-    from laconic.lab.traces.redundancy import embedder as check_embedder
 
     check_plot(plot)
     if (file is None) == (model is None):
@@ -148,7 +148,7 @@ def analyze(
 def _from_file(file: Path, tokenizer: str | None) -> list[WrittenTrace]:
     from laconic.cli.common import complain
     from laconic.engines.text import decode
-    from laconic.lab.traces.reading import read_traces
+    from laconic.lab.analyze.reading import read_traces
     from laconic.traces import TraceFile
 
     broken: list[str] = []
@@ -201,7 +201,7 @@ def _from_model(
     from laconic.cli.progress import Bar
     from laconic.engines.hf import HFEngine, load
     from laconic.errors import InputError
-    from laconic.lab.traces.reading import WrittenTrace
+    from laconic.lab.analyze.reading import WrittenTrace
     from laconic.problems.base import problem_seed
     from laconic.problems.sources import load_problems
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from laconic.lab.traces.entropy import ngram_entropy
+from laconic.lab.analyze.entropy import ngram_entropy
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from laconic.engines.base import Sampling
-from laconic.lab.traces.collecting import Origin
+from laconic.lab.collect.run import Origin
 from laconic.traces import read_traces
 
 PAGE = (Path(__file__).parents[3] / "docs" / "collect.md").read_text(encoding="utf-8")

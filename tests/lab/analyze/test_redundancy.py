@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from laconic.errors import LaconicError
-from laconic.lab.traces.redundancy import embedder, redundancy, split_spans, tfidf, window_spans, words
+from laconic.lab.analyze.redundancy import embedder, redundancy, split_spans, tfidf, window_spans, words
 
 
 def slow_vectors(spans: list[list[str]]) -> list[dict[tuple[str, ...], float]]:

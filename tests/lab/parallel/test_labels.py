@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from laconic.lab.shared.labels import FONT, LEADER, Label, place
+from laconic.lab.parallel.labels import FONT, LEADER, Label, place
 
 
 @pytest.fixture

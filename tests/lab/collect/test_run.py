@@ -16,8 +16,8 @@ from tests.lab.conftest import FakeEngine
 from laconic.compress import FullKV
 from laconic.engines.base import Chunk, Sampling, Trace
 from laconic.errors import LaconicError
-from laconic.lab.traces.collecting import Origin, Progress, collect, open_file, trace_record
-from laconic.lab.traces.collection import Collection, sum_up
+from laconic.lab.collect.run import Origin, Progress, collect, open_file, trace_record
+from laconic.lab.collect.summary import Collection, sum_up
 from laconic.problems import Problem, check
 from laconic.problems.base import problem_seed
 from laconic.traces import TraceRecord, read_traces

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from laconic.errors import LaconicError
-from laconic.lab.traces.analysis import SPAN_TOKENS, analyse
-from laconic.lab.traces.entropy import ngram_entropy
-from laconic.lab.traces.reading import WrittenTrace, read_traces
-from laconic.lab.traces.redundancy import redundancy
+from laconic.lab.analyze.entropy import ngram_entropy
+from laconic.lab.analyze.reading import WrittenTrace, read_traces
+from laconic.lab.analyze.redundancy import redundancy
+from laconic.lab.analyze.run import SPAN_TOKENS, analyse
 
 
 def write(path: Path, *records: object) -> Path:

@@ -33,7 +33,7 @@ from laconic.cli.options import (
 from laconic.cli.progress import Bar
 
 if TYPE_CHECKING:
-    from laconic.lab.traces.collection import Collection
+    from laconic.lab.collect.summary import Collection
     from laconic.problems import Problem
 
 PLAIN_SECONDS = 10.0
@@ -93,8 +93,8 @@ def collect(
     )
     from laconic.environment import public
     from laconic.errors import InputError
-    from laconic.lab.traces.collecting import Origin, open_file
-    from laconic.lab.traces.collecting import collect as run
+    from laconic.lab.collect.run import Origin, open_file
+    from laconic.lab.collect.run import collect as run
     from laconic.prune.alike import warn_alike
     from laconic.traces import tokenizer_fingerprint
 

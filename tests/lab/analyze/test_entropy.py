@@ -8,7 +8,7 @@ import random
 import pytest
 
 from laconic.errors import LaconicError
-from laconic.lab.traces.entropy import LENGTHS, SHORT_LENGTHS, default_lengths, entropy_by_length, ngram_entropy
+from laconic.lab.analyze.entropy import LENGTHS, SHORT_LENGTHS, default_lengths, entropy_by_length, ngram_entropy
 
 
 def slow_entropy(tokens: list[int], n: int) -> float:

@@ -1,0 +1,77 @@
+"""The plot of `bench accuracy`: pass@1 against what the cache held (matplotlib)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from laconic.errors import InputError
+from laconic.lab.shared.figure import COLOURS, GREY, MARKERS, count_of, figure, legend_beside, policy_name
+from laconic.lab.shared.reporting import Report
+
+
+def accuracy_plot(report: Report, path: str | Path) -> None:
+    """pass@1 against mean KV tokens: a line a policy with 95 % bars, full KV as a band across.
+
+    report: an accuracy result (`rows` as `Row.to_json` makes them). Raises InputError without matplotlib or rows.
+    """
+    rows = list(report["rows"])
+    if not rows:
+        raise InputError("The results hold no rows to draw")
+    baseline = next((row for row in rows if row["family"] == "full"), None)
+    with figure(path, 7.6, 5.0) as (axes,):
+        if baseline is not None:
+            mean, low, high = (100 * baseline["accuracy"][key] for key in ("mean", "low", "high"))
+            axes.axhspan(low, high, color=GREY, alpha=0.13, lw=0)
+            axes.axhline(mean, color=GREY, lw=1.3, ls="--", label=f"full KV ({baseline['mean_kv_tokens']:,.0f} tokens)")
+        families = _families(rows)
+        for index, (family, points) in enumerate(families):
+            points = sorted(points, key=lambda row: row["mean_kv_tokens"])
+            means = [100 * row["accuracy"]["mean"] for row in points]
+            below = [mean - 100 * row["accuracy"]["low"] for mean, row in zip(means, points, strict=True)]
+            above = [100 * row["accuracy"]["high"] - mean for mean, row in zip(means, points, strict=True)]
+            axes.errorbar(
+                [row["mean_kv_tokens"] for row in points],
+                means,
+                yerr=[below, above],
+                color=COLOURS[index % len(COLOURS)],
+                marker=MARKERS[index % len(MARKERS)],
+                label=policy_name(family),
+                lw=1.6,
+                ms=6,
+                capsize=3,
+                elinewidth=0.9,
+                # Budgets are matched, so points share a place: set them a little apart on the page, not in the data.
+                transform=_aside(axes, 2.5 * (index - (len(families) - 1) / 2)),
+            )
+        axes.set_xlabel("mean KV tokens held a trace (one layer, prompt included)")
+        axes.set_ylabel("pass@1, %")
+        # Points moved aside do not count for matplotlib's own choice of limits.
+        places = [row["mean_kv_tokens"] for row in rows if row is not baseline] or [rows[0]["mean_kv_tokens"]]
+        margin = 0.06 * (max(places) - min(places)) or 1.0
+        axes.set_xlim(min(places) - margin, max(places) + margin)
+        axes.set_ylim(0, min(105.0, 5 + max(100 * row["accuracy"]["high"] for row in rows)))
+        first = rows[0]
+        axes.set_title(
+            f"Accuracy against cache size: {first['problems']} problems, {count_of(first['samples'], 'sample')} each,"
+            " 95 % intervals",
+            loc="left",
+            fontsize=10,
+        )
+        legend_beside(axes)
+
+
+def _families(rows: Sequence[Report]) -> list[tuple[str, list[Report]]]:
+    found: dict[str, list[Report]] = {}
+    for row in rows:
+        if row["family"] != "full":
+            found.setdefault(row["family"], []).append(row)
+    return list(found.items())
+
+
+def _aside(axes: Any, points: float) -> Any:
+    """The data's own transform, moved to the right by so many points of the page."""
+    from matplotlib.transforms import ScaledTranslation
+
+    return axes.transData + ScaledTranslation(points / 72, 0, axes.figure.dpi_scale_trans)

@@ -1,0 +1,49 @@
+"""The table of `bench accuracy`: a row a policy and ratio."""
+
+from __future__ import annotations
+
+from laconic.cli.tables import MISSING, Table, alone, difference, interval, number, percent
+from laconic.lab.shared.reporting import Report
+
+
+def accuracy_table(report: Report) -> Table:
+    """The table of an accuracy result: a row a policy and ratio."""
+    rows = []
+    for row in report["rows"]:
+        delta = row["difference"]
+        rows.append(
+            [
+                "full KV" if row["label"] == "full" else row["label"],
+                interval(**row["accuracy"]),
+                MISSING if delta is None else difference(**delta),
+                number(row["mean_kv_tokens"]),
+                number(row["peak_kv_tokens"]),
+                number(row["mean_length"]),
+                percent(row["unanswered"]),
+                number(row["tokens_per_second"]),
+            ]
+        )
+    first = report["rows"][0]
+    model = report["settings"]["model"]["name"]
+    return Table(
+        title=f"pass@1 of {model}: {first['problems']} problems x {first['samples']} samples",
+        columns=[
+            ("policy", "left"),
+            ("pass@1, %", "right"),
+            ("to full KV, points", "right", 1),
+            ("mean KV", "right", 2),
+            ("peak KV", "right", 3),
+            ("length", "right", 4),
+            ("no answer, %", "right", 4),
+            ("tok/s", "right", 5),
+        ],
+        rows=rows,
+        notes=[
+            "KV: tokens held in one layer, prompt included: mean over steps, then traces; peak: the most of any trace.",
+            "In brackets: 95 % intervals over problems and samples.",
+            *alone(first["problems"]),
+            "Differences are paired: same problems, same random streams.",
+            "Fixed budgets are matched to RPC's mean cache on full KV's lengths; what was really held is shown.",
+            "tok/s is what this run happened to reach (batches shrink as traces end), not a speed claim.",
+        ],
+    )

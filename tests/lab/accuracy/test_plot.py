@@ -1,0 +1,57 @@
+"""The accuracy plot draws what it is given: checked on the figure's own artists, and on a file that is a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy
+import pytest
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+from tests.lab.conftest import is_picture, rectangles
+
+from laconic.errors import LaconicError
+from laconic.lab.accuracy.plot import accuracy_plot
+
+
+def row(family: str, ratio: int | None, mean: float, held: float) -> dict:
+    return {
+        "label": family if ratio is None else f"{family} c={ratio}",
+        "family": family,
+        "problems": 50,
+        "samples": 1,
+        "accuracy": {"mean": mean, "low": mean - 0.05, "high": mean + 0.08},
+        "mean_kv_tokens": held,
+    }
+
+
+ACCURACY = {
+    "rows": [row("full", None, 0.7, 250.0)]
+    + [row(family, c, 0.7 - 0.05 * c, 250 / c) for family in ("rpc", "h2o", "random") for c in (2, 4, 8)]
+}
+
+
+def test_accuracy_has_a_line_a_policy_and_a_band(tmp_path: Path, figures: list[Figure]) -> None:
+    accuracy_plot(ACCURACY, tmp_path / "new" / "plot.png")
+    assert is_picture(tmp_path / "new" / "plot.png")
+    (axes,) = figures[0].axes
+    labels = axes.get_legend_handles_labels()[1]
+    assert sorted(labels) == sorted(["full KV (250 tokens)", "RPC", "H2O", "Random"])
+    rpc = next(c for c in axes.containers if c.get_label() == "RPC")
+    assert isinstance(rpc, ErrorbarContainer)
+    assert list(numpy.asarray(rpc.lines[0].get_xdata())) == [250 / 8, 250 / 4, 250 / 2]
+    assert list(numpy.asarray(rpc.lines[0].get_ydata())) == pytest.approx([30.0, 50.0, 60.0])
+    low, high = rpc.lines[2][0].get_segments()[0][:, 1]
+    assert (low, high) == (pytest.approx(25.0), pytest.approx(38.0))  # 30 less 5, 30 and 8
+    left, right = axes.get_xlim()
+    assert left < 250 / 8
+    assert right > 250 / 2
+    assert axes.get_ylim() == (0, pytest.approx(83.0))
+    band = rectangles(axes)[0].get_bbox()
+    assert (band.y0, band.y1) == (pytest.approx(65.0), pytest.approx(78.0))
+
+
+def test_nothing_to_draw_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LaconicError, match="to draw"):
+        accuracy_plot({"rows": []}, tmp_path / "plot.png")
+    assert not list(tmp_path.iterdir())

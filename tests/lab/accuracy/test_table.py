@@ -1,0 +1,34 @@
+"""The accuracy table has every figure in its place."""
+
+from __future__ import annotations
+
+from laconic.lab.accuracy.table import accuracy_table
+
+
+def accuracy_row(label: str, mean: float, difference: bool = True) -> dict:
+    return {
+        "label": label,
+        "family": label.split()[0],
+        "policy": label,
+        "ratio": None,
+        "problems": 50,
+        "samples": 2,
+        "accuracy": {"mean": mean, "low": mean - 0.1, "high": mean + 0.1},
+        "difference": {"mean": -0.05, "low": -0.1, "high": 0.02} if difference else None,
+        "peak_kv_tokens": 1234,
+        "mean_peak_kv_tokens": 700.0,
+        "mean_kv_tokens": 321.4,
+        "mean_length": 456.7,
+        "unanswered": 0.015,
+        "truncated": 0.01,
+        "tokens_per_second": 987.6,
+    }
+
+
+def test_accuracy_rows() -> None:
+    rows = [accuracy_row("full", 0.7, False), accuracy_row("rpc c=4", 0.65)]
+    table = accuracy_table({"rows": rows, "settings": {"model": {"name": "bundled"}}})
+    assert "bundled: 50 problems x 2 samples" in table.title
+    assert list(table.rows[0]) == ["full KV", "70.0 [60.0, 80.0]", "–", "321", "1,234", "457", "1.5", "988"]
+    assert table.rows[1][0] == "rpc c=4"
+    assert table.rows[1][2] == "-5.0 [-10.0, +2.0]"
