@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import laconic.cli
+import laconic.problems
 from laconic.cli import COMMANDS, build
 from laconic.errors import EngineError, InputError, LaconicError
 
@@ -77,10 +78,31 @@ def test_interrupt_is_one_line_and_exit_130() -> None:
     assert (result.exit_code, result.stderr) == (130, "interrupted\n")
 
 
-@pytest.mark.parametrize("error", [RuntimeError("ours"), KeyError("ours"), TypeError("ours")])
+@pytest.mark.parametrize("error", [ValueError("ours"), RuntimeError("ours"), KeyError("ours"), TypeError("ours")])
 def test_our_own_bugs_keep_their_traceback(error: Exception) -> None:
     result = CliRunner().invoke(failing(error), ["fail"])
     assert result.exception is error
+
+
+def test_a_zip_that_does_not_fit_is_no_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault deep in a command that is given nothing wrong: what it raises leaves the program as it is."""
+
+    def uneven(*args: Any, **kwargs: Any) -> list[Any]:
+        return list(zip([1, 2], [3], strict=True))
+
+    monkeypatch.setattr(laconic.problems, "generate", uneven)
+    result = CliRunner().invoke(build(), ["problems"])
+    assert type(result.exception) is ValueError
+    assert "argument 2 is shorter" in str(result.exception)
+    assert result.exit_code == 1
+    assert "error:" not in result.stderr
+
+    code = "import sys, laconic.problems as p; sys.argv = ['laconic', 'problems']\n"
+    code += "p.generate = lambda *a, **k: list(zip([1, 2], [3], strict=True))\nfrom laconic.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback (most recent call last):")
+    assert done.stderr.rstrip().endswith("ValueError: zip() argument 2 is shorter than argument 1")
 
 
 @pytest.mark.parametrize("args", [["--nonsense"], ["nonsense"], ["think", "--nonsense"], ["problems", "--count", "x"]])

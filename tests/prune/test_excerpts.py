@@ -257,7 +257,8 @@ def test_unknown_kinds_list_the_known(kind):
 
 
 @pytest.mark.parametrize(
-    "kind", ["tokens:0", "tokens:-1", "tokens:five", "words:2.5", "words:3:-1", "kept:0", "tokens:²"]
+    "kind",
+    ["tokens:0", "tokens:-1", "tokens:five", "words:2.5", "words:3:-1", "kept:0", "tokens:²", f"tokens:{'9' * 5000}"],
 )
 def test_counts_out_of_range(kind):
     with pytest.raises(LaconicError, match=r"for a count; expected a whole number from [01] to 1,000,000"):

@@ -50,9 +50,9 @@ class _Group(TyperGroup):
             raise typer.Exit(INTERRUPTED) from None
         except ReaderGone:
             raise typer.Exit(0) from None
-        except (LaconicError, ValueError, OSError, MemoryError) as error:
-            # A plain ValueError comes from a record that checks itself, an OSError from a
-            # path. Others are bugs of ours and keep their traceback, which is what a bug report needs.
+        except (LaconicError, OSError, MemoryError) as error:
+            # An OSError comes from a path. Anything else, a ValueError of Python's own too, is a bug of ours and keeps its
+            # traceback, which is what a bug report needs.
             if ctx.params.get("debug"):
                 traceback.print_exc()
             complain(f"error: {sentence(error)}")

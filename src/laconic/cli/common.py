@@ -223,10 +223,9 @@ def choose_sampling(model: Any, **options: Any) -> Sampling:
             continue
         try:
             Sampling(**PUBLISHED | {key: value})
-        except (TypeError, ValueError) as error:
-            told = str(error) if isinstance(error, ValueError) else f"{key} is {value!r}; expected a number"
+        except LaconicError as error:
             option = "--" + key.replace("_", "-")
-            raise InputError(f"in the model's generation_config {told}; mend it, or give {option}") from error
+            raise InputError(f"in the model's generation_config {error}; mend it, or give {option}") from error
         chosen[key] = value
     return Sampling(**chosen | {key: value for key, value in options.items() if value is not None})
 

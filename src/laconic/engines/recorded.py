@@ -214,7 +214,7 @@ def recorded_sampling(record: TraceRecord) -> Sampling:
             seed=record.seed,
             logprobs=settings.get("logprobs", 0),
         )
-    except (TypeError, ValueError, OverflowError) as error:
+    except LaconicError as error:
         raise _undrawable(record, error) from error
 
 

@@ -75,13 +75,13 @@ def read_saved(place: Path) -> Saved | None:
     try:
         record = read_object(path)
         if record.pop("kind", "llm") != "llm":
-            raise ValueError("its kind is not llm")
+            raise InputError("its kind is not llm")
         unknown = set(record) - {field.name for field in dataclasses.fields(Saved)}
         if unknown:
-            raise ValueError(f"it has {', '.join(sorted(unknown))}")
+            raise InputError(f"it has {', '.join(sorted(unknown))}")
         lora = LoRA(**record["lora"]) if record.get("lora") is not None else None
         return Saved(LLMJudgeSettings(**record.get("settings", {})), record.get("excerpt"), record["base"], lora)
     except LaconicError as error:
         raise InputError(f"{path} is not an LLM judge's: {error}; expected what `LLMJudge.save` writes") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError) as error:
         raise InputError(f"{path} is not an LLM judge's ({error!r}); expected what `LLMJudge.save` writes") from error

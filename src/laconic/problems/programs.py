@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from laconic.errors import InputError
+
 LETTERS = "bcdfghjkmnprstvw"
 MAX_STEPS = 8
 SPLITS = ("train", "heldout")
@@ -36,9 +38,9 @@ class Step:
 
     def __post_init__(self) -> None:
         if self.sign not in ("+", "-"):
-            raise ValueError(f"Step.sign must be '+' or '-', not {self.sign!r}")
+            raise InputError(f"Step.sign must be '+' or '-', not {self.sign!r}")
         if self.letter in (self.first, self.second):
-            raise ValueError(f"Step.letter {self.letter!r} must not be one of its own operands")
+            raise InputError(f"Step.letter {self.letter!r} must not be one of its own operands")
 
     def apply(self, first: int, second: int) -> int:
         return (first + second if self.sign == "+" else first - second) % 10
@@ -55,16 +57,16 @@ class Program:
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.steps) <= MAX_STEPS:
-            raise ValueError(f"Program.steps must number 1 to {MAX_STEPS}, not {len(self.steps)}")
+            raise InputError(f"Program.steps must number 1 to {MAX_STEPS}, not {len(self.steps)}")
         if sorted(self.listing) != list(range(len(self.steps))):
-            raise ValueError(f"Program.listing must order the {len(self.steps)} steps, not {self.listing!r}")
+            raise InputError(f"Program.listing must order the {len(self.steps)} steps, not {self.listing!r}")
         known = set(self.facts)
         for step in self.steps:
             if step.letter in known:
-                raise ValueError(f"Program.steps define the letter {step.letter!r} twice")
+                raise InputError(f"Program.steps define the letter {step.letter!r} twice")
             needed = {step.first, step.second} | ({self.hints[step.letter]} if step.letter in self.hints else set())
             if not needed <= known:
-                raise ValueError(f"Program.steps use {sorted(needed - known)} before they are known")
+                raise InputError(f"Program.steps use {sorted(needed - known)} before they are known")
             known.add(step.letter)
 
     @property

@@ -292,6 +292,10 @@ def _runs(positions: Sequence[int]) -> list[list[int]]:
 
 
 def _count(kind: str, text: str, least: int = 1) -> int:
-    if not (text.isascii() and text.isdigit() and least <= int(text) <= MOST):
-        raise InputError(f"excerpt {kind!r} has {text!r} for a count; expected a whole number from {least} to {MOST:,}")
+    whole = text.isascii() and text.isdigit() and len(text) <= 20  # Python refuses to read thousands of digits
+    if not (whole and least <= int(text) <= MOST):
+        raise InputError(
+            f"excerpt {checks.shown(kind)} has {checks.shown(text)} for a count; "
+            f"expected a whole number from {least} to {MOST:,}"
+        )
     return int(text)

@@ -48,5 +48,5 @@ def test_a_model_by_its_directory(tmp_path: Path) -> None:
 
 
 def test_a_directory_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LaconicError, match=r"can't be read: .* Expected a directory or a name that holds"):
+    with pytest.raises(LaconicError, match=r"can't be read: .*; expected a directory or a name that holds"):
         from_name(str(tmp_path), torch.float32)

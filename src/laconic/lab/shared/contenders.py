@@ -16,7 +16,7 @@ from laconic import checks
 from laconic.compress import FullKV, Policy, with_budget
 from laconic.compress.registry import get, parse
 from laconic.compress.schedule import Proportional, Schedule
-from laconic.errors import InputError
+from laconic.errors import InputError, LaconicError
 
 POLICIES = ("rpc", "rkv", "h2o", "tova", "streamingllm", "random", "oracle")
 RATIOS = (2, 4, 8)
@@ -174,11 +174,11 @@ def match_budget(policy: P, target: Schedule, lengths: Sequence[int]) -> P:
 
 
 def _least_budget(policy: Policy, most: int) -> int:
-    problem: ValueError | None = None
+    problem: LaconicError | None = None
     for budget in range(1, max(most, getattr(policy, "budget", 1)) + 1):
         try:
             with_budget(policy, budget)
-        except ValueError as error:
+        except LaconicError as error:
             problem = error
             continue
         return budget

@@ -12,7 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from laconic.engines.hf.shapes import get_shape, kv_bytes_per_token
 from laconic.environment import public
-from laconic.errors import InputError
+from laconic.errors import InputError, reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,9 @@ def from_name(name: str, dtype: torch.dtype) -> Model:
     """A model by its directory or name. Raises InputError if its config can't be read."""
     try:
         config = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:  # transformers and the configurations' own code raise many kinds
         raise InputError(
-            f"The model {name!r} can't be read: {reason} Expected a directory or a name that holds a config.json, or --shape"
+            f"The model {name!r} can't be read: {reason(error)}; expected a directory or a name that holds a config.json, or "
+            "--shape"
         ) from error
     return Model(name, name, False, dtype, kv_bytes_per_token(config, dtype))
