@@ -13,8 +13,8 @@ import laconic.assets
 from laconic.cli import demo as module
 from laconic.compress import RPC, FullKV, Random
 from laconic.judges.encoder import PairEncoder
-from laconic.judges.made import Made
-from laconic.judges.network import Shape
+from laconic.judges.input_spec import EncoderInputSpec
+from laconic.judges.network import EncoderConfig
 from laconic.problems import generate
 
 
@@ -93,7 +93,7 @@ def test_the_bundled_model_keeps_to_one_thread_unless_told(monkeypatch: pytest.M
 def judged(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The tiny model with a judge beside it, as the bundled one has it."""
     (tmp_path / "judge").mkdir()
-    PairEncoder(Made("tokens:8"), Shape(vocabulary=43, tokens=8)).save(tmp_path / "judge")
+    PairEncoder(EncoderInputSpec("tokens:8"), EncoderConfig(vocabulary=43, tokens=8)).save(tmp_path / "judge")
     shutil.copytree(small, tmp_path / "reasoner")
     monkeypatch.setattr(laconic.assets, "reasoner_path", lambda: tmp_path / "reasoner")
     monkeypatch.setattr(module, "TRACES", 5)

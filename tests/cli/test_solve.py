@@ -16,9 +16,9 @@ from laconic.engines.base import Sampling
 from laconic.engines.hf import HFEngine, load
 from laconic.judges.baselines import TokenJaccard
 from laconic.judges.encoder import PairEncoder
-from laconic.judges.made import Made
-from laconic.judges.network import Shape
-from laconic.judges.vectors import States
+from laconic.judges.input_spec import EncoderInputSpec
+from laconic.judges.network import EncoderConfig
+from laconic.judges.vectors import ReasonerStates
 from laconic.problems import generate
 from laconic.prune import DeepPrune, SelfConsistency
 from laconic.traces import tokenizer_fingerprint
@@ -96,8 +96,8 @@ def test_compression_is_the_engines(invoke: Any, tiny: Path) -> None:
 def test_a_trained_judge_reads_states_that_the_engine_noted(
     invoke: Any, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = Made("tokens:8", "states", layers=(1, 2))
-    PairEncoder(made, Shape(given=64, tokens=8), States(64, (1, 2))).save(tmp_path)
+    made = EncoderInputSpec("tokens:8", "states", layers=(1, 2))
+    PairEncoder(made, EncoderConfig(given=64, tokens=8), ReasonerStates(64, (1, 2))).save(tmp_path)
     engines: list[HFEngine] = []
 
     def noted(*args: Any) -> HFEngine:
@@ -124,14 +124,14 @@ def test_the_kept_tokens_of_stopped_traces_can_be_read(invoke: Any, tiny: Path) 
 def test_a_judge_made_for_another_tokenizer_or_excerpt_is_refused_naming_both(
     invoke: Any, tiny: Path, tmp_path: Path
 ) -> None:
-    PairEncoder(Made("tokens:8", tokenizer="0" * 16), Shape(vocabulary=43, tokens=8)).save(tmp_path)
+    PairEncoder(EncoderInputSpec("tokens:8", tokenizer="0" * 16), EncoderConfig(vocabulary=43, tokens=8)).save(tmp_path)
     options = ("-m", tiny, "-j", f"encoder:{tmp_path}")
     _, tokenizer = load(tiny)
     result = invoke("solve", "c d e", *options)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "0" * 16 in result.stderr
     assert tokenizer_fingerprint(tokenizer) in result.stderr
-    PairEncoder(Made("tokens:8"), Shape(vocabulary=43, tokens=8)).save(tmp_path)
+    PairEncoder(EncoderInputSpec("tokens:8"), EncoderConfig(vocabulary=43, tokens=8)).save(tmp_path)
     result = invoke("solve", "c d e", *options, "--excerpt", "tokens:9")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "tokens:8" in result.stderr

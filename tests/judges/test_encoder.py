@@ -17,11 +17,11 @@ from laconic.engines.base import Sampling
 from laconic.engines.hf import HFEngine
 from laconic.errors import LaconicError
 from laconic.judges import encoder as encoder_module
-from laconic.judges.encoder import PairEncoder, vectors_for
-from laconic.judges.made import Made, signature
-from laconic.judges.network import Shape
+from laconic.judges.encoder import PairEncoder, open_vector_source
+from laconic.judges.input_spec import EncoderInputSpec, sign_fingerprint
+from laconic.judges.network import EncoderConfig
 from laconic.judges.pairs import Pairs
-from laconic.judges.vectors import Decoder, States
+from laconic.judges.vectors import DecoderStates, ReasonerStates
 from laconic.lab.judges.reread import Reread
 from laconic.lab.judges.training import TrainSettings, fit, predict
 from laconic.prune.excerpts import parse
@@ -30,7 +30,7 @@ from laconic.traces import tokenizer_fingerprint
 from tests.judges.models import WORDS, llama, word_tokenizer
 
 KIND = "tokens:5"
-TOKENS = Shape(vocabulary=40, embedding=8, tokens=5, width=16, heads=2, pools=2, encoding=8, hidden=8)
+TOKENS = EncoderConfig(vocabulary=40, embedding=8, tokens=5, width=16, heads=2, pools=2, encoding=8, hidden=8)
 STATES = replace(TOKENS, given=6, vocabulary=0)
 
 
@@ -57,12 +57,14 @@ def excerpt(name: str, *ids: int, kind: str = KIND, prompt: tuple[int, ...] = (1
 SOME = [excerpt("a", 7, 8, 9, 1, 2), excerpt("b", 7, 8, 9, 1, 3), excerpt("c", 30, 31), excerpt("d")]
 
 
-def plain(seed: int = 0, shape: Shape = TOKENS, **made: Any) -> PairEncoder:
-    return PairEncoder(Made(KIND, **made), shape, seed=seed)
+def plain(seed: int = 0, shape: EncoderConfig = TOKENS, **made: Any) -> PairEncoder:
+    return PairEncoder(EncoderInputSpec(KIND, **made), shape, seed=seed)
 
 
 def of_states(engine_width: int = 6) -> PairEncoder:
-    return PairEncoder(Made(KIND, "states", (-1,)), replace(STATES, given=engine_width), States(engine_width))
+    return PairEncoder(
+        EncoderInputSpec(KIND, "states", (-1,)), replace(STATES, given=engine_width), ReasonerStates(engine_width)
+    )
 
 
 def test_all_pairs_at_once_are_each_pair_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +115,7 @@ def test_the_first_place_in_the_question_counts() -> None:
 
 
 def test_a_long_excerpt_is_read_from_its_end() -> None:
-    judge = PairEncoder(Made("words:2"), TOKENS)
+    judge = PairEncoder(EncoderInputSpec("words:2"), TOKENS)
     long, tail = (excerpt("a", *ids, kind="words:2") for ids in (range(10, 19), range(14, 19)))
     assert torch.equal(*judge.read([long, tail]))
 
@@ -155,7 +157,9 @@ def live() -> HFEngine:
 
 def test_recorded_excerpts_give_the_readings_of_live_ones(live: HFEngine) -> None:
     width = 2 * int(live.model.config.hidden_size)
-    judge = PairEncoder(Made(KIND, "states", (1, -1)), replace(STATES, given=width), States(width, (1, -1)))
+    judge = PairEncoder(
+        EncoderInputSpec(KIND, "states", (1, -1)), replace(STATES, given=width), ReasonerStates(width, (1, -1))
+    )
     cut = parse(KIND)
     excerpts = [cut.cut(live.trace(f"p0-{i}"), "q", live) for i in range(3)]
     readings = torch.stack(judge.read(excerpts, live))
@@ -191,9 +195,9 @@ def test_another_decoders_states(tmp_path: Path) -> None:
     model, tokenizer = llama(len(WORDS)), word_tokenizer()
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    made = Made(KIND, f"model:{tmp_path}")
-    vectors = vectors_for(made, device="cpu")
-    assert isinstance(vectors, Decoder)
+    made = EncoderInputSpec(KIND, f"model:{tmp_path}")
+    vectors = open_vector_source(made, device="cpu")
+    assert isinstance(vectors, DecoderStates)
     judge = PairEncoder(made, replace(STATES, given=vectors.width), vectors)
     texts = [replace(e, text=t) for e, t in zip(SOME, ("a b c", "a b", "c", ""), strict=True)]
     together = torch.stack(judge.read(texts))
@@ -202,9 +206,9 @@ def test_another_decoders_states(tmp_path: Path) -> None:
     assert judge.cost.tokens == 2 * (4 * question + 3 + 2 + 1)
     # Only the excerpt's last tokens are encoded, and the question is read before them.
     long = replace(SOME[0], text="b a a a a a")
-    assert len(vectors.of([long], None, 5)[0][0]) == 5
+    assert len(vectors.fetch([long], None, 5)[0][0]) == 5
     other = replace(long, question="c c c ?")
-    assert not torch.allclose(vectors.of([long], None, 5)[0][0], vectors.of([other], None, 5)[0][0])
+    assert not torch.allclose(vectors.fetch([long], None, 5)[0][0], vectors.fetch([other], None, 5)[0][0])
 
 
 def toy(problems: int, start: int = 0) -> Pairs:
@@ -272,8 +276,8 @@ def test_what_is_saved_is_what_is_opened(tmp_path: Path) -> None:
     judge.scale, judge.shift = 1.7, -0.25
     judge.save(tmp_path)
     again = PairEncoder.open(tmp_path, device="cpu")
-    assert again.made == judge.made
-    assert again.shape == judge.shape
+    assert again.input_spec == judge.input_spec
+    assert again.config == judge.config
     assert again.excerpt == KIND
     assert torch.equal(again.matrix(again.read(SOME)), judge.matrix(judge.read(SOME)))
     other = plain(seed=4)
@@ -282,14 +286,14 @@ def test_what_is_saved_is_what_is_opened(tmp_path: Path) -> None:
 
 
 def test_a_judge_of_states_opens_with_its_layers(tmp_path: Path) -> None:
-    PairEncoder(Made(KIND, "states", (1, -1)), STATES, States(6, (1, -1))).save(tmp_path)
+    PairEncoder(EncoderInputSpec(KIND, "states", (1, -1)), STATES, ReasonerStates(6, (1, -1))).save(tmp_path)
     assert PairEncoder.open(tmp_path, device="cpu").states_wanted == (5, (1, -1))
 
 
 def test_another_tokenizer_or_model_is_refused_naming_both(tmp_path: Path) -> None:
     model, tokenizer = llama(len(WORDS)), word_tokenizer()
     mine = tokenizer_fingerprint(tokenizer)
-    plain(tokenizer=mine, model=signature(model)).save(tmp_path)
+    plain(tokenizer=mine, model=sign_fingerprint(model)).save(tmp_path)
     assert PairEncoder.open(tmp_path, model=model, tokenizer=tokenizer, device="cpu")
     assert PairEncoder.open(tmp_path, model=model.bfloat16(), device="cpu")
     tokenizer.chat_template = "another"
@@ -300,7 +304,8 @@ def test_another_tokenizer_or_model_is_refused_naming_both(tmp_path: Path) -> No
     with torch.no_grad():
         model.lm_head.weight.neg_()
     with pytest.raises(
-        LaconicError, match=f"the model {signature(llama(len(WORDS)))}, this reasoner's is {signature(model)}"
+        LaconicError,
+        match=f"the model {sign_fingerprint(llama(len(WORDS)))}, this reasoner's is {sign_fingerprint(model)}",
     ):
         PairEncoder.open(tmp_path, model=model)
 
@@ -335,12 +340,12 @@ def test_a_token_it_does_not_know_is_refused() -> None:
 )
 def test_what_can_not_be_made_is_refused(made: dict[str, Any], said: str) -> None:
     with pytest.raises(LaconicError, match=said):
-        Made(**made)
+        EncoderInputSpec(**made)
 
 
 def test_vectors_of_another_width_are_refused() -> None:
     with pytest.raises(LaconicError, match="given is 6, the vectors have 0"):
-        PairEncoder(Made(KIND), STATES)
+        PairEncoder(EncoderInputSpec(KIND), STATES)
 
 
 def test_what_holds_no_judge_is_refused(tmp_path: Path) -> None:

@@ -6,30 +6,32 @@ import pytest
 import torch
 
 from laconic.errors import LaconicError
-from laconic.judges.network import ABSENT, Inputs, Network, Shape
+from laconic.judges.network import ABSENT, EncoderBatch, EncoderConfig, EncoderNetwork
 
-SMALL = Shape(given=6, vocabulary=20, embedding=8, tokens=7, width=16, layers=2, heads=2, pools=2, encoding=8, hidden=8)
+SMALL = EncoderConfig(
+    given=6, vocabulary=20, embedding=8, tokens=7, width=16, layers=2, heads=2, pools=2, encoding=8, hidden=8
+)
 
 
-def network(shape: Shape = SMALL) -> Network:
+def network(shape: EncoderConfig = SMALL) -> EncoderNetwork:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return Network(shape).eval()
+        return EncoderNetwork(shape).eval()
 
 
-def inputs(rows: int = 3, length: int = 5, seed: int = 0) -> Inputs:
+def inputs(rows: int = 3, length: int = 5, seed: int = 0) -> EncoderBatch:
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(20, (rows, length), generator=generator)
     before = torch.randint(ABSENT, 20, (rows, length), generator=generator)
-    return Inputs(tokens, before, torch.randn(rows, length, 6, generator=generator))
+    return EncoderBatch(tokens, before, torch.randn(rows, length, 6, generator=generator))
 
 
-def padded(given: Inputs, by: int, junk: float = 9.0) -> Inputs:
+def padded(given: EncoderBatch, by: int, junk: float = 9.0) -> EncoderBatch:
     rows = len(given.tokens)
     blank = torch.full((rows, by), ABSENT)
     assert given.given is not None
     more = torch.full((rows, by, given.given.shape[2]), junk)
-    return Inputs(
+    return EncoderBatch(
         torch.cat([given.tokens, blank], 1), torch.cat([given.before, blank], 1), torch.cat([given.given, more], 1)
     )
 
@@ -43,14 +45,15 @@ def test_rows_do_not_see_each_other() -> None:
     net, both = network(), inputs(rows=3)
     assert both.given is not None
     alone = [
-        net.encode(Inputs(both.tokens[i : i + 1], both.before[i : i + 1], both.given[i : i + 1])) for i in range(3)
+        net.encode(EncoderBatch(both.tokens[i : i + 1], both.before[i : i + 1], both.given[i : i + 1]))
+        for i in range(3)
     ]
     torch.testing.assert_close(torch.cat(alone), net.encode(both))
 
 
 def test_an_empty_excerpt_has_an_encoding() -> None:
     blank = torch.full((2, 1), ABSENT)
-    found = network().encode(Inputs(blank, blank, torch.zeros(2, 1, 6)))
+    found = network().encode(EncoderBatch(blank, blank, torch.zeros(2, 1, 6)))
     assert torch.isfinite(found).all()
     assert torch.equal(found[0], found[1])
 
@@ -60,13 +63,13 @@ def test_everything_given_is_read(field: str) -> None:
     net, some = network(), inputs()
     changed = {name: getattr(some, name).clone() for name in ("tokens", "before", "given")}
     changed[field][:, 2] = 3 if field != "given" else 1.0
-    assert not torch.allclose(net.encode(Inputs(**changed)), net.encode(some))
+    assert not torch.allclose(net.encode(EncoderBatch(**changed)), net.encode(some))
 
 
 def test_the_order_of_tokens_is_read() -> None:
     net, some = network(), inputs()
     assert some.given is not None
-    turned = Inputs(some.tokens.flip(1), some.before.flip(1), some.given.flip(1))
+    turned = EncoderBatch(some.tokens.flip(1), some.before.flip(1), some.given.flip(1))
     assert not torch.allclose(net.encode(turned), net.encode(some))
 
 
@@ -79,9 +82,9 @@ def test_comparison_is_symmetric_to_the_last_bit() -> None:
 
 @pytest.mark.parametrize(("given", "vocabulary"), [(0, 20), (6, 0)])
 def test_either_source_alone_will_do(given: int, vocabulary: int) -> None:
-    net = network(Shape(given=given, vocabulary=vocabulary, embedding=8, tokens=7, width=16, heads=2))
+    net = network(EncoderConfig(given=given, vocabulary=vocabulary, embedding=8, tokens=7, width=16, heads=2))
     some = inputs()
-    found = net.encode(some if given else Inputs(some.tokens, some.before))
+    found = net.encode(some if given else EncoderBatch(some.tokens, some.before))
     assert found.shape == (3, 64)
     assert not torch.allclose(found[0], found[1])
 
@@ -97,9 +100,9 @@ def test_more_tokens_than_it_has_places_for_are_refused() -> None:
 )
 def test_sizes_out_of_range_are_refused(field: str, value: float) -> None:
     with pytest.raises(LaconicError, match=str(value)):
-        Shape(**{"vocabulary": 5, field: value})  # type: ignore[arg-type]
+        EncoderConfig(**{"vocabulary": 5, field: value})  # type: ignore[arg-type]
 
 
 def test_nothing_to_read_is_refused() -> None:
     with pytest.raises(LaconicError, match="given and vocabulary are both 0"):
-        Shape()
+        EncoderConfig()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from laconic.errors import LaconicError
-from laconic.judges.pairs import Pairs, make_pairs, oversampled, split
+from laconic.judges.pairs import Pairs, make_pairs, oversampled_indices, split_problems
 from laconic.traces import TraceRecord
 
 Make = Callable[..., TraceRecord]
@@ -60,7 +60,7 @@ def test_excerpts_are_cut_from_the_recorded_tokens(make_record: Make) -> None:
 
 def test_a_part_has_only_the_excerpts_it_needs(make_record: Make) -> None:
     pairs = make_pairs(some(make_record), "tokens:3", Words())
-    part = pairs.of(["q", "no such problem"])
+    part = pairs.of_problems(["q", "no such problem"])
     assert [e.trace_id for e in part.excerpts] == ["q#0", "q#1"]
     assert part.same.tolist() == [True]
     again = pairs.take(torch.tensor([3, 3, 0]))
@@ -85,24 +85,24 @@ def test_unknown_kinds_are_refused(make_record: Make) -> None:
 def test_one_class_only_is_refused(make_record: Make, answers: list[str], said: str) -> None:
     pairs = make_pairs([make_record("p", i, a) for i, a in enumerate(answers)], "tokens:3", Words())
     with pytest.raises(LaconicError, match=f"the training part has {said}"):
-        pairs.check("the training part")
+        pairs.require_both_classes("the training part")
 
 
 def test_both_classes_pass(make_record: Make) -> None:
     pairs = make_pairs(some(make_record), "tokens:3", Words())
-    assert pairs.check("it") is pairs
+    assert pairs.require_both_classes("it") is pairs
 
 
 def test_a_split_is_by_problem_and_stays_as_a_file_grows() -> None:
     names = [f"problem {i}" for i in range(400)]
-    parts = split(names)
+    parts = split_problems(names)
     assert sorted(name for part in parts.values() for name in part) == sorted(names)
     assert [len(parts[p]) for p in ("train", "validation", "test")] == pytest.approx([280, 60, 60], abs=25)
-    fewer = split(names[:200])
+    fewer = split_problems(names[:200])
     assert all(set(fewer[part]) <= set(parts[part]) for part in parts)
-    assert split(names[::-1])["test"][::-1] == parts["test"]
-    assert split(names, seed=1)["test"] != parts["test"]
-    assert split(names, (1, 0, 0))["train"] == names
+    assert split_problems(names[::-1])["test"][::-1] == parts["test"]
+    assert split_problems(names, seed=1)["test"] != parts["test"]
+    assert split_problems(names, (1, 0, 0))["train"] == names
 
 
 @pytest.mark.parametrize("count", [3, 4, 7, 10, 20, 33, 64, 100])
@@ -110,45 +110,45 @@ def test_a_split_is_by_problem_and_stays_as_a_file_grows() -> None:
 def test_splits_of_few_problems_are_exact(count: int, shares: tuple[float, ...]) -> None:
     names = [f"problem {i}" for i in range(count)]
     for seed in range(20):
-        parts = split(names, shares, seed)
+        parts = split_problems(names, shares, seed)
         sizes = [len(parts[part]) for part in ("train", "validation", "test")]
         assert sum(sizes) == count
         for size, share in zip(sizes, shares, strict=True):
             assert abs(size - share * count) < 1 or (size == 1 > share * count) or count < 7, (sizes, shares)
             assert bool(size) == bool(share)
         assert [name for name in names if name in set(parts["train"])] == parts["train"]
-    assert len({tuple(split(names, (0.5, 0.25, 0.25), seed)["train"]) for seed in range(20)}) > 1
+    assert len({tuple(split_problems(names, (0.5, 0.25, 0.25), seed)["train"]) for seed in range(20)}) > 1
 
 
 def test_growth_moves_few_of_few_problems() -> None:
     names = [f"problem {i}" for i in range(60)]
-    before = {name: part for part, found in split(names[:55]).items() for name in found}
-    after = {name: part for part, found in split(names).items() for name in found}
+    before = {name: part for part, found in split_problems(names[:55]).items() for name in found}
+    after = {name: part for part, found in split_problems(names).items() for name in found}
     assert sum(before[name] != after[name] for name in before) <= 6
 
 
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (0.5, 0.4, 0.2), (1.2, -0.2, 0)])
 def test_shares_that_are_none_are_refused(shares: tuple[float, ...]) -> None:
     with pytest.raises(LaconicError, match="add up to 1"):
-        split(["a"], shares)
+        split_problems(["a"], shares)
 
 
 def test_a_part_without_problems_is_refused() -> None:
     with pytest.raises(LaconicError, match="of 1 problems none fell to the"):
-        split(["a"])
+        split_problems(["a"])
 
 
 @pytest.mark.parametrize("rare", [True, False])
 def test_the_rarer_class_is_drawn_more_often(rare: bool) -> None:
     same = torch.tensor([rare, not rare, not rare, rare, not rare])
-    index = oversampled(same, 3)
+    index = oversampled_indices(same, 3)
     assert index.tolist() == [0, 0, 0, 1, 2, 3, 3, 3, 4]
-    assert oversampled(same, 1).tolist() == [0, 1, 2, 3, 4]
+    assert oversampled_indices(same, 1).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_oversampling_less_than_once_is_refused() -> None:
     with pytest.raises(LaconicError, match="at least 1"):
-        oversampled(torch.tensor([True]), 0)
+        oversampled_indices(torch.tensor([True]), 0)
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_rare_tokens_are_dropped_without_harm() -> None:
     given[:, 0, 7] = 1 - 4999e-6
     judge = ProbeJudge(steps=1)
     a, b = read(judge, given)
-    assert a.likely == ({7: pytest.approx(1 - 4999e-6)},)
+    assert a.probabilities == ({7: pytest.approx(1 - 4999e-6)},)
     assert judge.compare([(a, b)])[0] == pytest.approx(overlap(given[0], given[1]), abs=2e-5)
 
 

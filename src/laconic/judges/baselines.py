@@ -19,7 +19,7 @@ from laconic import checks
 from laconic.answers import equivalent, groups
 from laconic.checks import number, whole
 from laconic.errors import InputError
-from laconic.judges.counted import MatrixJudge, same_class, table
+from laconic.judges.counted import MatrixJudge, same_class_matrix, stack_mappings
 from laconic.judges.facts import facts
 from laconic.prune.judge import Excerpt
 from laconic.prune.source import Source
@@ -49,7 +49,7 @@ class TokenJaccard(MatrixJudge):
         return len(a & b) / len(a | b) if a or b else 1.0
 
     def _matrix(self, readings: Sequence[frozenset[Any]]) -> Tensor:
-        present = table([dict.fromkeys(grams, 1.0) for grams in readings])
+        present = stack_mappings([dict.fromkeys(grams, 1.0) for grams in readings])
         common, size = present @ present.T, present.sum(dim=1)
         either = size[:, None] + size - common
         return torch.where(either > 0, common / either.clamp(min=1), 1.0)
@@ -82,7 +82,7 @@ class FactOverlap(MatrixJudge):
         return math.fsum(a[fact] + b[fact] for fact in a.keys() & b.keys()) / total if total else 0.5
 
     def _matrix(self, readings: Sequence[dict[Any, float]]) -> Tensor:
-        weights = table(readings)
+        weights = stack_mappings(readings)
         shared = weights @ (weights > 0).double().T
         total = weights.sum(dim=1)
         total = total[:, None] + total
@@ -154,8 +154,8 @@ class PerfectJudge(MatrixJudge):
         return float(a[0] == b[0] or (a[1] is not None and b[1] is not None and equivalent(a[1], b[1])))
 
     def _matrix(self, readings: Sequence[tuple[str, str | None]]) -> Tensor:
-        itself = same_class([trace_id for trace_id, _ in readings])
-        return itself | same_class(groups([answer for _, answer in readings]))
+        itself = same_class_matrix([trace_id for trace_id, _ in readings])
+        return itself | same_class_matrix(groups([answer for _, answer in readings]))
 
 
 def calibrate(similarities: Sequence[float] | Tensor, same: Sequence[bool] | Tensor, fnr: float = 0.2) -> float:

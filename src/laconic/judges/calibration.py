@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def platt(logits: Tensor, same: Tensor, steps: int = 50) -> tuple[float, float]:
+def fit_platt_scaling(logits: Tensor, same: Tensor, steps: int = 50) -> tuple[float, float]:
     """scale and shift that make sigmoid(scale * logit + shift) fit labels best: float [P], bool [P].
 
     A little ridge (1e-3 a pair) keeps both finite where the logits tell the classes apart. scale is at least 0.01, so that

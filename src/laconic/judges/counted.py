@@ -73,7 +73,7 @@ class MatrixJudge(CountedJudge):
     def _matrix(self, readings: Sequence[Any]) -> Tensor: ...
 
 
-def table(rows: Sequence[Mapping[Any, float]]) -> Tensor:
+def stack_mappings(rows: Sequence[Mapping[Any, float]]) -> Tensor:
     """Mappings as rows of a matrix, a column for each key of any: float64 [n, keys]."""
     column: dict[Hashable, int] = {}
     for row in rows:
@@ -86,7 +86,7 @@ def table(rows: Sequence[Mapping[Any, float]]) -> Tensor:
     return found
 
 
-def same_class(classes: Sequence[Hashable | None]) -> Tensor:
+def same_class_matrix(classes: Sequence[Hashable | None]) -> Tensor:
     """bool [n, n]: which two are of one class; what has none (None) is with itself only."""
     seen: dict[Hashable, int] = {}
     index = torch.tensor([-1 - i if c is None else seen.setdefault(c, len(seen)) for i, c in enumerate(classes)])

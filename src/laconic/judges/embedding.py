@@ -15,7 +15,7 @@ from laconic.checks import whole
 from laconic.engines.hf.context import context_of
 from laconic.errors import InputError, LaconicError, reason
 from laconic.judges.counted import MatrixJudge
-from laconic.judges.llm_files import quiet
+from laconic.judges.llm_description import quiet
 from laconic.prune.judge import Excerpt
 from laconic.prune.source import Source
 
@@ -39,7 +39,7 @@ class EmbeddingCosine(MatrixJudge):
         self.model = checks.text("model", model, "a model's directory, or its name on the Hub", some=True)
         try:
             with quiet():
-                self._embed, self._tokenizer, self._room = _load(model, device)
+                self._embed, self._tokenizer, self._tokens_per_piece = _load_embedder(model, device)
         except LaconicError:
             raise
         except Exception as error:  # whatever the Hub or the packages raise
@@ -79,9 +79,9 @@ class EmbeddingCosine(MatrixJudge):
     def _pieces(self, text: str) -> list[tuple[str, int]]:
         """The text in pieces that the model reads whole, each with its count of tokens."""
         ids = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        if len(ids) <= self._room:
+        if len(ids) <= self._tokens_per_piece:
             return [(text, len(ids))]
-        parts = [ids[i : i + self._room] for i in range(0, len(ids), self._room)]
+        parts = [ids[i : i + self._tokens_per_piece] for i in range(0, len(ids), self._tokens_per_piece)]
         return [(self._tokenizer.decode(part), len(part)) for part in parts]
 
     def _pair(self, a: Tensor, b: Tensor) -> float:
@@ -96,15 +96,15 @@ Embed = Callable[[list[str]], tuple[Tensor, int]]
 """Texts in; their vectors (float32 [n, D], on the CPU) and the tokens that went through the network out."""
 
 
-def _load(name: str, device: str | torch.device | None) -> tuple[Embed, Any, int]:
+def _load_embedder(name: str, device: str | torch.device | None) -> tuple[Embed, Any, int]:
     """How texts become vectors, the model's tokenizer, and how many of a text's tokens it reads at once."""
     try:
         package = importlib.import_module("sentence_transformers")
     except ImportError:
-        return _pooled(name, device)
+        return _load_mean_pooled(name, device)
     model = package.SentenceTransformer(name, device=None if device is None else str(device))
     tokenizer = model.tokenizer
-    room = _room(tokenizer, model.max_seq_length)
+    room = _tokens_per_piece(tokenizer, model.max_seq_length)
 
     def embed(texts: list[str]) -> tuple[Tensor, int]:
         tokens = sum(min(len(ids), model.max_seq_length or len(ids)) for ids in tokenizer(texts)["input_ids"])
@@ -113,7 +113,7 @@ def _load(name: str, device: str | torch.device | None) -> tuple[Embed, Any, int
     return embed, tokenizer, room
 
 
-def _pooled(name: str, device: str | torch.device | None) -> tuple[Embed, Any, int]:
+def _load_mean_pooled(name: str, device: str | torch.device | None) -> tuple[Embed, Any, int]:
     tokenizer = AutoTokenizer.from_pretrained(name)
     model = AutoModel.from_pretrained(name).eval()
     if device is not None:
@@ -124,7 +124,7 @@ def _pooled(name: str, device: str | torch.device | None) -> tuple[Embed, Any, i
         tokenizer.pad_token = tokenizer.eos_token or next(iter(tokenizer.get_vocab()))
     tokenizer.padding_side = "right"
     config = model.config.get_text_config()
-    room = _room(tokenizer, context_of(config))
+    room = _tokens_per_piece(tokenizer, context_of(config))
 
     @torch.inference_mode()
     def embed(texts: list[str]) -> tuple[Tensor, int]:
@@ -136,7 +136,7 @@ def _pooled(name: str, device: str | torch.device | None) -> tuple[Embed, Any, i
     return embed, tokenizer, room
 
 
-def _room(tokenizer: Any, limit: int | None) -> int:
+def _tokens_per_piece(tokenizer: Any, limit: int | None) -> int:
     stated = [n for n in (limit, tokenizer.model_max_length) if isinstance(n, int) and 0 < n < 10**9]
     # Positions of RoBERTa's kind start at the padding index + 1, so two of those that the config states are never used.
     return max(1, min([*stated, MOST_TOKENS]) - tokenizer.num_special_tokens_to_add() - 2)

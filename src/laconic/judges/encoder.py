@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from laconic.errors import InputError, LaconicError, reason
 from laconic.files import saving, write_text
 from laconic.jsonl import read_object
-from laconic.judges.calibration import platt
+from laconic.judges.calibration import fit_platt_scaling
 from laconic.judges.counted import MatrixJudge
-from laconic.judges.made import Made, check_fits
-from laconic.judges.network import ABSENT, Inputs, Network, Shape
+from laconic.judges.input_spec import EncoderInputSpec, check_trained_for
+from laconic.judges.network import ABSENT, EncoderBatch, EncoderConfig, EncoderNetwork
 from laconic.judges.pairs import Pairs
-from laconic.judges.vectors import Decoder, States, Vectors
+from laconic.judges.vectors import DecoderStates, ReasonerStates, VectorSource
 from laconic.prune.judge import Excerpt
 from laconic.prune.source import Source
 
@@ -36,20 +36,23 @@ COMPARED_AT_ONCE = 16384
 
 
 @dataclass(slots=True)
-class _Seen:
-    """An excerpt ready for the network: the last tokens that it reads, what precedes each in the question, vectors."""
+class _EncoderInput:
+    """One excerpt ready for the network; a row of an `EncoderBatch`."""
 
     tokens: Tensor
+    """int64 [l]: the last tokens of the excerpt, as many as the network reads."""
     before: Tensor
+    """int64 [l]: the token that stands before the same token in the question, ABSENT for none."""
     given: Tensor | None
+    """Vectors [at most l, D], where the network reads them."""
 
 
 class PairEncoder(MatrixJudge):
     """See the module. A reading is an encoding, float32 [E].
 
-    Its tokens on the bill are those that went through a model: none where it reads tokens alone or states that the engine
-    noted anyway. What its own small network costs is in `cost.seconds`. An excerpt of more tokens than it was trained to
-    read (`shape.tokens`) is read from its end.
+    `cost.tokens` counts what went through a model: nothing where the network reads tokens alone, or states that the engine
+    recorded anyway. What the small network itself costs is in `cost.seconds`. An excerpt of more tokens than the network
+    was trained to read (`config.tokens`) is read from its end.
 
     Probabilities are calibrated: sigmoid(scale * logit + shift), fitted on held-out pairs by `calibrate`.
     """
@@ -57,35 +60,41 @@ class PairEncoder(MatrixJudge):
     name = "encoder"
 
     def __init__(
-        self, made: Made, shape: Shape, vectors: Vectors | None = None, seed: int = 0, device: str = "cpu"
+        self,
+        input_spec: EncoderInputSpec,
+        config: EncoderConfig,
+        vectors: VectorSource | None = None,
+        seed: int = 0,
+        device: str = "cpu",
     ) -> None:
         super().__init__()
         width = vectors.width if vectors is not None else 0
-        if width != shape.given:
-            raise InputError(f"given is {shape.given}, the vectors have {width} numbers; expected the same")
-        self.made, self.shape, self.vectors, self.excerpt = made, shape, vectors, made.excerpt
+        if width != config.given:
+            raise InputError(f"given is {config.given}, the vectors have {width} numbers; expected the same")
+        self.input_spec, self.config, self.vectors = input_spec, config, vectors
+        self.excerpt = input_spec.excerpt
         self.device = torch.device(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.network = Network(shape).to(self.device).eval()
+            self.network = EncoderNetwork(config).to(self.device).eval()
         self.scale, self.shift = 1.0, 0.0
-        self._memory: dict[str, _Seen] = {}
+        self._memory: dict[str, _EncoderInput] = {}
 
     @property
     def states_wanted(self) -> tuple[int, tuple[int, ...]] | None:
-        """(tokens, layers) that an engine should note while it decodes (`record_states`, `state_layers`); None for none."""
-        return (self.shape.tokens, self.made.layers) if self.made.vectors == "states" else None
+        """(tokens, layers) that an engine should record while it decodes (`record_states`, `state_layers`); None for none."""
+        return (self.config.tokens, self.input_spec.layers) if self.input_spec.vectors == "states" else None
 
     # ---- judging --------------------------------------------------------------------------------------------------
 
     def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[Tensor]:
-        seen, run = self._look(excerpts, source)
-        self.cost.tokens += run
+        inputs, tokens_run = self._prepare(excerpts, source)
+        self.cost.tokens += tokens_run
         self.network.eval()
         with torch.inference_mode():
             parts = [
-                self.network.encode(self._inputs(seen[i : i + ENCODED_AT_ONCE])).cpu()
-                for i in range(0, len(seen), ENCODED_AT_ONCE)
+                self.network.encode(self._batch(inputs[i : i + ENCODED_AT_ONCE])).cpu()
+                for i in range(0, len(inputs), ENCODED_AT_ONCE)
             ]
         return list(torch.cat(parts)) if parts else []
 
@@ -113,59 +122,59 @@ class PairEncoder(MatrixJudge):
             ]
         return (self.scale * torch.cat(parts) + self.shift).sigmoid()
 
-    def _look(self, excerpts: Sequence[Excerpt], source: Source | None) -> tuple[list[_Seen], int]:
+    def _prepare(self, excerpts: Sequence[Excerpt], source: Source | None) -> tuple[list[_EncoderInput], int]:
         """What the network reads of each excerpt, and the tokens that a model had to run for it."""
         for excerpt in excerpts:
-            if excerpt.kind != self.made.excerpt:
+            if excerpt.kind != self.input_spec.excerpt:
                 raise InputError(
-                    f"this judge was trained for excerpts {self.made.excerpt}, it was given {excerpt.kind}; use "
-                    f"{self.made.excerpt}, or train a judge for {excerpt.kind}"
+                    f"this judge was trained for excerpts {self.input_spec.excerpt}, it was given {excerpt.kind}; use "
+                    f"{self.input_spec.excerpt}, or train a judge for {excerpt.kind}"
                 )
-        most, run = self.shape.tokens, 0
+        most, tokens_run = self.config.tokens, 0
         given: Sequence[Tensor | None] = [None] * len(excerpts)
         if self.vectors is not None and excerpts:
-            given, run = self.vectors.of(excerpts, source, most)
+            given, tokens_run = self.vectors.fetch(excerpts, source, most)
         found = []
         for excerpt, rows in zip(excerpts, given, strict=True):
-            if self.made.vectors.startswith("model:"):
+            if self.input_spec.vectors.startswith("model:"):
                 assert rows is not None
                 # Rows are the other model's tokens: there is a place for each, and no id.
                 tokens = torch.zeros(len(rows), dtype=torch.int64)
-                found.append(_Seen(tokens, torch.full_like(tokens, ABSENT), rows))
+                found.append(_EncoderInput(tokens, torch.full_like(tokens, ABSENT), rows))
                 continue
             ids = excerpt.token_ids[-most:]
-            if self.shape.vocabulary and ids and max(ids) >= self.shape.vocabulary:
+            if self.config.vocabulary and ids and max(ids) >= self.config.vocabulary:
                 raise InputError(
-                    f"an excerpt has the token id {max(ids)}, this judge knows {self.shape.vocabulary} tokens; it was "
+                    f"an excerpt has the token id {max(ids)}, this judge knows {self.config.vocabulary} tokens; it was "
                     "trained for another tokenizer"
                 )
             before = dict(zip(excerpt.prompt_ids[:0:-1], excerpt.prompt_ids[-2::-1], strict=True))
             known = torch.tensor([before.get(i, ABSENT) for i in ids], dtype=torch.int64)
-            found.append(_Seen(torch.tensor(ids, dtype=torch.int64), known, rows))
-        return found, run
+            found.append(_EncoderInput(torch.tensor(ids, dtype=torch.int64), known, rows))
+        return found, tokens_run
 
-    def _inputs(self, seen: Sequence[_Seen]) -> Inputs:
-        longest = max(1, *(len(s.tokens) for s in seen))
-        tokens = torch.full((len(seen), longest), ABSENT)
+    def _batch(self, inputs: Sequence[_EncoderInput]) -> EncoderBatch:
+        longest = max(1, *(len(one.tokens) for one in inputs))
+        tokens = torch.full((len(inputs), longest), ABSENT)
         before = torch.full_like(tokens, ABSENT)
-        given = torch.zeros(len(seen), longest, self.shape.given) if self.shape.given else None
-        for i, s in enumerate(seen):
-            tokens[i, : len(s.tokens)], before[i, : len(s.before)] = s.tokens, s.before
-            if given is not None and s.given is not None:
-                given[i, : len(s.given)] = s.given
+        given = torch.zeros(len(inputs), longest, self.config.given) if self.config.given else None
+        for i, one in enumerate(inputs):
+            tokens[i, : len(one.tokens)], before[i, : len(one.before)] = one.tokens, one.before
+            if given is not None and one.given is not None:
+                given[i, : len(one.given)] = one.given
         where = self.device
-        return Inputs(tokens.to(where), before.to(where), None if given is None else given.to(where))
+        return EncoderBatch(tokens.to(where), before.to(where), None if given is None else given.to(where))
 
     # ---- training: `Trainable` ------------------------------------------------------------------------------------
 
     def remember(self, excerpts: Sequence[Excerpt], source: Source | None = None) -> int:
-        """Look at excerpts once for all: `loss_logits` takes what it reads of them from here. Returns the tokens run."""
-        seen, run = self._look(excerpts, source)
-        for excerpt, s in zip(excerpts, seen, strict=True):
+        """Prepare excerpts once and keep what the network reads of them for `loss_logits`. Returns the tokens run for it."""
+        inputs, tokens_run = self._prepare(excerpts, source)
+        for excerpt, one in zip(excerpts, inputs, strict=True):
             # Half the bytes; states are of the order of 1 and are normalised before they are used.
-            s.given = s.given.half() if s.given is not None else None
-            self._memory[excerpt.trace_id] = s
-        return run
+            one.given = one.given.half() if one.given is not None else None
+            self._memory[excerpt.trace_id] = one
+        return tokens_run
 
     def forget(self) -> None:
         """Drop what `remember` keeps."""
@@ -175,16 +184,16 @@ class PairEncoder(MatrixJudge):
         return list(self.network.parameters())
 
     def loss_logits(self, pairs: Pairs) -> Tensor:
-        """See Trainable; not calibrated. Excerpts that were not remembered are looked at now, which needs no source only
-        where tokens alone are read."""
+        """See Trainable; not calibrated. Excerpts that were not remembered are prepared now, without a source: that works
+        only where the network reads tokens alone."""
         new = [excerpt for excerpt in pairs.excerpts if excerpt.trace_id not in self._memory]
         if new:
             self.remember(new)
-        seen = [self._memory[excerpt.trace_id] for excerpt in pairs.excerpts]
+        inputs = [self._memory[excerpt.trace_id] for excerpt in pairs.excerpts]
         encodings = torch.cat(
             [
-                self.network.encode(self._inputs(seen[i : i + ENCODED_AT_ONCE]))
-                for i in range(0, len(seen), ENCODED_AT_ONCE)
+                self.network.encode(self._batch(inputs[i : i + ENCODED_AT_ONCE]))
+                for i in range(0, len(inputs), ENCODED_AT_ONCE)
             ]
         )
         return self.network.compare(encodings[pairs.left.to(self.device)], encodings[pairs.right.to(self.device)])
@@ -195,33 +204,33 @@ class PairEncoder(MatrixJudge):
 
     def calibrate(self, logits: Tensor, same: Tensor) -> None:
         """Fit scale and shift to held-out pairs (Platt 1999; Newton's method on the cross entropy). float [P], bool [P]."""
-        self.scale, self.shift = platt(logits, same)
+        self.scale, self.shift = fit_platt_scaling(logits, same)
 
     # ---- files ----------------------------------------------------------------------------------------------------
 
     def save(self, directory: Path) -> None:
         """config.json and model.safetensors, into a directory; a missing one is made."""
         directory.mkdir(parents=True, exist_ok=True)
-        config = {
+        saved = {  # the keys are the file's format, older than the names of the fields
             "format": FORMAT,
-            "made": asdict(self.made),
-            "shape": asdict(self.shape),
+            "made": asdict(self.input_spec),
+            "shape": asdict(self.config),
             "scale": self.scale,
             "shift": self.shift,
         }
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
         with saving(directory / "model.safetensors", SafetensorError):
             save_file(weights, directory / "model.safetensors")
-        write_text(directory / "config.json", json.dumps(config, indent=1) + "\n")
+        write_text(directory / "config.json", json.dumps(saved, indent=1) + "\n")
 
     def load(self, directory: Path) -> PairEncoder:
-        """Take back what `save` wrote, in place. Raises InputError where it is of another make or shape."""
-        config = _config(directory)
-        for key, mine in (("made", self.made), ("shape", self.shape)):
-            theirs = config[key]
+        """Take back what `save` wrote, in place. Raises InputError where its input specification or its network is another."""
+        saved = _read_config(directory)
+        for key, mine in (("made", self.input_spec), ("shape", self.config)):
+            theirs = saved[key]
             if json.loads(json.dumps(asdict(mine))) != theirs:
                 raise InputError(f"the judge at {directory} has {key} {theirs}, this one {asdict(mine)}")
-        self.scale, self.shift = config["scale"], config["shift"]
+        self.scale, self.shift = saved["scale"], saved["shift"]
         try:
             self.network.load_state_dict(load_file(directory / "model.safetensors"))
         except Exception as error:
@@ -237,29 +246,29 @@ class PairEncoder(MatrixJudge):
         Raises InputError for a directory that holds none, or one that was trained for another tokenizer or model.
         """
         directory = Path(directory).expanduser()
-        config = _config(directory)
+        saved = _read_config(directory)
         try:
-            made = Made(**config["made"] | {"layers": tuple(config["made"]["layers"])})
-            shape = Shape(**config["shape"])
+            input_spec = EncoderInputSpec(**saved["made"] | {"layers": tuple(saved["made"]["layers"])})
+            config = EncoderConfig(**saved["shape"])
         except (KeyError, TypeError) as error:
             raise InputError(f"{directory}/config.json is not that of a pair encoder ({error})") from error
-        check_fits(made, directory, model, tokenizer)
+        check_trained_for(input_spec, directory, model, tokenizer)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        judge = cls(made, shape, vectors_for(made, shape.given, device), device=device)
+        judge = cls(input_spec, config, open_vector_source(input_spec, config.given, device), device=device)
         return judge.load(directory)
 
 
-def vectors_for(made: Made, width: int = 0, device: str = "auto") -> Vectors | None:
+def open_vector_source(input_spec: EncoderInputSpec, width: int = 0, device: str = "auto") -> VectorSource | None:
     """What the vectors of an encoder come from. width: of the hidden states."""
-    if made.vectors == "states":
-        return States(width, made.layers)
-    if made.vectors.startswith("model:"):
-        return Decoder(made.vectors.removeprefix("model:"), device)
+    if input_spec.vectors == "states":
+        return ReasonerStates(width, input_spec.layers)
+    if input_spec.vectors.startswith("model:"):
+        return DecoderStates(input_spec.vectors.removeprefix("model:"), device)
     return None
 
 
-def _config(directory: Path) -> dict[str, Any]:
+def _read_config(directory: Path) -> dict[str, Any]:
     file = directory / "config.json"
     if not file.is_file():
         raise InputError(f"there is no judge at {directory}: expected a directory that `laconic judge train` wrote")

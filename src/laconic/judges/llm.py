@@ -1,11 +1,12 @@
-"""The judge of the paper: a language model is asked whether two traces will agree, and its two answer tokens are weighed."""
+"""The judge of the DeepPrune paper: a language model is asked whether two traces will agree; its probabilities of the two
+answer tokens are compared."""
 
 from __future__ import annotations
 
 import copy
 import inspect
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,25 +20,26 @@ from laconic.engines.hf.models import context_length
 from laconic.errors import InputError
 from laconic.files import saving
 from laconic.judges.counted import CountedJudge
-from laconic.judges.llm_files import Saved, quiet, read_saved, write_saved
+from laconic.judges.llm_description import LLMJudgeDescription, quiet, read_description, write_description
 from laconic.judges.pairs import Pairs
-from laconic.judges.prompts import LLMJudgeSettings, Prompts
+from laconic.judges.prompts import LLMJudgeSettings, Prompts, batches_by_length, common_prefix_length
 from laconic.judges.tuning import LoRA, add_adapter, load_adapter
 from laconic.prune.judge import Excerpt
 from laconic.prune.source import Source
 
-MOST_ROWS = 64  # of a batch: each brings logits of the whole vocabulary
 LEAST_SHARED = 16  # tokens: below, a pass of its own for a common prefix costs more than it saves
 SHAREABLE = {"full_attention", "sliding_attention"}  # layers whose cache is keys and values and can be copied
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A trace as the model is told of it."""
+class CleanExcerpt:
+    """What the model is asked about one trace: texts without the tokenizer's special tokens."""
 
     trace_id: str
     question: str
+    """The problem's."""
     text: str
+    """The excerpt's."""
 
 
 class LLMJudge(CountedJudge):
@@ -48,9 +50,9 @@ class LLMJudge(CountedJudge):
     `tune` makes it `Trainable` and `laconic.lab.judges.training.fit` trains it. Without `both_orders`, P(a, b) and P(b, a)
     differ.
 
-    Prompts run in batches filled up at the right, where a causal model doesn't look, and their logits are taken where they
-    end: no mask, and no position moves. Tokens are counted without the filling; a prefix that several prompts share counts
-    once.
+    Prompts run in batches padded on the right, which a causal model doesn't attend to, and their logits are taken where they
+    end: that needs no mask, and shifts no position. Tokens are counted without padding; a prefix that several prompts share
+    counts once.
 
     Raises InputError for answer words that aren't two different tokens, or an excerpt of another kind than it was trained
     for, or without text; a prompt longer than the model reads is refused or cut, as the settings say.
@@ -74,9 +76,9 @@ class LLMJudge(CountedJudge):
         stated = [n for n in (context_length(model), self.settings.max_tokens) if n is not None]
         self.prompts = Prompts(tokenizer, self.settings, min(stated, default=None))
         known = inspect.signature(model.forward).parameters
-        self._picks = "logits_to_keep" in known
+        self._selects_logits = "logits_to_keep" in known
         kinds = getattr(model.config.get_text_config(), "layer_types", None) or ()
-        self._shares = self.settings.share_prefix and "past_key_values" in known and set(kinds) <= SHAREABLE
+        self._shares_prefixes = self.settings.share_prefix and "past_key_values" in known and set(kinds) <= SHAREABLE
         self._lora: LoRA | None = None
         self._tuned = False
 
@@ -90,13 +92,13 @@ class LLMJudge(CountedJudge):
         dtype: str = "auto",
     ) -> LLMJudge:
         """A judge from a model's directory or its name on the Hub (`THU-KEG/DeepPrune-Judge-4B`), from what `save` wrote, or
-        from a file `NAME.json` that says which model is asked and how (`llm_files.Saved`).
+        from a file `NAME.json` that says which model is asked and how (`llm_description.LLMJudgeDescription`).
 
         What was saved has its settings and its excerpt; settings given win, but for another template or other answers,
         which are refused. device, dtype: as `laconic.engines.hf.load` takes them, which also says what it raises.
         """
         place = Path(name)
-        saved = read_saved(place)
+        saved = read_description(place)
         base = str(place.resolve()) if place.is_dir() else str(name)  # an adapter must find it from elsewhere, too
         weights = base
         if saved is not None:
@@ -120,10 +122,10 @@ class LLMJudge(CountedJudge):
 
     # ---- judging --------------------------------------------------------------------------------------------------
 
-    def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[Asked]:
-        return [self._ask(excerpt) for excerpt in excerpts]
+    def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[CleanExcerpt]:
+        return [self._clean_excerpt(excerpt) for excerpt in excerpts]
 
-    def _ask(self, excerpt: Excerpt) -> Asked:
+    def _clean_excerpt(self, excerpt: Excerpt) -> CleanExcerpt:
         if self.excerpt is not None and excerpt.kind != self.excerpt:
             raise InputError(
                 f"The judge was trained for excerpts {self.excerpt}, not {excerpt.kind}: cut those, or use another judge"
@@ -132,64 +134,54 @@ class LLMJudge(CountedJudge):
             raise InputError(
                 f"The excerpt of trace {excerpt.trace_id!r} has no text; the LLM judge reads text: give the engine a tokenizer"
             )
-        return Asked(excerpt.trace_id, self.prompts.clean(excerpt.question), self.prompts.clean(excerpt.text))
+        return CleanExcerpt(excerpt.trace_id, self.prompts.clean(excerpt.question), self.prompts.clean(excerpt.text))
 
     @torch.inference_mode()
-    def _compare(self, pairs: Sequence[tuple[Asked, Asked]]) -> list[float]:
+    def _compare(self, pairs: Sequence[tuple[CleanExcerpt, CleanExcerpt]]) -> list[float]:
         asked = [*pairs, *((b, a) for a, b in pairs)] if self.settings.both_orders else pairs
-        probabilities = self._all_odds(asked).double().sigmoid()
+        probabilities = self._judging_log_odds(asked).double().sigmoid()
         if self.settings.both_orders:
             probabilities = probabilities.view(2, -1).mean(dim=0)
         return [float(p) for p in probabilities]
 
-    def _all_odds(self, pairs: Sequence[tuple[Asked, Asked]]) -> Tensor:
+    def _judging_log_odds(self, pairs: Sequence[tuple[CleanExcerpt, CleanExcerpt]]) -> Tensor:
         """Log-odds of "same" of pairs in this order, float32 [n] on the CPU; without a gradient. Tokens are counted."""
         prompts = [self._prompt(a, b) for a, b in pairs]
         odds = torch.empty(len(pairs))
         groups: dict[str, list[int]] = {}
         for i, (a, _) in enumerate(pairs):
-            groups.setdefault(a.trace_id if self._shares else "", []).append(i)
+            groups.setdefault(a.trace_id if self._shares_prefixes else "", []).append(i)
         alone: list[int] = []
         for group in groups.values():
-            common = _common(prompts[i] for i in group) if self._shares and len(group) > 1 else 0
+            shared = self._shares_prefixes and len(group) > 1
+            common = common_prefix_length(prompts[i] for i in group) if shared else 0
             if common < LEAST_SHARED:
                 alone += group
                 continue
             cache = self._prefill(prompts[group[0]][:common])
-            for batch in self._batches(group, prompts):
-                odds[batch] = self._odds([prompts[i][common:] for i in batch], cache).cpu()
+            for batch in batches_by_length(prompts, group, self.settings.batch_tokens):
+                odds[batch] = self._log_odds([prompts[i][common:] for i in batch], cache).cpu()
                 self.cost.tokens += sum(len(prompts[i]) - common for i in batch)
-        for batch in self._batches(alone, prompts):
-            odds[batch] = self._odds([prompts[i] for i in batch]).cpu()
+        for batch in batches_by_length(prompts, alone, self.settings.batch_tokens):
+            odds[batch] = self._log_odds([prompts[i] for i in batch]).cpu()
             self.cost.tokens += sum(len(prompts[i]) for i in batch)
         return odds
 
-    def _prompt(self, a: Asked, b: Asked) -> list[int]:
+    def _prompt(self, a: CleanExcerpt, b: CleanExcerpt) -> list[int]:
         if a.question != b.question:
             raise InputError(
                 f"Traces {a.trace_id!r} and {b.trace_id!r} are of different problems; a judge compares traces of one problem"
             )
         return self.prompts.ids(a.question, a.text, b.text)
 
-    def _batches(self, indices: Sequence[int], prompts: Sequence[Sequence[int]]) -> Iterable[list[int]]:
-        """Indices in batches of prompts of about one length, as many as batch_tokens allow."""
-        batch: list[int] = []
-        for i in sorted(indices, key=lambda i: len(prompts[i])):  # so the newest is the longest
-            if batch and (len(batch) == MOST_ROWS or (len(batch) + 1) * len(prompts[i]) > self.settings.batch_tokens):
-                yield batch
-                batch = []
-            batch.append(i)
-        if batch:
-            yield batch
-
     def _prefill(self, prefix: Sequence[int]) -> DynamicCache:
         cache = DynamicCache(config=self.model.config)  # type: ignore[arg-type]
-        keep: dict[str, Any] = {"logits_to_keep": 1} if self._picks else {}
+        keep: dict[str, Any] = {"logits_to_keep": 1} if self._selects_logits else {}
         self.model(input_ids=torch.tensor([prefix], device=self.device), past_key_values=cache, use_cache=True, **keep)
         self.cost.tokens += len(prefix)
         return cache
 
-    def _odds(self, prompts: Sequence[Sequence[int]], prefix: DynamicCache | None = None) -> Tensor:
+    def _log_odds(self, prompts: Sequence[Sequence[int]], prefix: DynamicCache | None = None) -> Tensor:
         """Logit of "same" less that of "different" after each prompt: float32 [n]. prefix: a cache that comes before all."""
         longest = max(map(len, prompts))
         ids = torch.tensor([[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts], device=self.device)
@@ -199,13 +191,13 @@ class LLMJudge(CountedJudge):
             cache = copy.deepcopy(prefix)
             cache.batch_repeat_interleave(len(prompts))
             more = {"use_cache": True, "past_key_values": cache}
-        if self._picks:
+        if self._selects_logits:
             more["logits_to_keep"] = ends.to(self.device)
         # Weights in float32 that are being tuned on a GPU are multiplied in bfloat16.
         mixed = self._tuned and self.device.type == "cuda"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
             logits = self.model(input_ids=ids, **more).logits
-        if not self._picks:
+        if not self._selects_logits:
             logits = logits[:, ends]
         at = logits[torch.arange(len(prompts)), place].float()
         return at[:, self.prompts.same] - at[:, self.prompts.different]
@@ -247,25 +239,25 @@ class LLMJudge(CountedJudge):
 
     def loss_logits(self, pairs: Pairs) -> Tensor:
         """See Trainable. While training, about half of the pairs, the same ones every time, are asked the other way round."""
-        asked = [self._ask(excerpt) for excerpt in pairs.excerpts]
+        asked = [self._clean_excerpt(excerpt) for excerpt in pairs.excerpts]
         order = []
         for i, j in zip(pairs.left.tolist(), pairs.right.tolist(), strict=True):
             a, b = asked[i], asked[j]
             turned = self.model.training and zlib.crc32(repr((a.trace_id, b.trace_id)).encode()) % 2
             order.append((b, a) if turned else (a, b))
         if not self.settings.both_orders:
-            return self._asked_odds(order)
-        there, back = self._asked_odds(order), self._asked_odds([(b, a) for a, b in order])
+            return self._training_log_odds(order)
+        there, back = self._training_log_odds(order), self._training_log_odds([(b, a) for a, b in order])
         same = torch.logaddexp(nn.functional.logsigmoid(there), nn.functional.logsigmoid(back))
         different = torch.logaddexp(nn.functional.logsigmoid(-there), nn.functional.logsigmoid(-back))
         return same - different
 
-    def _asked_odds(self, pairs: Sequence[tuple[Asked, Asked]]) -> Tensor:
+    def _training_log_odds(self, pairs: Sequence[tuple[CleanExcerpt, CleanExcerpt]]) -> Tensor:
         if not torch.is_grad_enabled():
-            return self._all_odds(pairs)
+            return self._judging_log_odds(pairs)
         prompts = [self._prompt(a, b) for a, b in pairs]
-        batches = list(self._batches(range(len(prompts)), prompts))
-        odds = [self._odds([prompts[i] for i in batch]) for batch in batches]
+        batches = list(batches_by_length(prompts, range(len(prompts)), self.settings.batch_tokens))
+        odds = [self._log_odds([prompts[i] for i in batch]) for batch in batches]
         back = torch.tensor([i for batch in batches for i in batch]).argsort()
         return torch.cat(odds)[back.to(self.device)].cpu() if odds else torch.zeros(0)
 
@@ -281,11 +273,11 @@ class LLMJudge(CountedJudge):
             self.model.save_pretrained(directory)  # type: ignore[operator]
             if self._lora is None:
                 self.tokenizer.save_pretrained(directory)
-        write_saved(directory, Saved(self.settings, self.excerpt, self.base, self._lora))
+        write_description(directory, LLMJudgeDescription(self.settings, self.excerpt, self.base, self._lora))
 
     def load(self, directory: Path) -> LLMJudge:
         """See Trainable. Raises InputError for what another kind of judge wrote."""
-        saved = read_saved(directory)
+        saved = read_description(directory)
         if saved is None or saved.lora != self._lora:
             has = "no LLM judge" if saved is None else f"one with {saved.lora or 'all weights'}"
             raise InputError(f"{directory} holds {has}; expected an LLM judge with {self._lora or 'all weights'}")
@@ -294,11 +286,3 @@ class LLMJudge(CountedJudge):
         else:
             self.model.load_state_dict(load(directory, device="cpu")[0].state_dict())
         return self
-
-
-def _common(prompts: Iterable[Sequence[int]]) -> int:
-    """How many tokens all prompts begin with, leaving each at least one of its own."""
-    listed = [list(prompt) for prompt in prompts]
-    low, high = min(listed), max(listed)  # what these two share, all in between share
-    most = min(map(len, listed)) - 1
-    return next((i for i in range(most) if low[i] != high[i]), most)

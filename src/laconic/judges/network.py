@@ -17,23 +17,31 @@ ABSENT = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """The sizes. given: D, 0 where no vectors are given; vocabulary: of the reasoner's tokenizer, 0 where tokens are not
-    embedded; embedding: width of a token's; tokens: most that are read of an excerpt; width, layers, heads: of the
-    transformer; pools: attention pools whose results the encoding is made of; encoding: E; hidden: of the head.
-    dropout: while training."""
+class EncoderConfig:
+    """The sizes of the network. Raises InputError for sizes that make none."""
 
     given: int = 0
+    """D, the width of the vectors that are given with each token; 0 where none are."""
     vocabulary: int = 0
+    """Tokens of the reasoner's tokenizer; 0 where token ids are not embedded."""
     embedding: int = 192
+    """Width of a token's embedding."""
     tokens: int = 64
+    """How many tokens are read of an excerpt, at most."""
     width: int = 64
+    """W, the transformer's width; a multiple of `heads`."""
     layers: int = 1
+    """Transformer layers."""
     heads: int = 4
+    """Attention heads of a layer."""
     pools: int = 4
+    """Attention pools over the tokens; the encoding is made of their results, side by side."""
     encoding: int = 64
+    """E, the width of an excerpt's encoding."""
     hidden: int = 64
+    """Width of the hidden layer that compares two encodings."""
     dropout: float = 0.1
+    """While training."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -52,53 +60,55 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
-    """Excerpts side by side, padded on the right. tokens: int64 [n, L], ABSENT where padded. before: int64 [n, L], the token
-    that stands before the same token in the question, ABSENT where the question has no such token, or it begins with it.
-    given: float [n, L, D], or None."""
+class EncoderBatch:
+    """Excerpts side by side, padded on the right."""
 
     tokens: Tensor
+    """int64 [n, L]: token ids, ABSENT where padded."""
     before: Tensor
+    """int64 [n, L]: the token that stands before the same token in the question; ABSENT where the question has no such
+    token, or begins with it."""
     given: Tensor | None = None
+    """float [n, L, D]: vectors, or None."""
 
 
-class Network(nn.Module):
-    """See `encode` and `compare`."""
+class EncoderNetwork(nn.Module):
+    """Excerpts to encodings (`encode`), two encodings to a logit (`compare`)."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.shape = shape
-        width = shape.width
-        if shape.vocabulary:
-            self.embedding = nn.Embedding(shape.vocabulary, shape.embedding)
-            self.token = nn.Linear(shape.embedding, width)
-            self.question = nn.Linear(shape.embedding, width, bias=False)
-        if shape.given:
-            self.given_norm = nn.LayerNorm(shape.given)
-            self.given = nn.Linear(shape.given, width)
-        self.position = nn.Parameter(torch.randn(shape.tokens, width) * 0.02)
+        self.config = config
+        width = config.width
+        if config.vocabulary:
+            self.embedding = nn.Embedding(config.vocabulary, config.embedding)
+            self.token = nn.Linear(config.embedding, width)
+            self.question = nn.Linear(config.embedding, width, bias=False)
+        if config.given:
+            self.given_norm = nn.LayerNorm(config.given)
+            self.given = nn.Linear(config.given, width)
+        self.position = nn.Parameter(torch.randn(config.tokens, width) * 0.02)
         self.neighbours = nn.Linear(2 * width, width)
-        self.layers = nn.ModuleList(Layer(width, shape.heads, shape.dropout) for _ in range(shape.layers))
+        self.layers = nn.ModuleList(EncoderLayer(width, config.heads, config.dropout) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
-        self.pools = nn.Linear(width, shape.pools)
-        self.encoding = nn.Linear(shape.pools * width, shape.encoding)
-        self.both = nn.Linear(shape.encoding, shape.hidden)
-        self.apart = nn.Linear(shape.encoding, shape.hidden, bias=False)
-        self.alike = nn.Linear(shape.encoding, shape.hidden, bias=False)
-        self.verdict = nn.Linear(shape.hidden, 1)
+        self.pools = nn.Linear(width, config.pools)
+        self.encoding = nn.Linear(config.pools * width, config.encoding)
+        self.both = nn.Linear(config.encoding, config.hidden)
+        self.apart = nn.Linear(config.encoding, config.hidden, bias=False)
+        self.alike = nn.Linear(config.encoding, config.hidden, bias=False)
+        self.verdict = nn.Linear(config.hidden, 1)
 
-    def encode(self, inputs: Inputs) -> Tensor:
+    def encode(self, inputs: EncoderBatch) -> Tensor:
         """One vector an excerpt, [n, E]. An excerpt without tokens is read as one padded position."""
         present = inputs.tokens != ABSENT
         n, length = inputs.tokens.shape
-        if length > self.shape.tokens:
-            raise InputError(f"an excerpt has {length} tokens; this network reads at most {self.shape.tokens}")
+        if length > self.config.tokens:
+            raise InputError(f"an excerpt has {length} tokens; this network reads at most {self.config.tokens}")
         x = self.position[:length].expand(n, -1, -1)
-        if self.shape.vocabulary:
+        if self.config.vocabulary:
             x = x + self.token(self.embedding(inputs.tokens.clamp(min=0)))
             seen = inputs.before != ABSENT
             x = x + self.question(self.embedding(inputs.before.clamp(min=0))) * seen[..., None]
-        if self.shape.given:
+        if self.config.given:
             assert inputs.given is not None
             x = x + self.given(self.given_norm(inputs.given))
         # What stands just before a token, at once: attention takes long to find it.
@@ -117,8 +127,8 @@ class Network(nn.Module):
         return self.verdict(F.gelu(hidden)).squeeze(-1)
 
 
-class Layer(nn.Module):
-    """A transformer layer that sees both ways; norms first."""
+class EncoderLayer(nn.Module):
+    """A pre-norm transformer layer with bidirectional attention."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -129,6 +139,7 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, visible: Tensor) -> Tensor:
+        """[n, L, W] to [n, L, W]; visible: bool [n, L], the tokens that may be attended to."""
         n, length, width = x.shape
         split = self.attend(self.attention_norm(x)).view(n, length, 3, self.heads, -1)
         q, k, v = split.permute(2, 0, 3, 1, 4)

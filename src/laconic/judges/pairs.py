@@ -25,27 +25,28 @@ from laconic.traces import TraceFile, TraceRecord
 
 PARTS = ("train", "validation", "test")
 SHARES = (0.7, 0.15, 0.15)
-FEW = 100  # problems: up to here a split is exact
+EXACT_SPLIT_LIMIT = 100  # problems: up to here a split is exact
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pairs:
-    """P pairs over E excerpts of some problems.
-
-    excerpts: each once. left, right: which two a pair is of, indices into excerpts, int64 [P]. same: whether the two
-    traces end in the same answer, bool [P]. problem: index into problems, int64 [P]. problems: their ids. answers: of the
-    traces behind the excerpts, None for none.
-
-    Raises InputError for tensors of other shapes or kinds, or indices out of range.
-    """
+    """P pairs over E excerpts of some problems. Raises InputError for tensors of other shapes or kinds, or indices out of
+    range."""
 
     excerpts: tuple[Excerpt, ...]
+    """Each of the E excerpts once."""
     left: Tensor
+    """int64 [P]: index of a pair's first excerpt."""
     right: Tensor
+    """int64 [P]: index of its second."""
     same: Tensor
+    """bool [P]: whether the two traces end in the same answer."""
     problem: Tensor
+    """int64 [P]: index into `problems`."""
     problems: tuple[str, ...]
+    """The problems' ids."""
     answers: tuple[str | None, ...]
+    """What the traces behind the E excerpts end in; None for no answer."""
 
     def __post_init__(self) -> None:
         if len(self.answers) != len(self.excerpts):
@@ -75,13 +76,13 @@ class Pairs:
         answers = tuple(self.answers[i] for i in needed.tolist())
         return Pairs(excerpts, places[0], places[1], self.same[index], self.problem[index], self.problems, answers)
 
-    def of(self, problems: Iterable[str]) -> Pairs:
+    def of_problems(self, problems: Iterable[str]) -> Pairs:
         """The pairs of these problems."""
         wanted = set(problems)
         chosen = torch.tensor([name in wanted for name in self.problems], dtype=torch.bool)
         return self.take(torch.nonzero(chosen[self.problem]).flatten())
 
-    def check(self, what: str) -> Pairs:
+    def require_both_classes(self, what: str) -> Pairs:
         """Itself. Raises InputError, naming `what`, where one class is missing: nothing can be learnt or scored then."""
         count, same = len(self), int(self.same.sum())
         if not 0 < same < count:
@@ -116,7 +117,11 @@ def make_pairs(
     problems: list[str] = []
     for problem, group in records.by_problem().items():
         names = [f"{prefix}{problem}#{place}" for place in range(len(group))]
-        cut = _cut_live(cutter, group, names, model_engine) if cutter.fresh else _cut(cutter, group, names)
+        cut = (
+            _cut_during_replay(cutter, group, names, model_engine)
+            if cutter.fresh
+            else _cut_recorded(cutter, group, names)
+        )
         classes = groups([record.answer for record in group])
         known = torch.tensor([-1 - i if c is None else c for i, c in enumerate(classes)], dtype=torch.int64)
         both = torch.combinations(torch.arange(len(group)), 2)
@@ -130,12 +135,13 @@ def make_pairs(
     return Pairs(tuple(excerpts), left, right, same.bool(), place, tuple(problems), tuple(answers))
 
 
-def split(problems: Iterable[str], shares: Sequence[float] = SHARES, seed: int = 0) -> dict[str, list[str]]:
+def split_problems(problems: Iterable[str], shares: Sequence[float] = SHARES, seed: int = 0) -> dict[str, list[str]]:
     """Which problems are for what: {"train": ids, "validation": ids, "test": ids}.
 
     A keyed hash of a problem's id decides, so it stays where it is when a file grows, and `shares` are met on average. Up to
-    FEW problems, where chance would make a part half or double its share, they are met to the nearest problem, and each part
-    that has one gets at least one: by the order of the same hashes, so that growth moves only problems between two parts.
+    EXACT_SPLIT_LIMIT problems, where chance would make a part half or double its share, they are met to the nearest problem,
+    and each part that has one gets at least one: by the order of the same hashes, so that growth moves only problems between
+    two parts.
     Raises InputError for shares that are none, or fewer problems than parts.
     """
     if len(shares) != len(PARTS) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
@@ -146,8 +152,8 @@ def split(problems: Iterable[str], shares: Sequence[float] = SHARES, seed: int =
     key = f"laconic.judges.split/{seed}".encode()
     at = [int.from_bytes(hashlib.blake2b(n.encode(), key=key, digest_size=8).digest(), "big") / 2**64 for n in names]
     ends = (shares[0], shares[0] + shares[1])
-    if len(names) <= FEW:
-        counts = _exact(len(names), shares)
+    if len(names) <= EXACT_SPLIT_LIMIT:
+        counts = _exact_counts(len(names), shares)
         for rank, i in enumerate(sorted(range(len(names)), key=lambda i: (at[i], names[i]))):
             at[i] = float(rank)
         ends = (counts[0], counts[0] + counts[1])
@@ -164,7 +170,7 @@ def split(problems: Iterable[str], shares: Sequence[float] = SHARES, seed: int =
     return parts
 
 
-def _exact(count: int, shares: Sequence[float]) -> list[int]:
+def _exact_counts(count: int, shares: Sequence[float]) -> list[int]:
     """How many of `count` fall to each share: the nearest whole numbers that add up to it (the largest remainders are rounded
     up), but none for a share only where there are fewer than shares."""
     counts = [math.floor(share * count + 1e-9) for share in shares]
@@ -178,7 +184,7 @@ def _exact(count: int, shares: Sequence[float]) -> list[int]:
     return counts
 
 
-def oversampled(same: Tensor, factor: int) -> Tensor:
+def oversampled_indices(same: Tensor, factor: int) -> Tensor:
     """Indices of all pairs, those of the rarer class `factor` times: int64, sorted. 1 is off. same: bool [P]."""
     if factor < 1:
         raise InputError(f"the oversampling factor is {factor}; expected at least 1 (off)")
@@ -187,7 +193,7 @@ def oversampled(same: Tensor, factor: int) -> Tensor:
 
 
 @dataclass(slots=True)
-class _Recorded:
+class _RecordedTrace:
     """A finished record as a `TraceView`."""
 
     record: TraceRecord
@@ -221,14 +227,16 @@ class _Recorded:
         return self.record.thinking
 
 
-def _cut(cutter: Excerpts, records: Sequence[TraceRecord], names: Sequence[str]) -> list[Excerpt]:
+def _cut_recorded(cutter: Excerpts, records: Sequence[TraceRecord], names: Sequence[str]) -> list[Excerpt]:
     return [
-        cutter.cut(_Recorded(record, name, list(record.token_ids)), record.question)
+        cutter.cut(_RecordedTrace(record, name, list(record.token_ids)), record.question)
         for record, name in zip(records, names, strict=True)
     ]
 
 
-def _cut_live(cutter: Excerpts, records: Sequence[TraceRecord], names: Sequence[str], engine: Any) -> list[Excerpt]:
+def _cut_during_replay(
+    cutter: Excerpts, records: Sequence[TraceRecord], names: Sequence[str], engine: Any
+) -> list[Excerpt]:
     """Played back and cut when they are ready: what compression kept can only be asked at that moment."""
     found = []
     for record, name in zip(records, names, strict=True):

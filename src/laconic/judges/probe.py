@@ -13,26 +13,29 @@ from laconic import checks
 from laconic.answers import MARKERS, equivalent, groups, markers
 from laconic.checks import whole
 from laconic.errors import InputError
-from laconic.judges.counted import MatrixJudge, same_class, table
+from laconic.judges.counted import MatrixJudge, same_class_matrix, stack_mappings
 from laconic.prune.judge import Excerpt
 from laconic.prune.source import Source
 
 # What ends the thinking of the models that have such a sign, and begins an answer; the first sign that a model has counts.
 SUFFIXES = {marker.sign: marker.closing + "\\boxed{" for marker in MARKERS}
 PLAIN_SUFFIX = "\n\nThe final answer is \\boxed{"  # a model without thinking marks
-LEAST = 1e-5  # rarer tokens are dropped from a reading: a step's overlap of two is less by under twice that
+LEAST_PROBABILITY = 1e-5  # rarer tokens are dropped from a reading: a step's overlap of two is less by under twice that
 
 
 @dataclass(frozen=True, slots=True)
-class Probed:
-    """A trace's distributions over its answer's tokens. likely: a step's probability of each token that has one of at least
-    LEAST. greedy: the most probable token of each step. ended: within its excerpt; answer: then, None for none."""
+class AnswerDistributions:
+    """One trace's distributions over the tokens of its answer, step by step."""
 
     trace_id: str
-    likely: tuple[dict[int, float], ...]
+    probabilities: tuple[dict[int, float], ...]
+    """Of each step: token id -> probability, where that is at least LEAST_PROBABILITY."""
     greedy: tuple[int, ...]
+    """The most probable token of each step."""
     ended: bool = False
+    """Whether the trace ended within its excerpt."""
     answer: str | None = None
+    """Of a trace that ended; None for no answer."""
 
 
 class ProbeJudge(MatrixJudge):
@@ -45,8 +48,8 @@ class ProbeJudge(MatrixJudge):
     answer agrees with no other.
 
     suffix: None is the model's own: the end-of-thinking mark of its vocabulary and `\\boxed{` (`SUFFIXES`). steps: tokens
-    read of an answer. The tokens on the bill are those that the engine ran (its `stats.side_tokens`): of a running trace
-    its newest token, the suffix and steps - 1 more; of a stopped or finished one its cache had to be rebuilt, too.
+    read of an answer. `cost.tokens` counts what the engine ran (its `stats.side_tokens`): of a running trace its newest
+    token, the suffix and steps - 1 more; for a stopped or finished one also the tokens that rebuild its cache.
 
     `read` raises InputError without an engine, for one that can't probe, or whose tokenizer isn't known where `suffix`
     is None.
@@ -61,7 +64,7 @@ class ProbeJudge(MatrixJudge):
             checks.instance("suffix", suffix, str, "a text, or None for the model's own")
         self.suffix = suffix
 
-    def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[Probed]:
+    def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[AnswerDistributions]:
         if source is None:
             raise InputError(
                 "The probe judge has no engine; it asks the model that writes the traces: use it while they are written, or "
@@ -74,7 +77,7 @@ class ProbeJudge(MatrixJudge):
         probed = source.probe([excerpt.trace_id for excerpt in excerpts], suffix, self.steps)
         self.cost.tokens += source.stats.side_tokens - before
         self._check(probed, len(excerpts))
-        return [_probed(excerpt, row) for excerpt, row in zip(excerpts, probed, strict=True)]
+        return [_answer_distributions(excerpt, row) for excerpt, row in zip(excerpts, probed, strict=True)]
 
     def _check(self, probed: Tensor, count: int) -> None:
         if probed.dim() != 3 or probed.shape[:2] != (count, self.steps):
@@ -84,7 +87,7 @@ class ProbeJudge(MatrixJudge):
         if float(probed.min()) < 0 or float((probed.sum(dim=-1) - 1).abs().max()) > 0.01:
             raise InputError("The engine's probe holds no distributions; expected probabilities that add up to 1")
 
-    def _pair(self, a: Probed, b: Probed) -> float:
+    def _pair(self, a: AnswerDistributions, b: AnswerDistributions) -> float:
         if a.trace_id == b.trace_id:
             return 1.0
         if (a.ended and a.answer is None) or (b.ended and b.answer is None):
@@ -92,26 +95,28 @@ class ProbeJudge(MatrixJudge):
         if a.ended and b.ended:
             return float(equivalent(a.answer, b.answer))
         agreement = 1.0
-        for p, q, mine, other in zip(a.likely, b.likely, a.greedy, b.greedy, strict=True):
+        for p, q, mine, other in zip(a.probabilities, b.probabilities, a.greedy, b.greedy, strict=True):
             agreement *= sum(share * q.get(token, 0.0) for token, share in p.items())
             if mine != other:
                 break
         return min(1.0, agreement)
 
-    def _matrix(self, readings: Sequence[Probed]) -> Tensor:
+    def _matrix(self, readings: Sequence[AnswerDistributions]) -> Tensor:
         agreement = torch.ones(len(readings), len(readings), dtype=torch.float64)
         together = torch.ones(len(readings), len(readings), dtype=torch.bool)
         for step in range(self.steps):
-            likely = table([reading.likely[step] for reading in readings])
-            agreement = torch.where(together, agreement * (likely @ likely.T), agreement)
+            probabilities = stack_mappings([reading.probabilities[step] for reading in readings])
+            agreement = torch.where(together, agreement * (probabilities @ probabilities.T), agreement)
             greedy = torch.tensor([reading.greedy[step] for reading in readings])
             together &= greedy[:, None] == greedy
         ended = torch.tensor([reading.ended for reading in readings])
         answers = [reading.answer if reading.ended else None for reading in readings]
-        agreement = torch.where(ended[:, None] & ended, same_class(groups(answers)).double(), agreement.clamp(max=1))
+        agreement = torch.where(
+            ended[:, None] & ended, same_class_matrix(groups(answers)).double(), agreement.clamp(max=1)
+        )
         mute = torch.tensor([reading.ended and reading.answer is None for reading in readings])
         agreement = agreement.masked_fill(mute[:, None] | mute, 0.0)
-        return agreement.masked_fill(same_class([reading.trace_id for reading in readings]), 1.0)
+        return agreement.masked_fill(same_class_matrix([reading.trace_id for reading in readings]), 1.0)
 
 
 def model_suffix(tokenizer: Any) -> str:
@@ -126,12 +131,12 @@ def model_suffix(tokenizer: Any) -> str:
     return next((suffix for sign, suffix in suffixes.items() if sign in vocabulary or sign in template), PLAIN_SUFFIX)
 
 
-def _probed(excerpt: Excerpt, distributions: Tensor) -> Probed:
-    likely = []
+def _answer_distributions(excerpt: Excerpt, distributions: Tensor) -> AnswerDistributions:
+    probabilities = []
     for step in distributions:
-        kept = torch.nonzero(step >= LEAST).flatten()
-        likely.append(dict(zip(kept.tolist(), step[kept].tolist(), strict=True)))
+        kept = torch.nonzero(step >= LEAST_PROBABILITY).flatten()
+        probabilities.append(dict(zip(kept.tolist(), step[kept].tolist(), strict=True)))
     greedy = tuple(distributions.argmax(dim=-1).tolist())
-    return Probed(
-        excerpt.trace_id, tuple(likely), greedy, excerpt.complete, excerpt.answer if excerpt.complete else None
+    return AnswerDistributions(
+        excerpt.trace_id, tuple(probabilities), greedy, excerpt.complete, excerpt.answer if excerpt.complete else None
     )

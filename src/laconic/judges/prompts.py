@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,28 +28,30 @@ Would both attempts arrive at the same final answer? Reply with one word, {same}
 GAP = " [...] "  # where an excerpt was cut
 _PLACES = re.compile(r"\{(question|first|second|same|different)\}")
 _PLAIN = "\n\nReply:"  # what a model without a chat template continues
+MOST_ROWS = 64  # of a batch: each brings logits of the whole vocabulary
 
 
 @dataclass(frozen=True, slots=True)
 class LLMJudgeSettings:
-    """How a language model is asked.
-
-    template: the user's message, with the places {first} and {second}, and if wanted {question}, {same} and {different}.
-    same, different: the two answers, each one token where the model's turn begins. both_orders: ask (a, b) and (b, a) and
-    average the probabilities, at twice the cost. max_tokens: of a prompt; None is the model's context. overlong: what
-    becomes of a pair whose prompt is longer: "refuse", or "cut" the middle out of the longer excerpt (of both, where each
-    takes more than half). batch_tokens: of a forward pass, padding included; a longer prompt runs alone. share_prefix: what
-    the prompts of pairs with the same first trace have in common is computed once.
-    """
+    """How a language model is asked. Raises InputError for a field that can't be what it says."""
 
     template: str = TEMPLATE
+    """The user's message, with the places {first} and {second}, and if wanted {question}, {same} and {different}."""
     same: str = "Yes"
+    """The answer for traces that will agree: one token where the model's turn begins."""
     different: str = "No"
+    """The answer for traces that won't: one token as well."""
     both_orders: bool = False
+    """Ask (a, b) and (b, a) and average the probabilities, at twice the cost."""
     max_tokens: int | None = None
+    """Of a prompt; None is the model's context."""
     overlong: Literal["refuse", "cut"] = "refuse"
+    """What becomes of a pair whose prompt is longer than that: "refuse", or "cut" the middle out of the longer excerpt (of
+    both, where each takes more than half)."""
     batch_tokens: int = 16384
+    """Of a forward pass, padding included; a longer prompt runs alone."""
     share_prefix: bool = True
+    """Compute once what the prompts of pairs with the same first trace have in common."""
 
     def __post_init__(self) -> None:
         checks.plain(self)
@@ -165,3 +168,25 @@ class Prompts:
             f"The answers {words[0]!r} and {words[1]!r} don't begin with two different tokens of their own in the judge "
             "model's vocabulary; expected two words of one token each: choose others (settings same and different)"
         )
+
+
+def batches_by_length(
+    prompts: Sequence[Sequence[int]], indices: Iterable[int], batch_tokens: int
+) -> Iterator[list[int]]:
+    """Indices of prompts in batches of about one length, each of at most batch_tokens with its padding, or of one prompt."""
+    batch: list[int] = []
+    for i in sorted(indices, key=lambda i: len(prompts[i])):  # so that the newest is the longest
+        if batch and (len(batch) == MOST_ROWS or (len(batch) + 1) * len(prompts[i]) > batch_tokens):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def common_prefix_length(prompts: Iterable[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with, leaving each at least one of its own."""
+    listed = [list(prompt) for prompt in prompts]
+    low, high = min(listed), max(listed)  # what the first and the last in order share, all in between share
+    most = min(map(len, listed)) - 1
+    return next((i for i in range(most) if low[i] != high[i]), most)

@@ -16,12 +16,14 @@ from laconic.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class LoRA:
-    """An adapter on every linear layer but the output (arXiv 2106.09685). rank; alpha: updates are scaled by alpha / rank;
-    dropout: of an adapter's input, in training."""
+    """An adapter on every linear layer but the output (arXiv 2106.09685)."""
 
     rank: int = 16
+    """Of the update of each weight matrix."""
     alpha: int = 32
+    """Updates are scaled by alpha / rank."""
     dropout: float = 0.05
+    """Of an adapter's input, while training."""
 
     def __post_init__(self) -> None:
         plain(self)

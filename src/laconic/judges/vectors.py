@@ -1,7 +1,7 @@
-"""What a pair encoder reads of an excerpt beside its tokens: vectors, from the reasoner itself or from another decoder.
+"""What a pair encoder reads of an excerpt beside its token ids: vectors, from the reasoner itself or from another decoder.
 
-A source gives, for every excerpt, float32 [t, D] with one row for each of its last `most` tokens (or fewer rows, where the
-end of the excerpt has none), and says how many tokens went through a model for it.
+A `VectorSource` gives, for every excerpt, float32 [t, D] with one row for each of its last `most` tokens (or fewer rows, where
+the end of the excerpt has none), and says how many tokens went through a model for it.
 """
 
 from __future__ import annotations
@@ -20,30 +20,33 @@ from laconic.prune.source import Source
 AT_ONCE = 256  # excerpts whose vectors are asked for together
 
 
-class Vectors(Protocol):
-    """One kind of vectors. width: D."""
+class VectorSource(Protocol):
+    """Where a pair encoder's vectors come from."""
 
     @property
-    def width(self) -> int: ...
+    def width(self) -> int:
+        """D."""
+        ...
 
-    def of(self, excerpts: Sequence[Excerpt], source: Source | None, most: int) -> tuple[list[Tensor], int]:
-        """The rows of each excerpt, and the tokens that this took. Raises InputError where they can't be had."""
+    def fetch(self, excerpts: Sequence[Excerpt], source: Source | None, most: int) -> tuple[list[Tensor], int]:
+        """The rows of each excerpt, and how many tokens went through a model for them. Raises InputError where they can't be
+        had."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class States:
+class ReasonerStates:
     """The reasoner's own hidden states, of the layers side by side (indices into transformers' `hidden_states`).
 
-    No tokens where the engine noted them while it decoded; where it has to read again, what it ran (its
-    `stats.side_tokens`). The state of an excerpt's last token is never there: a token's state is computed one step after it
-    was drawn, and what lies beyond the excerpt must not be seen.
+    They cost no tokens where the engine recorded them while it decoded, and the tokens that it ran (its `stats.side_tokens`)
+    where it has to read the trace again. The state of an excerpt's last token is never there: a token's state is computed one
+    step after it was drawn, and what lies beyond the excerpt must not be seen.
     """
 
     width: int
     layers: tuple[int, ...] = (-1,)
 
-    def of(self, excerpts: Sequence[Excerpt], source: Source | None, most: int) -> tuple[list[Tensor], int]:
+    def fetch(self, excerpts: Sequence[Excerpt], source: Source | None, most: int) -> tuple[list[Tensor], int]:
         if source is None:
             raise InputError(
                 "this judge reads the reasoner's hidden states, and no engine was given: use it while traces are written, or "
@@ -72,7 +75,7 @@ class States:
         return found, getattr(source.stats, "side_tokens", 0) - before
 
 
-class Decoder:
+class DecoderStates:
     """Another decoder's last hidden states: it reads the question and the excerpt's text, and its tokens are counted.
 
     A row is one of its own tokens, not of the reasoner's. A question that does not fit beside the excerpt loses its
@@ -88,7 +91,7 @@ class Decoder:
         self.width = int(text_config(self.model).hidden_size)
         self.context = context_length(self.model)
 
-    def of(self, excerpts: Sequence[Excerpt], source: Source | None, most: int) -> tuple[list[Tensor], int]:
+    def fetch(self, excerpts: Sequence[Excerpt], source: Source | None, most: int) -> tuple[list[Tensor], int]:
         found, run = [], 0
         for start in range(0, len(excerpts), self.batch):
             rows = [self._ids(excerpt, most) for excerpt in excerpts[start : start + self.batch]]

@@ -15,7 +15,7 @@ from tests.judges.models import WORDS, llama, word_tokenizer
 from laconic.engines.hf import HFEngine
 from laconic.errors import LaconicError
 from laconic.judges.encoder import PairEncoder
-from laconic.judges.made import signature
+from laconic.judges.input_spec import sign_fingerprint
 from laconic.lab.judges.recipe import (
     EncoderPlan,
     new_encoder,
@@ -85,13 +85,13 @@ def test_a_new_encoder_starts_from_the_reasoners_embedding(tokenizer: Any) -> No
     model, data = llama(len(WORDS)), prepare(traces(tokenizer), "tokens:4", tokenizer)
     judge = new_encoder(data, replace(PLAN, embedding=64), model, tokenizer)
     table = model.get_input_embeddings().get_parameter("weight").detach()
-    assert judge.shape.embedding == table.shape[1]
+    assert judge.config.embedding == table.shape[1]
     torch.testing.assert_close(judge.network.embedding.weight.detach(), table / table.std())
     narrow = new_encoder(data, PLAN, model, tokenizer).network.embedding.weight.detach()
     assert narrow.shape == (len(WORDS), 8)
     assert float(narrow.std()) == pytest.approx(1, rel=1e-3)
-    assert (judge.made.excerpt, judge.shape.tokens) == ("tokens:4", 4)
-    assert (judge.made.tokenizer, judge.made.model) == (tokenizer_fingerprint(tokenizer), "")
+    assert (judge.input_spec.excerpt, judge.config.tokens) == ("tokens:4", 4)
+    assert (judge.input_spec.tokenizer, judge.input_spec.model) == (tokenizer_fingerprint(tokenizer), "")
 
 
 @pytest.mark.parametrize("states", [False, True])
@@ -108,7 +108,7 @@ def test_training_end_to_end(tokenizer: Any, tmp_path: Path, states: bool) -> No
     assert trained.test.pairs == len(data.parts["test"])
     assert tuple(looks) == trained.fit.looks
     assert trained.judge.scale != 1.0
-    assert trained.judge.made.model == (signature(model) if states else "")
+    assert trained.judge.input_spec.model == (sign_fingerprint(model) if states else "")
     trained.judge.save(tmp_path)
     write_record(tmp_path, "encoder", data, settings, trained, plan={"x": 1})
     record = json.loads((tmp_path / "training.json").read_text())

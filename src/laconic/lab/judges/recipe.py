@@ -17,10 +17,10 @@ from laconic.engines.hf.models import text_config
 from laconic.errors import InputError, LaconicError
 from laconic.files import write_text
 from laconic.jsonl import read_object
-from laconic.judges.encoder import PairEncoder, vectors_for
-from laconic.judges.made import Made, signature
-from laconic.judges.network import Shape
-from laconic.judges.pairs import PARTS, SHARES, Pairs, make_pairs, split
+from laconic.judges.encoder import PairEncoder, open_vector_source
+from laconic.judges.input_spec import EncoderInputSpec, sign_fingerprint
+from laconic.judges.network import EncoderConfig
+from laconic.judges.pairs import PARTS, SHARES, Pairs, make_pairs, split_problems
 from laconic.lab.judges.reread import Reread
 from laconic.lab.judges.scoring import Score, score
 from laconic.lab.judges.training import Fit, Look, Trainable, TrainSettings, fit, predict
@@ -37,7 +37,8 @@ Watcher = Callable[[Look], None]
 @dataclass(frozen=True, slots=True)
 class EncoderPlan:
     """What a pair encoder is built as. vectors: "none", "states" or "model:NAME"; layers: of the states, indices into
-    transformers' `hidden_states`. tokens: whether token ids are read by an embedding of its own. The others: `Shape`."""
+    transformers' `hidden_states`. tokens: whether token ids are read by an embedding of its own. The others are
+    those of `EncoderConfig`."""
 
     vectors: str = "none"
     layers: tuple[int, ...] = ()
@@ -98,8 +99,10 @@ def prepare(
     """
     check_tokenizer(traces, tokenizer, engine)
     pairs = make_pairs(traces, excerpt, tokenizer, engine)
-    parts = split(pairs.problems, shares, seed)
-    return Data(excerpt, {name: pairs.of(parts[name]).check(f"the {name} part") for name in PARTS})
+    parts = split_problems(pairs.problems, shares, seed)
+    return Data(
+        excerpt, {name: pairs.of_problems(parts[name]).require_both_classes(f"the {name} part") for name in PARTS}
+    )
 
 
 def check_tokenizer(traces: TraceFile, tokenizer: Any, engine: Any = None) -> None:
@@ -130,18 +133,18 @@ def new_encoder(
     a random projection where that is wider."""
     states = plan.vectors == "states"
     layers = plan.layers or (-1,) if states else ()
-    made = Made(
+    input_spec = EncoderInputSpec(
         data.excerpt,
         plan.vectors,
         layers,
         tokenizer=tokenizer_fingerprint(tokenizer) if plan.tokens else "",
-        model=signature(model) if states else "",
+        model=sign_fingerprint(model) if states else "",
     )
     table = model.get_input_embeddings().weight.detach().float().cpu() if plan.tokens else None
     width = int(model.config.get_text_config().hidden_size) * len(layers)
-    vectors = vectors_for(made, width, device)
+    vectors = open_vector_source(input_spec, width, device)
     longest = max(len(excerpt.token_ids) for pairs in data.parts.values() for excerpt in pairs.excerpts)
-    shape = Shape(
+    config = EncoderConfig(
         given=vectors.width if vectors is not None else 0,
         vocabulary=len(table) if table is not None else 0,
         embedding=min(plan.embedding, table.shape[1]) if table is not None else 1,
@@ -150,9 +153,9 @@ def new_encoder(
         layers=plan.depth,
         dropout=plan.dropout,
     )
-    judge = PairEncoder(made, shape, vectors, seed, device)
+    judge = PairEncoder(input_spec, config, vectors, seed, device)
     if table is not None:
-        judge.network.embedding.weight.data.copy_(_projected(table, shape.embedding, seed))
+        judge.network.embedding.weight.data.copy_(_projected(table, config.embedding, seed))
     return judge
 
 
@@ -235,7 +238,9 @@ def unknown_to(pairs: Pairs, known: Iterable[str]) -> Pairs:
     seen = set(known)
     asked = (pairs.excerpts[i].question for i in pairs.left.tolist())
     questions = dict(zip(pairs.problem.tolist(), asked, strict=True))
-    return pairs.of(pairs.problems[i] for i, question in questions.items() if question_digest(question) not in seen)
+    return pairs.of_problems(
+        pairs.problems[i] for i, question in questions.items() if question_digest(question) not in seen
+    )
 
 
 def _score(logits: Tensor, pairs: Pairs) -> Score:

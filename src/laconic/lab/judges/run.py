@@ -100,7 +100,7 @@ def run_judging(
     if not entries or len(set(labels)) < len(labels):
         raise InputError(f"The judges are {', '.join(labels) or 'none'}; expected at least one, each once")
     for name, kinds in sets.items():
-        next(iter(kinds.values())).check(f"the set {name}")
+        next(iter(kinds.values())).require_both_classes(f"the set {name}")
     _recall_judges(entries, journal)
     have = {(r["set"], r["judge"], r["problem"], r["digest"]) for r in journal.records if r["kind"] == "judged"}
     total = sum(len(_problems(next(iter(kinds.values())))) for kinds in sets.values()) * len(entries)
@@ -109,7 +109,7 @@ def run_judging(
         for entry in entries:
             pairs = kinds[entry.excerpt]
             for problem in _problems(pairs):
-                mine = pairs.of([problem])
+                mine = pairs.of_problems([problem])
                 found = digest(mine)
                 if (name, entry.label, problem, found) not in have:
                     record = {"kind": "judged", "set": name, "judge": entry.label, "problem": problem, "digest": found}
@@ -186,7 +186,9 @@ def summarise(
         first: Tensor | None = None
         for entry in entries:
             pairs = kinds[entry.excerpt]
-            mine = [told[name, entry.label, problem, digest(pairs.of([problem]))] for problem in _problems(pairs)]
+            mine = [
+                told[name, entry.label, problem, digest(pairs.of_problems([problem]))] for problem in _problems(pairs)
+            ]
             said = torch.tensor([p for record in mine for p in record["probabilities"]], dtype=torch.float64)
             # Problem by problem, as they were asked.
             order = pairs.problem.argsort(stable=True)

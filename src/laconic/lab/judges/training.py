@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from laconic import checks
 from laconic.errors import InputError
 from laconic.files import replacing, saving
-from laconic.judges.pairs import Pairs, oversampled
+from laconic.judges.pairs import Pairs, oversampled_indices
 from laconic.lab.judges.losses import Loss
 from laconic.lab.judges.scoring import auroc
 
@@ -142,8 +142,8 @@ def fit(
     Raises InputError for pairs of one class only, a directory of another training (naming what differs), or a loss that
     is no number.
     """
-    train.check("the training part")
-    validation.check("the validation part")
+    train.require_both_classes("the training part")
+    validation.require_both_classes("the validation part")
     if directory is None:
         import tempfile
 
@@ -165,7 +165,7 @@ def predict(model: Trainable, pairs: Pairs, at_once: int = 0) -> Tensor:
 def batches(pairs: Pairs, settings: TrainSettings, epoch: int) -> Iterator[Tensor]:
     """The steps of an epoch: indices into pairs. Depends on the arguments alone."""
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
-    index = oversampled(pairs.same, settings.oversample)
+    index = oversampled_indices(pairs.same, settings.oversample)
     if not settings.by_problem:
         yield from index[torch.randperm(len(index), generator=generator)].split(settings.batch)
         return

@@ -21,14 +21,17 @@ FILE = "judge.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
-    """settings: how the model is asked. excerpt: the kind that it was trained for, or None. base: the model's name or
-    directory; where it was tuned, of the model before. lora: of an adapter, None where all weights are there."""
+class LLMJudgeDescription:
+    """What `judge.json` holds: which model is asked, how, and for which excerpts."""
 
     settings: LLMJudgeSettings
+    """How the model is asked."""
     excerpt: str | None
+    """The kind of excerpts that the judge was trained for; None for any."""
     base: str
+    """The model's name or directory; of a tuned one, the model's before."""
     lora: LoRA | None
+    """The adapter's; None where the directory holds all weights."""
 
     def merge(self, settings: LLMJudgeSettings | None, excerpt: str | None) -> tuple[LLMJudgeSettings, str | None]:
         """The settings and the excerpt to use, where others are asked for. Raises InputError for other questions or
@@ -56,14 +59,14 @@ def quiet() -> Iterator[None]:
             hf_logging.enable_progress_bar()
 
 
-def write_saved(directory: Path, saved: Saved) -> None:
+def write_description(directory: Path, saved: LLMJudgeDescription) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     record = {"kind": "llm", **dataclasses.asdict(saved)}
     write_text(directory / FILE, json.dumps(record, indent=2) + "\n")
 
 
-def read_saved(place: Path) -> Saved | None:
-    """What `write_saved` wrote into a directory, or a file of that form, `NAME.json`, in which all but "base" may be left
+def read_description(place: Path) -> LLMJudgeDescription | None:
+    """What `write_description` wrote into a directory, or a file of that form, `NAME.json`, in which all but "base" may be left
     out; None where there is no such file. Raises InputError for one that isn't an LLM judge's."""
     path = place if place.suffix == ".json" else place / FILE
     if not path.is_file():
@@ -76,11 +79,13 @@ def read_saved(place: Path) -> Saved | None:
         record = read_object(path)
         if record.pop("kind", "llm") != "llm":
             raise InputError("its kind is not llm")
-        unknown = set(record) - {field.name for field in dataclasses.fields(Saved)}
+        unknown = set(record) - {field.name for field in dataclasses.fields(LLMJudgeDescription)}
         if unknown:
             raise InputError(f"it has {', '.join(sorted(unknown))}")
         lora = LoRA(**record["lora"]) if record.get("lora") is not None else None
-        return Saved(LLMJudgeSettings(**record.get("settings", {})), record.get("excerpt"), record["base"], lora)
+        return LLMJudgeDescription(
+            LLMJudgeSettings(**record.get("settings", {})), record.get("excerpt"), record["base"], lora
+        )
     except LaconicError as error:
         raise InputError(f"{path} is not an LLM judge's: {error}; expected what `LLMJudge.save` writes") from error
     except (KeyError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""What a trained judge was made for, and whether that is what it is now used with."""
+"""What a pair encoder was trained to read, and whether that is what it is now used with."""
 
 from __future__ import annotations
 
@@ -17,15 +17,19 @@ SAMPLED = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """What a pair encoder was made for. excerpt: kind of excerpts. vectors: "none", "states" or "model:NAME"; layers: of the
-    states. tokenizer, model: fingerprints of the reasoner's ("" where nothing hangs on it)."""
+class EncoderInputSpec:
+    """What a pair encoder was trained to read."""
 
     excerpt: str
+    """The kind of excerpts, such as "tokens:64"."""
     vectors: str = "none"
+    """"none", "states" (the reasoner's hidden states) or "model:NAME" (another decoder's)."""
     layers: tuple[int, ...] = ()
+    """Which layers' hidden states, side by side; empty unless `vectors` is "states"."""
     tokenizer: str = ""
+    """`tokenizer_fingerprint` of the reasoner's tokenizer; "" where the encoder reads no token ids."""
     model: str = ""
+    """`sign_fingerprint` of the reasoner; "" where the encoder doesn't read its hidden states."""
 
     def __post_init__(self) -> None:
         for name in ("excerpt", "vectors", "tokenizer", "model"):
@@ -42,11 +46,11 @@ class Made:
             raise InputError(f"layers is {list(self.layers)} for vectors {self.vectors}; hidden states alone have them")
 
 
-def check_fits(made: Made, where: object, model: Any = None, tokenizer: Any = None) -> None:
+def check_trained_for(input_spec: EncoderInputSpec, where: object, model: Any = None, tokenizer: Any = None) -> None:
     """Raises InputError, naming both, where an encoder was made for another tokenizer or model than these."""
     for what, theirs, given, find in (
-        ("tokenizer", made.tokenizer, tokenizer, tokenizer_fingerprint),
-        ("model", made.model, model, signature),
+        ("tokenizer", input_spec.tokenizer, tokenizer, tokenizer_fingerprint),
+        ("model", input_spec.model, model, sign_fingerprint),
     ):
         if not theirs or given is None:
             continue
@@ -58,7 +62,7 @@ def check_fits(made: Made, where: object, model: Any = None, tokenizer: Any = No
             )
 
 
-def signature(model: nn.Module) -> str:
+def sign_fingerprint(model: nn.Module) -> str:
     """16 hex digits that tell one set of weights from another, in whatever number format they were loaded.
 
     Of the name, the shape and the signs of up to 64 evenly spaced values of every parameter: rounding never turns a sign,
