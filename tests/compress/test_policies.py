@@ -10,6 +10,7 @@ import pickle
 import pytest
 
 import laconic.compress as compress
+from laconic.compress.evidence import Scorer
 from laconic.compress.policies import (
     H2O,
     RKV,
@@ -32,7 +33,6 @@ from laconic.compress.scorers import (
     OracleScore,
     RandomScore,
     Recency,
-    Scorer,
     WindowAttention,
 )
 from laconic.errors import LaconicError

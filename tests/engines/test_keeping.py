@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 import pytest
@@ -45,7 +45,7 @@ class Idle(KeepingEngine[Row]):
         assert not isinstance(prompt, str)
         return self._enter(tuple(prompt), sampling, n, ids, Row)
 
-    def stream(self) -> Iterator[Chunk]:
+    def stream(self) -> Generator[Chunk, None, None]:
         with self._alone():
             yield from ()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class FakeEngine(Engine):
         answer = self.answers[question]
         return length, f"</think> \\boxed{{{answer if right else 'wrong'}}}"
 
-    def stream(self) -> Iterator[Chunk]:
+    def stream(self) -> Generator[Chunk, None, None]:
         while True:
             active = [t for t in self.traces.values() if t.state in ("waiting", "running")][: self.batch]
             if not active:

@@ -6,11 +6,12 @@ import random
 from collections import deque
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import Literal
 
 import torch
 
 from laconic.engines.base import Chunk, Sampling, Trace
-from laconic.errors import LaconicError
+from laconic.errors import InputError, LaconicError
 from laconic.prune.judge import Cost
 
 SAMPLING = Sampling(max_new_tokens=10_000, temperature=1.0)
@@ -22,7 +23,7 @@ class Script:
 
     length: int
     answer: str | None = None
-    finish: str = "stop"
+    finish: Literal["stop", "length"] = "stop"
     confidence: tuple[float, ...] = ()
 
     def piece(self, at: int) -> str:
@@ -182,6 +183,15 @@ class ScriptedEngine:
 
     def decode(self, token_ids):
         return "".join(self.scripts[t // 100].piece(t % 100) for t in token_ids)
+
+    def states(self, trace_ids, tokens):
+        raise InputError("a script has no states")
+
+    def probe(self, trace_ids, suffix, steps):
+        raise InputError("a script can't be asked anything")
+
+    def kept(self, trace_id):
+        raise InputError("a script keeps nothing")
 
     @property
     def clean(self):

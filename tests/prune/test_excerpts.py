@@ -11,6 +11,7 @@ import pytest
 from laconic.errors import LaconicError
 from laconic.prune import excerpts
 from laconic.prune.excerpts import REASONING_WORDS, SPAN, parse
+from tests.prune.scripted import ScriptedEngine
 
 
 @dataclass
@@ -26,6 +27,7 @@ class View:
     logprobs: list[float] = field(default_factory=list)
     state: str = "running"
     finish_reason: str | None = None
+    thinking: bool = False
     kv_tokens: int = 0
 
     def go(self, tokens: int) -> View:
@@ -42,16 +44,18 @@ def decode(tokens):
     return "".join(map(chr, tokens))
 
 
-class Holder:
+class Holder(ScriptedEngine):
     """The engine's part: what was kept, and text from tokens."""
 
     def __init__(self, kept=()):
+        super().__init__([])
         self.positions = list(kept)
 
     def kept(self, trace_id):
         return self.positions
 
-    decode = staticmethod(decode)
+    def decode(self, token_ids):
+        return decode(token_ids)
 
 
 def whole(script, **more):
@@ -168,7 +172,7 @@ def test_an_engine_that_gives_no_text_has_no_words():
 
 def test_an_engine_that_can_not_decode_is_no_obstacle_where_the_tokens_were_counted():
     class Deaf(Holder):
-        def decode(self, tokens):
+        def decode(self, token_ids):
             raise LaconicError("no tokenizer")
 
     text = "a so b c d thus e f g h"

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic import answers
-from laconic.prune import voting
 from laconic.prune.verdict import Vote
 from laconic.prune.voting import Confidence, Tally, consensus, decided, enough, percentile, seats
 from tests.reference import clustering as slow
@@ -92,9 +91,12 @@ def test_equivalent_answers_vote_together_under_the_first_traces_spelling(monkey
     votes = tally([(3, "0.5", 1.0), (1, "1/2", 1.0), (2, "7", 1.5), (5, "7", 1.0)]).votes()
     assert votes == (Vote("7", 2.5, (2, 5)), Vote("1/2", 2.0, (1, 3)))
     asked = []
-    monkeypatch.setattr(
-        voting.answers, "groups", lambda found: asked.append(found) or answers.equivalence.groups(found)
-    )
+
+    def groups(found):
+        asked.append(found)
+        return answers.equivalence.groups(found)
+
+    monkeypatch.setattr(answers, "groups", groups)
     made = tally([(0, "7", 1.0), (1, "8", 1.0)])
     made.votes()
     for index in range(2, 20):

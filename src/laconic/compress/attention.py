@@ -60,7 +60,8 @@ def attention_sums(
         parts = [query @ piece[rows].float().transpose(-1, -2) for piece in pieces]
         logits = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)).mul_(scaling)
         seen = visible if visible is None or visible.shape[0] == 1 else visible[rows]
-        probs = masked_softmax(logits.unflatten(2, (H // G, S)), seen)  # [b, G, H/G, S, T]
+        by_head: Tensor = logits.unflatten(2, (H // G, S))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        probs = masked_softmax(by_head, seen)  # [b, G, H/G, S, T]
         mean = probs.sum(dim=3).mean(dim=2)  # [b, G, T]
         out[rows] = mean if by_group else mean.mean(dim=1, keepdim=True)
     return out

@@ -63,7 +63,7 @@ class Evidence:
 
     def need(self, field: str, scorer: str) -> Tensor:
         """The field, or a LaconicError that the engine hasn't given what this scorer reads."""
-        value = getattr(self, field)
+        value: Tensor | None = getattr(self, field)
         if value is None:
             raise InputError(f"{field} is missing; {scorer} can't score without it: the engine must provide it")
         return value

@@ -88,7 +88,8 @@ class AccumulatedAttention(Scorer):
         visible = None
         if mask is not None:
             groups = 1 if mask.shape[1] == 1 else keys.shape[1]
-            visible = mask.unflatten(1, (groups, -1))  # [B, 1, 1, q, T] or [B, G, H/G, q, T]
+            # [B, 1, 1, q, T] or [B, G, H/G, q, T]; torch leaves it untyped
+            visible = mask.unflatten(1, (groups, -1))  # type: ignore[no-untyped-call]
         elif q > 1:
             visible = torch.ones(q, T, dtype=torch.bool, device=keys.device).tril(T - q)[None, None, None]
         return attention_sums(query, keys, scaling, visible, by_group=self.aggregation == "group")

@@ -7,7 +7,7 @@ and *which* tokens stay, and moves memory. Every engine passes the same conforma
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NoReturn
 
@@ -150,10 +150,10 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def stream(self) -> Iterator[Chunk]:
+    def stream(self) -> Generator[Chunk, None, None]:
         """Run until no trace is waiting or running, yielding chunks as they come.
 
-        `submit`, `stop` and `resume` may be called between two chunks. Closing the iterator leaves the traces as they are;
+        `submit`, `stop` and `resume` may be called between two chunks. Closing the generator leaves the traces as they are;
         a new `stream` goes on. Where the model gives no distribution for a trace's next token (NaN or infinite logits), the
         trace is stopped with the tokens it has; the others run on, then LaconicError names it (vLLM's ends at once).
         """

@@ -7,7 +7,7 @@ clock is missing, as nothing is computed: seconds are 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -98,7 +98,7 @@ class ReplayEngine(RereadingEngine):
             return super().decode(token_ids)
         return decode(self.recorded.tokenizer, token_ids)
 
-    def stream(self) -> Iterator[Chunk]:
+    def stream(self) -> Generator[Chunk, None, None]:
         with self._alone():
             while True:
                 while self._outbox:

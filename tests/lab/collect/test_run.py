@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
@@ -284,7 +284,7 @@ def test_if_none_can_be_run_the_first_says_why(tmp_path: Path, some: list[Proble
 
 def test_an_error_of_the_engine_while_it_runs_is_not_taken_for_a_refusal(tmp_path: Path, some: list[Problem]) -> None:
     class Broken(FakeEngine):
-        def stream(self) -> Iterator[Chunk]:
+        def stream(self) -> Generator[Chunk, None, None]:
             raise LaconicError("out of memory")
             yield
 
@@ -296,7 +296,7 @@ def test_the_engine_never_runs_half_empty_and_never_holds_all_problems(tmp_path:
     seen: list[int] = []
 
     class Watched(FakeEngine):
-        def stream(self) -> Iterator[Chunk]:
+        def stream(self) -> Generator[Chunk, None, None]:
             for chunk in super().stream():
                 active = sum(t.state in ("waiting", "running") for t in self.traces.values())
                 seen.append(active + bool(chunk.finish_reason))

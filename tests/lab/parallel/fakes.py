@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
+
+from torch import Tensor
 
 from laconic.compress import RPC
 from laconic.engines.base import Chunk, Sampling, Trace
+from laconic.errors import InputError
 from laconic.lab.parallel.lineup import Compression, Entry, compressions, lineup
 from laconic.lab.parallel.run import FORMAT, Answers, Job, Watcher, run_parallel
 from laconic.lab.shared.journal import Journal, Record
@@ -89,7 +92,7 @@ class ScriptedSource:
         self.traces = {name: Trace(name, i, PROMPT, sampling) for i, name in enumerate(names)}
         return names
 
-    def stream(self) -> Iterator[Chunk]:
+    def stream(self) -> Generator[Chunk, None, None]:
         while True:
             active = [t for t in self.traces.values() if t.state in ("waiting", "running")]
             if not active:
@@ -100,7 +103,7 @@ class ScriptedSource:
                 if trace.token_ids:
                     self.steps += len(PROMPT) + len(trace.token_ids)
                 trace.token_ids.append(script.token_ids[len(trace.token_ids)])
-                reason = None
+                reason: Literal["stop"] | None = None
                 if len(trace.token_ids) == min(len(script.token_ids), trace.sampling.max_new_tokens):
                     trace.state, trace.text, reason = "finished", script.text, "stop"
                 yield Chunk(trace.id, tuple(trace.token_ids[-1:]), "", None, reason)
@@ -121,6 +124,18 @@ class ScriptedSource:
 
     def render(self, question: str) -> str:
         return f"user: {question}"
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        raise InputError("no tokenizer")
+
+    def states(self, trace_ids: Sequence[str], tokens: int) -> Tensor:
+        raise InputError("no states")
+
+    def probe(self, trace_ids: Sequence[str], suffix: str, steps: int) -> Tensor:
+        raise InputError("nothing to ask")
+
+    def kept(self, trace_id: str) -> list[int]:
+        raise InputError("nothing is kept")
 
     @property
     def stats(self) -> Any:

@@ -9,7 +9,7 @@ from laconic.prune.strategies import clock
 
 def test_time_goes_to_the_phase_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
     made = clock.Clock()
     assert (made.total, made.seconds) == (0.0, {})
     made.go("explore")

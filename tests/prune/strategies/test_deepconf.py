@@ -44,7 +44,7 @@ def sequential(scripts, mode, warmup, window, threshold, quorum):
         if script.answer is not None and lowest[index] >= bar:
             weights[index] = lowest[index]
         if index + 1 >= warmup and len(weights) >= quorum:
-            shares = {}
+            shares: dict[str | None, float] = {}
             for i, weight in weights.items():
                 shares[scripts[i].answer] = shares.get(scripts[i].answer, 0) + weight
             if max(shares.values()) >= threshold * sum(shares.values()) - 1e-12:

@@ -157,7 +157,7 @@ def test_a_trace_waits_for_its_turn_without_memory():
     engine = Engine(scripts)
     judge = Judge(lambda a, b: 1.0)
     solving = DeepPrune(4, judge, excerpt="words:1:0", K2=2, early_end=False).begin(engine, "why?", SAMPLING)
-    placed = {}
+    placed: dict[int, int] = {}
     for _ in solving:
         for row in solving.snapshot().rows:
             if row.cluster is not None:

@@ -50,12 +50,12 @@ def reasoner():
 @pytest.fixture(scope="module")
 def plain(reasoner):
     """The traces as they are when nobody stops them."""
-    engine = HFEngine(*reasoner, max_batch=N)
+    engine = HFEngine(reasoner[0], reasoner[1], max_batch=N)
     return engine.generate([engine.render(QUESTION)], dataclasses.replace(SAMPLING, logprobs=20), N)[0]
 
 
 def test_self_consistency(reasoner, plain):
-    engine = HFEngine(*reasoner, max_batch=N)
+    engine = HFEngine(reasoner[0], reasoner[1], max_batch=N)
     verdict = checked(SelfConsistency(N, early_end=False).solve(engine, QUESTION, SAMPLING), complete=True)
     assert [t.tokens for t in verdict.traces] == [len(t.token_ids) for t in plain]
     early = checked(SelfConsistency(N).solve(engine, QUESTION, SAMPLING), complete=True)
@@ -66,7 +66,7 @@ def test_self_consistency(reasoner, plain):
 
 
 def test_deepprune_stops_at_the_excerpt_and_the_survivors_are_what_they_would_have_been(reasoner, plain):
-    engine = HFEngine(*reasoner, max_batch=N)
+    engine = HFEngine(reasoner[0], reasoner[1], max_batch=N)
     judge = Words(f"tokens:{K}")
     solving = DeepPrune(N, judge, K2=2, early_end=False).begin(engine, QUESTION, SAMPLING)
     held = []
@@ -90,15 +90,17 @@ def test_deepprune_stops_at_the_excerpt_and_the_survivors_are_what_they_would_ha
 
 
 def test_with_fewer_rows_the_outcome_is_the_same(reasoner, plain):
-    wide = DeepPrune(N, Words(), excerpt=f"tokens:{K}", K2=3).solve(HFEngine(*reasoner), QUESTION, SAMPLING)
-    engine = HFEngine(*reasoner, max_batch=3, chunk_tokens=5)
+    wide = DeepPrune(N, Words(), excerpt=f"tokens:{K}", K2=3).solve(
+        HFEngine(reasoner[0], reasoner[1]), QUESTION, SAMPLING
+    )
+    engine = HFEngine(reasoner[0], reasoner[1], max_batch=3, chunk_tokens=5)
     narrow = DeepPrune(N, Words(), excerpt=f"tokens:{K}", K2=3).solve(engine, QUESTION, SAMPLING)
     assert (narrow.clusters, narrow.answer) == (wide.clusters, wide.answer)
     assert engine.stats.live_kv_bytes == 0
 
 
 def test_what_compression_kept_can_be_judged(reasoner):
-    engine = HFEngine(*reasoner, policy=RPC(interval=16, ratio=4, window=8), max_batch=N)
+    engine = HFEngine(reasoner[0], reasoner[1], policy=RPC(interval=16, ratio=4, window=8), max_batch=N)
     judge = Words()
     verdict = DeepPrune(N, judge, excerpt="kept", K2=2).solve(engine, QUESTION, SAMPLING)
     # P / c chosen ones, the window and the newest; layers choose differently, and half of them must agree.

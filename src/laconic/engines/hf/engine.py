@@ -8,7 +8,7 @@ prefill clipped at the compression points, so that it holds what it would have h
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 import torch
@@ -98,7 +98,7 @@ class HFEngine(ReadableEngine):
 
         return self._enter(tokens, sampling, n, ids, make)
 
-    def stream(self) -> Iterator[Chunk]:
+    def stream(self) -> Generator[Chunk, None, None]:
         with self._alone(), AttentionBinding(self.model):
             self._broken.clear()  # of a stream that was closed
             while True:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -123,7 +123,7 @@ class Run(Solving):
     def __iter__(self) -> Iterator[Progress]:
         return self._whole
 
-    def _run(self) -> Iterator[Progress]:
+    def _run(self) -> Generator[Progress, None, None]:
         """The steps, with the clock running only inside them."""
         self.clock.go(self.phase)
         try:
@@ -153,7 +153,7 @@ class Run(Solving):
 
     def _drive(self) -> Iterator[Progress]:
         """Run the engine until none of the run's traces is live, a Progress a step and a decision."""
-        with closing(self.source.stream()) as stream:  # type: ignore[type-var]
+        with closing(self.source.stream()) as stream:
             for chunk in stream:
                 record = self._by_id.get(chunk.trace_id)
                 if record is None:
@@ -305,7 +305,7 @@ class Run(Solving):
 
     def interrupt(self) -> Verdict:
         if not self._complete:
-            self._whole.close()  # type: ignore[attr-defined]
+            self._whole.close()
             for record in self.records:
                 if record.live and not record.ended and record.view.state != "finished":
                     record.halted = False  # an earlier stop may not have got through
@@ -322,7 +322,7 @@ class Run(Solving):
     def _settle(self) -> None:
         """Let the engine carry the stops out and send what it still has to say."""
         if any(record.live for record in self.records):
-            with closing(self.source.stream()) as stream:  # type: ignore[type-var]
+            with closing(self.source.stream()) as stream:
                 for chunk in stream:
                     record = self._by_id.get(chunk.trace_id)
                     if record is not None and chunk.finish_reason is not None:

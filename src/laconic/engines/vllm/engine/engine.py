@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,7 @@ class VLLMEngine(KeepingEngine[Run]):
 
         return self._enter(tokens, sampling, n, ids, make)
 
-    def stream(self) -> Iterator[Chunk]:
+    def stream(self) -> Generator[Chunk, None, None]:
         reading = False
         with self._alone():
             try:
