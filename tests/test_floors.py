@@ -127,7 +127,7 @@ def test_vllms_plugin_knows_no_engine(path: Path) -> None:
 @pytest.mark.parametrize(
     "source",
     [
-        "from laconic.engines.vllm.engine import quiet",
+        "from laconic.engines.vllm.engine import failures",
         "from laconic.engines.vllm.engine.client import VLLMClient",
         "def f():\n    import laconic.engines.vllm.engine.logits_processors",
         "from laconic.engines.vllm import engine",

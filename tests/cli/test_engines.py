@@ -8,8 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.engines.vllm.tiny import tiny_tokenizer
 
-from laconic.cli.engines import EngineChoice, check_readable, choose_engine, open_reasoner
+from laconic.cli.engines import EngineChoice, VLLMReasoner, check_readable, choose_engine, open_reasoner
 from laconic.compress import FullKV
 from laconic.errors import LaconicError
 from laconic.judges.probe import ProbeJudge
@@ -45,6 +46,16 @@ def test_vllms_own_settings_are_typed_where_they_can_be() -> None:
         "attention_backend": "FLASH_ATTN",
         "eager": True,
     }
+
+
+def test_the_tokenizer_is_the_one_that_the_engine_will_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("laconic.engines.vllm.engine.client.check_installed", lambda: None)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    own = VLLMReasoner(choose_engine("vllm:bundled", None), "auto")
+    other = VLLMReasoner(choose_engine("vllm:bundled", None, [f"tokenizer={tmp_path}"]), "auto")
+    assert other.tokenizer.get_vocab() == tiny_tokenizer().get_vocab()
+    assert own.tokenizer.get_vocab() != other.tokenizer.get_vocab()
+    assert other.generation_config == own.generation_config
 
 
 @pytest.fixture

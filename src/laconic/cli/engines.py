@@ -109,8 +109,9 @@ class VLLMReasoner:
     weights = None
 
     def __init__(self, choice: EngineChoice, dtype: str, chat: Chat | None = None) -> None:
-        from laconic.engines.hf.loading import check_path, load_generation_config, load_tokenizer
+        from laconic.engines.hf.loading import check_path
         from laconic.engines.vllm.engine.client import check_installed
+        from laconic.engines.vllm.engine.starting import load_tokenizer_and_config
 
         check_installed()
         self.chat = chat
@@ -119,8 +120,8 @@ class VLLMReasoner:
         # vLLM's own choice for a model in float32 is half of that.
         self.dtype = "float32" if choice.small and dtype == "auto" else dtype
         check_path(self.path)
-        self.tokenizer = load_tokenizer(self.path)
-        self.generation_config = load_generation_config(self.path)
+        # As the engine will read them: --engine-set may name another tokenizer, or a revision.
+        self.tokenizer, self.generation_config = load_tokenizer_and_config(self.path, self.settings)
 
     def engine(
         self,

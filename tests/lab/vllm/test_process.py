@@ -67,6 +67,16 @@ def test_a_start_that_is_refused_or_fails_says_why(pretend, kind: str, refused: 
     assert error.value.refused is refused
 
 
+def test_a_fault_of_ours_in_the_process_is_a_traceback_here(pretend) -> None:
+    pretend("say(ready={}); sys.stdin.readline(); say(fault='Traceback: zip() argument 2 is shorter')")
+    with (
+        Worker({}, Load(), compresses=False) as worker,
+        pytest.raises(RuntimeError, match=r"zip\(\) argument 2") as error,
+    ):
+        worker.run(Load(), 0)
+    assert not isinstance(error.value, LaconicError)
+
+
 def test_a_run_that_fails_leaves_the_worker_to_be_closed(pretend) -> None:
     pretend("say(ready={}); sys.stdin.readline(); say(failed='stuck'); sys.stdin.readline()")
     with Worker({}, Load(), compresses=False) as worker, pytest.raises(WorkerFailed, match=r"^stuck$"):

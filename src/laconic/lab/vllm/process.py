@@ -1,4 +1,5 @@
-"""A vLLM engine in another process: started, asked, stopped. What goes wrong there becomes one sentence here."""
+"""A vLLM engine in another process: started, asked, stopped. What goes wrong there becomes one sentence here, and a fault of
+laconic's a traceback."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ import sys
 import tempfile
 from typing import IO, Any
 
-from laconic.engines.vllm.engine.quiet import ENVIRONMENT
-from laconic.errors import InputError
+from laconic.engines.vllm.engine.start_environment import ENVIRONMENT
+from laconic.errors import EngineError, InputError
 from laconic.lab.vllm.load import Load
 
 COMMAND = (sys.executable, "-m", "laconic.lab.vllm.worker")
@@ -22,7 +23,7 @@ PATIENCE = 20.0
 """Seconds that a process gets to end by itself."""
 
 
-class WorkerFailed(InputError):
+class WorkerFailed(EngineError):
     """An engine that didn't start, failed at a run or died; the message is the reason. refused: it said that it can't do it."""
 
     def __init__(self, reason: str, refused: bool = False) -> None:
@@ -91,6 +92,8 @@ class Worker:
         said: dict[str, Any] = json.loads(line)
         if word not in said:
             kind, reason = next(iter(said.items()))
+            if kind == "fault":
+                raise RuntimeError(f"in the engine's process:\n{reason}")
             raise WorkerFailed(reason, kind == "refused")
         return dict(said[word])
 

@@ -1,9 +1,9 @@
-"""One vLLM engine in a process of its own, which `vllm_process.Worker` starts and asks: JSON lines in, JSON lines out.
+"""One vLLM engine in a process of its own, which `process.Worker` starts and asks: JSON lines in, JSON lines out.
 
 The first line says what engine to make and what load to run once untimed; the answer is `{"ready": ...}`. Every further line
 names a `Load` and a repeat to run, and is answered by `{"done": figures}`. Instead of either may come `{"refused": reason}`,
-where vLLM or laconic refuses the settings or the requests, and `{"failed": reason}`, where something broke. The process ends
-when its input does.
+where vLLM or laconic refuses the settings or the requests, `{"failed": reason}`, where vLLM broke, and `{"fault": traceback}`,
+where laconic itself has a fault. The process ends when its input does.
 
 The engine runs inside this process (no engine-core process of its own), so that its scheduler can be watched: what runs
 and what was preempted at every `schedule()`, and how many blocks are taken whenever some are. Stock and compressed engines
@@ -25,7 +25,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from laconic.errors import InputError
+from laconic.engines.vllm.engine.failures import is_fault
+from laconic.errors import EngineError, InputError
 from laconic.lab.vllm.load import Load
 
 IDLE_STEPS = 1000
@@ -45,6 +46,8 @@ class Engine:
         try:
             self.llm = LLM(**options)
         except ValueError as error:
+            if is_fault(error):
+                raise
             raise Refused(reason_of(error)) from error
         self.engine = self.llm.llm_engine
         self.scheduler = self.engine.engine_core.engine_core.scheduler
@@ -114,10 +117,11 @@ class Engine:
         asked, or if nothing moves any more.
         """
         from vllm import SamplingParams
+        from vllm.exceptions import VLLMClientError
         from vllm.sampling_params import RequestOutputKind
 
         if not self.llm.reset_prefix_cache():
-            raise InputError(
+            raise EngineError(
                 "the prefix cache could not be emptied before the run: blocks of an earlier one are still held"
             )
         sampling = SamplingParams(
@@ -137,7 +141,9 @@ class Engine:
         for index, prompt in enumerate(prompts):
             try:
                 self.engine.add_request(f"{repeat}-{index}", {"prompt_token_ids": prompt}, sampling)
-            except ValueError as error:
+            except (ValueError, VLLMClientError) as error:  # how vLLM refuses a request
+                if is_fault(error):
+                    raise
                 raise Refused(reason_of(error)) from error
         while self.engine.has_unfinished_requests():
             for output in self.engine.step():
@@ -147,14 +153,14 @@ class Engine:
                     first[name] = time.perf_counter() - start
                 made[name] = made.get(name, 0) + new
             if watch.idle > IDLE_STEPS:
-                raise InputError(
+                raise EngineError(
                     f"the engine is stuck: {IDLE_STEPS} steps in a row computed nothing, with "
                     f"{len(self.scheduler.running)} requests running and {len(self.scheduler.waiting)} waiting"
                 )
         seconds, busy = time.perf_counter() - start, time.process_time() - busy
         wrong = [name for name in (f"{repeat}-{i}" for i in range(load.requests)) if made.get(name, 0) != load.output]
         if wrong:
-            raise InputError(
+            raise EngineError(
                 f"{len(wrong)} of {load.requests} requests generated another number of tokens than the {load.output} asked "
                 f"for: request {wrong[0]} gave {made.get(wrong[0], 0)}"
             )
@@ -217,9 +223,9 @@ def main() -> None:
             said: dict[str, Any] = {word: work()}
         except Refused as error:
             said = {"refused": str(error)}
-        except Exception as error:
+        except Exception as error:  # whatever it is, the process that asked has to be told
             traceback.print_exc()
-            said = {"failed": reason_of(error)}
+            said = {"fault": traceback.format_exc()} if is_fault(error) else {"failed": reason_of(error)}
         print(json.dumps(said), file=answers, flush=True)
         return word in said
 

@@ -22,7 +22,7 @@ from laconic.engines.hf import HFEngine, open_engine
 from laconic.engines.vllm import VLLMEngine
 from laconic.engines.vllm.engine.client import VLLMClient
 from laconic.engines.vllm.engine.starting import RunningVLLM, start
-from laconic.errors import LaconicError
+from laconic.errors import EngineError, InputError, LaconicError
 from tests.engines.conformance import GREEDY, WARM, Conformance
 from tests.engines.vllm.tiny import LEAST_VOCAB, SPECIAL, endless
 
@@ -173,7 +173,7 @@ def test_what_was_done_is_counted(started: RunningVLLM) -> None:
 def until_it_waits(client: VLLMClient) -> None:
     """Until vLLM is paused and what it had under way has come."""
     until, before = time.monotonic() + 60, -1
-    while not client._paused or client._inbox.qsize() != before:
+    while not client._read_ahead.paused or client._inbox.qsize() != before:
         assert time.monotonic() < until, "vLLM computes on, though nobody reads"
         before = client._inbox.qsize()
         time.sleep(0.5)
@@ -228,11 +228,11 @@ def test_memory_given_up_for_others_changes_nothing(tmp_path: Path, model: Path,
 
 
 def test_what_vllm_refuses_is_told_in_its_words(model: Path) -> None:
-    with pytest.raises(LaconicError, match=r"can't run .*: .*(KV cache|memory)"):
+    with pytest.raises(InputError, match=r"can't run .*: .*(KV cache|memory)"):
         VLLMEngine(model, dtype="float32", kv_cache_memory_bytes=1 << 16)
-    with pytest.raises(LaconicError, match=r"can't run .*: .*dtype"):
+    with pytest.raises(InputError, match=r"can't run .*: .*dtype"):
         VLLMEngine(model, dtype="float17")
-    with pytest.raises(LaconicError, match=r"can't run .*: .*unheard_of"):
+    with pytest.raises(InputError, match=r"can't run .*: .*unheard_of"):
         VLLMEngine(model, unheard_of=1)
 
 
@@ -298,6 +298,11 @@ def test_the_death_of_vllm_is_told(compressed: RunningVLLM) -> None:
     next(stream)
     for process in compressed.client.llm.engine_core.resources.engine_manager.processes:
         process.kill()
-    with pytest.raises(LaconicError, match=r"vLLM has died: .*start the engine again"):
+    with pytest.raises(EngineError, match=r"vLLM has died: .*start the engine again") as error:
         for _ in stream:
             pass
+    assert not isinstance(error.value, ValueError)
+    stream.close()
+    with pytest.raises(EngineError, match=r"vLLM has died: .*start the engine again"):
+        VLLMEngine.over(compressed).generate([[20, 21, 22]], HOT)
+    engine.close()

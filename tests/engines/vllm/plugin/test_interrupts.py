@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from laconic.engines.vllm.engine import quiet
+from laconic.engines.vllm.engine.start_environment import vllm_environment
 from laconic.engines.vllm.plugin import interrupts
 
 INTERRUPTED = """
@@ -25,7 +25,7 @@ print("goes on")
 def test_only_processes_started_inside_ignore_ctrl_c(inside: bool, goes_on: bool) -> None:
     before = signal.getsignal(signal.SIGINT)
     program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)" + INTERRUPTED
-    with quiet.environment(eager=True) if inside else contextlib.nullcontext():
+    with vllm_environment(eager=True) if inside else contextlib.nullcontext():
         interrupts.ignore_interrupts()
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert ("goes on" in done.stdout, "KeyboardInterrupt" in done.stderr) == (goes_on, not goes_on)

@@ -10,8 +10,7 @@ import pytest
 from laconic.compress import RKV, RPC, FullKV, Policy, StreamingLLM, registry
 from laconic.compress.policies import Random
 from laconic.engines.vllm.plugin.launch import settings_of
-from laconic.engines.vllm.plugin.plans import CompressionPlan
-from laconic.engines.vllm.plugin.requests import make_plan, plan_of
+from laconic.engines.vllm.plugin.plans import CompressionPlan, make_plan, plan_of
 from laconic.engines.vllm.plugin.settings import LaunchSettings, RequestSettings, parse_launch, parse_request
 from laconic.errors import LaconicError
 

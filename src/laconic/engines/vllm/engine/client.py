@@ -7,7 +7,6 @@ stopped.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import importlib.util
 import itertools
@@ -15,28 +14,31 @@ import math
 import multiprocessing
 import queue
 import tempfile
-import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from laconic import checks
-from laconic.engines.vllm.engine import quiet
-from laconic.engines.vllm.plugin.interrupts import block_interrupts_for_children
-from laconic.errors import InputError, LaconicError
+from laconic.engines.vllm.engine.event_loop import EventLoopThread
+from laconic.engines.vllm.engine.failures import failure_reason, is_fault, last_logged_error, start_error
+from laconic.engines.vllm.engine.read_ahead import ReadAhead
+from laconic.engines.vllm.engine.start_environment import redirect_output, silence_logger, vllm_environment
+from laconic.errors import EngineError, InputError, LaconicError
+
+T = TypeVar("T")
 
 MISSING = (
     "vLLM is not installed: install vllm 0.32.0 beside laconic (docs/vllm.md tells how, with a GPU and without), or use the hf "
     "engine"
 )
 AHEAD = 16
+"""Tokens of a request that vLLM may be ahead of the reader, where nothing is said."""
 _PATIENCE = 0.5  # seconds between two looks at whether vLLM still lives
 _PATIENCE_AT_START = 60.0  # seconds that a start which is broken off gets to end; importing vLLM alone takes some
-_LAST = 1.0  # seconds that the loop's tasks get to end once cancelled
+_PATIENCE_AT_END = 5.0  # seconds that the loop's thread gets to end
 _GRACE = 2.0  # seconds that vLLM's processes get to end by themselves; the CPU worker uses none of them
 
 
@@ -82,7 +84,10 @@ def check_installed() -> None:
 
 
 class VLLMClient:
-    """Starts vLLM; raises InputError with vLLM's own reason where it can't.
+    """Starts vLLM, and hands it requests.
+
+    Raises InputError with vLLM's own reason where it refuses the model, an argument or the memory, and EngineError where it
+    dies while it starts.
 
     arguments: vLLM's AsyncEngineArgs. ahead: see the module. log: where vLLM's own output goes; None: nowhere.
     """
@@ -91,33 +96,32 @@ class VLLMClient:
         check_installed()
         self.ahead = checks.whole("ahead", ahead, 1, meaning="tokens")
         self._log: Any = tempfile.TemporaryFile() if log is None else open(log, "w+b")  # noqa: SIM115 - until close()
-        self._inbox: queue.SimpleQueue[StepOutput] = queue.SimpleQueue()
+        # What has come for the reader: steps, or what went wrong in the loop's thread, to be raised in the reader's.
+        self._inbox: queue.SimpleQueue[StepOutput | Exception] = queue.SimpleQueue()
+        # By request id: where vLLM collects the request's outputs, and how many candidates' log-probabilities are asked for.
         self._collectors: dict[str, tuple[Any, int]] = {}
-        self._unread = 0
-        self._reading = self._paused = self._dead = self._closed = False
-        self._switching: asyncio.Task[None] | None = None
-        self._last = time.perf_counter()
-        self._names = itertools.count()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._serve, name="laconic-vllm", daemon=True)
+        self._closed = False
+        self._step_began = time.perf_counter()
+        self._prefixes = itertools.count()
+        self._thread = EventLoopThread("laconic-vllm")
         others = multiprocessing.active_children()
         try:
-            with quiet.environment(bool(arguments.get("enforce_eager"))), quiet.output_into(self._log):
+            with vllm_environment(bool(arguments.get("enforce_eager"))), redirect_output(self._log):
                 self._thread.start()  # in here, so that what Python starts for its processes writes to the log too
                 try:
-                    self.llm: Any = self._ask(self._start(arguments))
+                    self.llm: Any = self._run(self._start(arguments))
                 except Exception:  # vLLM has given up, and ended what it had begun
                     raise
                 except BaseException:
                     self._break_off(others)
                     raise
         except BaseException as error:
-            quiet.hush()
-            why = "" if isinstance(error, LaconicError) else quiet.reason(error, self._log)
+            silence_logger()
+            said = start_error(error, self._log, arguments["model"]) if isinstance(error, Exception) else None
             self._end()
-            if not why or not isinstance(error, Exception):
+            if said is None:
                 raise
-            raise InputError(f"vLLM can't run {arguments['model']}: {why}") from None
+            raise said from None
 
     @property
     def config(self) -> Any:
@@ -126,48 +130,48 @@ class VLLMClient:
 
     def unique_prefix(self) -> str:
         """A name that no request's id begins with."""
-        return f"laconic-{next(self._names)}"
+        return f"laconic-{next(self._prefixes)}"
 
     def add_requests(self, requests: Sequence[Request]) -> None:
-        """Hand requests over, in order. Raises InputError if vLLM refuses one; then none is taken."""
+        """Hand requests over, in order. Raises InputError if vLLM refuses one, and EngineError if it has died; then none is
+        taken."""
         try:
-            self._ask(self._add(requests))
-        except LaconicError:
+            self._run(self._add(requests))
+        except BaseException:
+            if not self._closed:
+                self.abort(request.id for request in requests)
             raise
-        except Exception as error:
-            self.abort(request.id for request in requests)
-            raise InputError(f"vLLM refused a request: {quiet.reason(error, self._log)}") from None
 
     def abort(self, ids: Iterable[str]) -> None:
         """End requests; their blocks are free at the next step. What they still had to say is not received any more."""
-        self._ask(self._abort(list(ids)))
+        self._run(self._abort(list(ids)))
 
     def abort_soon(self, ids: Iterable[str]) -> None:
         """`abort`, but without waiting for it: from wherever an engine happens to be collected."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(lambda names: self._loop.create_task(self._abort(names)), list(ids))
+        self._thread.call(lambda names: self._thread.create_task(self._abort(names)), list(ids))
 
     def set_reading(self, reading: bool) -> None:
         """Whether somebody reads from now on."""
-        self._reading = reading
-        with contextlib.suppress(RuntimeError):  # closed meanwhile: the end of the program closes it before a stream
-            self._loop.call_soon_threadsafe(self._steer)
+        self._thread.call(self._read_ahead.set_reading, reading)
 
     def next_step(self) -> StepOutput:
-        """The next step, waited for. Raises InputError if vLLM has died."""
+        """The next step, waited for. Raises EngineError if vLLM has died."""
         while True:
             try:
                 step = self._inbox.get(timeout=_PATIENCE)
             except queue.Empty:
                 if self.llm.errored:
-                    raise InputError(f"vLLM has died: {self.last_error()}; start the engine again") from None
+                    raise self._death() from None
                 continue
-            self._loop.call_soon_threadsafe(self._took, len(step.outputs))
+            if isinstance(step, Exception):
+                raise step
+            self._thread.call(self._read_ahead.take, len(step.outputs))
             return step
 
     def last_error(self) -> str:
         """The latest error that vLLM has logged."""
-        return quiet.last_error(self._log) or "it gave no reason"
+        logged = last_logged_error(self._log)
+        return "it gave no reason" if logged is None else logged.reason
 
     @property
     def closed(self) -> bool:
@@ -178,24 +182,15 @@ class VLLMClient:
         if self._closed:
             return
         self._closed = True
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(
+            Exception
+        ):  # of a vLLM that has died anything may come here, and it is ended all the same
             if self.llm.output_handler is not None:  # it would take the end of the processes for a failure
-                self._loop.call_soon_threadsafe(self.llm.output_handler.cancel)
+                self._thread.call(self.llm.output_handler.cancel)
             self.llm.shutdown(timeout=_GRACE)
         self._end()
 
     # ---- inside the loop's thread -----------------------------------------------------------------------------------
-
-    def _serve(self) -> None:
-        block_interrupts_for_children()
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-        left = asyncio.all_tasks(self._loop)  # vLLM's own, cancelled by its shutdown or forgotten by it
-        for task in left:
-            task.cancel()
-        if left:
-            self._loop.run_until_complete(asyncio.wait(left, timeout=_LAST))
-        self._loop.close()
 
     async def _start(self, arguments: dict[str, Any]) -> Any:
         from vllm.engine.arg_utils import AsyncEngineArgs
@@ -203,21 +198,31 @@ class VLLMClient:
 
         from laconic.engines.vllm.engine.logits_processors import PROCESSORS
 
-        config = AsyncEngineArgs(**arguments).create_engine_config()
+        try:
+            engine_args = AsyncEngineArgs(**arguments)
+        except TypeError as error:  # an argument that vLLM doesn't have
+            raise InputError(f"vLLM can't run {arguments['model']}: {failure_reason(error, self._log)}") from None
+        config = engine_args.create_engine_config()
         if self._closed:
-            raise InputError("vLLM's start was broken off")
+            raise EngineError("vLLM's start was broken off")
         config.model_config.logits_processors = [PROCESSORS[config.use_v2_model_runner]]
         llm = AsyncLLM.from_vllm_config(config, stat_loggers=[self._listener()], disable_log_stats=True)
-        await llm.pause_generation(mode="keep", clear_cache=False)
-        self._paused = True
-        quiet.hush()
+        self._read_ahead = ReadAhead(
+            llm,
+            self.ahead,
+            lambda: len(self._collectors),
+            on_resume=self._begin_step,
+            on_error=self._report_unless_dead,
+        )
+        await self._read_ahead.pause()
+        silence_logger()
         return llm
 
     def _listener(self) -> Any:
         """A factory of vLLM's statistics loggers, which are called once a step, when its outputs are there to be collected."""
         from vllm.v1.metrics.loggers import StatLoggerBase
 
-        step_over = self._step_over
+        collect = self._collect_step
 
         class Listener(StatLoggerBase):
             def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
@@ -225,7 +230,7 @@ class VLLMClient:
 
             def record(self, scheduler_stats: Any, iteration_stats: Any, *args: Any, **kwargs: Any) -> None:
                 if scheduler_stats is not None:
-                    step_over(0 if iteration_stats is None else iteration_stats.num_preempted_reqs)
+                    collect(0 if iteration_stats is None else iteration_stats.num_preempted_reqs)
 
             def log_engine_initialized(self) -> None:
                 pass
@@ -234,8 +239,10 @@ class VLLMClient:
 
     async def _add(self, requests: Sequence[Request]) -> None:
         from vllm import SamplingParams
+        from vllm.exceptions import VLLMClientError
         from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind
+        from vllm.v1.engine.exceptions import EngineDeadError
 
         for request in requests:
             params = SamplingParams(
@@ -249,20 +256,43 @@ class VLLMClient:
                 extra_args=request.extra_args or None,
             )
             prompt = tokens_input(list(request.tokens))
-            self._collectors[request.id] = await self.llm.add_request(request.id, prompt, params), request.logprobs
+            try:
+                collector = await self.llm.add_request(request.id, prompt, params)
+            except EngineDeadError:
+                raise self._death() from None
+            except (ValueError, VLLMClientError) as error:  # how vLLM refuses a request
+                # Our own hooks run in there: their sentences stay as they are, and so does a fault of theirs.
+                if isinstance(error, LaconicError) or is_fault(error):
+                    raise
+                raise InputError(f"vLLM refused a request: {failure_reason(error, self._log)}") from None
+            self._collectors[request.id] = collector, request.logprobs
 
     async def _abort(self, ids: list[str]) -> None:
         for name in ids:
             self._collectors.pop(name, None)
         await self.llm.abort(ids)
 
-    def _step_over(self, preempted: int) -> None:
-        now = time.perf_counter()
+    def _begin_step(self) -> None:
+        self._step_began = time.perf_counter()
+
+    def _collect_step(self, preempted: int) -> None:
+        """Put what a step brought into the inbox."""
+        try:
+            step = self._step_output(preempted)
+        except Exception as error:  # a fault of ours: vLLM would log it and stop, and it would pass for vLLM's death
+            self._inbox.put(error)
+            raise
+        self._inbox.put(step)
+        self._begin_step()
+        self._read_ahead.add(len(step.outputs))
+
+    def _step_output(self, preempted: int) -> StepOutput:
+        seconds = time.perf_counter() - self._step_began
         outputs = []
         for name, (collector, candidates) in list(self._collectors.items()):
             try:
                 out = collector.get_nowait()
-            except Exception:  # vLLM's death comes this way; `next_step` tells of it
+            except Exception:  # what vLLM died of, kept by each of its collectors; `next_step` tells of it
                 del self._collectors[name]
                 continue
             if out is None:
@@ -273,68 +303,40 @@ class VLLMClient:
             outputs.append(RequestOutput(name, tuple(one.token_ids), means, cached, one.finish_reason))
             if out.finished:
                 del self._collectors[name]
-        self._unread += len(outputs)
-        self._inbox.put(StepOutput(tuple(outputs), preempted, now - self._last))
-        self._last = now
-        self._steer()
+        return StepOutput(tuple(outputs), preempted, seconds)
 
-    def _took(self, outputs: int) -> None:
-        self._unread -= outputs
-        self._steer()
-
-    def _to_pause(self) -> bool:
-        # Once paused, it goes on when the reader has caught up: switching takes milliseconds.
-        most = 0 if self._paused else self.ahead * max(1, len(self._collectors))
-        return not self._reading or self._unread > most
-
-    def _steer(self) -> None:
-        if self._switching is None and self._to_pause() != self._paused and not self._dead:
-            self._switching = self._loop.create_task(self._switch())
-
-    async def _switch(self) -> None:
-        try:
-            while (pause := self._to_pause()) != self._paused:
-                if pause:
-                    await self.llm.pause_generation(mode="keep", clear_cache=False)
-                else:
-                    await self.llm.resume_generation()
-                    self._last = time.perf_counter()
-                self._paused = pause
-        except Exception:  # vLLM has died, of which `next_step` tells
-            self._dead = True
-        finally:
-            self._switching = None
+    def _report_unless_dead(self, error: Exception) -> None:
+        if not self.llm.errored:  # else `next_step` tells of vLLM's death, whatever it looked like here
+            self._inbox.put(error)
 
     # ---- from outside -----------------------------------------------------------------------------------------------
 
-    def _ask(self, coroutine: Any) -> Any:
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         if self._closed:
             coroutine.close()
             raise InputError("this engine is closed: make a new one")
-        answer: Future[Any] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        return answer.result()
+        return self._thread.run(coroutine)
+
+    def _death(self) -> EngineError:
+        return EngineError(f"vLLM has died: {self.last_error()}; start the engine again")
 
     def _break_off(self, others: Sequence[BaseProcess]) -> None:
-        """End a start: an interrupted one goes on in its thread until its processes are gone, and would print what it sees."""
+        """End a start: an interrupted one goes on in its thread until its processes are gone, and would print what it sees.
+
+        others: processes that ran before.
+        """
         self._closed = True
         until = time.monotonic() + _PATIENCE_AT_START
         while self._thread.is_alive() and time.monotonic() < until:
             for process in multiprocessing.active_children():
                 if process not in others:
                     process.kill()
-            self._halt(0.2)
+            self._thread.stop(0.2)
 
     def _end(self) -> None:
-        self._halt(_LAST + 4)
-        self._log.close()
-
-    def _halt(self, patience: float) -> None:
-        """Stop the loop; its thread ends when what it does has come to an end."""
         self._closed = True
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._loop.stop)
-        if threading.current_thread() is not self._thread:
-            self._thread.join(patience)
+        self._thread.stop(_PATIENCE_AT_END)
+        self._log.close()
 
 
 def _mean(entries: Mapping[int, Any], candidates: int) -> float:

@@ -17,12 +17,14 @@ _FIELDS = {"key": int, "at": int, "temperature": float, "top_p": float, "top_k":
 
 @dataclass(frozen=True, slots=True)
 class DrawParams:
-    """How one request's tokens are drawn. key: of its trace (`sampling.trace_key`). at: tokens of the trace that were generated
-    before the request, and stand at the end of what it sends."""
+    """How one request's tokens are drawn."""
 
     key: int
+    """Of its trace's random stream (`sampling.trace_key`), 64 bits."""
     at: int
+    """Tokens of the trace that were generated before the request, and stand at the end of what it sends."""
     sampling: Sampling
+    """Temperature, top_p and top_k are read."""
 
     def to_extra_args(self) -> dict[str, Any]:
         """For the request: plain values, which reach vLLM's other processes."""

@@ -26,7 +26,7 @@ from laconic.engines.vllm.engine.client import AHEAD, RequestOutput, VLLMClient
 from laconic.engines.vllm.engine.counts import Counts
 from laconic.engines.vllm.engine.runs import Run
 from laconic.engines.vllm.engine.starting import RunningVLLM, start
-from laconic.errors import InputError
+from laconic.errors import EngineError
 
 
 class VLLMEngine(KeepingEngine[Run]):
@@ -46,7 +46,8 @@ class VLLMEngine(KeepingEngine[Run]):
     again after a preemption.
 
     Raises InputError where vLLM is missing, a policy can't run in it, the chat template does not take `chat`, or vLLM
-    refuses the model, an argument or the memory.
+    refuses the model, an argument or the memory; EngineError where vLLM dies, while it starts or later, or where it gives a
+    trace up (once the others of the stream have come to their ends).
     """
 
     name = "vllm"
@@ -92,6 +93,7 @@ class VLLMEngine(KeepingEngine[Run]):
         self._live: dict[str, Run] = {}  # by request
         self._prefix = f"{started.client.unique_prefix()}-"  # of this engine's requests
         self._requests = 0
+        self._given_up: list[str] = []  # in this stream: a sentence for each trace that vLLM ended by itself
 
     @property
     def dtype(self) -> str:
@@ -137,6 +139,7 @@ class VLLMEngine(KeepingEngine[Run]):
     def stream(self) -> Generator[Chunk, None, None]:
         reading = False
         with self._alone():
+            self._given_up.clear()  # of a stream that was closed
             try:
                 while True:
                     # Requests are gone before their last chunk goes out: closing the iterator here loses nothing.
@@ -147,6 +150,8 @@ class VLLMEngine(KeepingEngine[Run]):
                     if self._outbox:
                         continue
                     if not self._live:
+                        if self._given_up:
+                            raise EngineError(self._given_up[0])
                         return
                     if not reading:
                         # Only now that all are sent: those of one prompt start in one step.
@@ -230,13 +235,14 @@ class VLLMEngine(KeepingEngine[Run]):
     def _emit(self, run: Run, out: RequestOutput) -> None:
         if out.ended is not None:
             if out.ended not in ("stop", "length"):
-                self._drop(run)
-                run.trace.state = run.trace.finish_reason = "stopped"
-                raise InputError(
+                # Told when the others have come to their ends.
+                self._given_up.append(
                     f"vLLM gave trace {run.trace.id!r} up ({out.ended}): {self._client.last_error()}; it is stopped, with "
                     f"{len(run.trace.token_ids)} tokens"
                 )
-            self._end(run, "stop" if out.ended == "stop" else "length")
+                self._end(run, "stopped")
+            else:
+                self._end(run, "stop" if out.ended == "stop" else "length")
         elif len(run.pending) >= self.chunk_tokens:
             self._outbox.append(run.flush())
 

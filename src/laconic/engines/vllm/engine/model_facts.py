@@ -8,13 +8,16 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """context: tokens of a prompt and its answer. bytes_per_token: of KV, over the full-attention layers, all devices together.
-    reserved_bytes: what vLLM's cache takes."""
+    """Of one vLLM that has started."""
 
     context: int
+    """Tokens of a prompt and its answer together (vLLM's `max_model_len`)."""
     vocabulary: int
+    """Token ids are below this."""
     bytes_per_token: int
+    """Bytes of a token's KV, over the full-attention layers, all devices together."""
     reserved_bytes: int
+    """Bytes of vLLM's KV cache."""
 
 
 def facts_of(vllm_config: Any) -> ModelFacts:

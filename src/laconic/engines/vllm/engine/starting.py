@@ -24,7 +24,7 @@ from laconic.errors import InputError
 CPU_KV_BYTES = 1 << 30
 """vLLM's cache on a CPU where nothing is said: it would take most of the machine's memory."""
 
-_OURS = {
+_SET_BY_LACONIC = {
     "logits_processors": "laconic draws the tokens itself",
     "additional_config.laconic": "the policy says it",
     "max_num_seqs": "say max_batch",
@@ -38,10 +38,14 @@ class RunningVLLM:
     """A running vLLM and what an engine needs to know of it. Engines may share one, one after another."""
 
     model: str
+    """A directory, or a name on the Hub."""
     policy: Policy
+    """What its launch asked laconic's plugin for; FullKV: the plugin does nothing."""
     client: VLLMClient
     tokenizer: Any
+    """transformers' of the model."""
     generation_config: Any
+    """transformers' of the model; its defaults where the model has none."""
     facts: ModelFacts
 
     @property
@@ -61,7 +65,7 @@ def start(
     **engine_args: Any,
 ) -> RunningVLLM:
     """See VLLMEngine for the arguments. Raises InputError where vLLM is missing, the policy can't run in it, the model can't
-    be read, or vLLM refuses the model, an argument or the memory (with its own reason)."""
+    be read, or vLLM refuses the model, an argument or the memory (with its own reason); EngineError where vLLM dies."""
     chosen = policy if policy is not None else FullKV()
     check_policy(chosen)
     name = check_name(model)
@@ -71,13 +75,11 @@ def start(
         checks.instance("log", log, (str, os.PathLike), "the path of a file, or None")
     check_installed()
     arguments = arguments_for(name, chosen, max_batch, dtype, engine_args)
-    from_hub = {key: engine_args[key] for key in ("revision", "trust_remote_code") if key in engine_args}
-    tokenizer = load_tokenizer(engine_args.get("tokenizer", name), **from_hub)
+    tokenizer, generation_config = load_tokenizer_and_config(name, engine_args)
     chat_of(chat).check(tokenizer)
-    generation_config = load_generation_config(name, **from_hub)
     client = VLLMClient(arguments, ahead=ahead, log=log)
     try:
-        if KEY in arguments["additional_config"] and not _launched(client.config):
+        if KEY in arguments["additional_config"] and not _plugin_is_loaded(client.config):
             raise InputError(
                 "vLLM did not load laconic's plugin, so nothing would be compressed: install laconic beside it (an entry point "
                 "tells vLLM of the plugin), and if VLLM_PLUGINS is set, add laconic to it"
@@ -88,6 +90,14 @@ def start(
         raise
 
 
+def load_tokenizer_and_config(model: str, engine_args: Mapping[str, Any]) -> tuple[Any, Any]:
+    """A model's tokenizer and generation configuration, from where vLLM's arguments `tokenizer`, `revision` and
+    `trust_remote_code` say. Raises InputError where they can't be read."""
+    from_hub = {key: engine_args[key] for key in ("revision", "trust_remote_code") if key in engine_args}
+    tokenizer = load_tokenizer(engine_args.get("tokenizer", model), **from_hub)
+    return tokenizer, load_generation_config(model, **from_hub)
+
+
 def arguments_for(
     model: str, policy: Policy, max_batch: int, dtype: str, engine_args: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -96,8 +106,8 @@ def arguments_for(
     _check_texts({name: value for name, value in engine_args.items() if isinstance(value, str)})
     extra = dict(engine_args.get("additional_config") or {})
     for given in (*engine_args, *(f"additional_config.{key}" for key in extra)):
-        if given in _OURS:
-            raise InputError(f"{given} can't be given to the vLLM engine: {_OURS[given]}; leave it out")
+        if given in _SET_BY_LACONIC:
+            raise InputError(f"{given} can't be given to the vLLM engine: {_SET_BY_LACONIC[given]}; leave it out")
     if policy.schedule.next_boundary(0) is not None:
         extra[KEY] = {"policy": policy.name, **policy.settings()}
     arguments: dict[str, Any] = {
@@ -133,7 +143,7 @@ def _on_cpu() -> bool:
     return bool(current_platform.is_cpu())
 
 
-def _launched(vllm_config: Any) -> bool:
+def _plugin_is_loaded(vllm_config: Any) -> bool:
     """Whether the plugin has put its scheduler into the configuration."""
     chosen = vllm_config.scheduler_config.scheduler_cls
     name = chosen if isinstance(chosen, str) else getattr(chosen, "__module__", "")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from laconic.compress import Evidence, Policy
 from laconic.compress.select import select
-from laconic.engines.vllm.plugin.layouts import CacheLayout
+from laconic.engines.vllm.plugin.layouts import CacheLayout, WriteTokens
 from laconic.engines.vllm.plugin.ring import QueryRing
 
 # Numbers of one layer's keys that are read at once; the values are as many again. 128 MiB in 32 bits.
@@ -24,39 +24,47 @@ CHUNK_ELEMENTS = 1 << 25
 
 @dataclass(slots=True)
 class AttentionLayer:
-    """One attention layer of this worker.
-
-    write: (key [n, G, D], value [n, G, D], cache, slots [n]) puts tokens into its cache. cache: looked up each time, since vLLM
-    may bind another tensor.
-    """
+    """One attention layer of this worker."""
 
     name: str
+    """vLLM's, of the module."""
     index: int
+    """Its place among the worker's attention layers, from 0."""
     heads: int
+    """H, on this device."""
     kv_heads: int
+    """G, on this device."""
     head_size: int
+    """D."""
     scaling: float
+    """What attention multiplies its scores by."""
     cache: Callable[[], Tensor]
-    write: Callable[[Tensor, Tensor, Tensor, Tensor], None]
+    """Its KV cache, [blocks, G, block size, 2 * D]; looked up each time, since vLLM may bind another tensor."""
+    write: WriteTokens
+    """Puts tokens into the cache."""
     layout: CacheLayout
+    """How they are read again."""
 
 
 @dataclass(slots=True)
 class DueRequest:
-    """A request at a compression.
-
-    prompt: its prompt's length. held: tokens it holds now. round: which compression this is, from 1. computed: tokens
-    computed. slot: its slot in the query ring. blocks: long [n], its block ids. positions: which generated tokens the last
-    compression left, [layer name] -> long [g, kept + W]; empty before the first.
-    """
+    """A request that is due for a compression."""
 
     prompt: int
+    """Tokens of its prompt."""
     held: int
+    """Tokens it holds now."""
     round: int
+    """Which compression this is, from 1."""
     computed: int
+    """Tokens whose KV has been computed, evicted ones included."""
     slot: int
+    """Its slot in the query ring."""
     blocks: Tensor
+    """Its block ids, long [n], on the cache's device."""
     positions: dict[str, Tensor] = field(default_factory=dict)
+    """Which of its generated tokens the last compression left: layer name -> long [g, kept + W]; empty before the first.
+    `compact` puts those of this one there."""
 
 
 def compact(
@@ -89,14 +97,30 @@ def _memory_batches(due: Sequence[DueRequest], layer: AttentionLayer) -> list[li
     return parts
 
 
-def _compact_batch(
-    layers: Sequence[AttentionLayer],
-    policy: Policy,
-    due: Sequence[DueRequest],
-    size: int,
-    ring: QueryRing | None,
-    across: Callable[[Tensor], Tensor] | None,
-) -> None:
+@dataclass(slots=True)
+class _Batch:
+    """Where the tokens of some due requests lie and go to, for all layers alike."""
+
+    due: Sequence[DueRequest]
+    candidates: int
+    """M: of the request that has the most."""
+    window: int
+    """W."""
+    kept: list[int]
+    """K of each request."""
+    valid: Tensor | None
+    """bool [B, M], which candidates are real; None: all."""
+    source: Tensor
+    """long [B, M + W], slots of the candidates and the window."""
+    target: Tensor
+    """long [B, K + W], slots that take what stays."""
+    written: Tensor | None
+    """bool [B, K + W], which of those are real; None: all."""
+    ring_places: Tensor | None
+    """long [B, S], places of the latest queries in the ring; None: the policy reads none."""
+
+
+def _locate(policy: Policy, due: Sequence[DueRequest], size: int, ring: QueryRing | None) -> _Batch:
     scorer, schedule = policy.scorer, policy.schedule
     assert scorer is not None
     device, W = due[0].blocks.device, schedule.window
@@ -110,50 +134,86 @@ def _compact_batch(
     count_B = torch.tensor(counts, device=device)
     keep_B = torch.tensor(kept, device=device)
     prompt_B = torch.tensor([d.prompt for d in due], device=device)
-    alike = min(counts) == M and min(kept) == K
-    back = torch.arange(M, device=device)
-    valid = None if alike else back >= M - count_B[:, None]  # [B, M]
-    # Places among a request's held tokens, of its candidates and window in order; junk places are its first generated token.
-    place = prompt_B[:, None] + (torch.arange(M + W, device=device) - (M - count_B[:, None])).clamp(min=0)
     blocks = torch.nn.utils.rnn.pad_sequence([d.blocks for d in due], batch_first=True)
-    source = blocks.gather(1, place // size) * size + place % size  # [B, M + W]
-    # Where what stays goes: kept candidates right-aligned, then the window.
-    target_place = prompt_B[:, None] + torch.arange(K + W, device=device) - (K - keep_B[:, None])
-    real = None if alike else torch.arange(K + W, device=device) >= K - keep_B[:, None]
-    target_place = target_place.clamp(min=0)
-    target = blocks.gather(1, target_place // size) * size + target_place % size  # [B, K + W]
 
-    places = None
+    def slots(place: Tensor) -> Tensor:
+        """Of places among each request's held tokens, [B, n]."""
+        return blocks.gather(1, place // size) * size + place % size
+
+    # Candidates and window, in order and right-aligned. What a shorter request lacks in front reads its first generated token.
+    source = prompt_B[:, None] + (torch.arange(M + W, device=device) - (M - count_B[:, None])).clamp(min=0)
+    # What stays moves up behind the prompt, right-aligned too; places in front of a shorter request's are never written.
+    target = prompt_B[:, None] + torch.arange(K + W, device=device) - (K - keep_B[:, None])
+    alike = min(counts) == M and min(kept) == K
+    ring_places = None
     if ring is not None and scorer.queries:
         newest = torch.tensor([d.computed for d in due], device=device)[:, None]
         slot = torch.tensor([d.slot for d in due], device=device)[:, None]
-        places = ring.place_of(slot, newest - torch.arange(scorer.queries, 0, -1, device=device))  # [B, S]
-    keep: int | Tensor = K if min(kept) == K else torch.tensor(kept)
+        ring_places = ring.place_of(slot, newest - torch.arange(scorer.queries, 0, -1, device=device))
+    return _Batch(
+        due=due,
+        candidates=M,
+        window=W,
+        kept=kept,
+        valid=None if alike else torch.arange(M, device=device) >= M - count_B[:, None],
+        source=slots(source),
+        target=slots(target.clamp(min=0)),
+        written=None if alike else torch.arange(K + W, device=device) >= K - keep_B[:, None],
+        ring_places=ring_places,
+    )
+
+
+def _compact_batch(
+    layers: Sequence[AttentionLayer],
+    policy: Policy,
+    due: Sequence[DueRequest],
+    size: int,
+    ring: QueryRing | None,
+    across: Callable[[Tensor], Tensor] | None,
+) -> None:
+    batch = _locate(policy, due, size, ring)
     for layer in layers:
-        cache = layer.cache()
-        keys, values = layer.layout.read(cache, source)  # [B, M + W, G, D]
-        positions = _positions(layer, due, M, W)
-        evidence = Evidence(
-            queries=None if places is None or ring is None else ring.read(layer.name, places),
-            keys=keys.transpose(1, 2),
-            scaling=layer.scaling,
-            valid=valid,
-            positions=positions[..., :M],
-            layer=layer.index,
-            across=across,
-        )
-        chosen = select(scorer.score(evidence), keep, valid, check=False)  # [B, g, K]
-        told = positions.expand(-1, chosen.shape[1], -1)  # [B, g, M + W]
-        for i, d in enumerate(due):
-            stays = told[i, :, :M].gather(-1, chosen[i])[:, K - kept[i] :]
-            d.positions[layer.name] = torch.cat((stays, told[i, :, M:]), dim=-1)
-        index = chosen.transpose(1, 2)[..., None].expand(-1, -1, layer.kv_heads, layer.head_size)
-        key = torch.cat((keys[:, :M].gather(1, index), keys[:, M:]), dim=1)  # [B, K + W, G, D]
-        value = torch.cat((values[:, :M].gather(1, index), values[:, M:]), dim=1)
-        if real is None:
-            layer.write(key.flatten(0, 1), value.flatten(0, 1), cache, target.flatten())
-        else:
-            layer.write(key[real], value[real], cache, target[real])
+        _compact_layer(layer, policy, batch, ring, across)
+
+
+def _compact_layer(
+    layer: AttentionLayer,
+    policy: Policy,
+    batch: _Batch,
+    ring: QueryRing | None,
+    across: Callable[[Tensor], Tensor] | None,
+) -> None:
+    scorer = policy.scorer
+    assert scorer is not None
+    M, W, kept = batch.candidates, batch.window, batch.kept
+    K = max(kept)
+    cache = layer.cache()
+    keys, values = layer.layout.read(cache, batch.source)  # [B, M + W, G, D]
+    positions = _positions(layer, batch.due, M, W)
+    evidence = Evidence(
+        queries=None if batch.ring_places is None or ring is None else ring.read(layer.name, batch.ring_places),
+        keys=keys.transpose(1, 2),
+        scaling=layer.scaling,
+        valid=batch.valid,
+        positions=positions[..., :M],
+        layer=layer.index,
+        across=across,
+    )
+    keep: int | Tensor = K if min(kept) == K else torch.tensor(kept)
+    chosen = select(scorer.score(evidence), keep, batch.valid, check=False)  # [B, g, K]
+    # g is 1 where the policy chooses for all KV heads together, and G where each has its own.
+    told = positions.expand(-1, chosen.shape[1], -1)  # [B, g, M + W]
+    for i, d in enumerate(batch.due):
+        stays = told[i, :, :M].gather(-1, chosen[i])[:, K - kept[i] :]
+        d.positions[layer.name] = torch.cat((stays, told[i, :, M:]), dim=-1)
+    index = chosen.transpose(1, 2)[..., None].expand(-1, -1, layer.kv_heads, layer.head_size)
+    # Copies, both: what is read and what is written lie in the same blocks.
+    key = torch.cat((keys[:, :M].gather(1, index), keys[:, M:]), dim=1)  # [B, K + W, G, D]
+    value = torch.cat((values[:, :M].gather(1, index), values[:, M:]), dim=1)
+    if batch.written is None:
+        layer.write(key.flatten(0, 1), value.flatten(0, 1), cache, batch.target.flatten())
+    else:
+        layer.write(key[batch.written], value[batch.written], cache, batch.target[batch.written])
 
 
 def _positions(layer: AttentionLayer, due: Sequence[DueRequest], M: int, W: int) -> Tensor:

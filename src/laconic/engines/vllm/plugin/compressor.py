@@ -18,27 +18,30 @@ from torch import Tensor
 
 from laconic.compress import Policy
 from laconic.engines.vllm.plugin.compaction import AttentionLayer, DueRequest, compact
-from laconic.engines.vllm.plugin.plans import CompressionPlan
-from laconic.engines.vllm.plugin.requests import make_plan
+from laconic.engines.vllm.plugin.plans import CompressionPlan, make_plan
 from laconic.engines.vllm.plugin.ring import QueryRing
 from laconic.engines.vllm.plugin.settings import LaunchSettings
 
 NEVER = np.iinfo(np.int64).max
+"""Where no compression is due."""
 
 
 @dataclass(slots=True)
 class RequestState:
-    """A request in this worker: its plan, its slot in the ring, and which tokens its layers hold."""
+    """A request that this worker holds blocks of."""
 
     plan: CompressionPlan
     slot: int
+    """Its slot in the ring and in the compressor's arrays."""
     positions: dict[str, Tensor] = field(default_factory=dict)
+    """Which generated tokens its layers hold: see `DueRequest.positions`."""
 
 
 class Compressor:
-    """max_requests: requests that run at once, at most. across: see `Evidence`.
+    """Carries out the compressions of one worker's requests.
 
-    `layers` and `block_size` are set once there is a KV cache.
+    max_requests: requests that run at once, at most. ring: their latest queries; None: no policy reads any. across: see
+    `Evidence`. `layers` and `block_size` (tokens) are set once there is a KV cache.
     """
 
     def __init__(
@@ -52,19 +55,22 @@ class Compressor:
         self.settings, self.max_model_len, self.ring, self.across = settings, max_model_len, ring, across
         self.layers: list[AttentionLayer] = []
         self.block_size = 0
+        # A preempted request keeps its plan and loses its state: it starts anew, from its first token, in another slot.
         self._plans: dict[str, CompressionPlan] = {}
         self._requests: dict[str, RequestState] = {}
         self._free = list(range(max_requests - 1, -1, -1))
-        # By slot, so that a step's arithmetic over all its requests is a few array operations.
+        # By slot, so that a step's arithmetic over all its requests is a few array operations: tokens evicted, the count of
+        # computed tokens at the next compression, and the latest queries that it will read.
         self._evicted = np.zeros(max_requests, dtype=np.int64)
         self._boundary = np.full(max_requests, NEVER, dtype=np.int64)
         self._window = np.zeros(max_requests, dtype=np.int64)
+        # Requests that come to a compression with the step under way, and their computed tokens then.
         self._due: list[tuple[str, int]] = []
 
     # ---- before a step --------------------------------------------------------------------------------------------
 
     def begin_step(self, output: Any) -> None:
-        """output: vLLM's SchedulerOutput."""
+        """Hear who has come and who has gone. output: vLLM's SchedulerOutput."""
         for request_id in output.finished_req_ids:
             self._free_slot(request_id)
             self._plans.pop(request_id, None)
@@ -113,28 +119,28 @@ class Compressor:
         ring.set_places(torch.from_numpy(tokens), ring.place_of(slot, position))
 
     def _slot_of(self, request_id: str, computed: int) -> int:
-        held = self._requests.get(request_id)
-        if held is None:
+        request = self._requests.get(request_id)
+        if request is None:
             plan = self._plans[request_id]
-            held = self._requests[request_id] = RequestState(plan, self._free.pop())
+            request = self._requests[request_id] = RequestState(plan, self._free.pop())
             if plan.evicted(computed):
                 raise RuntimeError(
                     f"request {request_id} starts at {computed} tokens, beyond a compression that nobody did"
                 )
-            self._note_boundary(held, computed)
-        return held.slot
+            self._note_boundary(request, computed)
+        return request.slot
 
-    def _note_boundary(self, held: RequestState, computed: int) -> None:
-        plan, slot = held.plan, held.slot
+    def _note_boundary(self, request: RequestState, computed: int) -> None:
+        plan, slot = request.plan, request.slot
         boundary, scorer = plan.next_boundary(computed), plan.policy.scorer
         self._evicted[slot] = plan.evicted(computed)
         self._boundary[slot] = NEVER if boundary is None else boundary
         self._window[slot] = 0 if scorer is None or boundary is None else scorer.queries
 
     def _free_slot(self, request_id: str) -> None:
-        held = self._requests.pop(request_id, None)
-        if held is not None:
-            self._free.append(held.slot)
+        request = self._requests.pop(request_id, None)
+        if request is not None:
+            self._free.append(request.slot)
 
     # ---- after a step ---------------------------------------------------------------------------------------------
 
@@ -146,8 +152,8 @@ class Compressor:
         by_policy: dict[Policy, list[DueRequest]] = defaultdict(list)
         left: dict[str, int] = {}
         for request_id, computed in self._due:
-            held = self._requests[request_id]
-            plan = held.plan
+            request = self._requests[request_id]
+            plan = request.plan
             before = plan.slots_needed(computed)
             by_policy[plan.policy].append(
                 DueRequest(
@@ -155,13 +161,13 @@ class Compressor:
                     held=before,
                     round=plan.rounds(computed),
                     computed=computed,
-                    slot=held.slot,
+                    slot=request.slot,
                     blocks=blocks_of(request_id, before),
-                    positions=held.positions,
+                    positions=request.positions,
                 )
             )
             left[request_id] = plan.held(computed)
-            self._note_boundary(held, computed)
+            self._note_boundary(request, computed)
         self._due = []
         for policy, due in by_policy.items():
             compact(self.layers, policy, due, self.block_size, self.ring, self.across)

@@ -5,7 +5,7 @@ metrics.
 from __future__ import annotations
 
 import functools
-from typing import Any, ClassVar
+from typing import Any
 
 from vllm.exceptions import VLLMValidationError
 from vllm.utils.math_utils import cdiv
@@ -14,8 +14,8 @@ from vllm.v1.engine.input_processor import InputProcessor
 from vllm.v1.metrics.loggers import StatLoggerManager
 
 from laconic.engines.vllm.plugin.launch import settings_of
-from laconic.engines.vllm.plugin.metrics import take_counts
-from laconic.engines.vllm.plugin.requests import make_plan
+from laconic.engines.vllm.plugin.metrics import PrometheusMetrics, take_counts
+from laconic.engines.vllm.plugin.plans import make_plan
 from laconic.errors import InputError, LaconicError
 
 
@@ -81,35 +81,3 @@ def check_request(request: EngineCoreRequest, vllm_config: Any) -> None:
                 f"generated, policy {plan.policy.spec()}), but the KV cache has room for {(blocks - 1) * size}: lower "
                 "max_tokens, shorten the prompt or compress more"
             )
-
-
-class PrometheusMetrics:
-    """laconic's Prometheus metrics, in the registry that vLLM serves at /metrics. One set a process."""
-
-    _made: ClassVar[dict[str, Any]] = {}
-
-    def __init__(self, model_name: str) -> None:
-        from prometheus_client import Counter, Gauge
-
-        self.model_name = model_name
-        if not self._made:
-            labels = ["model_name", "engine"]
-            self._made.update(
-                compressions=Counter("laconic:compressions", "Compressions of a request's KV cache.", labels),
-                evicted=Counter("laconic:tokens_evicted", "Tokens evicted from requests' KV caches.", labels),
-                freed=Counter("laconic:blocks_freed", "KV-cache blocks given back by compressions.", labels),
-                ratio=Gauge(
-                    "laconic:physical_over_logical",
-                    "Tokens that the running requests hold over those they have computed; 1 where nothing was evicted.",
-                    labels,
-                    multiprocess_mode="mostrecent",
-                ),
-            )
-
-    def observe(self, counts: dict[str, int], engine: int) -> None:
-        if not counts:
-            return
-        for name in ("compressions", "evicted", "freed"):
-            self._made[name].labels(self.model_name, str(engine)).inc(counts[name])
-        ratio = counts["physical"] / counts["logical"] if counts["logical"] else 1.0
-        self._made["ratio"].labels(self.model_name, str(engine)).set(ratio)

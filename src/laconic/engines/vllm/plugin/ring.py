@@ -30,11 +30,13 @@ class QueryRing:
         device: torch.device,
     ) -> None:
         self.queries = queries
+        """R."""
         self._junk_place = requests * queries
         self.places = torch.full((tokens,), self._junk_place, dtype=torch.long, device=device)
         self._staged = torch.full((tokens,), self._junk_place, dtype=torch.long)
-        self._tokens_placed = 0
+        self._tokens_placed = 0  # of the latest `set_places`: up to here `places` isn't junk
         self.active = False
+        """Whether anybody's queries are kept in the step to come."""
         self._rings = {
             name: torch.zeros(((requests + 1) * queries, heads, size), dtype=dtype, device=device)
             for name, (heads, size) in layers.items()

@@ -27,8 +27,7 @@ from vllm.v1.request import Request, RequestStatus
 from laconic.engines.vllm.plugin.guards import check_launch_complete
 from laconic.engines.vllm.plugin.manager import CompressedAttentionManager
 from laconic.engines.vllm.plugin.metrics import CompressionCounts
-from laconic.engines.vllm.plugin.plans import CompressionPlan
-from laconic.engines.vllm.plugin.requests import plan_of
+from laconic.engines.vllm.plugin.plans import CompressionPlan, plan_of
 from laconic.errors import InputError
 
 

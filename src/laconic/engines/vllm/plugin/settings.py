@@ -24,14 +24,13 @@ KEY = "laconic"
 
 @dataclass(frozen=True, slots=True)
 class LaunchSettings:
-    """A launch's settings.
-
-    policy: what requests get that don't say otherwise. queries: how many of the latest queries each request's ring holds, at
-    least what `policy` reads; more lets single requests ask for a policy with a longer window.
-    """
+    """A launch's settings. Raises InputError for a policy that can't run inside vLLM, or reads more queries than are kept."""
 
     policy: Policy
+    """What requests get that don't say otherwise."""
     queries: int
+    """How many of the latest queries each request's ring holds; more than `policy` reads lets single requests ask for a policy
+    with a longer window."""
 
     def __post_init__(self) -> None:
         checks.plain(self)
@@ -49,11 +48,11 @@ class LaunchSettings:
 
 @dataclass(frozen=True, slots=True)
 class RequestSettings:
-    """One request's settings. prompt_tokens: how many of the tokens sent are the prompt, the rest having been generated
-    before; None: all of them."""
+    """One request's settings."""
 
     policy: Policy
     prompt_tokens: int | None = None
+    """How many of the tokens sent are the prompt, the rest having been generated before; None: all of them."""
 
 
 def parse_launch(raw: object) -> LaunchSettings:
