@@ -5,7 +5,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import laconic
 from laconic.assets import reasoner_path
-from laconic.problems import check, generate
+from laconic.problems import generate, is_correct
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     text = tokenizer.decode(out[0, prompt:], skip_special_tokens=True)
     stats = run.stats
     print(text[-80:])
-    print("right" if check(problem, text) else f"wrong: it is {problem.answer}")
+    print("right" if is_correct(problem, text) else f"wrong: it is {problem.answer}")
     print(f"{prompt} prompt and {out.shape[1] - prompt} generated tokens; {stats.compressions} compressions")
     print(f"evicted {stats.evicted} tokens, {stats.live_kv_tokens} held at the end ({stats.live_kv_bytes:,} bytes)")
 

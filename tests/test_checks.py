@@ -99,7 +99,7 @@ def test_plain_makes_a_frozen_records_numbers_pythons():
         name: str
 
     settings = Settings(numpy.int64(4), "a")  # type: ignore[arg-type]  # what a user passes
-    checks.plain(settings)
+    checks.unwrap_numpy_fields(settings)
     assert repr(settings.n) == "4"
 
 

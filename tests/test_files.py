@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from laconic.errors import LaconicError
-from laconic.files import check_regular, locked, open_locked, replacing, saving, write_text
+from laconic.files import check_regular, lock_directory, name_write_errors, open_locked, replace_file, write_text
 
 
 def full(path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         full(new)
 
     with pytest.raises(LaconicError, match=f"no room left to write {path} .*make room and run the same command again"):
-        replacing(path, half)
+        replace_file(path, half)
     assert path.read_text() == "second"
     assert os.listdir(path.parent) == ["results.json"]
 
@@ -64,7 +64,7 @@ def test_another_error_names_the_file_and_not_the_name_it_was_written_under(tmp_
         raise OSError(errno.EIO, "Input/output error", str(new))
 
     with pytest.raises(OSError, match="Input/output error") as caught:
-        replacing(tmp_path / "a.json", fail)
+        replace_file(tmp_path / "a.json", fail)
     assert caught.value.filename == str(tmp_path / "a.json")
 
 
@@ -88,33 +88,33 @@ def test_a_read_only_file_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.Mon
 def test_what_libraries_raise_where_a_disk_is_full_is_one_sentence(tmp_path: Path) -> None:
     with (
         pytest.raises(LaconicError, match=r"w\.pt can't be written \(file write failed\); most often there is no room"),
-        saving(tmp_path / "w.pt", RuntimeError),
+        name_write_errors(tmp_path / "w.pt", RuntimeError),
     ):
         raise RuntimeError("file write failed\nmore")
-    with pytest.raises(RuntimeError, match="ours"), saving(tmp_path / "w.pt"):
+    with pytest.raises(RuntimeError, match="ours"), name_write_errors(tmp_path / "w.pt"):
         raise RuntimeError("ours")
 
 
 def test_a_directory_is_one_runs_at_a_time(tmp_path: Path) -> None:
     place = tmp_path / "a" / "judge"
-    with locked(place):
+    with lock_directory(place):
         says = f"^{place} is in use by another run; wait for it, or name another"
-        with pytest.raises(LaconicError, match=says), locked(place):
+        with pytest.raises(LaconicError, match=says), lock_directory(place):
             raise AssertionError("both")
         (place / "weights").write_text("w")
     assert os.listdir(place) == ["weights"]
-    with locked(place):
+    with lock_directory(place):
         pass
-    with locked(tmp_path / "empty"):
+    with lock_directory(tmp_path / "empty"):
         pass
     assert not (tmp_path / "empty").exists()
 
 
 def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from laconic.files import locked\n"
-        "with locked(Path(sys.argv[1])): os._exit(9)"
+        "import os, sys; from pathlib import Path; from laconic.files import lock_directory\n"
+        "with lock_directory(Path(sys.argv[1])): os._exit(9)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "judge")], check=False).returncode == 9
-    with locked(tmp_path / "judge"):
+    with lock_directory(tmp_path / "judge"):
         pass

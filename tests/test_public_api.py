@@ -21,8 +21,7 @@ import torch
 import laconic
 import laconic.compress as compress  # mypy takes `from laconic import compress` for the function alone
 from laconic import prune, traces
-from laconic.answers import equivalent, extract
-from laconic.answers import groups as answer_groups
+from laconic.answers import equivalent, extract, group_equivalent
 from laconic.compress.select import select
 from laconic.engines import base, chat, hf
 from laconic.engines.hf import shapes
@@ -40,7 +39,7 @@ from laconic.lab.shared import contenders
 from laconic.lab.throughput import decoding
 from laconic.lab.throughput import run as throughput
 from laconic.lab.vllm import load as vllm_load
-from laconic.problems import Problem, check, generate, sources
+from laconic.problems import Problem, generate, is_correct, sources
 from laconic.prune import excerpts, voting
 from tests.engines.hf.families import family
 from tests.prune.scripted import Script, ScriptedEngine
@@ -296,7 +295,9 @@ CALLS: dict[str, Call] = {
         {"a": optional(TEXT), "b": optional(TEXT)},
         {"a": "answer", "b": "answer"},
     ),
-    "answers.groups": Call(answer_groups, lambda: {"answers": ["1"]}, {"answers": ("ab", [5])}, {"answers": "answer"}),
+    "answers.group_equivalent": Call(
+        group_equivalent, lambda: {"answers": ["1"]}, {"answers": ("ab", [5])}, {"answers": "answer"}
+    ),
     "problems.generate": Call(
         generate,
         lambda: {"count": 1},
@@ -307,8 +308,8 @@ CALLS: dict[str, Call] = {
         lambda: {"id": "a", "question": "b", "answer": "c"},
         {**dict.fromkeys(("id", "question", "answer"), (*TEXT, " ")), "level": WHOLE, "meta": (None, 5, "x", [])},
     ),
-    "problems.check": Call(
-        check,
+    "problems.is_correct": Call(
+        is_correct,
         lambda: {"problem": problems()[0], "text": "1"},
         {"problem": (None, *OBJECT), "text": TEXT, "thinking": FLAG, "ended": FLAG},
     ),
@@ -645,16 +646,16 @@ EXEMPT = {
         "prune.Source",
         "prune.Strategy",
     ),
-    "takes no argument": ("compress.known", "compress.broken", "answers.undecided"),
+    "takes no argument": ("compress.known", "compress.broken", "answers.undecided_count"),
     "makes a dataclass's field, for who writes a policy": ("compress.described", "compress.setting"),
     "a type or a constant": ("compress.Aggregation", "problems.LEVELS"),
     "what reads a trace or a text that a model has written; its own tests have wrong input": (
         "answers.MARKERS",
-        "answers.Marker",
+        "answers.ThinkingMarker",
         "answers.answer_of",
-        "answers.left_open",
-        "answers.markers",
-        "answers.register",
+        "answers.ends_in_thinking",
+        "answers.known_markers",
+        "answers.register_marker",
     ),
 }
 

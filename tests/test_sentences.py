@@ -11,7 +11,7 @@ import pytest
 import laconic
 
 ROOT = Path(laconic.__file__).parent
-KINDS = {"InputError", "EngineError", "LaconicError", "UnknownNameError", "refuse", "warn"}
+KINDS = {"InputError", "EngineError", "LaconicError", "UnknownNameError", "input_error", "warn"}
 
 
 def last_pieces(node: ast.expr) -> Iterator[str]:
@@ -34,7 +34,7 @@ def endings(source: str) -> list[tuple[int, str]]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and node.args:
             name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-            message = node.args[-1] if name == "refuse" else node.args[0]
+            message = node.args[-1] if name == "input_error" else node.args[0]
             if name in KINDS:
                 found += [(node.lineno, piece) for piece in last_pieces(message)]
     return found
@@ -57,7 +57,7 @@ def test_no_sentence_ends_with_a_full_stop() -> None:
         ('raise EngineError(f"{name} is " "gone.")', [(1, " is gone.")]),
         ('raise InputError("a" + ("b." if c else f"{d} e."))', [(1, "b."), (1, " e.")]),
         ('raise errors.InputError(f"it is {value}")', []),
-        ('raise refuse("n", value, "a number.")', [(1, "a number.")]),
+        ('raise input_error("n", value, "a number.")', [(1, "a number.")]),
         ('print("Done.")', []),
     ],
 )

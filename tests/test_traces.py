@@ -45,7 +45,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     found = read_traces(tmp_path / "t.jsonl")
     assert list(found.records) == records
     assert found.broken == ()
-    assert found.told("t.jsonl") == ""
+    assert found.describe_broken("t.jsonl") == ""
     assert {name: [r.index for r in of] for name, of in found.by_problem().items()} == {"p1": [0, 1], "p0": [0, 1, 2]}
     assert list(found.by_problem()) == ["p1", "p0"]
     assert found.records[0].settings is found.records[4].settings, "equal settings are held once"
@@ -86,7 +86,7 @@ def test_broken_lines_are_skipped_counted_and_named(tmp_path: Path) -> None:
         "line 11 is not JSON",
         "line 13 is not JSON",
     )
-    told = found.told(path.name, most=2)
+    told = found.describe_broken(path.name, most=2)
     assert told == "7 lines of t.jsonl skipped: line 3 is not JSON; line 4 is not a JSON object and 5 more."
 
 

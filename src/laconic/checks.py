@@ -31,18 +31,18 @@ def shown(value: object) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
-def python(value: Any) -> Any:
+def unwrap_numpy(value: Any) -> Any:
     """A number of numpy's as the Python number that it is; anything else as it came."""
     if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
         return value.item()
     return value
 
 
-def plain(record: Any) -> None:
+def unwrap_numpy_fields(record: Any) -> None:
     """Numpy's numbers in a dataclass's fields become Python's, frozen or not: records are then printed and written alike."""
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
-        if (own := python(value)) is not value:
+        if (own := unwrap_numpy(value)) is not value:
             object.__setattr__(record, field.name, own)
 
 
@@ -51,7 +51,7 @@ def is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def refuse(name: str, value: object, expected: str) -> LaconicError:
+def input_error(name: str, value: object, expected: str) -> LaconicError:
     """The error to raise, in the words of all of them."""
     return InputError(f"{name} is {shown(value)}; expected {expected}")
 
@@ -61,19 +61,19 @@ def refuse(name: str, value: object, expected: str) -> LaconicError:
 
 def whole(name: str, value: Any, least: int, most: int = MOST, meaning: str = "") -> int:
     """The int from least to most that the value is. meaning: what is counted, in a few words."""
-    value = python(value)
+    value = unwrap_numpy(value)
     if not is_whole(value) or not least <= value <= most:
         above = is_whole(value) and value > most
         span = f"from {least} to {most}" if above or most != MOST else f"of at least {least}"
-        raise refuse(name, value, f"a whole number {span}{_note(meaning)}")
+        raise input_error(name, value, f"a whole number {span}{_note(meaning)}")
     return int(value)
 
 
 def seed(name: str, value: Any) -> int:
     """An int of 64 bits, with a sign or without, as torch takes it for a seed."""
-    value = python(value)
+    value = unwrap_numpy(value)
     if not is_whole(value) or not -(1 << 63) <= value < 1 << 64:
-        raise refuse(name, value, "a whole number of at most 64 bits")
+        raise input_error(name, value, "a whole number of at most 64 bits")
     return int(value)
 
 
@@ -81,12 +81,12 @@ def number(
     name: str, value: Any, low: float, high: float = math.inf, meaning: str = "", *, above: bool = False
 ) -> int | float:
     """The finite int or float in [low, high] that the value is; above: in (low, high]."""
-    value = python(value)
+    value = unwrap_numpy(value)
     fits = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
     if not fits or not -LARGEST <= value <= LARGEST or (above and value == low):
         start = f"above {low:g}" if above else f"at least {low:g}" if high == math.inf else f"from {low:g}"
         end = "" if high == math.inf else f" and at most {high:g}" if above else f" to {high:g}"
-        raise refuse(name, value, f"a number {start}{end}{_note(meaning)}")
+        raise input_error(name, value, f"a number {start}{end}{_note(meaning)}")
     return value
 
 
@@ -119,22 +119,22 @@ def wholes(name: str, values: Any, least: int, most: int = MOST, meaning: str = 
 def word(name: str, value: Any, known: Sequence[str]) -> str:
     """One of the known words."""
     if not isinstance(value, str) or value not in known:
-        raise refuse(name, value, f"one of {', '.join(known)}")
+        raise input_error(name, value, f"one of {', '.join(known)}")
     return value
 
 
 def flag(name: str, value: Any) -> bool:
     """True or False."""
-    value = python(value)
+    value = unwrap_numpy(value)
     if not isinstance(value, bool):
-        raise refuse(name, value, "true or false")
+        raise input_error(name, value, "true or false")
     return value
 
 
 def text(name: str, value: Any, meaning: str = "", *, some: bool = False) -> str:
     """A str; some: of more than white space. One with half a character in it is none: no tokenizer takes it, and no file."""
     if not isinstance(value, str) or (some and not value.strip()):
-        raise refuse(name, value, f"a text{' that is not empty' if some else ''}{_note(meaning)}")
+        raise input_error(name, value, f"a text{' that is not empty' if some else ''}{_note(meaning)}")
     if half := half_character(value):
         raise InputError(f"{name} {half}")
     return value
@@ -162,13 +162,13 @@ def path(name: str, value: Any) -> Path:
     """The path of a file or directory."""
     if isinstance(value, (str, PurePath)) and str(value).strip() and "\0" not in str(value):
         return Path(value)
-    raise refuse(name, value, "the path of a file or directory")
+    raise input_error(name, value, "the path of a file or directory")
 
 
 def instance(name: str, value: Any, kind: type | tuple[type, ...], expected: str) -> Any:
     """An object of a class. expected: what it is, for the sentence."""
     if not isinstance(value, kind):
-        raise refuse(name, value, expected)
+        raise input_error(name, value, expected)
     return value
 
 
@@ -181,26 +181,26 @@ def instances(name: str, values: Any, kind: type, expected: str, *, some: bool =
 def function(name: str, value: Any, meaning: str) -> Any:
     """Something that can be called. meaning: from what to what."""
     if not callable(value):
-        raise refuse(name, value, f"a function {meaning}")
+        raise input_error(name, value, f"a function {meaning}")
     return value
 
 
 def capable(name: str, value: Any, needed: Iterable[str], expected: str) -> Any:
     """An object that has what a protocol asks for, by its attributes' names; a class is no object of itself."""
     if isinstance(value, type) or not all(hasattr(value, attribute) for attribute in needed):
-        raise refuse(name, value, expected)
+        raise input_error(name, value, expected)
     return value
 
 
 def _iterated(name: str, values: Any, expected: str, some: bool) -> list[Any]:
     if isinstance(values, (str, bytes, Mapping, Set)) or not isinstance(values, Iterable):
-        raise refuse(name, values, expected)
+        raise input_error(name, values, expected)
     try:  # the numbers of an array or a tensor are Python's only then
         found = list(values.tolist() if hasattr(values, "tolist") else values)
     except TypeError:  # it has no dimension
-        raise refuse(name, values, expected) from None
+        raise input_error(name, values, expected) from None
     if some and not found:
-        raise refuse(name, values, f"{expected}, at least one")
+        raise input_error(name, values, f"{expected}, at least one")
     return found
 
 

@@ -59,11 +59,11 @@ def versions() -> dict[str, str]:
 
 def command(argv: list[str]) -> str:
     """The command line to repeat, with directories that are only this machine's cut from its paths."""
-    words = ["laconic" if index == 0 else public(word) for index, word in enumerate(argv)]
+    words = ["laconic" if index == 0 else hide_directories(word) for index, word in enumerate(argv)]
     return shlex.join(words)
 
 
-def public(word: str) -> str:
+def hide_directories(word: str) -> str:
     """An absolute path shown relative to the current directory, or by its last part if it lies elsewhere."""
     # A path may hold bytes that are no UTF-8, which a file of results can't.
     word = word.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

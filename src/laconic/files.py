@@ -56,7 +56,7 @@ def open_locked(path: Path) -> IO[bytes]:
         file = open(path, "ab+", buffering=0)  # noqa: SIM115 (the caller's to close)
         try:
             _lock(file, path)
-            if is_at(file, path):
+            if is_still_at(file, path):
                 return file
         except BaseException:
             file.close()
@@ -64,7 +64,7 @@ def open_locked(path: Path) -> IO[bytes]:
         file.close()  # removed by the run that had it until now
 
 
-def is_at(file: IO[bytes], path: Path) -> bool:
+def is_still_at(file: IO[bytes], path: Path) -> bool:
     """Whether an open file is still the one at the path."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
@@ -84,7 +84,7 @@ def _lock(file: IO[bytes], path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
+def lock_directory(directory: Path) -> Iterator[None]:
     """One run at a time in a directory, which is made if need be. Raises InputError where another run works in it."""
     new = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(OSError):
-            if is_at(file, path):
+            if is_still_at(file, path):
                 path.unlink()
             if new:  # and nothing came of it: a directory that is not empty stays
                 directory.rmdir()
@@ -105,11 +105,11 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """The file's new text, in UTF-8; see `replacing`."""
-    replacing(path, lambda new: new.write_text(text, encoding="utf-8"))
+    """The file's new text, in UTF-8; see `replace_file`."""
+    replace_file(path, lambda new: new.write_text(text, encoding="utf-8"))
 
 
-def replacing(path: Path, write: Callable[[Path], object]) -> None:
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """A file written whole or not at all: `write` is given another name in the same directory, which then takes its place.
 
     Missing directories are made. Raises InputError for a path that holds no regular file, and for a full disk.
@@ -120,12 +120,12 @@ def replacing(path: Path, write: Callable[[Path], object]) -> None:
     if path.exists() and not os.access(path, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     if path.exists() and not os.access(path.parent, os.W_OK):  # no room for another name: as best it can be done
-        with saving(path):
+        with name_write_errors(path):
             write(path)
         return
     new = path.with_name(f".{path.stem[:100]}.{os.getpid()}.new{path.suffix}")
     try:
-        with saving(path):
+        with name_write_errors(path):
             write(new)
             if path.exists():
                 os.chmod(new, stat.S_IMODE(path.stat().st_mode))
@@ -135,7 +135,7 @@ def replacing(path: Path, write: Callable[[Path], object]) -> None:
 
 
 @contextlib.contextmanager
-def saving(path: Path, *others: type[Exception]) -> Iterator[None]:
+def name_write_errors(path: Path, *others: type[Exception]) -> Iterator[None]:
     """Around what writes a file or a directory: a full disk becomes a sentence, another error of the system names the path.
 
     others: what libraries raise in place of the system's error (torch a RuntimeError); told with their first line.
@@ -143,7 +143,7 @@ def saving(path: Path, *others: type[Exception]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise told(error, path) from error
+        raise write_error(error, path) from error
     except others as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
@@ -152,7 +152,7 @@ def saving(path: Path, *others: type[Exception]) -> Iterator[None]:
         ) from error
 
 
-def told(error: OSError, path: Path, rest: str = "make room and run the same command again") -> Exception:
+def write_error(error: OSError, path: Path, rest: str = "make room and run the same command again") -> Exception:
     """A full disk as a sentence; any other error with the path it is about."""
     if error.errno in NO_ROOM:
         return InputError(f"There is no room left to write {path} ({error.strerror}); {rest}")

@@ -17,7 +17,7 @@ def normal_quantile(probability: float) -> float:
     return math.sqrt(2) * float(torch.erfinv(torch.tensor(2 * probability - 1, dtype=torch.float64)))
 
 
-def wilson(share: float, count: float, quantile: float) -> tuple[float, float]:
+def wilson_interval(share: float, count: float, quantile: float) -> tuple[float, float]:
     """Wilson's score interval of a share seen in `count` independent observations (a fraction where it is effective)."""
     square = quantile * quantile
     centre = (share + square / (2 * count)) / (1 + square / count)
@@ -32,7 +32,7 @@ def wilson(share: float, count: float, quantile: float) -> tuple[float, float]:
     return low, high
 
 
-def adjusted(share: float, variance: float, count: int, quantile: float) -> tuple[float, float]:
+def adjusted_wald_interval(share: float, variance: float, count: int, quantile: float) -> tuple[float, float]:
     """The adjusted Wald interval: as if two more problems had been seen, one at 0 and one at 1.
 
     variance: of one problem's share, the sum of squared distances over `count`. Agresti and Coull (1998) add such
@@ -48,7 +48,7 @@ def adjusted(share: float, variance: float, count: int, quantile: float) -> tupl
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def unanimous(share: float, count: int, confidence: float) -> tuple[float, float]:
+def unanimous_interval(share: float, count: int, confidence: float) -> tuple[float, float]:
     """The interval where every one of `count` problems has the same share.
 
     The largest part of all problems that may be otherwise and still show none in `count` is 1 - ((1 - confidence) / 2)^(1 /

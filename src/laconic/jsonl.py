@@ -21,7 +21,7 @@ MARK = "\ufeff"
 _HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 
 
-class NotJSON(InputError):
+class NotJSONError(InputError):
     """The message is "is not JSON"; reason: what Python says of it."""
 
     def __init__(self, reason: str) -> None:
@@ -35,13 +35,13 @@ def parse(text: str | bytes) -> Any:
         try:
             text = text.decode("utf-8")
         except UnicodeDecodeError:
-            raise NotJSON("not UTF-8 text") from None
+            raise NotJSONError("not UTF-8 text") from None
     text = text.removeprefix(MARK)
     try:
         value = json.loads(text)
         nested = text.count("[") + text.count("{") > MOST_NESTED and _nested(value) > MOST_NESTED
     except json.JSONDecodeError as error:
-        raise NotJSON(error.msg) from None
+        raise NotJSONError(error.msg) from None
     except RecursionError:
         nested = True
     except ValueError:  # Python's own limit
@@ -68,7 +68,7 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         value = parse(path.read_bytes())
     except LaconicError as error:
-        reason = f" ({error.reason})" if isinstance(error, NotJSON) else ""
+        reason = f" ({error.reason})" if isinstance(error, NotJSONError) else ""
         raise InputError(f"{path} {error}{reason}") from None
     if not isinstance(value, dict):
         raise InputError(f"{path} is not a JSON object")
@@ -105,7 +105,7 @@ def read_objects(
 def _object(line: str, where: str, noun: str, fields: str) -> dict[str, Any]:
     try:
         record = parse(line)
-    except NotJSON as error:
+    except NotJSONError as error:
         raise InputError(f"{where} is not JSON ({error.reason}); expected one {noun} a line") from error
     except LaconicError as error:
         raise InputError(f"{where} {error}") from error

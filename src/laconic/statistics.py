@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 
 from laconic.errors import InputError
-from laconic.intervals import EQUAL, adjusted, normal_quantile, unanimous, wilson
+from laconic.intervals import EQUAL, adjusted_wald_interval, normal_quantile, unanimous_interval, wilson_interval
 
 __all__ = ["Interval", "mean_interval", "normal_quantile", "paired_difference", "student_quantile"]
 
@@ -61,9 +61,9 @@ def mean_interval(
     The formula where every problem's mean is at a bound, or all are equal, is Wilson's score interval at the effective
     number of observations `m (1 - m) / (s^2 / n)`, with s^2 the variance of the problems' means (Dean and Pagano 2015);
     n where that is undefined, which assumes no more than one independent observation a problem. Of other outcomes (every
-    value is at a bound, problems' means need not be) it is `intervals.adjusted`. Of measured values, which lie between
-    the bounds, it is Wilson's interval again, with Student's t for the normal quantile (Franco, Little, Louis and Slud
-    2019). Without bounds it is Student's t on the problems' means, and infinite where these are all equal: nothing then
+    value is at a bound, problems' means need not be) it is `intervals.adjusted_wald_interval`. Of measured values, which
+    lie between the bounds, it is Wilson's interval again, with Student's t for the normal quantile (Franco, Little, Louis and
+    Slud 2019). Without bounds it is Student's t on the problems' means, and infinite where these are all equal: nothing then
     tells how far others may lie. For one problem the interval is the bounds (infinite without).
 
     Raises InputError for no problems, a problem without samples, a value outside the bounds, or an unknown method.
@@ -98,9 +98,9 @@ def paired_difference(
     """The mean of `ours` minus that of `theirs` on the same problems (in the same order) and seeds, with its interval.
 
     The difference is taken problem by problem, so what makes a problem hard for both cancels. Bootstrap over problems
-    where `mean_interval` would take it, for the share (1 + difference) / 2; else `intervals.adjusted`, Bonett and Price's
-    interval for paired proportions. Where all problems differ alike, by nothing or by as much as can be, the interval is
-    `intervals.unanimous`: what a share of problems that could be otherwise and still show none in n might change.
+    where `mean_interval` would take it, for the share (1 + difference) / 2; else `intervals.adjusted_wald_interval`, Bonett and
+    Price's interval for paired proportions. Where all problems differ alike, by nothing or by as much as can be, the interval
+    is `intervals.unanimous_interval`: what a share of problems that could be otherwise and still show none in n might change.
     Without bounds, and for one problem, as `mean_interval`; the bounds of a difference are the values' distance, both ways.
 
     Raises InputError where the two don't have the same number of problems, or as `mean_interval` does.
@@ -120,7 +120,7 @@ def paired_difference(
         return Interval(mean, -span, span)
     shares = [(1 + value / span) / 2 for value in means]
     if _equal(shares):
-        low, high = unanimous(shares[0], len(shares), confidence)
+        low, high = unanimous_interval(shares[0], len(shares), confidence)
     elif _varied(shares):
         return _bootstrap(means, mean, confidence, resamples, seed)
     else:
@@ -169,12 +169,12 @@ def _formula(shares: Sequence[float], confidence: float, outcomes: bool) -> tupl
     spread = 0.0 if _equal(shares) else _squares(shares) / (count - 1) / count
     measured = spread > 0 and not outcomes
     quantile = student_quantile((1 + confidence) / 2, count - 1) if measured else _normal(confidence)
-    return wilson(mean, mean * (1 - mean) / spread if spread > 0 else count, quantile)
+    return wilson_interval(mean, mean * (1 - mean) / spread if spread > 0 else count, quantile)
 
 
 def _adjusted(shares: Sequence[float], confidence: float) -> tuple[float, float]:
     count = len(shares)
-    return adjusted(math.fsum(shares) / count, _squares(shares) / count, count, _normal(confidence))
+    return adjusted_wald_interval(math.fsum(shares) / count, _squares(shares) / count, count, _normal(confidence))
 
 
 def _normal(confidence: float) -> float:

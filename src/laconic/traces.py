@@ -17,44 +17,50 @@ from typing import Any
 from laconic import checks
 from laconic.answers import extract
 from laconic.errors import InputError, LaconicError
-from laconic.files import replacing
+from laconic.files import replace_file
 from laconic.jsonl import parse
 
 KIND = "trace"
-FINISHED = ("stop", "length")
-MOST_ID = 2**31 - 1  # tokenizers hold ids in 32 bits
+FINISH_REASONS = ("stop", "length")
+MAX_TOKEN_ID = 2**31 - 1  # tokenizers hold ids in 32 bits
 
 
 @dataclass(frozen=True, slots=True)
 class TraceRecord:
-    """One finished trace. Raises InputError for a field of another type or out of range.
-
-    problem: its id; question: the user's message; gold: the reference answer; level: 0 where the source knows none. index:
-    which of the problem's traces; seed: what the engine was given, so that trace `index` under `seed` can be made again.
-    settings: model, weights (a fingerprint), policy (a spec), temperature, top_p, top_k, max_new_tokens, logprobs (how many
-    candidates each mean is over, 0 for none), tokenizer (a fingerprint). token_ids: generated ones, the end token included;
-    text: theirs, the end token left out. answer: extracted, None for none. logprobs: one mean a token, or None. kv: `peak`
-    and `mean` tokens held, the prompt's included, one layer; `bytes_per_token` over all layers where the engine tells.
-    """
+    """One finished trace. Raises InputError for a field of another type or out of range."""
 
     problem: str
+    """The problem's id."""
     question: str
+    """The user's message."""
     gold: str
+    """The reference answer."""
     level: int
+    """The problem's difficulty; 0 where its set knows none."""
     index: int
+    """Which of the problem's traces this is."""
     seed: int
+    """What the engine was given: trace `index` under `seed` can be made again."""
     settings: Mapping[str, Any]
+    """model, weights (a fingerprint), policy (a spec), temperature, top_p, top_k, max_new_tokens, logprobs (how many candidates
+    each mean is over, 0 for none), tokenizer (a fingerprint)."""
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
+    """Generated tokens, the end token included."""
     text: str
+    """Of the generated tokens, the end token left out."""
     answer: str | None
+    """Extracted from the text; None for none."""
     correct: bool
     finish_reason: str
+    """One of FINISH_REASONS."""
     logprobs: tuple[float, ...] | None = None
+    """One mean over the likeliest candidates a token, or None."""
     kv: Mapping[str, float] = field(default_factory=dict)
+    """`peak` and `mean`: tokens held, the prompt's included, one layer; `bytes_per_token`: over all layers, where known."""
 
     def __post_init__(self) -> None:
-        checks.plain(self)
+        checks.unwrap_numpy_fields(self)
         for name in ("problem", "question", "gold", "text"):
             _expect(self, name, str, "a text")
         for name in ("level", "index", "seed"):
@@ -67,9 +73,11 @@ class TraceRecord:
             ids = checks.instance(name, getattr(self, name), (tuple, list), "whole numbers")
             if not set(map(type, ids)) <= {int}:
                 raise InputError(f"{name} has an entry that is no whole number")
-            if ids and not 0 <= min(ids) <= max(ids) <= MOST_ID:
-                wrong = next(token for token in ids if not 0 <= token <= MOST_ID)
-                raise InputError(f"{name} has the entry {_short(wrong)}, which is no token id; expected 0 to {MOST_ID}")
+            if ids and not 0 <= min(ids) <= max(ids) <= MAX_TOKEN_ID:
+                wrong = next(token for token in ids if not 0 <= token <= MAX_TOKEN_ID)
+                raise InputError(
+                    f"{name} has the entry {_short(wrong)}, which is no token id; expected 0 to {MAX_TOKEN_ID}"
+                )
         for name, value in self.kv.items():
             if type(value) not in (int, float) or not 0 <= value < math.inf:
                 raise InputError(f"kv.{name} is {_short(value)}; expected a number, at least 0")
@@ -77,8 +85,8 @@ class TraceRecord:
             _expect(self, "answer", str, "a text or null")
         if type(self.correct) is not bool:
             raise InputError(f"correct is {self.correct!r}; expected true or false")
-        if self.finish_reason not in FINISHED:
-            raise InputError(f"finish_reason is {self.finish_reason!r}; expected {' or '.join(FINISHED)}")
+        if self.finish_reason not in FINISH_REASONS:
+            raise InputError(f"finish_reason is {self.finish_reason!r}; expected {' or '.join(FINISH_REASONS)}")
         if self.logprobs is not None:
             checks.instance("logprobs", self.logprobs, (tuple, list), "numbers, or None")
             if len(self.logprobs) != len(self.token_ids):
@@ -134,10 +142,11 @@ def _short(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TraceFile:
-    """What a file of traces held. broken: a clause for each line that was skipped, beginning with the line's number."""
+    """What a file of traces held."""
 
     records: tuple[TraceRecord, ...]
     broken: tuple[str, ...] = ()
+    """A clause for each line that was skipped, beginning with the line's number."""
 
     def by_problem(self) -> dict[str, list[TraceRecord]]:
         """The records of each problem in the order of their indices; problems as the file first names them."""
@@ -148,7 +157,7 @@ class TraceFile:
             records.sort(key=lambda record: record.index)
         return found
 
-    def told(self, path: str | Path, most: int = 5) -> str:
+    def describe_broken(self, path: str | Path, most: int = 5) -> str:
         """One sentence on the broken lines, for people; "" if there are none."""
         if not self.broken:
             return ""
@@ -169,7 +178,7 @@ def read_traces(path: str | Path) -> TraceFile:
     records: list[TraceRecord] = []
     broken: list[str] = []
     seen: set[tuple[str, int, int, str]] = set()
-    shared = _Shared()
+    reader = _InterningReader()
     for number, line in _lines(path):
         try:
             raw = parse(line)
@@ -182,11 +191,11 @@ def read_traces(path: str | Path) -> TraceFile:
         if raw.get("kind", KIND) != KIND:
             continue
         try:
-            record = shared.record(raw)
+            record = reader.record(raw)
         except LaconicError as error:
             broken.append(f"line {number}: {error}")
             continue
-        key = (record.problem, record.index, record.seed, shared.key)
+        key = (record.problem, record.index, record.seed, reader.key)
         if key in seen:
             broken.append(f"line {number} repeats trace {record.index} of problem {record.problem}")
             continue
@@ -209,7 +218,7 @@ def write_traces(path: str | Path, records: Iterable[TraceRecord]) -> None:
             for record in records:
                 file.write(json.dumps(record.to_json(), ensure_ascii=False) + "\n")
 
-    replacing(Path(path), write)
+    replace_file(Path(path), write)
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
@@ -220,14 +229,11 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-class _Shared:
-    """Makes records whose equal parts are one object: a problem's traces all carry its question, prompt and settings.
-
-    key: the latest record's settings as a text.
-    """
+class _InterningReader:
+    """Makes records whose equal parts are one object: a problem's traces all carry its question, prompt and settings."""
 
     def __init__(self) -> None:
-        self.key = ""
+        self.key = ""  # the latest record's settings as a text
         self._settings: dict[str, Any] = {}
         self._prompts: dict[tuple[int, ...], tuple[int, ...]] = {}
         self._texts: dict[str, str] = {}

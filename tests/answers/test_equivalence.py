@@ -5,8 +5,8 @@ from fractions import Fraction
 
 import pytest
 
-from laconic.answers import equivalence, equivalent, groups, undecided
-from laconic.answers.normal import LONGEST, decide, normal
+from laconic.answers import equivalence, equivalent, group_equivalent, undecided_count
+from laconic.answers.normal_form import LONGEST, compare_by_string, normalize
 from laconic.errors import LaconicError
 
 SAME = [
@@ -292,7 +292,7 @@ DIFFERENT = [
 @pytest.fixture(scope="module", autouse=True)
 def _end_the_worker():
     yield
-    equivalence._WORKER.close()
+    equivalence._MATH_VERIFY.close()
 
 
 @pytest.mark.parametrize(("a", "b"), SAME)
@@ -308,7 +308,7 @@ def test_different(a, b):
 
 
 def test_nothing_of_the_above_ran_out_of_time():
-    assert undecided() == 0
+    assert undecided_count() == 0
 
 
 def test_no_answer_is_equivalent_to_nothing():
@@ -340,13 +340,13 @@ def test_numbers_are_compared_as_fractions_are():
         x, y = (Fraction(rng.randint(-12, 12) * rng.choice([1, 1000]), rng.randint(1, 4)) for _ in range(2))
         if rng.random() < 0.3:
             y = x
-        assert decide(normal(spell(x)), normal(spell(y))) is (x == y), (x, y)
+        assert compare_by_string(normalize(spell(x)), normalize(spell(y))) is (x == y), (x, y)
         same += x == y
     assert 300 < same < 1200
 
 
 def test_a_trace_that_lost_itself_is_compared_by_spelling(monkeypatch):
-    monkeypatch.setattr(equivalence._WORKER, "ask", pytest.fail)
+    monkeypatch.setattr(equivalence._MATH_VERIFY, "ask", pytest.fail)
     long = "x+" * LONGEST
     assert equivalent(long, long + " ")
     assert not equivalent(long, long + "1")
@@ -360,7 +360,7 @@ def test_an_answer_is_text_or_none(other):
         with pytest.raises(LaconicError, match="expected text, or None"):
             equivalent(*pair)
     with pytest.raises(LaconicError, match="expected text, or None"):
-        groups(["5", other])
+        group_equivalent(["5", other])
 
 
 # --- groups ---
@@ -385,12 +385,12 @@ def slow_groups(answers):
 
 
 def test_groups():
-    assert groups([]) == []
-    assert groups([None, "", None]) == [None, None, None]
-    assert groups(["1/2", None, "C", "0.5", "(C)", "2", r"\frac24"]) == [0, None, 1, 0, 1, 2, 0]
+    assert group_equivalent([]) == []
+    assert group_equivalent([None, "", None]) == [None, None, None]
+    assert group_equivalent(["1/2", None, "C", "0.5", "(C)", "2", r"\frac24"]) == [0, None, 1, 0, 1, 2, 0]
     # Not transitive: the first of a class decides.
-    assert groups([r"5\text{ m}", "5", "5 cm"]) == [0, 0, 1]
-    assert groups(["5", r"5\text{ m}", "5 cm"]) == [0, 0, 0]
+    assert group_equivalent([r"5\text{ m}", "5", "5 cm"]) == [0, 0, 1]
+    assert group_equivalent(["5", r"5\text{ m}", "5 cm"]) == [0, 0, 0]
 
 
 def test_groups_as_the_slow_way_has_them():
@@ -398,7 +398,7 @@ def test_groups_as_the_slow_way_has_them():
     pool = ["7", "7.0", "8", "C", "(C)", "x+1", "1+x", "x + 1", "50%", "1/2", "0.5", r"\{1,2\}", "2,1", None, "no way"]
     for _ in range(50):
         answers = rng.choices(pool, k=rng.randint(1, 12))
-        assert groups(answers) == slow_groups(answers)
+        assert group_equivalent(answers) == slow_groups(answers)
 
 
 def test_groups_ask_once_for_a_spelling_and_a_class(monkeypatch):
@@ -408,19 +408,19 @@ def test_groups_ask_once_for_a_spelling_and_a_class(monkeypatch):
         asked.append((a, b))
         return False
 
-    monkeypatch.setattr(equivalence._WORKER, "ask", ask)
+    monkeypatch.setattr(equivalence._MATH_VERIFY, "ask", ask)
     answers = ["q+1", "$q+1$", "7", "q+2", "q + 2", "7", "8"] * 20
-    equivalence._asked.cache_clear()
+    equivalence._ask_math_verify.cache_clear()
     try:
-        assert groups(answers) == [0, 0, 1, 2, 2, 1, 3] * 20
+        assert group_equivalent(answers) == [0, 0, 1, 2, 2, 1, 3] * 20
     finally:
-        equivalence._asked.cache_clear()
+        equivalence._ask_math_verify.cache_clear()
     assert sorted(asked) == [("7", "q+1"), ("7", "q+2"), ("8", "q+1"), ("8", "q+2"), ("q+1", "q+2")]
 
 
 def test_groups_of_one_text_are_a_mistake():
     with pytest.raises(LaconicError, match="expected a sequence of answers"):
-        groups("12")
+        group_equivalent("12")
 
 
 # --- what math-verify can't decide ---
@@ -433,9 +433,9 @@ def test_what_takes_too_long_counts_as_different_and_is_not_tried_again(monkeypa
         asked.append((a, b))
         return None if "z!" in (a, b) else True
 
-    monkeypatch.setattr(equivalence._WORKER, "ask", ask)
-    before = undecided()
-    equivalence._asked.cache_clear()
+    monkeypatch.setattr(equivalence._MATH_VERIFY, "ask", ask)
+    before = undecided_count()
+    equivalence._ask_math_verify.cache_clear()
     try:
         assert not equivalent("z!", "y")
         # Which of the two is to blame? The one that isn't comparable with 1 either.
@@ -445,36 +445,36 @@ def test_what_takes_too_long_counts_as_different_and_is_not_tried_again(monkeypa
         assert not equivalent("y", "z!")
         assert len(asked) == 3
         assert equivalent("y", "w")
-        assert undecided() == before + 3
+        assert undecided_count() == before + 3
     finally:
-        equivalence._asked.cache_clear()
+        equivalence._ask_math_verify.cache_clear()
         equivalence._hopeless.clear()
 
 
 def test_the_number_beside_it_is_not_to_blame(monkeypatch):
     asked = []
-    monkeypatch.setattr(equivalence._WORKER, "ask", lambda a, b: asked.append((a, b)))
-    equivalence._asked.cache_clear()
+    monkeypatch.setattr(equivalence._MATH_VERIFY, "ask", lambda a, b: asked.append((a, b)))
+    equivalence._ask_math_verify.cache_clear()
     try:
         assert not equivalent("z!", "5")
         assert asked == [("5", "z!"), ("z!", "1")]
     finally:
-        equivalence._asked.cache_clear()
+        equivalence._ask_math_verify.cache_clear()
         equivalence._hopeless.clear()
 
 
 def test_plain_answers_start_no_process_and_import_nothing_heavy():
     code = """
 import sys
-from laconic.answers import equivalence, equivalent, extract, groups
-from laconic.problems.base import Problem, check
+from laconic.answers import equivalence, equivalent, extract, group_equivalent
+from laconic.problems.base import Problem, is_correct
 for a in map(str, range(10)):
     for b in map(str, range(10)):
         assert equivalent(a, b) is (a == b)
-        assert check(Problem("p", "q", b), f"so 1 + {b} . </think> \\\\boxed{{ {a} }} <eos>") is (a == b)
+        assert is_correct(Problem("p", "q", b), f"so 1 + {b} . </think> \\\\boxed{{ {a} }} <eos>") is (a == b)
 assert equivalent("v=3", "3") and equivalent("C", "(c)") and equivalent("1/2", "0.5") and not equivalent("yes sir", "no sir")
-assert groups(["7", None, " 7 "]) == [0, None, 0]
-assert equivalence._WORKER.pid is None
+assert group_equivalent(["7", None, " 7 "]) == [0, None, 0]
+assert equivalence._MATH_VERIFY.pid is None
 print(sorted({"math_verify", "sympy", "torch", "transformers"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

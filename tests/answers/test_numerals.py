@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from laconic.answers import equivalent
-from laconic.answers.normal import clean, normal
-from laconic.answers.numerals import group, respell
+from laconic.answers.normal_form import clean, normalize
+from laconic.answers.numerals import respell_numerals, unify_thousands
 
 
 def long_division(value: Fraction) -> tuple[str, str, str]:
@@ -39,7 +39,7 @@ def test_a_repeating_decimal_is_its_fraction(value, spelling, negative):
     text = spelling.format(whole, head, period)
     if " " in text:
         text = text.replace(" .", ".").replace(f"{head} ", head)
-    form = normal("-" + text.strip() if negative else text)
+    form = normalize("-" + text.strip() if negative else text)
     assert (form.number, form.exact) == (-value if negative else value, True), text
 
 
@@ -49,8 +49,8 @@ def test_a_decimal_that_goes_on_is_its_fraction_once_the_period_is_seen(value):
     if not period or (head and head[-1] in period):
         return
     shown = period * (3 if len(period) == 1 else 2)
-    assert normal(rf"{whole}.{head}{shown}\ldots").number == value
-    assert normal(f"{whole}.{head}{shown}{period[:1]}...").number == value
+    assert normalize(rf"{whole}.{head}{shown}\ldots").number == value
+    assert normalize(f"{whole}.{head}{shown}{period[:1]}...").number == value
 
 
 @given(st.integers(0, 5000))
@@ -71,7 +71,7 @@ def test_ordinals_as_english_has_them(number):
 )
 def test_thousands_in_every_way(number, comma):
     text = f"{number:,}".replace(",", comma)
-    assert normal(text).number == number
+    assert normalize(text).number == number
     assert equivalent(text, str(number))
 
 
@@ -87,7 +87,7 @@ def test_thousands_in_every_way(number, comma):
     ],
 )
 def test_a_list_is_no_number(text, as_it_is):
-    assert group(text) == as_it_is
+    assert unify_thousands(text) == as_it_is
 
 
 @pytest.mark.parametrize(
@@ -109,4 +109,4 @@ def test_a_list_is_no_number(text, as_it_is):
     ],
 )
 def test_respelled(text, respelled):
-    assert respell(text) == respelled
+    assert respell_numerals(text) == respelled

@@ -6,59 +6,59 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.answers import equivalence, equivalent, undecided
-from laconic.answers.normal import clean
-from laconic.answers.shapes import Shape, ascending, may_be_same, shape
+from laconic.answers import equivalence, equivalent, undecided_count
+from laconic.answers.normal_form import clean
+from laconic.answers.shapes import FormulaShape, formula_shape, may_be_same, to_ascending
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _all_of_it_in_time():
-    before = undecided()
+    before = undecided_count()
     yield
-    assert undecided() == before
-    equivalence._WORKER.close()
+    assert undecided_count() == before
+    equivalence._MATH_VERIFY.close()
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("2, 5", Shape("list")),
-        ("2; 5", Shape("list")),
-        (r"2 \text{ or } 5", Shape("list")),
-        ("x = 2 or x = 5", Shape("list")),
-        ("x = 2, 5", Shape("list")),
-        ("(1,2), (3,4)", Shape("list")),
-        ("x = 2, y = 5", Shape("named")),
-        (r"x = 2 \text{ and } y = 5", Shape("named")),
-        (r"\{2, 5\}", Shape("set")),
-        (r"x \in \{2, 5\}", Shape("set")),
-        (r"\left\{ (1,2) \right\}", Shape("set")),
-        ("(2, 5)", Shape("tuple", "()")),
-        ("[2, 5)", Shape("tuple", "[)")),
-        (r"\left( \frac{3}{5}, \frac{8}{3} \right]", Shape("tuple", "(]")),
-        (r"x \in [2, 5]", Shape("tuple", "[]")),
-        ("(1, 2, 3)", Shape("tuple")),
-        ("((1, 2), 3)", Shape("tuple", "()")),
-        ("2 < x < 5", Shape("relation")),
-        (r"x \leq 5", Shape("relation")),
-        (r"x \ne 5", Shape("relation")),
-        (r"x < 2 \text{ or } x > 5", Shape("relation", joined="or")),
-        (r"2 < x \text{ and } x < 5", Shape("relation", joined="and")),
-        (r"\{x \mid x > 2\}", Shape("relation")),
-        (r"1, 2, \ldots, 10", Shape("list", ellipsis=True)),
-        (r"(-\infty, 2) \cup (5, \infty)", Shape()),
-        (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", Shape()),
-        ("(a+5)(b+2)", Shape()),
-        ("f(1, 2)", Shape()),
-        ("(5)", Shape()),
-        (r"\frac{1}{2}", Shape()),
-        ("x = 5", Shape()),
-        ("((", Shape()),
-        ("", Shape()),
+        ("2, 5", FormulaShape("list")),
+        ("2; 5", FormulaShape("list")),
+        (r"2 \text{ or } 5", FormulaShape("list")),
+        ("x = 2 or x = 5", FormulaShape("list")),
+        ("x = 2, 5", FormulaShape("list")),
+        ("(1,2), (3,4)", FormulaShape("list")),
+        ("x = 2, y = 5", FormulaShape("named")),
+        (r"x = 2 \text{ and } y = 5", FormulaShape("named")),
+        (r"\{2, 5\}", FormulaShape("set")),
+        (r"x \in \{2, 5\}", FormulaShape("set")),
+        (r"\left\{ (1,2) \right\}", FormulaShape("set")),
+        ("(2, 5)", FormulaShape("tuple", "()")),
+        ("[2, 5)", FormulaShape("tuple", "[)")),
+        (r"\left( \frac{3}{5}, \frac{8}{3} \right]", FormulaShape("tuple", "(]")),
+        (r"x \in [2, 5]", FormulaShape("tuple", "[]")),
+        ("(1, 2, 3)", FormulaShape("tuple")),
+        ("((1, 2), 3)", FormulaShape("tuple", "()")),
+        ("2 < x < 5", FormulaShape("relation")),
+        (r"x \leq 5", FormulaShape("relation")),
+        (r"x \ne 5", FormulaShape("relation")),
+        (r"x < 2 \text{ or } x > 5", FormulaShape("relation", joined="or")),
+        (r"2 < x \text{ and } x < 5", FormulaShape("relation", joined="and")),
+        (r"\{x \mid x > 2\}", FormulaShape("relation")),
+        (r"1, 2, \ldots, 10", FormulaShape("list", ellipsis=True)),
+        (r"(-\infty, 2) \cup (5, \infty)", FormulaShape()),
+        (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", FormulaShape()),
+        ("(a+5)(b+2)", FormulaShape()),
+        ("f(1, 2)", FormulaShape()),
+        ("(5)", FormulaShape()),
+        (r"\frac{1}{2}", FormulaShape()),
+        ("x = 5", FormulaShape()),
+        ("((", FormulaShape()),
+        ("", FormulaShape()),
     ],
 )
 def test_the_shape_of_a_text(text, expected):
-    assert shape(clean(text)) == expected
+    assert formula_shape(clean(text)) == expected
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_the_shape_of_a_text(text, expected):
     ],
 )
 def test_a_chain_from_its_lower_end(text, expected):
-    assert ascending(text).replace(" ", "") == expected
+    assert to_ascending(text).replace(" ", "") == expected
 
 
 KINDS = ("", "list", "named", "set", "tuple", "relation")
@@ -88,7 +88,7 @@ def test_what_can_be_the_same():
     }
     for a in KINDS:
         for b in KINDS:
-            assert may_be_same(Shape(a), Shape(b)) is not ((a, b) in never or (b, a) in never)
+            assert may_be_same(FormulaShape(a), FormulaShape(b)) is not ((a, b) in never or (b, a) in never)
 
 
 # kind: (what it means to have the same two numbers, how to write it)

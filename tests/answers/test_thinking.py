@@ -4,7 +4,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from laconic.answers import MARKERS, Marker, answer_of, extract, left_open, markers, register, thinking
+from laconic.answers import (
+    MARKERS,
+    ThinkingMarker,
+    answer_of,
+    ends_in_thinking,
+    extract,
+    known_markers,
+    register_marker,
+    thinking,
+)
 from laconic.errors import LaconicError
 
 DRAFT = r"Try \boxed{30}? The answer is 30? No, 12 fits."
@@ -66,10 +75,10 @@ def test_a_prompt_that_ends_in_its_mark_leaves_the_thinking_open(name):
     if name in ("granite", "harmony without special tokens"):
         return  # no template ends in them
     prompt = f"<|user|>What does {begin} mean? {end}<|assistant|>"
-    assert not left_open(prompt)
-    assert left_open(prompt + begin)
-    assert left_open(prompt + begin + "\n")
-    assert not left_open(prompt + begin + "\n\n" + end + "\n\n")  # thinking that was switched off
+    assert not ends_in_thinking(prompt)
+    assert ends_in_thinking(prompt + begin)
+    assert ends_in_thinking(prompt + begin + "\n")
+    assert not ends_in_thinking(prompt + begin + "\n\n" + end + "\n\n")  # thinking that was switched off
     # And the text that follows has no beginning.
     assert extract(DRAFT, thinking=True) is None
     assert extract("the answer is 30, hmm, wait", thinking=True) is None
@@ -139,22 +148,22 @@ def test_the_answer_of_a_trace_whose_engine_does_not_tell():
 
 def test_a_marker_of_one_s_own(monkeypatch):
     monkeypatch.setattr(thinking, "_added", {})
-    mine = Marker("ponder", "<ponder>", "</ponder>", "</ponder>", "</ponder>\n")
+    mine = ThinkingMarker("ponder", "<ponder>", "</ponder>", "</ponder>", "</ponder>\n")
     text = f"<ponder>{DRAFT}"
     assert extract(text) == "30"
-    assert register(mine) is mine
-    assert register(mine) is mine
-    assert markers() == (*MARKERS, mine)
+    assert register_marker(mine) is mine
+    assert register_marker(mine) is mine
+    assert known_markers() == (*MARKERS, mine)
     assert extract(text) is None
     assert extract(text + "</ponder> The answer is 12.") == "12"
-    assert left_open("<user> hi <ponder>")
-    for other in (Marker("ponder", "a", "b", "c", "d"), Marker("think", "a", "b", "c", "d")):
+    assert ends_in_thinking("<user> hi <ponder>")
+    for other in (ThinkingMarker("ponder", "a", "b", "c", "d"), ThinkingMarker("think", "a", "b", "c", "d")):
         with pytest.raises(LaconicError, match=f"marker name {other.name} is taken"):
-            register(other)
-    with pytest.raises(LaconicError, match=r"expected a laconic\.answers\.Marker"):
-        register("<ponder>")  # type: ignore[arg-type]
-    assert register(MARKERS[0]) is MARKERS[0]
-    assert markers() == (*MARKERS, mine)
+            register_marker(other)
+    with pytest.raises(LaconicError, match=r"expected a laconic\.answers\.ThinkingMarker"):
+        register_marker("<ponder>")  # type: ignore[arg-type]
+    assert register_marker(MARKERS[0]) is MARKERS[0]
+    assert known_markers() == (*MARKERS, mine)
 
 
 @pytest.mark.parametrize(
@@ -171,4 +180,4 @@ def test_a_marker_of_one_s_own(monkeypatch):
 )
 def test_a_marker_that_marks_nothing(fields, message):
     with pytest.raises(LaconicError, match=message):
-        Marker(*fields)
+        ThinkingMarker(*fields)

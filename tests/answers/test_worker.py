@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from laconic.answers import equivalence, equivalent, undecided
+from laconic.answers import equivalence, equivalent, undecided_count
 from laconic.answers import worker as worker_module
-from laconic.answers.worker import Worker
+from laconic.answers.worker import MathVerifyProcess
 from laconic.errors import LaconicError
 
 ENDLESS = "9^{9^{9}}"
@@ -16,7 +16,7 @@ ENDLESS = "9^{9^{9}}"
 
 @pytest.fixture(scope="module")
 def warm():
-    worker = Worker(cpu_seconds=1.0)
+    worker = MathVerifyProcess(cpu_seconds=1.0)
     yield worker
     worker.close()
 
@@ -39,7 +39,7 @@ def test_it_starts_when_asked_and_stays(warm):
 
 
 def test_close_ends_the_process():
-    worker = Worker()
+    worker = MathVerifyProcess()
     worker.close()
     assert worker.ask("x", "x") is True
     pid = worker.pid
@@ -49,19 +49,19 @@ def test_close_ends_the_process():
 
 
 def test_what_takes_too_long_is_killed_and_the_next_call_works(monkeypatch, warm):
-    monkeypatch.setattr(equivalence, "_WORKER", warm)
-    before = undecided()
+    monkeypatch.setattr(equivalence, "_MATH_VERIFY", warm)
+    before = undecided_count()
     assert warm.ask("x+1", "1+x") is True
     pid = warm.pid
     try:
         assert not equivalent(ENDLESS, "5")
         assert not alive(pid)
-        assert undecided() == before + 1
+        assert undecided_count() == before + 1
         assert equivalence._hopeless == {ENDLESS}
         assert equivalent("a-b", "-(b-a)")
-        assert undecided() == before + 1
+        assert undecided_count() == before + 1
     finally:
-        equivalence._asked.cache_clear()
+        equivalence._ask_math_verify.cache_clear()
         equivalence._hopeless.clear()
 
 
@@ -119,16 +119,16 @@ def test_after_a_fork_parent_and_child_have_their_own():
 import os
 from laconic.answers import equivalence, equivalent
 assert equivalent("x+1", "1+x")
-pid = equivalence._WORKER.pid
+pid = equivalence._MATH_VERIFY.pid
 child = os.fork()
 if child == 0:
-    assert equivalence._WORKER.pid is None
+    assert equivalence._MATH_VERIFY.pid is None
     assert equivalent("y+1", "1+y") and not equivalent("y+1", "y+2")
-    assert equivalence._WORKER.pid != pid
+    assert equivalence._MATH_VERIFY.pid != pid
     raise SystemExit(7)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 assert equivalent("z+1", "1+z") and not equivalent("z+1", "z+2")
-assert equivalence._WORKER.pid == pid
+assert equivalence._MATH_VERIFY.pid == pid
 print(pid)
 """
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
@@ -145,7 +145,7 @@ def test_a_script_without_a_main_guard_and_with_threads(tmp_path):
         "got = []\n"
         "thread = threading.Thread(target=lambda: got.append(equivalent('x+1', '1+x')))\n"
         "thread.start(); thread.join()\n"
-        "print(got, equivalence._WORKER.pid)\n"
+        "print(got, equivalence._MATH_VERIFY.pid)\n"
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path)
     once, rest = done.stdout.splitlines()
@@ -195,22 +195,22 @@ def test_a_missing_math_verify_is_said(monkeypatch, tmp_path):
     (package / "__init__.py").write_text("raise ImportError('math-verify has gone fishing')\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(LaconicError, match=r"can't start \(math-verify has gone fishing\); reinstall laconic"):
-        Worker().ask("x", "y")
+        MathVerifyProcess().ask("x", "y")
 
 
 def test_an_end_without_a_word_is_said(monkeypatch):
     monkeypatch.setattr(worker_module, "_MODULE", "laconic.answers.nobody")
     with pytest.raises(LaconicError, match=r"can't start \(it ended without a word\)"):
-        Worker().ask("x", "y")
+        MathVerifyProcess().ask("x", "y")
 
 
 def test_no_python_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(LaconicError, match=r"can't start .*No such file"):
-        Worker().ask("x", "y")
+        MathVerifyProcess().ask("x", "y")
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
 def test_the_limit_is_above_zero(seconds):
     with pytest.raises(LaconicError, match=r"cpu_seconds is .*; expected a number above 0"):
-        Worker(seconds)
+        MathVerifyProcess(seconds)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from laconic.answers import Marker, register
+from laconic.answers import ThinkingMarker, register_marker
 from laconic.assets import reasoner_path
 from laconic.engines.base import Sampling
 from laconic.engines.hf import HFEngine
@@ -132,7 +132,7 @@ def test_a_sign_of_several_tokens_stands_in_the_chat_template() -> None:
 
 def test_the_suffix_of_a_marker_of_one_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("laconic.answers.thinking._added", {})
-    register(Marker("ponder", "<ponder>", "</ponder>", "</ponder>", "</ponder>\n"))
+    register_marker(ThinkingMarker("ponder", "<ponder>", "</ponder>", "</ponder>", "</ponder>\n"))
     assert model_suffix(Probeable(torch.zeros(0), ["</ponder>"]).tokenizer) == "</ponder>\n\\boxed{"
 
 

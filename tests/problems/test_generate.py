@@ -3,8 +3,8 @@ import pickle
 import pytest
 
 from laconic.errors import LaconicError
-from laconic.problems import LEVELS, Problem, check, generate
-from laconic.problems.generate import MIXTURE, programs
+from laconic.problems import LEVELS, Problem, generate, is_correct
+from laconic.problems.generate import MIXTURE, generate_programs
 
 
 def test_problems_depend_on_the_arguments_only():
@@ -28,7 +28,7 @@ def test_the_mixture_holds_its_levels_evenly():
 
 def test_the_splits_share_no_problem():
     canonical = {
-        split: {p.canonical() for level in (None, 1, 2) for p in programs(300, 5, level, split)}
+        split: {p.canonical() for level in (None, 1, 2) for p in generate_programs(300, 5, level, split)}
         for split in ("train", "heldout")
     }
     assert canonical["train"]
@@ -38,9 +38,9 @@ def test_the_splits_share_no_problem():
 def test_check_reads_the_final_answer():
     problem = generate(1)[0]
     other = str((int(problem.answer) + 1) % 10)
-    assert check(problem, f"the answer is {problem.answer} . </think> \\boxed{{ {problem.answer} }}")
-    assert not check(problem, f"\\boxed{{ {problem.answer} }} no , \\boxed{{ {other} }}")
-    assert not check(problem, f"so it is {problem.answer} .")
+    assert is_correct(problem, f"the answer is {problem.answer} . </think> \\boxed{{ {problem.answer} }}")
+    assert not is_correct(problem, f"\\boxed{{ {problem.answer} }} no , \\boxed{{ {other} }}")
+    assert not is_correct(problem, f"so it is {problem.answer} .")
 
 
 def test_problems_travel_between_processes():

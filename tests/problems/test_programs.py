@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from laconic.problems.programs import MAX_STEPS, Program, Step, sample_program
+from laconic.problems.programs import MAX_STEPS, ArithmeticProgram, ArithmeticStep, sample_program
 
 
 def solve(question: str) -> str:
@@ -46,9 +46,9 @@ def test_names_order_and_hints_do_not_move_a_problem_to_the_other_split(seed, st
     shuffled = letters[:]
     rng.shuffle(shuffled)
     new = dict(zip(letters, shuffled, strict=True))
-    twin = Program(
+    twin = ArithmeticProgram(
         {new[a]: d for a, d in reversed(list(program.facts.items()))},
-        tuple(Step(new[s.letter], new[s.first], s.sign, new[s.second]) for s in program.steps),
+        tuple(ArithmeticStep(new[s.letter], new[s.first], s.sign, new[s.second]) for s in program.steps),
         {},
         tuple(reversed(program.listing)),
     )
@@ -64,12 +64,12 @@ def test_about_one_problem_in_sixteen_is_held_out():
 
 
 def test_a_program_checks_itself():
-    step = Step("b", "c", "+", "d")
+    step = ArithmeticStep("b", "c", "+", "d")
     with pytest.raises(ValueError, match="before they are known"):
-        Program({"c": 1}, (step,), {}, (0,))
+        ArithmeticProgram({"c": 1}, (step,), {}, (0,))
     with pytest.raises(ValueError, match="twice"):
-        Program({"b": 1, "c": 1, "d": 2}, (step,), {}, (0,))
-    with pytest.raises(ValueError, match=r"Program\.listing"):
-        Program({"c": 1, "d": 2}, (step,), {}, (1,))
-    with pytest.raises(ValueError, match=r"Step\.sign"):
-        Step("b", "c", "*", "d")
+        ArithmeticProgram({"b": 1, "c": 1, "d": 2}, (step,), {}, (0,))
+    with pytest.raises(ValueError, match=r"ArithmeticProgram\.listing"):
+        ArithmeticProgram({"c": 1, "d": 2}, (step,), {}, (1,))
+    with pytest.raises(ValueError, match=r"ArithmeticStep\.sign"):
+        ArithmeticStep("b", "c", "*", "d")

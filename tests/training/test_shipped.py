@@ -10,7 +10,7 @@ from training.reasoner.vocabulary import encode
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from laconic.assets import reasoner_path
-from laconic.problems import check, generate
+from laconic.problems import generate, is_correct
 
 RECORDS = Path(__file__).parents[2] / "benchmarks" / "reasoner"
 
@@ -39,7 +39,7 @@ def test_the_bundled_model_solves_problems_that_it_was_not_trained_on():
     problems = generate(24, seed=11, level=5)
     texts = sample(from_folder(reasoner_path()), [encode(prompt(p.question)) for p in problems], 0, max_new_tokens=800)
     tokenizer = AutoTokenizer.from_pretrained(reasoner_path())
-    solved = [check(p, cast(str, tokenizer.decode(ids))) for p, ids in zip(problems, texts, strict=True)]
+    solved = [is_correct(p, cast(str, tokenizer.decode(ids))) for p, ids in zip(problems, texts, strict=True)]
     assert sum(solved) >= 13
 
 

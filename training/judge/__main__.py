@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     model, tokenizer = load(chosen.reasoner, dtype="float32", device="cpu")
     traces = read_traces(chosen.traces)
     if traces.broken:
-        print(traces.told(chosen.traces))
+        print(traces.describe_broken(chosen.traces))
     plan = replace(PLAN, vectors="states", layers=tuple(chosen.states)) if chosen.states else PLAN
     engine = HFEngine(model, tokenizer, state_layers=plan.layers or (-1,))
     data = prepare(traces, chosen.excerpt, tokenizer, engine, seed=chosen.seed)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from laconic.problems.programs import Program
+from laconic.problems.programs import ArithmeticProgram
 from training.reasoner.vocabulary import KEYED
 
 
-def count_right(program: Program, words: Sequence[str]) -> dict[str, tuple[int, int]]:
+def count_right(program: ArithmeticProgram, words: Sequence[str]) -> dict[str, tuple[int, int]]:
     """(right, total) for each kind, judged against the question and what the text itself has said so far.
 
     copy: operands read from the question (steps without a hint); hinted: operands of hinted steps; arrow: what is first

@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import Any
 
 from laconic.answers import equivalent, extract
-from laconic.problems.generate import programs
+from laconic.problems.generate import generate_programs
 from laconic.statistics import mean_interval
 from training.reasoner.diagnostics import count_right
 from training.reasoner.model import Student
@@ -54,7 +54,7 @@ def bootstrap(values: Sequence[float], draws: int = 2000, seed: int = 0) -> tupl
 def evaluate(student: Student, settings: Settings) -> dict[str, Any]:
     """Samples every problem and summarises; the record holds each problem's answers too."""
     began = time.perf_counter()
-    chosen = programs(settings.problems, settings.seed, settings.level, settings.split)
+    chosen = generate_programs(settings.problems, settings.seed, settings.level, settings.split)
     prompts = [encode(prompt(program.question())) for program in chosen]
     jobs = sorted((p for p in range(len(chosen)) for _ in range(settings.samples)), key=lambda p: len(chosen[p].steps))
     texts: list[list[str]] = [[] for _ in chosen]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, fields
 
-from laconic.problems.programs import Program, Step
+from laconic.problems.programs import ArithmeticProgram, ArithmeticStep
 from training.reasoner.vocabulary import ASSISTANT, END_THINK, EOS, IDS, THINK, USER
 
 
@@ -95,7 +95,7 @@ _CHECK = ("check", "verify", "look at")
 class _Writer:
     """Writes one trace: ``memory`` is what the text says so far; ``known`` are the letters done in full sentences."""
 
-    def __init__(self, program: Program, rng: random.Random, habits: Habits) -> None:
+    def __init__(self, program: ArithmeticProgram, rng: random.Random, habits: Habits) -> None:
         self.program, self.rng, self.habits = program, rng, habits
         self.words: list[str] = []
         self.tags: list[str] = []
@@ -166,7 +166,7 @@ class _Writer:
         self.say(f"{letter}>{after}", "p")
         self.say(".")
 
-    def look(self, step: Step, anew: float, again: float) -> tuple[str, str]:
+    def look(self, step: ArithmeticStep, anew: float, again: float) -> tuple[str, str]:
         """The two halves of a step's line; a hint may be taken for its second operand, mostly by who took it before."""
         wrong = self.program.hints.get(step.letter)
         taken = self.readings.get(step.letter) == wrong
@@ -176,7 +176,7 @@ class _Writer:
         self.say(f"{step.letter}{step.sign}{second}", "h" if wrong else "c")
         return step.first, second
 
-    def read(self, step: Step, anew: float, again: float) -> tuple[str, str]:
+    def read(self, step: ArithmeticStep, anew: float, again: float) -> tuple[str, str]:
         self.say(step.letter, "l")
         operands = self.look(step, anew, again)
         self.say(".")
@@ -188,7 +188,7 @@ class _Writer:
             self.say(letter, "l")
             self.say(f"{letter}={self.memory[letter]}", "r")
 
-    def compute(self, step: Step, first: str, second: str) -> int:
+    def compute(self, step: ArithmeticStep, first: str, second: str) -> int:
         """Writes ``a sign b = result``."""
         a, b = self.memory[first], self.memory[second]
         result = step.apply(a, b)
@@ -205,14 +205,14 @@ class _Writer:
         self.say(f"{letter}={value}", "s")
         self.memory[letter] = value
 
-    def do(self, step: Step) -> None:
+    def do(self, step: ArithmeticStep) -> None:
         self.attempt(step, self.habits.anew, self.habits.again)
         if self.chance(self.habits.alarm):
             self.choose(_ALARM)
             self.attempt(step, 0, 1)
         self.known.add(step.letter)
 
-    def attempt(self, step: Step, anew: float, again: float) -> None:
+    def attempt(self, step: ArithmeticStep, anew: float, again: float) -> None:
         """Does one step and compares with the draft."""
         first, second = self.read(step, anew, again)
         self.choose(_RECALL)
@@ -228,7 +228,7 @@ class _Writer:
             self.store(step.letter, result, ", so now")
         self.say(".")
 
-    def dead_end(self, later: tuple[Step, ...]) -> None:
+    def dead_end(self, later: tuple[ArithmeticStep, ...]) -> None:
         """Tries a later step that misses an operand, once."""
         candidates = [s for s in later if s.letter not in self.tried and not {s.first, s.second} <= self.known]
         if not candidates:
@@ -275,7 +275,7 @@ class _Writer:
                 corrected |= self.check(step)
             self.arrow(step.letter, self.program.successor[step.letter])
 
-    def check(self, step: Step) -> bool:
+    def check(self, step: ArithmeticStep) -> bool:
         """Does one step again and compares with what was written; returns whether that changed."""
         self.choose(_CHECK)
         first, second = self.read(step, self.habits.anew_checking, self.habits.again_checking)
@@ -295,7 +295,7 @@ class _Writer:
         return True
 
 
-def write_trace(program: Program, rng: random.Random, habits: Habits = Habits()) -> Trace:
+def write_trace(program: ArithmeticProgram, rng: random.Random, habits: Habits = Habits()) -> Trace:
     """A chain of thought for ``program``, prompt included; it may end in a wrong answer."""
     writer = _Writer(program, rng, habits)
     opening = prompt(program.question()).split()

@@ -7,13 +7,13 @@ import threading
 from collections.abc import Sequence
 from functools import lru_cache
 
-from laconic.answers.normal import Form, decide, normal, question
-from laconic.answers.worker import Worker
+from laconic.answers.normal_form import NormalForm, compare_by_string, math_verify_operands, normalize
+from laconic.answers.worker import MathVerifyProcess
 from laconic.errors import InputError
 
-_WORKER = Worker()
+_MATH_VERIFY = MathVerifyProcess()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_WORKER.forget)
+    os.register_at_fork(after_in_child=_MATH_VERIFY.forget)
 
 _counting = threading.Lock()
 _undecided = 0
@@ -34,18 +34,18 @@ def equivalent(a: str | None, b: str | None) -> bool:
 
     Symmetric, but not transitive: 5 cm and 5 m are both 5. The first pair that needs math-verify starts a process (about a
     second); it is kept. A pair that takes it longer than `worker.CPU_SECONDS` of computing, or makes it crash, counts as
-    different and in `undecided`. Safe to call from any thread, and after a fork. Raises InputError for an answer that is
+    different and in `undecided_count`. Safe to call from any thread, and after a fork. Raises InputError for an answer that is
     neither text nor None, and where the process can't start.
     """
-    x, y = _form(a), _form(b)
+    x, y = _normal_form(a), _normal_form(b)
     if x is None or y is None:
         return False
-    decided = decide(x, y)
+    decided = compare_by_string(x, y)
     # In one order, so that the answer is the same both ways.
-    return _asked(*sorted(question(x, y))) if decided is None else decided
+    return _ask_math_verify(*sorted(math_verify_operands(x, y))) if decided is None else decided
 
 
-def groups(answers: Sequence[str | None]) -> list[int | None]:
+def group_equivalent(answers: Sequence[str | None]) -> list[int | None]:
     """The class of each answer: 0, 1, ... in the order of their first members; None stays None.
 
     An answer joins the first class whose first member it is equivalent to (equivalence isn't transitive, so the order of
@@ -57,7 +57,7 @@ def groups(answers: Sequence[str | None]) -> list[int | None]:
     known: dict[tuple[str, str | None], int] = {}
     classes: list[int | None] = []
     for answer in answers:
-        form = _form(answer)
+        form = _normal_form(answer)
         if answer is None or form is None:
             classes.append(None)
             continue
@@ -71,36 +71,36 @@ def groups(answers: Sequence[str | None]) -> list[int | None]:
     return classes
 
 
-def undecided() -> int:
+def undecided_count() -> int:
     """How many pairs this process had to count as different, since math-verify ran out of time or crashed."""
     return _undecided
 
 
-def _form(answer: str | None) -> Form | None:
+def _normal_form(answer: str | None) -> NormalForm | None:
     if answer is None:
         return None
     if not isinstance(answer, str):
         raise InputError(f"an answer is {answer!r}; expected text, or None for no answer")
-    return normal(answer) if answer.strip() else None
+    return normalize(answer) if answer.strip() else None
 
 
 @lru_cache(maxsize=65536)
-def _asked(a: str, b: str) -> bool:
+def _ask_math_verify(a: str, b: str) -> bool:
     global _undecided
     known = a in _hopeless or b in _hopeless
-    verdict = None if known else _WORKER.ask(a, b)
+    verdict = None if known else _MATH_VERIFY.ask(a, b)
     if verdict is not None:
         return verdict
     with _counting:
         _undecided += 1
     if not known:
-        _blame(a, b)
+        _remember_hopeless(a, b)
     return False
 
 
-def _blame(a: str, b: str) -> None:
+def _remember_hopeless(a: str, b: str) -> None:
     for answer in (a, b):
-        if normal(answer).number is None and _WORKER.ask(answer, "1") is None:
+        if normalize(answer).number is None and _MATH_VERIFY.ask(answer, "1") is None:
             if len(_hopeless) >= _MOST_HOPELESS:
                 _hopeless.clear()
             _hopeless.add(answer)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from laconic import checks
-from laconic.answers.thinking import part
+from laconic.answers.thinking import split_off_thinking
 
 # With a brace, or, as TeX has it, without one before a number, a letter, or a fraction or root.
 _BOX = re.compile(
@@ -64,8 +64,8 @@ _GOES_ON = re.compile(
 )
 
 
-class Ended(Protocol):
-    """What `answer_of` needs to know of a trace: `engines.base.Trace` is one. thinking: see `extract`."""
+class FinishedTrace(Protocol):
+    """What `answer_of` needs of a trace; `engines.base.Trace` has it. It may also have `thinking`, as `extract` takes it."""
 
     @property
     def text(self) -> str: ...
@@ -73,7 +73,7 @@ class Ended(Protocol):
     def finish_reason(self) -> str | None: ...
 
 
-def answer_of(trace: Ended) -> str | None:
+def answer_of(trace: FinishedTrace) -> str | None:
     """The final answer of a trace, by its text, by whether its prompt left the thinking open, and by how it ended."""
     thinking = bool(getattr(trace, "thinking", False))  # an engine of others' may not tell
     return extract(trace.text, thinking=thinking, ended=trace.finish_reason == "stop")
@@ -89,16 +89,16 @@ def extract(text: str, *, thinking: bool = False, ended: bool = False) -> str | 
 
     Where thinking has ended (``</think>``, ``[/THINK]``, the final channel of gpt-oss: all that `thinking.MARKERS` lists), what
     follows it is searched first, then the whole text. In thinking that has begun and not ended there is no answer, since
-    what stands there is a draft. thinking: whether the prompt had begun it (`thinking.left_open`); ended: whether the model
-    came to its own end and wasn't cut off, so that a box counts although the thinking never ended.
+    what stands there is a draft. thinking: whether the prompt had begun it (`thinking.ends_in_thinking`); ended: whether
+    the model came to its own end and wasn't cut off, so that a box counts although the thinking never ended.
 
     Raises InputError if ``text`` isn't a str.
     """
     if not isinstance(text, str):
-        raise checks.refuse("the text to extract an answer from", text, "a str")
+        raise checks.input_error("the text to extract an answer from", text, "a str")
     checks.flag("thinking", thinking)
     checks.flag("ended", ended)
-    last = part(text, thinking)
+    last = split_off_thinking(text, thinking)
     if last.thinking:
         if not ended:
             return None

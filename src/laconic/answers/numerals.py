@@ -36,15 +36,15 @@ _SUFFIX = r"\\text(?:superscript)?\s*\{\s*(?P<in_text>st|nd|rd|th)\s*\}|(?P<bare
 _ORDINAL = re.compile(rf"(?P<number>\d[\d,]*)\s*(?:\^\s*)?(?:\{{\s*)?(?:{_SUFFIX})(?:\s*\}})?$")
 
 
-def group(text: str) -> str:
+def unify_thousands(text: str) -> str:
     """One comma for every way to write thousands; LaTeX's spaces must still be there."""
     for pattern, by in _GROUPS:
         text = pattern.sub(by, text)
     return text
 
 
-def respell(text: str) -> str:
-    """``text`` with its numerals in plain LaTeX. It has one spelling of fonts (`normal.clean`)."""
+def respell_numerals(text: str) -> str:
+    """``text`` with its numerals in plain LaTeX. It has one spelling of fonts (`normal_form.clean`)."""
     if not text.isascii():
         text = _VULGAR.sub(_vulgar, text)
         text = _RAISED.sub(lambda match: f"^{{{_plain(match[0])}}}", text)

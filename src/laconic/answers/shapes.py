@@ -26,17 +26,20 @@ _DESCENDING = re.compile(r"(>|\\g[et](?![A-Za-z]))")
 _OTHER = re.compile(rf"[<,;=]|\\(?:l[et]|ne)(?![A-Za-z])|{_JOINT.pattern}", re.IGNORECASE)
 
 
-class Shape(NamedTuple):
-    """kind: list, named ("x = 2, y = 3"), set, tuple, relation, or "" for all else. brackets: of a tuple of two. joined: how
-    the parts of a relation are: "or", "and", or "". ellipsis: whether something is left out."""
+class FormulaShape(NamedTuple):
+    """What kind of thing a formula is."""
 
     kind: str = ""
+    """"list", "named" ("x = 2, y = 3"), "set", "tuple", "relation", or "" for all else."""
     brackets: str = ""
+    """The two brackets of a tuple of two, which may be an interval."""
     joined: str = ""
+    """How the parts of a relation are joined: "or", "and", or ""."""
     ellipsis: bool = False
+    """Whether dots stand for something that is left out."""
 
 
-PLAIN = Shape()
+PLAIN = FormulaShape()
 
 _NEVER = {
     frozenset(pair)
@@ -50,8 +53,8 @@ _NEVER = {
 }
 
 
-def shape(text: str) -> Shape:
-    """The shape of a text that has been through `normal.clean`."""
+def formula_shape(text: str) -> FormulaShape:
+    """The shape of a text that has been through `normal_form.clean`."""
     ellipsis = bool(_ELLIPSIS.search(text))
     if owner := _OWNER.match(text):
         bare = text[owner.end() :]
@@ -74,19 +77,19 @@ def shape(text: str) -> Shape:
             inner += token in _SEPARATORS
     if relation:
         joined = "or" if _OR.search(text) else "and" if _AND.search(text) else ""
-        return Shape("relation", joined=joined, ellipsis=ellipsis)
+        return FormulaShape("relation", joined=joined, ellipsis=ellipsis)
     if parts > 1:
-        return Shape("named" if _all_named(text) else "list", ellipsis=ellipsis)
+        return FormulaShape("named" if _all_named(text) else "list", ellipsis=ellipsis)
     if not tokens:
         return PLAIN
     if whole and tokens[0] == r"\{":
-        return Shape("set", ellipsis=ellipsis)
+        return FormulaShape("set", ellipsis=ellipsis)
     if whole and inner > 1 and tokens[0] in "([":
-        return Shape("tuple", tokens[0] + tokens[-1] if inner == 2 else "", ellipsis=ellipsis)
-    return Shape(ellipsis=ellipsis)
+        return FormulaShape("tuple", tokens[0] + tokens[-1] if inner == 2 else "", ellipsis=ellipsis)
+    return FormulaShape(ellipsis=ellipsis)
 
 
-def may_be_same(a: Shape, b: Shape) -> bool:
+def may_be_same(a: FormulaShape, b: FormulaShape) -> bool:
     """Whether two formulas of these shapes can say the same at all."""
     if a.ellipsis != b.ellipsis or frozenset((a.kind, b.kind)) in _NEVER:
         return False
@@ -95,7 +98,7 @@ def may_be_same(a: Shape, b: Shape) -> bool:
     return not (a.joined and b.joined and a.joined != b.joined)
 
 
-def ascending(text: str) -> str:
+def to_ascending(text: str) -> str:
     """``5 > x > 2`` as ``2 < x < 5``, since math-verify takes the order of a chain for part of it."""
     parts = _DESCENDING.split(text)
     if len(parts) != 5 or _OTHER.search(text):
@@ -104,7 +107,7 @@ def ascending(text: str) -> str:
     return "".join(flip.get(part, part) for part in reversed(parts))
 
 
-def by_name(text: str) -> str:
+def sort_by_name(text: str) -> str:
     """``y = 5, x = 2`` as ``x=2,y=5``: letters in their own order, in which a point has its coordinates."""
     parts = _parts(text)
     return ",".join(sorted(parts)) if all(re.match(r"[A-Za-z] ?=", part) for part in parts) else text

@@ -1,8 +1,8 @@
 r"""Where a text stops thinking and begins to answer: the marks that reasoning models put around their thoughts.
 
-`MARKERS` is the table; `register` adds a row for a model that isn't in it. What they mark is found by `part`, which reads
-a text from its first mark to its last, and `left_open` tells whether a prompt ends within thinking (as the chat templates
-of DeepSeek-R1 and others do, whose texts then have no mark where the thinking begins).
+`MARKERS` is the table; `register_marker` adds a row for a model that isn't in it. `split_off_thinking` reads a text from its
+first mark to its last and returns what follows, and `ends_in_thinking` tells whether a prompt ends within thinking (as the
+chat templates of DeepSeek-R1 and others do, whose texts then have no mark where the thinking begins).
 """
 
 from __future__ import annotations
@@ -16,26 +16,29 @@ from laconic.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
-class Marker:
+class ThinkingMarker:
     r"""How one kind of model marks its thinking.
 
-    begin, end: regular expressions without capturing groups, of what begins the thinking, and of what ends it and begins
-    the answer. sign: a text of which the model's vocabulary or chat template has one. closing: what to append to thinking in
-    order to end it and begin the answer (the probe does). models: who writes this, for people to read. paired: the marks are
-    ordinary words, so an end without its beginning says nothing. Raises InputError for a field that is no text, an
-    expression that doesn't compile, has groups or matches the empty text, and for an empty name, sign or closing.
+    Raises InputError for a field that is no text, an expression that doesn't compile, has groups or matches the empty text,
+    and for an empty name, sign or closing.
 
-    >>> Marker("pondering", r"<ponder>", r"</ponder>", "</ponder>", "</ponder>\n", "models of ours").name
+    >>> ThinkingMarker("pondering", r"<ponder>", r"</ponder>", "</ponder>", "</ponder>\n", "models of ours").name
     'pondering'
     """
 
     name: str
     begin: str
+    """Regular expression, without capturing groups, of what begins the thinking."""
     end: str
+    """Regular expression, without capturing groups, of what ends the thinking and begins the answer."""
     sign: str
+    """A text by which a model that writes these marks is recognised: its vocabulary or chat template has it."""
     closing: str
+    """What to append to thinking in order to end it and begin the answer (the probe judge does)."""
     models: str = ""
+    """Which models write this, for people to read."""
     paired: bool = False
+    """Whether the marks are ordinary words, so that an end without its beginning says nothing."""
 
     def __post_init__(self) -> None:
         for field in ("name", "begin", "end", "sign", "closing", "models"):
@@ -57,13 +60,13 @@ class Marker:
                 )
 
 
-def _tags(name: str, begin: str, end: str, models: str, closing: str | None = None) -> Marker:
-    return Marker(name, re.escape(begin), re.escape(end), end, end if closing is None else closing, models)
+def _tags(name: str, begin: str, end: str, models: str, closing: str | None = None) -> ThinkingMarker:
+    return ThinkingMarker(name, re.escape(begin), re.escape(end), end, end if closing is None else closing, models)
 
 
 # From the models' chat templates, model cards, and the reasoning parsers of vLLM 0.32 and SGLang.
-MARKERS: tuple[Marker, ...] = (
-    Marker(
+MARKERS: tuple[ThinkingMarker, ...] = (
+    ThinkingMarker(
         "think",
         r"<[Tt]hink(?::[^\s<>]+)?>",
         r"</[Tt]hink(?::[^\s<>]+)?>",
@@ -74,7 +77,7 @@ MARKERS: tuple[Marker, ...] = (
     ),
     _tags("mistral", "[THINK]", "[/THINK]", "Magistral 2507 and later, Mistral Small 4"),
     # A message to a tool (commentary) is no answer either; only the final channel is.
-    Marker(
+    ThinkingMarker(
         "harmony",
         r"<\|channel\|>\s*(?:analysis|commentary)(?:\s*<\|message\|>)?",
         r"<\|channel\|>\s*final(?:\s*<\|constrain\|>\s*\w+)?(?:\s*<\|message\|>)?",
@@ -83,7 +86,7 @@ MARKERS: tuple[Marker, ...] = (
         "gpt-oss",
     ),
     # "analysisWe need ...assistantfinalThe answer ...": what a tokenizer leaves that skips special tokens.
-    Marker(
+    ThinkingMarker(
         "harmony without special tokens",
         r"(?<![\S\s])analysis(?=[^\sa-z:.,;*_-])",
         r"assistantfinal",
@@ -92,7 +95,7 @@ MARKERS: tuple[Marker, ...] = (
         "gpt-oss, decoded with skip_special_tokens",
     ),
     _tags("gemma", "<|channel>thought", "<channel|>", "Gemma 4"),
-    Marker(
+    ThinkingMarker(
         "cohere",
         re.escape("<|START_THINKING|>"),
         re.escape("<|END_THINKING|>"),
@@ -114,7 +117,7 @@ MARKERS: tuple[Marker, ...] = (
     _tags("plamo", "<|plamo:begin_think:plamo|>", "<|plamo:end_think:plamo|>", "PLaMo 3"),
     _tags("solar", "<|think:start|>", "<|think:end|>", "Solar Open 2"),
     _tags("apertus", "<|inner_prefix|>", "<|inner_suffix|>", "Apertus"),
-    Marker(
+    ThinkingMarker(
         "k2",
         r"<ifm\|think(?:_fast|_faster)?>",
         r"</ifm\|think(?:_fast|_faster)?>",
@@ -122,7 +125,7 @@ MARKERS: tuple[Marker, ...] = (
         "</ifm|think>",
         "K2 Horizon",
     ),
-    Marker(
+    ThinkingMarker(
         "inkling",
         re.escape("<|content_thinking|>"),
         re.escape("<|content_text|>"),
@@ -131,7 +134,7 @@ MARKERS: tuple[Marker, ...] = (
         "Inkling",
     ),
     _tags("pangu", "[unused16]", "[unused17]", "openPangu"),
-    Marker(
+    ThinkingMarker(
         "sky",
         re.escape("<|begin_of_thought|>"),
         re.escape("<|end_of_thought|>"),
@@ -139,9 +142,13 @@ MARKERS: tuple[Marker, ...] = (
         "<|end_of_thought|>\n\n<|begin_of_solution|>\n\n",
         "Sky-T1, Bespoke-Stratos, OpenThinker",
     ),
-    Marker("thought", r"<[Tt]hought>", r"</[Tt]hought>", "</thought>", "</thought>\n\n", "EXAONE Deep, Marco-o1"),
-    Marker("thinking", r"<[Tt]hinking>", r"</[Tt]hinking>", "</thinking>", "</thinking>\n\n", "Reflection and others"),
-    Marker(
+    ThinkingMarker(
+        "thought", r"<[Tt]hought>", r"</[Tt]hought>", "</thought>", "</thought>\n\n", "EXAONE Deep, Marco-o1"
+    ),
+    ThinkingMarker(
+        "thinking", r"<[Tt]hinking>", r"</[Tt]hinking>", "</thinking>", "</thinking>\n\n", "Reflection and others"
+    ),
+    ThinkingMarker(
         "reasoning",
         r"<[Rr]easoning>",
         r"</[Rr]easoning>",
@@ -149,7 +156,7 @@ MARKERS: tuple[Marker, ...] = (
         "\n</reasoning>\n",
         "models trained by reinforcement learning to write <reasoning> and <answer>",
     ),
-    Marker(
+    ThinkingMarker(
         "granite",
         r"(?<![\S\s])Here(?: i|')s my thought process:",
         r"Here(?: i|')s my response:",
@@ -160,40 +167,43 @@ MARKERS: tuple[Marker, ...] = (
     ),
 )
 
-_added: dict[str, Marker] = {}
+_added: dict[str, ThinkingMarker] = {}
 
 
-def register(marker: Marker) -> Marker:
+def register_marker(marker: ThinkingMarker) -> ThinkingMarker:
     """Make a marker count in every text from now on, in this process. Returns it.
 
-    Raises InputError if it is no Marker, or its name is another one's.
+    Raises InputError if it is no ThinkingMarker, or its name is another one's.
     """
-    if not isinstance(marker, Marker):
-        raise InputError(f"{checks.shown(marker)} can't be registered; expected a laconic.answers.Marker")
-    if {known.name: known for known in markers()}.get(marker.name, marker) != marker:
+    if not isinstance(marker, ThinkingMarker):
+        raise InputError(f"{checks.shown(marker)} can't be registered; expected a laconic.answers.ThinkingMarker")
+    if {known.name: known for known in known_markers()}.get(marker.name, marker) != marker:
         raise InputError(f"marker name {marker.name} is taken; choose another name")
     if marker.name not in {known.name for known in MARKERS}:
         _added[marker.name] = marker
     return marker
 
 
-def markers() -> tuple[Marker, ...]:
+def known_markers() -> tuple[ThinkingMarker, ...]:
     """Every marker that counts: the table's, then those that were registered."""
     return (*MARKERS, *_added.values())
 
 
-class Part(NamedTuple):
-    """What a text says after its thinking. said: "" in thinking that hasn't ended (`thinking`; `marker` began it, None: the
-    prompt did). after: whether thinking came before it."""
+class TextAfterThinking(NamedTuple):
+    """What a text says after its thinking."""
 
     said: str
+    """"" in thinking that hasn't ended."""
     after: bool
+    """Whether thinking came before it."""
     thinking: bool
-    marker: Marker | None = None
+    """Whether the text ends within thinking."""
+    marker: ThinkingMarker | None = None
+    """Whose mark began that thinking; None where the prompt did."""
 
 
-def part(text: str, thinking: bool = False) -> Part:
-    """The text after the last thinking. thinking: whether the text begins within it (`left_open` of its prompt).
+def split_off_thinking(text: str, thinking: bool = False) -> TextAfterThinking:
+    """The text after the last thinking. thinking: whether the text begins within it (`ends_in_thinking` of its prompt).
 
     An end without a beginning says that the prompt had begun it. Another marker's marks within thinking are quotations.
     """
@@ -205,10 +215,10 @@ def part(text: str, thinking: bool = False) -> Part:
             thinking = True
         elif opener is marker or (opener is None and not marker.paired):
             thinking, opener, after, at = False, None, True, end
-    return Part("" if thinking else text[at:], after, thinking, opener)
+    return TextAfterThinking("" if thinking else text[at:], after, thinking, opener)
 
 
-def left_open(prompt: str) -> bool:
+def ends_in_thinking(prompt: str) -> bool:
     """Whether a prompt ends in thinking that has just begun, so that the text that follows begins within it."""
     end = checks.text("prompt", prompt).rstrip()[-_LONGEST:]
     marks = _marks(end)
@@ -218,12 +228,12 @@ def left_open(prompt: str) -> bool:
 _LONGEST = 200  # characters, of any mark
 
 
-def _marks(text: str) -> list[tuple[int, int, bool, Marker]]:
+def _marks(text: str) -> list[tuple[int, int, bool, ThinkingMarker]]:
     """(start, end, whether thinking begins there, by which marker) of all marks in a text, in order."""
     # One expression a mark, since each then begins with a literal that can be searched for: ten times as fast as all in one.
     found = [
         (match.start(), match.end(), begins, marker)
-        for marker in markers()
+        for marker in known_markers()
         for begins, mark in ((True, marker.begin), (False, marker.end))
         for match in re.finditer(mark, text)
     ]

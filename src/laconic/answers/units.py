@@ -43,7 +43,7 @@ _CONNECTIVES = re.compile(r"\b(?:or|and|if|for|more|less|than|not|most|least|onl
 def split_unit(text: str) -> tuple[str, str | None]:
     r"""(``text`` without its unit, the unit's one name); the name is None where there is none or it isn't a known measure.
 
-    ``text`` has been through `laconic.answers.normal.clean`. A text that would be nothing but a unit is left as it is.
+    ``text`` has been through `laconic.answers.normal_form.clean`. A text that would be nothing but a unit is left as it is.
     """
     if match := _BASE.match(text):
         return match[1], f"base {match[2]}"

@@ -23,7 +23,7 @@ _START_SECONDS = 120.0
 _MODULE = "laconic.answers.verifier"
 
 
-class Worker:
+class MathVerifyProcess:
     """One process of `laconic.answers.verifier`. Threads take turns; after a fork the child starts its own."""
 
     def __init__(self, cpu_seconds: float = CPU_SECONDS) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from laconic import checks
 from laconic.errors import InputError, LaconicError, LaconicWarning
 from laconic.files import check_regular
-from laconic.jsonl import NotJSON, parse
+from laconic.jsonl import NotJSONError, parse
 
 if TYPE_CHECKING:
     from laconic.compress import Policy
@@ -247,7 +247,7 @@ def read_question(path: str) -> Question:
     try:
         record = parse(next(line for line in text.split("\n") if line.strip()))
         question, answer = record["question"], record.get("answer")
-    except NotJSON:
+    except NotJSONError:
         question = answer = None
     except LaconicError as error:
         raise InputError(f"the first line of {name} {error}") from None

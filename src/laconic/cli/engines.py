@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from laconic.cli.common import is_bundled, judged_engine, model_path
 from laconic.errors import InputError, LaconicError
-from laconic.jsonl import NotJSON, parse
+from laconic.jsonl import NotJSONError, parse
 
 if TYPE_CHECKING:
     from laconic.compress import Policy
@@ -54,7 +54,7 @@ def choose_engine(spec: str, model: str | None, settings: Sequence[str] = ()) ->
             raise InputError(f"--engine-set gives {key} twice; give it once")
         try:
             found[key] = parse(value)
-        except NotJSON:
+        except NotJSONError:
             found[key] = value
         except LaconicError as error:
             raise InputError(f"--engine-set {key} {error}") from None

@@ -46,7 +46,7 @@ class Policy(ABC):
         """The scorer that the settings mean; None only if the schedule never compresses. Called once."""
 
     def __post_init__(self) -> None:
-        checks.plain(self)
+        checks.unwrap_numpy_fields(self)
         first = self.schedule.next_boundary(0)
         scorer = self.scorer
         if first is None:

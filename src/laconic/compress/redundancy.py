@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from laconic.checks import number, odd, plain, whole, word
+from laconic.checks import number, odd, unwrap_numpy_fields, whole, word
 from laconic.compress.attention import chunks, pool
 from laconic.compress.evidence import Aggregation, Evidence, Scorer
 from laconic.compress.scorers import recent_attention
@@ -39,7 +39,7 @@ class Redundancy(Scorer):
     aggregation: Aggregation = "group"
 
     def __post_init__(self) -> None:
-        plain(self)
+        unwrap_numpy_fields(self)
         whole("queries", self.queries, 1, meaning="latest queries that judge importance")
         number("lam", self.lam, 0, 1)
         odd("kernel", self.kernel)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 
-from laconic.checks import number, plain, shown, whole
+from laconic.checks import number, shown, unwrap_numpy_fields, whole
 from laconic.errors import InputError
 
 
@@ -172,7 +172,7 @@ class Proportional(Periodic):
     window: int = 32
 
     def __post_init__(self) -> None:
-        plain(self)
+        unwrap_numpy_fields(self)
         whole("window", self.window, 1, meaning="generated tokens that always stay")
         whole("interval", self.interval, 1, meaning="generated tokens between two compressions")
         number("ratio", self.ratio, 1)
@@ -228,7 +228,7 @@ class Fixed(Periodic):
     window: int = 1
 
     def __post_init__(self) -> None:
-        plain(self)
+        unwrap_numpy_fields(self)
         whole("budget", self.budget, 1, meaning="generated tokens kept")
         whole("buffer", self.buffer, 1, meaning="generated tokens between two compressions")
         whole("window", self.window, 1, meaning="generated tokens that always stay")

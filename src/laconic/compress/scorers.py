@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from laconic.checks import function, odd, plain, whole, word
+from laconic.checks import function, odd, unwrap_numpy_fields, whole, word
 from laconic.compress.attention import attention_sums, pool
 from laconic.compress.evidence import Aggregation, Evidence, Scorer
 from laconic.errors import InputError
@@ -54,7 +54,7 @@ class WindowAttention(Scorer):
     aggregation: Aggregation = "layer"
 
     def __post_init__(self) -> None:
-        plain(self)
+        unwrap_numpy_fields(self)
         whole("queries", self.queries, 1, meaning="latest queries that judge importance")
         word("pooling", self.pooling, ("avg", "max"))
         odd("kernel", self.kernel)
@@ -134,7 +134,7 @@ class Recency(Scorer):
     sinks: int = 4
 
     def __post_init__(self) -> None:
-        plain(self)
+        unwrap_numpy_fields(self)
         whole("sinks", self.sinks, 0, meaning="first generated tokens that stay")
 
     def score(self, evidence: Evidence) -> Tensor:
@@ -150,7 +150,7 @@ class RandomScore(Scorer):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        plain(self)
+        unwrap_numpy_fields(self)
         whole("seed", self.seed, 0)
 
     def score(self, evidence: Evidence) -> Tensor:

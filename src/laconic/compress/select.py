@@ -28,7 +28,7 @@ def select(scores: Tensor, keep: int | Tensor, valid: Tensor | None = None, *, c
         raise InputError(f"scores have shape {tuple(scores.shape)}; expected [rows, groups, candidates]")
     B, g, M = scores.shape
     if valid is not None and (not isinstance(valid, Tensor) or valid.dtype != torch.bool):
-        raise checks.refuse("valid", valid, f"a tensor of bools, {(B, M)}, one flag a row and candidate")
+        raise checks.input_error("valid", valid, f"a tensor of bools, {(B, M)}, one flag a row and candidate")
     if valid is not None and tuple(valid.shape) != (B, M):
         raise InputError(f"valid has shape {tuple(valid.shape)}; expected {(B, M)}, one flag a row and candidate")
     if isinstance(keep, Tensor) and (keep.is_floating_point() or keep.dtype == torch.bool):

@@ -42,7 +42,7 @@ class Sampling:
     logprobs: int = 0
 
     def __post_init__(self) -> None:
-        checks.plain(self)
+        checks.unwrap_numpy_fields(self)
         checks.whole("max_new_tokens", self.max_new_tokens, 1)
         checks.number("temperature", self.temperature, 0, 100, "0 is greedy")
         if self.temperature < COLDEST:
@@ -215,7 +215,7 @@ class Engine(ABC):
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, n: int = 1) -> list[list[Trace]]:
         """Run all to the end; result [prompt][trace]. The records stay in the engine until `forget`."""
         if isinstance(prompts, str) or not isinstance(prompts, Iterable):
-            raise checks.refuse("prompts", prompts, "several prompts, such as [prompt]")
+            raise checks.input_error("prompts", prompts, "several prompts, such as [prompt]")
         ids = [self.submit(prompt, sampling, n) for prompt in prompts]
         for _ in self.stream():
             pass

@@ -37,7 +37,7 @@ class Chat:
             checks.instance("system", self.system, str, "a text, or None for none")
             checks.text("system", self.system)
         if not isinstance(self.arguments, Mapping) or not all(isinstance(name, str) for name in self.arguments):
-            raise checks.refuse("arguments", self.arguments, "a mapping of names to values")
+            raise checks.input_error("arguments", self.arguments, "a mapping of names to values")
         for name in self.arguments:
             if name in _OURS or not name.isidentifier():
                 raise InputError(

@@ -9,7 +9,7 @@ from laconic import checks
 from laconic.compress import Policy
 from laconic.engines.base import Sampling
 from laconic.errors import InputError
-from laconic.traces import MOST_ID
+from laconic.traces import MAX_TOKEN_ID
 
 MAX_TRACES_PER_PROMPT = 65536
 
@@ -42,7 +42,7 @@ def check_tokenizer(tokenizer: Any) -> None:
 
 def check_ids(tokens: Sequence[int], name: str = "prompt") -> tuple[int, ...]:
     """Token ids of any sequence, array or tensor of whole numbers. What a vocabulary holds: `check_vocabulary`."""
-    return tuple(checks.wholes(name, tokens, 0, MOST_ID, "token ids, or a text"))
+    return tuple(checks.wholes(name, tokens, 0, MAX_TOKEN_ID, "token ids, or a text"))
 
 
 def check_length(length: int, context: int | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from tokenizers.decoders import DecodeStream
 
 from laconic import checks
-from laconic.answers import left_open
+from laconic.answers import ends_in_thinking
 from laconic.engines.base import Prompt
 from laconic.engines.chat import Chat
 from laconic.engines.requests import check_ids
@@ -53,7 +53,7 @@ def decode(tokenizer: Any, token_ids: Sequence[int]) -> str:
 
 def begins_thinking(tokenizer: Any, prompt_ids: Sequence[int]) -> bool:
     """Whether a prompt ends in thinking that it has opened; False without a tokenizer."""
-    return tokenizer is not None and left_open(decode(tokenizer, prompt_ids[-_TAIL:]))
+    return tokenizer is not None and ends_in_thinking(decode(tokenizer, prompt_ids[-_TAIL:]))
 
 
 _TAIL = 40  # tokens of a prompt in which its last mark stands

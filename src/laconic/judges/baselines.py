@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from laconic import checks
-from laconic.answers import equivalent, groups
+from laconic.answers import equivalent, group_equivalent
 from laconic.checks import number, whole
 from laconic.errors import InputError
 from laconic.judges.counted import MatrixJudge, same_class_matrix, stack_mappings
@@ -155,7 +155,7 @@ class PerfectJudge(MatrixJudge):
 
     def _matrix(self, readings: Sequence[tuple[str, str | None]]) -> Tensor:
         itself = same_class_matrix([trace_id for trace_id, _ in readings])
-        return itself | same_class_matrix(groups([answer for _, answer in readings]))
+        return itself | same_class_matrix(group_equivalent([answer for _, answer in readings]))
 
 
 def calibrate(similarities: Sequence[float] | Tensor, same: Sequence[bool] | Tensor, fnr: float = 0.2) -> float:
@@ -186,7 +186,7 @@ def _numbers(name: str, values: Any) -> Tensor:
     try:
         found = torch.as_tensor(values, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise checks.refuse(name, values, "numbers, one of each pair") from None
+        raise checks.input_error(name, values, "numbers, one of each pair") from None
     if found.dim() != 1 or not bool(found.isfinite().all()):
-        raise checks.refuse(name, values, "finite numbers, one of each pair")
+        raise checks.input_error(name, values, "finite numbers, one of each pair")
     return found

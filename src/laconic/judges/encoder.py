@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from laconic.errors import InputError, LaconicError, reason
-from laconic.files import saving, write_text
+from laconic.files import name_write_errors, write_text
 from laconic.jsonl import read_object
 from laconic.judges.calibration import fit_platt_scaling
 from laconic.judges.counted import MatrixJudge
@@ -219,7 +219,7 @@ class PairEncoder(MatrixJudge):
             "shift": self.shift,
         }
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
-        with saving(directory / "model.safetensors", SafetensorError):
+        with name_write_errors(directory / "model.safetensors", SafetensorError):
             save_file(weights, directory / "model.safetensors")
         write_text(directory / "config.json", json.dumps(saved, indent=1) + "\n")
 

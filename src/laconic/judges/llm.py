@@ -18,7 +18,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from laconic.engines.hf import load
 from laconic.engines.hf.models import context_length
 from laconic.errors import InputError
-from laconic.files import saving
+from laconic.files import name_write_errors
 from laconic.judges.counted import CountedJudge
 from laconic.judges.llm_description import LLMJudgeDescription, quiet, read_description, write_description
 from laconic.judges.pairs import Pairs
@@ -269,7 +269,7 @@ class LLMJudge(CountedJudge):
     def save(self, directory: Path) -> None:
         """See Trainable. All weights and the tokenizer, or the adapter; with them settings, excerpt and the base's name."""
         # What transformers and its helpers raise where there is no room left is of many kinds.
-        with quiet(), saving(directory, Exception):
+        with quiet(), name_write_errors(directory, Exception):
             self.model.save_pretrained(directory)  # type: ignore[operator]
             if self._lora is None:
                 self.tokenizer.save_pretrained(directory)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from laconic.answers import groups
+from laconic.answers import group_equivalent
 from laconic.engines.recorded import recorded_sampling
 from laconic.engines.replay import ReplayEngine
 from laconic.engines.text import decode
@@ -122,7 +122,7 @@ def make_pairs(
             if cutter.fresh
             else _cut_recorded(cutter, group, names)
         )
-        classes = groups([record.answer for record in group])
+        classes = group_equivalent([record.answer for record in group])
         known = torch.tensor([-1 - i if c is None else c for i, c in enumerate(classes)], dtype=torch.int64)
         both = torch.combinations(torch.arange(len(group)), 2)
         same = known[both[:, 0]] == known[both[:, 1]]

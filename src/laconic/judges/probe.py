@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from laconic import checks
-from laconic.answers import MARKERS, equivalent, groups, markers
+from laconic.answers import MARKERS, equivalent, group_equivalent, known_markers
 from laconic.checks import whole
 from laconic.errors import InputError
 from laconic.judges.counted import MatrixJudge, same_class_matrix, stack_mappings
@@ -112,7 +112,7 @@ class ProbeJudge(MatrixJudge):
         ended = torch.tensor([reading.ended for reading in readings])
         answers = [reading.answer if reading.ended else None for reading in readings]
         agreement = torch.where(
-            ended[:, None] & ended, same_class_matrix(groups(answers)).double(), agreement.clamp(max=1)
+            ended[:, None] & ended, same_class_matrix(group_equivalent(answers)).double(), agreement.clamp(max=1)
         )
         mute = torch.tensor([reading.ended and reading.answer is None for reading in readings])
         agreement = agreement.masked_fill(mute[:, None] | mute, 0.0)
@@ -127,7 +127,7 @@ def model_suffix(tokenizer: Any) -> str:
         )
     vocabulary, template = tokenizer.get_vocab(), str(getattr(tokenizer, "chat_template", None) or "")
     # A sign of several tokens isn't in the vocabulary, but where a model's own texts are formatted.
-    suffixes = {marker.sign: marker.closing + "\\boxed{" for marker in markers()}
+    suffixes = {marker.sign: marker.closing + "\\boxed{" for marker in known_markers()}
     return next((suffix for sign, suffix in suffixes.items() if sign in vocabulary or sign in template), PLAIN_SUFFIX)
 
 

@@ -54,7 +54,7 @@ class LLMJudgeSettings:
     """Compute once what the prompts of pairs with the same first trace have in common."""
 
     def __post_init__(self) -> None:
-        checks.plain(self)
+        checks.unwrap_numpy_fields(self)
         for name in ("both_orders", "share_prefix"):
             checks.flag(name, getattr(self, name))
         for place in ("{first}", "{second}"):
@@ -65,7 +65,7 @@ class LLMJudgeSettings:
         for field in ("same", "different"):
             value = getattr(self, field)
             if not isinstance(value, str) or not value.strip():
-                raise checks.refuse(field, value, "the answer's word")
+                raise checks.input_error(field, value, "the answer's word")
         if self.max_tokens is not None:
             whole("max_tokens", self.max_tokens, 1, meaning="of a prompt")
         word("overlong", self.overlong, ("refuse", "cut"))

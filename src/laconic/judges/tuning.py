@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import nn
 
-from laconic.checks import number, plain, whole
+from laconic.checks import number, unwrap_numpy_fields, whole
 from laconic.errors import InputError
 
 
@@ -26,7 +26,7 @@ class LoRA:
     """Of an adapter's input, while training."""
 
     def __post_init__(self) -> None:
-        plain(self)
+        unwrap_numpy_fields(self)
         whole("rank", self.rank, 1)
         whole("alpha", self.alpha, 1)
         number("dropout", self.dropout, 0, 0.99)

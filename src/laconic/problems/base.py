@@ -13,27 +13,27 @@ from laconic.answers import equivalent, extract
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One question with its reference answer.
-
-    ``question`` is the user message (a chat template turns it into a prompt); ``level`` is the difficulty within the
-    source that made it (0: the source knows none); ``meta`` holds what the source wants to remember.
-    """
+    """One question with its reference answer. Raises InputError for an empty text, or a level below 0."""
 
     id: str
     question: str
+    """The user's message; a chat template turns it into a prompt."""
     answer: str
+    """The reference answer."""
     level: int = 0
+    """Difficulty within the problem set that it is from; 0 where that knows none."""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    """What else the problem set says of it."""
 
     def __post_init__(self) -> None:
         for name in ("id", "question", "answer"):
             checks.text(f"Problem.{name}", getattr(self, name), some=True)
-        checks.plain(self)
+        checks.unwrap_numpy_fields(self)
         checks.whole("Problem.level", self.level, 0)
         checks.instance("Problem.meta", self.meta, Mapping, "a mapping")
 
 
-def check(problem: Problem, text: str, *, thinking: bool = False, ended: bool = False) -> bool:
+def is_correct(problem: Problem, text: str, *, thinking: bool = False, ended: bool = False) -> bool:
     """Whether ``text`` (what a model wrote) ends in the reference answer; no final answer counts as wrong.
 
     thinking, ended: as `answers.extract` takes them.

@@ -6,7 +6,7 @@ import random
 
 from laconic import checks
 from laconic.problems.base import Problem
-from laconic.problems.programs import MAX_STEPS, SPLITS, Program, sample_program
+from laconic.problems.programs import MAX_STEPS, SPLITS, ArithmeticProgram, sample_program
 
 LEVELS = range(1, MAX_STEPS + 1)  # a level is the number of steps
 MOST = 1_000_000  # problems of one list
@@ -27,11 +27,13 @@ def generate(count: int, seed: int = 0, level: int | None = None, split: str = "
             level=len(program.steps),
             meta={"hints": len(program.hints), "facts": len(program.facts)},
         )
-        for index, program in enumerate(programs(count, seed, level, split))
+        for index, program in enumerate(generate_programs(count, seed, level, split))
     ]
 
 
-def programs(count: int, seed: int = 0, level: int | None = None, split: str = "heldout") -> list[Program]:
+def generate_programs(
+    count: int, seed: int = 0, level: int | None = None, split: str = "heldout"
+) -> list[ArithmeticProgram]:
     """The programs behind :func:`generate`, in the same order."""
     count = checks.whole("count", count, 0, MOST, "problems")
     seed = checks.seed("seed", seed)
@@ -39,7 +41,7 @@ def programs(count: int, seed: int = 0, level: int | None = None, split: str = "
         level = checks.whole("level", level, LEVELS[0], LEVELS[-1], "steps; without it the mixture")
     checks.word("split", split, SPLITS)
     rng = random.Random(f"laconic.problems/{seed}/{level}/{split}")
-    found: list[Program] = []
+    found: list[ArithmeticProgram] = []
     seen: set[str] = set()
     while len(found) < count:
         # The level goes round instead of being drawn, so any count holds the levels as evenly as it can.

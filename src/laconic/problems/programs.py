@@ -28,7 +28,7 @@ _SPLIT_KEY = b"laconic.problems.split.1"
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ArithmeticStep:
     """``letter = first sign second`` (mod 10)."""
 
     letter: str
@@ -38,35 +38,39 @@ class Step:
 
     def __post_init__(self) -> None:
         if self.sign not in ("+", "-"):
-            raise InputError(f"Step.sign must be '+' or '-', not {self.sign!r}")
+            raise InputError(f"ArithmeticStep.sign must be '+' or '-', not {self.sign!r}")
         if self.letter in (self.first, self.second):
-            raise InputError(f"Step.letter {self.letter!r} must not be one of its own operands")
+            raise InputError(f"ArithmeticStep.letter {self.letter!r} must not be one of its own operands")
 
     def apply(self, first: int, second: int) -> int:
         return (first + second if self.sign == "+" else first - second) % 10
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
-    """Facts, steps in order of execution, hints (step letter -> wrong second operand) and the order of the listing."""
+class ArithmeticProgram:
+    """A problem of the bundled generator, as the steps that solve it. Raises InputError for steps that can't be run."""
 
     facts: Mapping[str, int]
-    steps: tuple[Step, ...]
+    """Letter -> digit, given in the question."""
+    steps: tuple[ArithmeticStep, ...]
+    """In the order in which they are to be run."""
     hints: Mapping[str, str]
+    """A step's letter -> the wrong second operand that the question hints at."""
     listing: tuple[int, ...]
+    """The order in which the question lists the steps: indices into `steps`."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.steps) <= MAX_STEPS:
-            raise InputError(f"Program.steps must number 1 to {MAX_STEPS}, not {len(self.steps)}")
+            raise InputError(f"ArithmeticProgram.steps must number 1 to {MAX_STEPS}, not {len(self.steps)}")
         if sorted(self.listing) != list(range(len(self.steps))):
-            raise InputError(f"Program.listing must order the {len(self.steps)} steps, not {self.listing!r}")
+            raise InputError(f"ArithmeticProgram.listing must order the {len(self.steps)} steps, not {self.listing!r}")
         known = set(self.facts)
         for step in self.steps:
             if step.letter in known:
-                raise InputError(f"Program.steps define the letter {step.letter!r} twice")
+                raise InputError(f"ArithmeticProgram.steps define the letter {step.letter!r} twice")
             needed = {step.first, step.second} | ({self.hints[step.letter]} if step.letter in self.hints else set())
             if not needed <= known:
-                raise InputError(f"Program.steps use {sorted(needed - known)} before they are known")
+                raise InputError(f"ArithmeticProgram.steps use {sorted(needed - known)} before they are known")
             known.add(step.letter)
 
     @property
@@ -126,7 +130,7 @@ class Program:
         return "heldout" if int.from_bytes(digest, "big") % _HELDOUT_SHARE == 0 else "train"
 
 
-def sample_program(rng: random.Random, steps: int, hints: bool = True) -> Program:
+def sample_program(rng: random.Random, steps: int, hints: bool = True) -> ArithmeticProgram:
     """A random program of ``steps`` steps, of either split."""
     letters = rng.sample(LETTERS, len(LETTERS))
     fact_letters = letters[: rng.randint(2, 5)]
@@ -147,10 +151,10 @@ def sample_program(rng: random.Random, steps: int, hints: bool = True) -> Progra
                 chosen[step.letter] = rng.choice(wrong)
     listing = list(range(steps))
     rng.shuffle(listing)
-    return Program(facts, tuple(made), chosen, tuple(listing))
+    return ArithmeticProgram(facts, tuple(made), chosen, tuple(listing))
 
 
-def _sample_steps(rng: random.Random, facts: list[str], letters: list[str]) -> list[Step]:
+def _sample_steps(rng: random.Random, facts: list[str], letters: list[str]) -> list[ArithmeticStep]:
     """Steps such that every result but the last is an operand of a later step."""
     unused: list[str] = []
     used: list[str] = []
@@ -173,6 +177,6 @@ def _sample_steps(rng: random.Random, facts: list[str], letters: list[str]) -> l
                 operands.append(rng.choice(facts))
         used += fresh
         rng.shuffle(operands)
-        steps.append(Step(letter, operands[0], rng.choice("+-"), operands[1]))
+        steps.append(ArithmeticStep(letter, operands[0], rng.choice("+-"), operands[1]))
         unused.append(letter)
     return steps

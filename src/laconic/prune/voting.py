@@ -37,12 +37,12 @@ class Tally:
     def votes(self) -> tuple[Vote, ...]:
         """By falling weight, equals by their first trace. An answer is spelled as the first trace that gave it spelled it.
 
-        Equivalence is asked (`answers.groups`) only where there is a spelling that wasn't there before.
+        Equivalence is asked (`answers.group_equivalent`) only where there is a spelling that wasn't there before.
         """
         order = sorted(self._cast)
         spellings = tuple(dict.fromkeys(self._cast[i][0] for i in order))
         if spellings != self._spellings:
-            found = answers.groups(spellings)
+            found = answers.group_equivalent(spellings)
             self._classes = {s: c for s, c in zip(spellings, found, strict=True) if c is not None}
             self._spellings = spellings
         members: dict[int, list[int]] = {}

@@ -13,7 +13,7 @@ from laconic.errors import LaconicError
 from laconic.lab.accuracy.run import FORMAT, Progress, may_grow, run_accuracy, settings
 from laconic.lab.shared.contenders import plan
 from laconic.lab.shared.journal import Journal
-from laconic.problems import check
+from laconic.problems import is_correct
 from laconic.problems.base import problem_seed
 from laconic.statistics import mean_interval, paired_difference
 
@@ -56,7 +56,7 @@ def test_figures_are_those_of_a_slow_sum(problems, factory) -> None:
                 length, text = engine.plan_of(engine.trace(name))
                 if length >= 440:
                     length, text, cut = 440, "", cut + 1
-                mine.append(float(check(problem, text)))
+                mine.append(float(is_correct(problem, text)))
                 silent += "boxed" not in text
                 lengths.append(length)
                 peaks.append(engine.policy.schedule.peak(length, 11))

@@ -18,7 +18,7 @@ from laconic.engines.base import Chunk, Sampling, Trace
 from laconic.errors import LaconicError
 from laconic.lab.collect.run import Origin, Progress, collect, open_file, trace_record
 from laconic.lab.collect.summary import Collection, sum_up
-from laconic.problems import Problem, check
+from laconic.problems import Problem, is_correct
 from laconic.problems.base import problem_seed
 from laconic.traces import TraceRecord, read_traces
 
@@ -83,7 +83,7 @@ def test_every_trace_is_written_with_all_that_is_known_of_it(tmp_path: Path, som
             assert (record.question, record.gold, record.seed) == (problem.question, problem.answer, seed)
             assert (record.prompt_ids, record.token_ids) == (tuple(range(11)), tuple(trace.token_ids))
             assert (record.text, record.finish_reason) == (trace.text, trace.finish_reason)
-            assert record.correct == check(problem, trace.text)
+            assert record.correct == is_correct(problem, trace.text)
             assert record.kv["peak"] == trace.peak_kv_tokens
             assert record.settings == {
                 "model": "fake", "weights": "w" * 16, "policy": "full", "temperature": 1.0, "top_p": 0.95, "top_k": 0,

@@ -14,7 +14,7 @@ from tests.judges.models import WORDS as JUDGE_WORDS
 from tests.judges.models import llama, word_tokenizer
 from transformers import AutoTokenizer
 
-from laconic.files import locked
+from laconic.files import lock_directory
 from laconic.judges.registry import open_judge
 from laconic.lab.judges.recipe import trained_on
 from laconic.traces import TraceRecord, tokenizer_fingerprint, write_traces
@@ -230,7 +230,7 @@ def test_broken_lines_are_told_and_passed_over(tiny: Path, tokenizer: Any, invok
 def test_two_trainings_never_share_a_directory(tiny: Path, traces: Path, invoke: Invoke, tmp_path: Path) -> None:
     out = tmp_path / "judge"
     command = ("judge", "train", "-t", traces, "-e", "tokens:3", "-m", tiny, "-o", out, *QUICK)
-    with locked(out):
+    with lock_directory(out):
         result = invoke(*command)
     assert (result.exit_code, result.stderr) == (
         2,

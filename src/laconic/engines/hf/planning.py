@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from laconic.checks import instance, refuse, whole
+from laconic.checks import input_error, instance, whole
 from laconic.compress import Policy, parse
 from laconic.compress.schedule import Schedule
 from laconic.engines.hf.checkpoint import WeightsSize
@@ -100,7 +100,7 @@ def plan(
         memory = whole("memory", memory, 1, meaning="bytes")
     asked = [policies] if isinstance(policies, (Policy, str)) else policies
     if not isinstance(asked, Iterable) or not (asked := list(asked)):
-        raise refuse("policies", policies, "at least one policy, or its spec")
+        raise input_error("policies", policies, "at least one policy, or its spec")
     for number, policy in enumerate(asked):
         instance(f"policies[{number}]", policy, (Policy, str), "a policy, or its spec")
     chosen = [policy if isinstance(policy, Policy) else parse(policy) for policy in asked]

@@ -91,7 +91,7 @@ def bench(
     from laconic.cli.lists import split_numbers, split_policies
     from laconic.cli.progress import Bar
     from laconic.engines.hf import HFEngine, load
-    from laconic.environment import environment, public
+    from laconic.environment import environment, hide_directories
     from laconic.errors import InputError
     from laconic.fingerprint import fingerprint
     from laconic.lab.accuracy.run import FORMAT, may_grow, run_accuracy, settings
@@ -144,11 +144,13 @@ def bench(
     warn_alike(samples, sampling)
     described = settings(
         model={
-            "name": "bundled" if small else public(str(model)),
+            "name": "bundled" if small else hide_directories(str(model)),
             "fingerprint": fingerprint(language),
             "dtype": str(language.dtype).removeprefix("torch."),
         },
-        problem_set=f"bundled, seed {seed}, level {level or 'mixture'}" if source == "bundled" else public(source),
+        problem_set=f"bundled, seed {seed}, level {level or 'mixture'}"
+        if source == "bundled"
+        else hide_directories(source),
         problems=asked,
         contenders=contenders,
         samples=samples,

@@ -87,7 +87,7 @@ def analyze(
     from laconic.cli.chat import choose_chat
     from laconic.cli.common import is_bundled
     from laconic.cli.lists import split_whole
-    from laconic.environment import environment, public
+    from laconic.environment import environment, hide_directories
     from laconic.errors import InputError
     from laconic.lab.analyze.plot import analysis_plot
     from laconic.lab.analyze.redundancy import embedder as check_embedder
@@ -116,7 +116,10 @@ def analyze(
     check_embedder(embedder)
     if file is not None:
         traces = _from_file(file, tokenizer)
-        origin: dict[str, Any] = {"file": public(str(file)), "tokenizer": public(tokenizer) if tokenizer else None}
+        origin: dict[str, Any] = {
+            "file": hide_directories(str(file)),
+            "tokenizer": hide_directories(tokenizer) if tokenizer else None,
+        }
     else:
         chat = choose_chat(model, system, thinking, template_arguments)
         traces = _from_model(
@@ -134,8 +137,8 @@ def analyze(
             not as_json,
         )
         origin = {
-            "model": "bundled" if is_bundled(model) else public(str(model)),
-            "source": public(source),
+            "model": "bundled" if is_bundled(model) else hide_directories(str(model)),
+            "source": hide_directories(source),
             "problems": problems,
             "seed": seed,
             **({"chat": chat.to_json()} if chat else {}),
@@ -163,7 +166,7 @@ def _from_file(file: Path, tokenizer: str | None) -> list[WrittenTrace]:
             skip=broken.append,
         )
     if broken:
-        complain(TraceFile((), tuple(broken)).told(file))
+        complain(TraceFile((), tuple(broken)).describe_broken(file))
     return found
 
 

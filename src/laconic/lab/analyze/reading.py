@@ -10,7 +10,7 @@ from typing import Any
 from laconic import checks
 from laconic.errors import InputError, LaconicError
 from laconic.jsonl import read_objects
-from laconic.traces import MOST_ID
+from laconic.traces import MAX_TOKEN_ID
 
 PROBLEMS = ("problem", "question")  # the field that says which problem a trace is of; the first present counts
 GROUPS = ("row", "policy", "group")  # the field that says which policy or model a trace is of; the first present counts
@@ -98,8 +98,8 @@ def _trace(
         ids = tokenize(text)
     if not isinstance(ids, Sequence) or not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
         raise InputError(f"{where} has token_ids that are no list of whole numbers")
-    if ids and not 0 <= min(ids) <= max(ids) <= MOST_ID:
-        raise InputError(f"{where} has token_ids out of range; expected 0 to {MOST_ID}")
+    if ids and not 0 <= min(ids) <= max(ids) <= MAX_TOKEN_ID:
+        raise InputError(f"{where} has token_ids out of range; expected 0 to {MAX_TOKEN_ID}")
     if not text and detokenize is not None:
         text = detokenize(ids)
     problem = next((str(record[name]) for name in PROBLEMS if record.get(name) is not None), None)

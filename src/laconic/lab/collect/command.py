@@ -91,7 +91,7 @@ def collect(
         choose_sampling,
         one_thread,
     )
-    from laconic.environment import public
+    from laconic.environment import hide_directories
     from laconic.errors import InputError
     from laconic.lab.collect.run import Origin, open_file
     from laconic.lab.collect.run import collect as run
@@ -125,7 +125,7 @@ def collect(
     with reasoner.engine(chosen, batch, chunk_tokens=16) as running:
         weights, number = reasoner.identity(running)
         origin = Origin(
-            model="bundled" if small else public(str(chosen_engine.model)),
+            model="bundled" if small else hide_directories(str(chosen_engine.model)),
             weights=weights,
             dtype=number,
             tokenizer=tokenizer_fingerprint(tokenizer),
@@ -153,7 +153,7 @@ def choose_problems(
     count: int | None, seed: int, split: str | None, level: int | None, file: str | None, dataset: str | None
 ) -> tuple[list[Problem], str]:
     """The problems that the options name, and a name for the set. Raises InputError for options that don't go together."""
-    from laconic.environment import public
+    from laconic.environment import hide_directories
     from laconic.errors import InputError
     from laconic.problems import generate
     from laconic.problems.sources import HUB, load_problems
@@ -163,7 +163,7 @@ def choose_problems(
     if file is not None:
         if split is not None:
             raise InputError("--split was given, but a file of problems has no splits; leave it out")
-        return load_problems(file, count, level=level), public(file)
+        return load_problems(file, count, level=level), hide_directories(file)
     if dataset is not None:
         source = f"{HUB}{dataset}:{split}" if split else f"{HUB}{dataset}"
         return load_problems(source, count, level=level), source

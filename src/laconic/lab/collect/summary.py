@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laconic.answers import groups
+from laconic.answers import group_equivalent
 from laconic.statistics import Interval, mean_interval
 
 
@@ -57,7 +57,7 @@ def sum_up(
     seconds: float,
 ) -> Collection:
     """problems: each one's traces in the order of their index, at least one: `answer`, `correct` and `tokens` (how many)."""
-    classes = [groups([trace["answer"] for trace in traces]) for traces in problems]
+    classes = [group_equivalent([trace["answer"] for trace in traces]) for traces in problems]
     pairs = sum(len(traces) * (len(traces) - 1) // 2 for traces in problems)
     equal = sum(size * (size - 1) // 2 for of in classes for size in _sizes(of).values())
     return Collection(

@@ -92,7 +92,7 @@ def train(
 
     from laconic.cli.common import complain, is_bundled, one_thread
     from laconic.errors import InputError
-    from laconic.files import locked
+    from laconic.files import lock_directory
     from laconic.lab.judges.losses import Loss
     from laconic.lab.judges.options import (
         Reasoner,
@@ -138,7 +138,7 @@ def train(
     chosen, parts = choose_excerpt(excerpt, model), split_shares(shares)
     if is_bundled(model) and not llm:
         one_thread()
-    with locked(out):
+    with lock_directory(out):
         found = read_file(traces)
         reasoner = Reasoner(model, device, found, plan.layers if plan else ())
         data = prepare(found, chosen, reasoner.tokenizer, reasoner.engine, parts, split_seed)
@@ -197,7 +197,7 @@ def evaluate(
     say_loading(model, not as_json)
     from laconic.cli.common import is_bundled, one_thread
     from laconic.cli.progress import Bar
-    from laconic.environment import environment, public
+    from laconic.environment import environment, hide_directories
     from laconic.lab.judges.options import Reasoner, open_entries, read_file, told_traces
     from laconic.lab.judges.run import FORMAT, may_grow, prepare_sets, run_judging, summarise
     from laconic.lab.judges.table import judges_table
@@ -218,9 +218,11 @@ def evaluate(
     for pairs in (pairs for of_kind in sets.values() for pairs in of_kind.values()):
         ends |= {cut.trace_id: answer for cut, answer in zip(pairs.excerpts, pairs.answers, strict=True)}
     described = {
-        "traces": {name: {"file": public(str(path)), **told_traces(found[name])} for name, path in files.items()},
+        "traces": {
+            name: {"file": hide_directories(str(path)), **told_traces(found[name])} for name, path in files.items()
+        },
         "judges": {entry.label: entry.excerpt for entry in entries},
-        "model": "bundled" if is_bundled(model) else public(str(model)),
+        "model": "bundled" if is_bundled(model) else hide_directories(str(model)),
         "problems": {name: len(next(iter(kinds.values())).problem.unique()) for name, kinds in sets.items()},
     }
     with Journal(out / "judged.jsonl", FORMAT, described, may_grow=may_grow) as journal, Bar(not as_json) as bar:
@@ -265,7 +267,7 @@ def ablate(
     from laconic.cli.common import is_bundled, one_thread
     from laconic.cli.lists import split_names
     from laconic.cli.progress import Bar
-    from laconic.environment import environment, public
+    from laconic.environment import environment, hide_directories
     from laconic.lab.judges.ablation import FORMAT, run_ablation
     from laconic.lab.judges.losses import Loss
     from laconic.lab.judges.options import Reasoner, choose_plan, read_file, split_shares, told_traces
@@ -292,7 +294,7 @@ def ablate(
     found = read_file(traces)
     reasoner = Reasoner(model, device, found, plan.layers)
     described = {
-        "traces": {"file": public(str(traces)), **told_traces(found)},
+        "traces": {"file": hide_directories(str(traces)), **told_traces(found)},
         "split": {"shares": list(split), "seed": split_seed},
         "plan": {**asdict(plan), "layers": list(plan.layers)},
         "training": asdict(base),

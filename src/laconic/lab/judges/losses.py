@@ -37,7 +37,7 @@ class Loss:
     gamma: float = 2.0
 
     def __post_init__(self) -> None:
-        checks.plain(self)
+        checks.unwrap_numpy_fields(self)
         checks.flag("focal", self.focal)
         checks.number("alpha", self.alpha, 0, 1, "0 and 1 excluded", above=True)
         if self.alpha == 1:

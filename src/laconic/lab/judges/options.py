@@ -51,7 +51,7 @@ def read_file(path: Path) -> TraceFile:
 
     found = read_traces(path)
     if found.broken:
-        complain(found.told(path))
+        complain(found.describe_broken(path))
     return found
 
 

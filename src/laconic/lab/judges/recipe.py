@@ -49,7 +49,7 @@ class EncoderPlan:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        checks.plain(self)
+        checks.unwrap_numpy_fields(self)
         if checks.text("vectors", self.vectors, "none, states or model:NAME").startswith("model:") and self.tokens:
             raise InputError(
                 f"vectors {self.vectors} are of another model's tokens, so the reasoner's can't stand beside them; plan "

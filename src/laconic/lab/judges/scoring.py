@@ -4,7 +4,8 @@ Positive means "same". The pairs of one problem share traces, so they are no ind
 problems, each with all its pairs. P pairs, B resamples.
 
 Resamples of few problems, or of problems on which a judge never errs, hardly vary and would claim to know the figure
-exactly. There `intervals.adjusted` takes their variance and allows for problems not seen. One problem has no interval.
+exactly. There `intervals.adjusted_wald_interval` takes their variance and allows for problems not seen. One problem has no
+interval.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from laconic.errors import InputError
-from laconic.intervals import EQUAL, adjusted, normal_quantile
+from laconic.intervals import EQUAL, adjusted_wald_interval, normal_quantile
 
 FNR = 0.2
 RESAMPLES = 1000
@@ -199,5 +200,5 @@ def _interval(value: float, draws: Tensor, problems: int) -> Interval:
         return Interval(value, low, high)
     # Of a mean over problems, resamples vary by one problem's variance over their number.
     variance = problems * float(told.var(correction=0))
-    low, high = adjusted(value, variance, problems, normal_quantile(0.975))
+    low, high = adjusted_wald_interval(value, variance, problems, normal_quantile(0.975))
     return Interval(value, min(low, value), max(high, value))

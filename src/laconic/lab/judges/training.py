@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from laconic import checks
 from laconic.errors import InputError
-from laconic.files import replacing, saving
+from laconic.files import name_write_errors, replace_file
 from laconic.judges.pairs import Pairs, oversampled_indices
 from laconic.lab.judges.losses import Loss
 from laconic.lab.judges.scoring import auroc
@@ -82,7 +82,7 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        checks.plain(self)
+        checks.unwrap_numpy_fields(self)
         for name, least in (
             ("oversample", 1), ("epochs", 1), ("batch", 1), ("micro", 0), ("every", 0), ("patience", 0),
         ):  # fmt: skip
@@ -288,11 +288,11 @@ class _Run:
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
         try:
-            with saving(place, RuntimeError):
+            with name_write_errors(place, RuntimeError):
                 place.mkdir()
                 self.model.save(place)
-            with saving(self.directory / STATE, RuntimeError):
-                replacing(self.directory / STATE, lambda new: torch.save(state, new))
+            with name_write_errors(self.directory / STATE, RuntimeError):
+                replace_file(self.directory / STATE, lambda new: torch.save(state, new))
         except Exception:  # weights that nothing points to are worth nothing, and take the room that is lacking
             shutil.rmtree(place, ignore_errors=True)
             raise

@@ -107,7 +107,7 @@ def bench(
 
     from laconic.cli.lists import split_policies, split_whole
     from laconic.engines.hf import load
-    from laconic.environment import environment, public
+    from laconic.environment import environment, hide_directories
     from laconic.errors import InputError
     from laconic.fingerprint import fingerprint
     from laconic.lab.collect.run import Origin
@@ -160,9 +160,11 @@ def bench(
         seed=sample_seed,
     )
     warn_alike(max(entry.n for entry in entries), sampling)
-    name = "bundled" if small else public(str(model))
+    name = "bundled" if small else hide_directories(str(model))
     problem_set = (
-        f"bundled, heldout, seed {seed}, level {level or 'mixture'}" if source == "bundled" else public(source)
+        f"bundled, heldout, seed {seed}, level {level or 'mixture'}"
+        if source == "bundled"
+        else hide_directories(source)
     )
     weights, tokens = fingerprint(language), tokenizer_fingerprint(tokenizer)
     kind = str(language.dtype).removeprefix("torch.")

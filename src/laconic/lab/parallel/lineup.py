@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from laconic import checks
 from laconic.compress import FullKV, Policy
-from laconic.environment import public
+from laconic.environment import hide_directories
 from laconic.errors import InputError
 
 SINGLE, CONS, EARLY = "pass@1", "cons", "cons, early end"
@@ -114,7 +114,7 @@ def lineup(
 def shown(judge: str) -> str:
     """A judge's spec without directories that are only this machine's."""
     kind, colon, rest = judge.partition(":")
-    return f"{kind}{colon}{public(rest)}"
+    return f"{kind}{colon}{hide_directories(rest)}"
 
 
 def _vote(early: bool) -> str:

@@ -81,7 +81,7 @@ class Job:
     timed: int = 8
 
     def __post_init__(self) -> None:
-        checks.plain(self)
+        checks.unwrap_numpy_fields(self)
         checks.instances("problems", self.problems, Problem, "problems")
         checks.instances("compress", self.compress, Compression, "a Compression")
         checks.instances("entries", self.entries, Entry, "an Entry, as `lineup` makes them")

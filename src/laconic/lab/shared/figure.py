@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from laconic.errors import InputError
-from laconic.files import replacing
+from laconic.files import replace_file
 
 # Okabe and Ito's palette, told apart by most colour-blind readers; markers repeat the distinction without colour.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
@@ -74,4 +74,4 @@ def figure(path: str | Path, width: float, height: float, columns: int = 1) -> I
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
     yield panels
-    replacing(path, figure.savefig)
+    replace_file(path, figure.savefig)

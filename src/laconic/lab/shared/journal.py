@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from laconic.errors import InputError, LaconicError
-from laconic.files import is_at, open_locked, told
+from laconic.files import is_still_at, open_locked, write_error
 from laconic.jsonl import parse
 
 Record = dict[str, Any]
@@ -99,7 +99,7 @@ class Journal:
     def close(self) -> None:
         """Let go of the file; one that was made for this run and got no record is removed."""
         empty = not self._file.closed and not os.fstat(self._file.fileno()).st_size
-        if self._new and empty and is_at(self._file, self.path):
+        if self._new and empty and is_still_at(self._file, self.path):
             self.path.unlink()
         self._file.close()
 
@@ -117,7 +117,7 @@ class Journal:
 
     def _check_there(self) -> None:
         """Without this a run would go on for hours, writing into a file that has no name any more."""
-        if self._gone or is_at(self._file, self.path):
+        if self._gone or is_still_at(self._file, self.path):
             return
         self._gone = True
         place, number = self.path, 1
@@ -191,7 +191,7 @@ class Journal:
 
     def _told(self, error: OSError) -> Exception:
         rest = "what is finished is in it: make room and run the same command again, which goes on from there"
-        return told(error, self.path, rest)
+        return write_error(error, self.path, rest)
 
 
 def read_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes, Record, str]]:

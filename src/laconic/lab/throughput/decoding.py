@@ -44,7 +44,7 @@ class Cell:
     steps: int = 0
 
     def __post_init__(self) -> None:
-        checks.plain(self)
+        checks.unwrap_numpy_fields(self)
         checks.text("shape", self.shape, "a shape's name")
         checks.word("mode", self.mode, ("whole", "at"))
         checks.whole("steps", self.steps, 0)

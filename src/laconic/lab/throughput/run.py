@@ -45,7 +45,7 @@ class Job:
     repeats: int = REPEATS
 
     def __post_init__(self) -> None:
-        checks.plain(self)
+        checks.unwrap_numpy_fields(self)
         checks.instances("cells", self.cells, Cell, "a Cell")
         checks.texts("methods", self.methods, "specs of policies")
         checks.instance("dtype", self.dtype, torch.dtype, "a torch.dtype")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laconic.checks import plain, whole
+from laconic.checks import unwrap_numpy_fields, whole
 from laconic.engines.vllm.plugin.settings import parse_launch
 from laconic.errors import InputError
 from laconic.lab.shared.contenders import plan
@@ -34,7 +34,7 @@ class Load:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        plain(self)
+        unwrap_numpy_fields(self)
         whole("requests", self.requests, 1, meaning="requests sent at once")
         whole("prompt", self.prompt, 1, meaning="tokens of each prompt")
         whole("output", self.output, 1, meaning="tokens that each request generates")

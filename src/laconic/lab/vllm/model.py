@@ -11,7 +11,7 @@ from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from laconic.engines.hf.shapes import get_shape, kv_bytes_per_token
-from laconic.environment import public
+from laconic.environment import hide_directories
 from laconic.errors import InputError, reason
 
 
@@ -27,7 +27,7 @@ class Model:
 
     def describe(self) -> dict[str, Any]:
         return {
-            "name": self.name if self.random else public(self.name),
+            "name": self.name if self.random else hide_directories(self.name),
             "weights": "random" if self.random else "its own",
             "dtype": str(self.dtype).removeprefix("torch."),
             "kv_bytes_per_token": self.kv_bytes_per_token,

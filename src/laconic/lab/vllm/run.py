@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from laconic.checks import plain, whole
+from laconic.checks import unwrap_numpy_fields, whole
 from laconic.errors import InputError
 from laconic.lab.shared.journal import Journal, Record
 from laconic.lab.throughput.run import REPEATS, Piece
@@ -52,7 +52,7 @@ class Job:
     vllm: str = ""
 
     def __post_init__(self) -> None:
-        plain(self)
+        unwrap_numpy_fields(self)
         whole("repeats", self.repeats, 1, meaning="of every cell and contender")
         whole("threads", self.threads, 1, 4096, "of each engine")
         if not self.shares or not self.contenders:

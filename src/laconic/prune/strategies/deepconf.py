@@ -42,7 +42,7 @@ class DeepConf(Strategy):
     parallel: int = setting(16, "traces that run side by side after the warm-up")
 
     def __post_init__(self) -> None:
-        checks.plain(self)
+        checks.unwrap_numpy_fields(self)
         checks.whole("n", self.n, 1, MOST_TRACES, "traces")
         checks.word("mode", self.mode, tuple(KEPT))
         checks.whole("warmup", self.warmup, 1, MOST_TRACES, "traces")

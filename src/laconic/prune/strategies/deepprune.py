@@ -56,7 +56,7 @@ class DeepPrune(Strategy):
     seed: int = setting(0, "which members of a large cluster a newcomer is compared with")
 
     def __post_init__(self) -> None:
-        checks.plain(self)
+        checks.unwrap_numpy_fields(self)
         checks.whole("n", self.n, 1, MOST_TRACES, "traces")
         checks.capable("deepprune's judge", self.judge, ("read", "compare", "cost"), "a judge: open one by its name")
         for name in ("K2", "K3"):

@@ -29,7 +29,7 @@ class SelfConsistency(Strategy):
     early_end: bool = setting(True, "stop the rest once the vote can't change any more")
 
     def __post_init__(self) -> None:
-        checks.plain(self)
+        checks.unwrap_numpy_fields(self)
         checks.whole("n", self.n, 1, MOST_TRACES, "traces")
         checks.flag("early_end", self.early_end)
 

@@ -15,7 +15,7 @@ from laconic.checks import whole
 from laconic.compress import FullKV, Policy
 from laconic.compress.registry import broken, get, known, parse
 from laconic.errors import InputError, LaconicError
-from laconic.jsonl import NotJSON
+from laconic.jsonl import NotJSONError
 from laconic.jsonl import parse as read_json
 
 KEY = "laconic"
@@ -33,7 +33,7 @@ class LaunchSettings:
     with a longer window."""
 
     def __post_init__(self) -> None:
-        checks.plain(self)
+        checks.unwrap_numpy_fields(self)
         check_policy(self.policy)
         whole("queries", self.queries, 0, meaning="latest queries kept for each request")
         needed = _queries_read(self.policy)
@@ -172,7 +172,7 @@ def _as_mapping(raw: object) -> dict[str, Any]:
             return {"policy": policy.name, **{f.name: getattr(policy, f.name) for f in fields(policy)}}
         try:
             raw = read_json(text)
-        except NotJSON as error:
+        except NotJSONError as error:
             raise InputError(f"laconic's settings are no valid JSON ({error.reason}); they are {text!r}") from None
         except LaconicError as error:
             raise InputError(f"the text of laconic's settings {error}") from None

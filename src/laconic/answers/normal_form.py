@@ -11,8 +11,8 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from laconic.answers.numerals import group, respell
-from laconic.answers.shapes import PLAIN, Shape, ascending, by_name, may_be_same, shape
+from laconic.answers.numerals import respell_numerals, unify_thousands
+from laconic.answers.shapes import PLAIN, FormulaShape, formula_shape, may_be_same, sort_by_name, to_ascending
 from laconic.answers.units import split_unit
 
 LONGEST = 1000  # characters; a longer answer is a trace that lost itself, and only an identical one equals it
@@ -109,72 +109,77 @@ _PRIMES = re.compile(r"(?<=[A-Za-z])['’]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """An answer, evened out.
-
-    key: two answers with the same key (and no two different units) are equivalent. math: what math-verify would be given.
-    kind: "math" is for math-verify; "number", "letter" (a choice) and "words" say what they are; "other" equals nothing but
-    its key. letter: the choice this is, or could be. number, exact: its value, and whether it has no decimal point;
-    percent: whether a % follows it; name: of what ("x" in "x = 5"). unit: a known measure. shape: of a formula.
-    """
+class NormalForm:
+    """An answer whose spelling is evened out."""
 
     key: str
+    """Two answers with the same key (and no two different units) are equivalent."""
     math: str
+    """What math-verify would be given."""
     kind: Literal["math", "number", "letter", "words", "other"]
+    """"math" is for math-verify; "number", "letter" (a choice) and "words" are what they say; "other" equals nothing but its
+    key."""
     letter: str | None = None
+    """The choice that this is, or could be."""
     number: Fraction | None = None
+    """The value of a number; None for all else."""
     exact: bool = True
+    """Whether the number has no decimal point."""
     name: str | None = None
+    """What the number is the value of: "x" in "x = 5"."""
     unit: str | None = None
+    """A known measure, by its one name."""
     percent: bool = False
-    shape: Shape = PLAIN
+    """Whether a % follows the number."""
+    shape: FormulaShape = PLAIN
+    """Of a formula."""
 
 
 @lru_cache(maxsize=65536)
-def normal(answer: str) -> Form:
+def normalize(answer: str) -> NormalForm:
     """The form of an answer that isn't blank."""
     if len(answer) > LONGEST:
-        return Form(" ".join(answer.split()).casefold(), answer, "other")
+        return NormalForm(" ".join(answer.split()).casefold(), answer, "other")
     digits = answer.strip()
     if digits.isascii() and digits.isdigit():  # most answers are: no need to look further
-        return Form(digits, digits, "number", number=Fraction(int(digits)))
+        return NormalForm(digits, digits, "number", number=Fraction(int(digits)))
     text, unit = split_unit(clean(answer))
-    text = ascending(text) if ">" in text or r"\g" in text else text
+    text = to_ascending(text) if ">" in text or r"\g" in text else text
     if match := _EXPONENT.fullmatch(text):  # the e would be Euler's to math-verify
         text = rf"{match[1]}{match[2].rstrip('.')} \times 10^{{{match[3]}}}"
     key = _key(text)
     named = _NAMED.fullmatch(text)
-    if (named and (value := _value(named[2]))) or (value := _value(text)):
+    if (named and (value := _parse_number(named[2]))) or (value := _parse_number(text)):
         math = (
             rf"\frac{{{value.number.numerator}}}{{{value.number.denominator * 100}}}"
             if value.ratio and value.percent
             else text
         )
-        return Form(
+        return NormalForm(
             key,
             math,
             "number",
             number=value.number,
             exact=value.exact,
             percent=value.percent,
-            name=named[1] if named and not _value(text) else None,
+            name=named[1] if named and not _parse_number(text) else None,
             unit=unit,
         )
     bare = re.sub(r"\\text\{([^{}]*)\}", r"\1", text).strip()
     if match := _CHOICE.fullmatch(bare) or _CHOICE_AND_TEXT.match(bare):
-        return Form(key, text, "letter", letter=(match[1] or match[2]).upper())
+        return NormalForm(key, text, "letter", letter=(match[1] or match[2]).upper())
     if _WORDS.fullmatch(bare) and sum(map(str.isalpha, bare)) >= 4 and not _JOINED.search(bare):
-        return Form(key, text, "words")
+        return NormalForm(key, text, "words")
     clock = _CLOCK.fullmatch(text) and (unit in ("am", "pm") or ":0" in text)
     if not key or clock or _LOOSE_DIGITS.fullmatch(text) or _NAMES_ONLY.search(text):
-        return Form(key, text, "other", unit=unit)
+        return NormalForm(key, text, "other", unit=unit)
     letter = bare.upper() if len(bare) == 1 and bare in "abcdefghij" else None
-    math, kind = _PRIMES.sub(lambda match: "_{" + "prime" * len(match[0]) + "}", text), shape(text)
-    math = by_name(math) if kind.kind == "named" else math
-    return Form(key, math, "math", letter=letter, unit=unit, shape=kind)
+    math, kind = _PRIMES.sub(lambda match: "_{" + "prime" * len(match[0]) + "}", text), formula_shape(text)
+    math = sort_by_name(math) if kind.kind == "named" else math
+    return NormalForm(key, math, "math", letter=letter, unit=unit, shape=kind)
 
 
-def decide(a: Form, b: Form) -> bool | None:
+def compare_by_string(a: NormalForm, b: NormalForm) -> bool | None:
     """Whether two forms are equivalent, where string work can tell; None: ask math-verify. Symmetric."""
     if a.unit and b.unit and a.unit != b.unit:
         return False
@@ -189,7 +194,7 @@ def decide(a: Form, b: Form) -> bool | None:
     return False
 
 
-def question(a: Form, b: Form) -> tuple[str, str]:
+def math_verify_operands(a: NormalForm, b: NormalForm) -> tuple[str, str]:
     """What to ask math-verify about two forms.
 
     A list of values without names beside one with names has an order: "3, 2" isn't "x = 2, y = 3".
@@ -203,10 +208,10 @@ def question(a: Form, b: Form) -> tuple[str, str]:
 
 def clean(answer: str) -> str:
     """One spelling for LaTeX's spacing, sizes, fonts, fractions and delimiters, for numerals, and for Unicode's symbols."""
-    text = group(answer.translate(_TRANSLATION).strip())
+    text = unify_thousands(answer.translate(_TRANSLATION).strip())
     for pattern, by in _SPELLINGS:
         text = pattern.sub(by, text.strip())
-    return " ".join(respell(text).split()).rstrip(".,;").rstrip()
+    return " ".join(respell_numerals(text).split()).rstrip(".,;").rstrip()
 
 
 def _key(text: str) -> str:
@@ -215,7 +220,7 @@ def _key(text: str) -> str:
     return re.sub(r"(?<!\d) | (?!\d)", "", unfonted).casefold()
 
 
-class _Value(NamedTuple):
+class _ParsedNumber(NamedTuple):
     """A number. exact: it has no decimal point. ratio: it is written as a fraction. percent: without its %."""
 
     number: Fraction
@@ -224,25 +229,25 @@ class _Value(NamedTuple):
     percent: bool = False
 
 
-def _value(text: str) -> _Value | None:
+def _parse_number(text: str) -> _ParsedNumber | None:
     """The number that a text spells; None if it spells none."""
     if text.endswith("%"):
-        value = _value(text[:-1].rstrip())
+        value = _parse_number(text[:-1].rstrip())
         return value and value._replace(percent=True)
     if (match := _DECIMAL.fullmatch(text)) and match[2].strip("."):
-        return _Value(_signed(match[1], _plain(match[2])), "." not in match[2])
+        return _ParsedNumber(_signed(match[1], _plain(match[2])), "." not in match[2])
     if match := _RATIO.fullmatch(text):
         sign, whole, top, digit, bottom, below, over, under = match.groups()
         upper, lower = _plain(top or digit or over), _plain(bottom or below or under)
         if lower == 0 or (whole and upper < 0):
             return None
-        return _Value(_signed(sign, _plain(whole or "0") + upper / lower), True, ratio=True)
+        return _ParsedNumber(_signed(sign, _plain(whole or "0") + upper / lower), True, ratio=True)
     if match := _POWER_OF_TEN.fullmatch(text):
         factor = match[2] or "1"
         number = _plain(factor) * Fraction(10) ** int(match[3] or match[4])
-        return _Value(_signed(match[1], number), "." not in factor)
+        return _ParsedNumber(_signed(match[1], number), "." not in factor)
     if match := _EXPONENT.fullmatch(text):
-        return _Value(_signed(match[1], _plain(match[2]) * Fraction(10) ** int(match[3])), "." not in match[2])
+        return _ParsedNumber(_signed(match[1], _plain(match[2]) * Fraction(10) ** int(match[3])), "." not in match[2])
     return None
 
 
@@ -254,7 +259,7 @@ def _signed(sign: str, value: Fraction) -> Fraction:
     return -value if sign == "-" else value
 
 
-def _same_value(a: Form, b: Form) -> bool:
+def _same_value(a: NormalForm, b: NormalForm) -> bool:
     """By math-verify's rules 50% is 0.5, and, as a whole number, also 50."""
     x, y = a.number, b.number
     if x is None or y is None:
