@@ -92,11 +92,11 @@ def test_equivalent_answers_vote_together_under_the_first_traces_spelling(monkey
     assert votes == (Vote("7", 2.5, (2, 5)), Vote("1/2", 2.0, (1, 3)))
     asked = []
 
-    def groups(found):
+    def group(found):
         asked.append(found)
-        return answers.equivalence.groups(found)
+        return answers.equivalence.group_equivalent(found)
 
-    monkeypatch.setattr(answers, "groups", groups)
+    monkeypatch.setattr(answers, "group_equivalent", group)
     made = tally([(0, "7", 1.0), (1, "8", 1.0)])
     made.votes()
     for index in range(2, 20):
