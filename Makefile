@@ -69,7 +69,7 @@ docs: setup  ## write docs/cli.md anew from the commands' own help
 	$(BIN)/python docs/make_cli_page.py
 
 bench: setup  ## the CPU benchmarks (accuracy on the bundled reasoner, throughput presets); see benchmarks/README.md
-	$(OFFLINE) $(BIN)/laconic bench accuracy --problems 50 --samples 2 --out runs/accuracy-50
+	$(OFFLINE) $(BIN)/laconic bench accuracy --problems 50 --n 2 --out runs/accuracy-50
 	$(OFFLINE) $(BIN)/laconic bench throughput --preset cpu-kv --out runs/cpu-kv
 
 clean:  ## remove the environments and what builds and tests leave behind

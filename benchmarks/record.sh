@@ -10,11 +10,11 @@ record() {
   case "$1" in vllm-*) PATH="$PWD/.venv-vllm/bin:$PATH" ;; esac # `make setup-vllm`
   case "$1" in
     accuracy) laconic bench accuracy --problems 100 --batch 192 --out benchmarks/accuracy ;;
-    parallel) laconic bench parallel --problems 100 --compress "none;rpc:ratio=4" --strategies "deepconf:low;deepconf:high;deepprune;deepprune:K2=3" --judges "bundled;jaccard;random;perfect" --timed 3 --batch 192 --out benchmarks/parallel ;;
-    parallel-c2) laconic bench parallel --problems 100 --n 16 --compress "none;rpc:ratio=2" --strategies "deepconf:low;deepconf:high;deepprune;deepprune:K2=3" --judges "bundled;jaccard;random;perfect" --timed 0 --batch 192 --out benchmarks/parallel-c2 ;;
+    parallel) laconic bench parallel --problems 100 --policies "none;rpc:ratio=4" --strategies "deepconf:low;deepconf:high;deepprune;deepprune:K2=3" --judges "bundled;jaccard;random;perfect" --timed 3 --batch 192 --out benchmarks/parallel ;;
+    parallel-c2) laconic bench parallel --problems 100 --n 16 --policies "none;rpc:ratio=2" --strategies "deepconf:low;deepconf:high;deepprune;deepprune:K2=3" --judges "bundled;jaccard;random;perfect" --timed 0 --batch 192 --out benchmarks/parallel-c2 ;;
     judged-traces)
-      laconic collect --count 100 --n 16 --batch 192 --out runs/heldout.jsonl
-      laconic collect --count 40 --n 16 --seed 4 --temperature 0.6 --batch 192 --out runs/cool.jsonl
+      laconic collect --problems 100 --n 16 --batch 192 --out runs/heldout.jsonl
+      laconic collect --problems 40 --n 16 --seed 4 --temperature 0.6 --batch 192 --out runs/cool.jsonl
       ;;
     judges) laconic judge eval -t runs/heldout.jsonl --unseen runs/cool.jsonl -j bundled -j jaccard -j facts -j random -j probe --out benchmarks/judges ;;
     traces) laconic analyze --model bundled --problems 200 --policies "full;rpc;random" --out benchmarks/traces ;;

@@ -135,7 +135,7 @@ def test_no_two_commands_in_the_pages_write_other_results_into_one_place() -> No
         place = words[taken + 1] if taken is not None else str(default or f"runs/{preset or path[-1]}")
         rest = words if taken is None else words[:taken] + words[taken + 2 :]
         if path == ["collect"]:  # a file of traces grows by these
-            rest = re.sub(r"(--n|--count) \d+ ?", "", " ".join(rest)).split()
+            rest = re.sub(r"(--n|--problems) \d+ ?", "", " ".join(rest)).split()
         found.setdefault((place,), set()).add((*path, *rest))
     assert len(found) > 10
     assert {place: lines for place, lines in found.items() if len(lines) > 1} == {}

@@ -33,14 +33,14 @@ def test_solve_and_collect(
 ) -> None:
     common = ["-m", tiny, "-n", n, "--temperature", temperature, "--max-new-tokens", 4]
     assert told(invoke("solve", "1 plus 2 ?", "-s", "self-consistency", *common)) == lines
-    assert told(invoke("collect", "--file", problem_file, "-o", tmp_path / "t.jsonl", *common)) == lines
+    assert told(invoke("collect", "--source", problem_file, "-o", tmp_path / "t.jsonl", *common)) == lines
 
 
 def test_both_benchmarks(invoke: Any, tiny: Path, problem_file: Path, tmp_path: Path) -> None:
     common = ["-m", tiny, "--source", problem_file, "--temperature", 0, "--max-new-tokens", 4, "--no-plot"]
-    result = invoke("bench", "accuracy", *common, "-k", 2, "-p", "full", "-o", tmp_path / "a")
+    result = invoke("bench", "accuracy", *common, "--n", 2, "-p", "full", "-o", tmp_path / "a")
     assert told(result) == [LINE]
-    few = ["--n", "2,3", "--few", "2", "--compress", "none", "--strategies", "deepconf:low,window=2", "--timed", 1]
+    few = ["--n", "2,3", "--few", "2", "--policies", "none", "--strategies", "deepconf:low,window=2", "--timed", 1]
     assert told(invoke("bench", "parallel", *common, *few, "-o", tmp_path / "p")) == [LINE]
 
 

@@ -62,7 +62,7 @@ def test_think_and_solve(invoke: Any, chatty: Path) -> None:
 
 
 def test_collect_records_it_and_refuses_another(invoke: Any, chatty: Path, problem_file: Path, tmp_path: Path) -> None:
-    common = ["collect", "-m", chatty, "--file", problem_file, "-n", 2, "--temperature", 1, "--max-new-tokens", 4]
+    common = ["collect", "-m", chatty, "--source", problem_file, "-n", 2, "--temperature", 1, "--max-new-tokens", 4]
     plain, out = tmp_path / "plain.jsonl", tmp_path / "given.jsonl"
     assert invoke(*common, "-o", plain).exit_code == 0
     assert invoke(*common, "-o", out, *GIVEN).exit_code == 0
@@ -90,7 +90,7 @@ def test_collect_records_it_and_refuses_another(invoke: Any, chatty: Path, probl
 def test_both_benchmarks(invoke: Any, chatty: Path, problem_file: Path, tmp_path: Path) -> None:
     common = ["-m", chatty, "--source", problem_file, "--temperature", 1, "--max-new-tokens", 4, "--no-plot"]
     accuracy = ["bench", "accuracy", *common, "-p", "full", "-o", tmp_path / "a"]
-    parallel = ["bench", "parallel", *common, "--n", "2", "--few", "2", "--compress", "none", "--strategies", ""]
+    parallel = ["bench", "parallel", *common, "--n", "2", "--few", "2", "--policies", "none", "--strategies", ""]
     parallel += ["--timed", 1, "-o", tmp_path / "p"]
     for command, file in ((accuracy, tmp_path / "a" / "traces.jsonl"), (parallel, tmp_path / "p" / "results.jsonl")):
         assert invoke(*command, *GIVEN).exit_code == 0
@@ -111,7 +111,7 @@ def test_analyze(invoke: Any, chatty: Path, problem_file: Path) -> None:
         chatty,
         "--source",
         problem_file,
-        "-n",
+        "--problems",
         1,
         "--max-new-tokens",
         6,

@@ -26,7 +26,7 @@ def small(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_json_has_a_row_a_policy_at_equal_cache_size(invoke: Any, small: Path) -> None:
-    result = invoke("demo", "--problems", 2, "--samples", 2, "--json", env={"OMP_NUM_THREADS": "1"})
+    result = invoke("demo", "--problems", 2, "--n", 2, "--json", env={"OMP_NUM_THREADS": "1"})
     assert result.exit_code == 0, result.stderr
     out = json.loads(result.stdout)
     policies = [FullKV(), RPC(interval=128, window=32), Random(interval=128, window=32)]
@@ -42,7 +42,7 @@ def test_the_figures_are_those_of_the_accuracy_experiment(invoke: Any, small: Pa
     from laconic.lab.accuracy.run import run_accuracy
     from laconic.lab.shared.contenders import plan
 
-    said = json.loads(invoke("demo", "--problems", 3, "--samples", 2, "--seed", 5, "--json").stdout)["rows"]
+    said = json.loads(invoke("demo", "--problems", 3, "--n", 2, "--seed", 5, "--json").stdout)["rows"]
     model, tokenizer = load(small)
     rows = run_accuracy(
         generate(3, seed=5),

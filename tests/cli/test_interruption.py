@@ -50,12 +50,12 @@ COMMANDS: list[tuple[list[str], str, str]] = [
     (["bench", "accuracy", "--problems", "2", "--out", "{out}"], "laconic.engines.hf.load", "nothing was finished yet"),
     (["bench", "parallel", "--problems", "2", "--out", "{out}"], "laconic.engines.hf.load", "nothing was finished yet"),
     (
-        ["bench", "throughput", "--shape", "tiny-kv", "--lengths", "8", "--out", "{out}"],
+        ["bench", "throughput", "--shapes", "tiny-kv", "--lengths", "8", "--out", "{out}"],
         "laconic.lab.throughput.run.run_throughput",
         "nothing was finished yet",
     ),
     (["bench", "vllm", "--out", "{out}"], "laconic.lab.vllm.process.check_installed", "nothing was finished yet"),
-    (["collect", "--count", "2", "--out", "{out}/t.jsonl"], "laconic.engines.hf.load", "nothing was finished yet"),
+    (["collect", "--problems", "2", "--out", "{out}/t.jsonl"], "laconic.engines.hf.load", "nothing was finished yet"),
     (["judge", "train", "-t", "x", "--out", "{out}"], "laconic.traces.read_traces", "nothing was finished yet"),
     (
         ["judge", "eval", "-t", "x", "-j", "jaccard", "-o", "{out}"],

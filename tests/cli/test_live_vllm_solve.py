@@ -14,7 +14,7 @@ import pytest
 from laconic.engines.vllm.engine.client import VLLMClient
 from laconic.traces import read_traces
 
-SOLVE = ("--n", 8, "--seed", 3, "--compress", "rpc", "--json")
+SOLVE = ("--n", 8, "--seed", 3, "--policy", "rpc", "--json")
 
 
 def verdict(result: Any) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def test_traces_of_many_problems(invoke: Any, clients: list[VLLMClient], tmp_pat
     found = {}
     for engine in ("hf", "vllm"):
         out = tmp_path / f"{engine}.jsonl"
-        options = ("--count", 2, "-n", 3, "--logprobs", 2, "--max-new-tokens", 150, "--batch", 4, "--out", out)
+        options = ("--problems", 2, "-n", 3, "--logprobs", 2, "--max-new-tokens", 150, "--batch", 4, "--out", out)
         result = invoke("collect", "--engine", engine, "--policy", "rpc:interval=64,ratio=4,window=16", *options)
         assert result.exit_code == 0, result.output
         found[engine] = sorted(read_traces(out).records, key=lambda r: (r.problem, r.index))
@@ -83,7 +83,7 @@ def test_what_is_wrong_is_one_sentence(invoke: Any, clients: list[VLLMClient], t
     for args, says in (
         (["--engine", "vllm:/nowhere"], "there is no model at /nowhere"),
         (["--engine", f"vllm:{tmp_path}"], f"{tmp_path} has no tokenizer: it holds none of tokenizer.json"),
-        (["--engine", "vllm:bundled", "--compress", "h2o"], "policy h2o can't run inside vLLM"),
+        (["--engine", "vllm:bundled", "--policy", "h2o"], "policy h2o can't run inside vLLM"),
         (["--engine", "vllm:bundled", "-j", "probe"], "the vllm engine can't probe a trace"),
         (["--engine", "vllm:bundled", "--excerpt", "kept", "-j", "jaccard"], "does not tell what compression kept"),
         (["--engine", "vllm:bundled", "--engine-set", "unheard_of=1"], "unheard_of"),

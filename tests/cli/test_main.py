@@ -105,7 +105,9 @@ def test_a_zip_that_does_not_fit_is_no_bad_input(monkeypatch: pytest.MonkeyPatch
     assert done.stderr.rstrip().endswith("ValueError: zip() argument 2 is shorter than argument 1")
 
 
-@pytest.mark.parametrize("args", [["--nonsense"], ["nonsense"], ["think", "--nonsense"], ["problems", "--count", "x"]])
+@pytest.mark.parametrize(
+    "args", [["--nonsense"], ["nonsense"], ["think", "--nonsense"], ["problems", "--problems", "x"]]
+)
 def test_usage_errors_exit_2_without_a_traceback(invoke: Any, args: list[str]) -> None:
     result = invoke(*args)
     assert result.exit_code == 2
@@ -114,7 +116,9 @@ def test_usage_errors_exit_2_without_a_traceback(invoke: Any, args: list[str]) -
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
     # 500 lines of JSON are more than a pipe holds, so the write that fails does come.
-    command = f"{sys.executable} -m laconic problems --count 500 --level 8 --json | head -n 1; exit ${{PIPESTATUS[0]}}"
+    command = (
+        f"{sys.executable} -m laconic problems --problems 500 --level 8 --json | head -n 1; exit ${{PIPESTATUS[0]}}"
+    )
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith('{"id": ')

@@ -85,7 +85,7 @@ def test_a_trace_longer_than_the_context_is_told_once(invoke: Any, tiny: Path) -
         (["bundled", "-p", "rcp"], "policy 'rcp' is unknown"),
         (["bundled", "-p", ";"], "at least one policy"),
         (["bundled", "--memory", "much"], "--memory is 'much'; expected a size such as 80GB or 75GiB"),
-        (["bundled", "--dtype", "int4"], "dtype is 'int4'; expected one of auto, float32"),
+        (["bundled", "--kv-dtype", "int4"], "dtype is 'int4'; expected one of auto, float32"),
         (["bundled", "--block-size", 0], "block_size is 0"),
     ],
 )

@@ -79,7 +79,7 @@ def test_decisions_are_lines_and_stdout_is_the_answer(invoke: Any, tmp_path: Pat
 def test_compression_is_the_engines(invoke: Any, tiny: Path) -> None:
     options = ("-m", tiny, "--n", 3, "-s", "self-consistency", "--temperature", 0.9, "--json")
     full = json.loads(invoke("solve", "c d e", *options).stdout)
-    rpc = ("--compress", "rpc", "--interval", 16, "--ratio", 4, "--window", 8)
+    rpc = ("--policy", "rpc", "--interval", 16, "--ratio", 4, "--window", 8)
     pruned = json.loads(invoke("solve", "c d e", *options, *rpc).stdout)
     told = alone(
         tiny,
@@ -114,7 +114,7 @@ def test_a_trained_judge_reads_states_that_the_engine_noted(
 
 
 def test_the_kept_tokens_of_stopped_traces_can_be_read(invoke: Any, tiny: Path) -> None:
-    rpc = ("--compress", "rpc", "--interval", 16, "--ratio", 4, "--window", 8)
+    rpc = ("--policy", "rpc", "--interval", 16, "--ratio", 4, "--window", 8)
     options = ("-m", tiny, "-j", "jaccard", "--excerpt", "kept", "-n", 3, "--temperature", 1, "--json")
     result = invoke("solve", "c d e", *options, *rpc)
     assert result.exit_code in (0, 1), result.stderr
@@ -190,7 +190,7 @@ def test_ctrl_c_in_a_step_of_the_engine_ends_with_the_verdict_so_far(
 
 def test_the_winners_text_is_shown_on_request_and_every_text_is_in_the_verdict(invoke: Any, tmp_path: Path) -> None:
     out = tmp_path / "verdict.json"
-    result = invoke("solve", *EASY, *PRUNE, "--compress", "rpc:interval=16,window=8", "--show", "winner", "--out", out)
+    result = invoke("solve", *EASY, *PRUNE, "--policy", "rpc:interval=16,window=8", "--show", "winner", "--out", out)
     assert result.exit_code in (0, 1), result.stderr
     record = json.loads(out.read_text(encoding="utf-8"))
     assert all(trace["text"] for trace in record["traces"] if trace["tokens"])

@@ -27,12 +27,12 @@ def shell(line: str, **more: str) -> subprocess.CompletedProcess[str]:
         ("problems > /dev/full", 2, FULL),
         ("--help > /dev/full", 2, FULL),
         ("policies | head -n 1 >&2; exit ${PIPESTATUS[0]}", 0, "full  keeps everything: the baseline\n"),
-        ("problems --count 500 | read -n 1; exit ${PIPESTATUS[0]}", 0, ""),
+        ("problems --problems 500 | read -n 1; exit ${PIPESTATUS[0]}", 0, ""),
         ("--help | read -n 1; exit ${PIPESTATUS[0]}", 0, ""),
         ("think --file - <&-", 2, "error: standard input is empty; expected a problem\n"),
         ("problems --split nowhere 2>&-", 2, ""),
         ("problems --split nowhere 2>/dev/full", 2, ""),
-        ("problems --count x >&- 2>&- <&-", 2, ""),
+        ("problems --problems x >&- 2>&- <&-", 2, ""),
     ],
 )
 def test_no_state_of_the_streams_ends_in_a_traceback(line: str, code: int, stderr: str) -> None:
@@ -50,9 +50,9 @@ def test_nor_where_python_buffers_nothing(line: str, code: int) -> None:
 
 def test_results_go_on_where_nobody_reads_what_is_said_beside_them() -> None:
     # The warning's reader is gone at once; what the command prints still comes whole.
-    line = f"{LACONIC} problems --count 3 2> >(exec true) | wc -l"
+    line = f"{LACONIC} problems --problems 3 2> >(exec true) | wc -l"
     assert shell(line).stdout.strip() == "3"
-    assert shell(f"{LACONIC} problems --count 3 2>/dev/full | wc -l").stdout.strip() == "3"
+    assert shell(f"{LACONIC} problems --problems 3 2>/dev/full | wc -l").stdout.strip() == "3"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])

@@ -10,6 +10,7 @@ import pytest
 from laconic.cli.unused import refuse_unused
 
 FILE = ("--file", "{file}")
+SOURCE = ("--source", "{file}")
 TRACES = ("--traces", "{traces}", "--out", "{out}")
 
 
@@ -32,11 +33,14 @@ TRACES = ("--traces", "{traces}", "--out", "{out}")
         (("solve", "-s", "self-consistency", "--tau", 0.5), "setting 'tau' of strategy self-consistency is unknown"),
         (("solve", "--interval", 64), "setting 'interval' of policy full is unknown"),
         (("analyze", "{traces}", "--policies", "rpc"), "--policies has no effect on a file of traces; leave it out"),
-        (("analyze", "{traces}", "-n", 3), "--problems has no effect on a file of traces"),
+        (("analyze", "{traces}", "--problems", 3), "--problems has no effect on a file of traces"),
         (("analyze", "{traces}", "--seed", 0), "--seed has no effect on a file of traces"),
         (("analyze", "{traces}", "--temperature", 1), "--temperature has no effect on a file of traces"),
         (("analyze", "-m", "bundled", "--tokenizer", "x"), "--tokenizer has no effect with --model"),
-        (("bench", "accuracy", "--source", "{file}", "--seed", 1), "--seed has no effect on the problems of"),
+        (
+            ("bench", "accuracy", "--source", "{file}", "--problem-seed", 1),
+            "--problem-seed has no effect on the problems of",
+        ),
         (
             ("bench", "accuracy", "-p", "rpc", "--oracle-pattern", "x"),
             "--oracle-pattern has no effect without the policy oracle",
@@ -50,22 +54,25 @@ TRACES = ("--traces", "{traces}", "--out", "{out}")
             "--window has no effect on policies that are given as whole specs",
         ),
         (
-            ("bench", "throughput", "--preset", "cpu-kv", "--batch", "4"),
-            "--batch has no effect beside --preset cpu-kv, which says what to run",
+            ("bench", "throughput", "--preset", "cpu-kv", "--batches", "4"),
+            "--batches has no effect beside --preset cpu-kv, which says what to run",
         ),
         (("bench", "throughput", "--preset", "cpu-kv", "--prompt", 4), "--prompt has no effect beside --preset cpu-kv"),
         (("bench", "throughput", "--preset", "cpu-kv", "--steps", 4), "--steps has no effect beside --preset cpu-kv"),
         (
-            ("bench", "throughput", "--shape", "tiny-kv", "--lengths", "64", "--steps", 4),
+            ("bench", "throughput", "--shapes", "tiny-kv", "--lengths", "64", "--steps", 4),
             "--steps has no effect without --at",
         ),
-        (("bench", "throughput", "--shape", "tiny-kv", "--lengths", "64", "--force"), "--force has no effect without"),
+        (("bench", "throughput", "--shapes", "tiny-kv", "--lengths", "64", "--force"), "--force has no effect without"),
         (("bench", "vllm", "-p", "rpc:interval=64,ratio=4", "--ratios", "8"), "--ratios has no effect on policies"),
         (
             ("bench", "parallel", "-s", "deepconf:low", "--judges", "probe"),
             "--judges has no effect without a strategy that asks a judge",
         ),
-        (("bench", "parallel", "--source", "{file}", "--seed", 1), "--seed has no effect on the problems of"),
+        (
+            ("bench", "parallel", "--source", "{file}", "--problem-seed", 1),
+            "--problem-seed has no effect on the problems of",
+        ),
         (("judge", "train", *TRACES, "--layers", "3"), "--layers has no effect without --vectors states"),
         (("judge", "train", *TRACES, "--cross-entropy", "--alpha", 0.3), "--alpha has no effect with --cross-entropy"),
         (
@@ -73,8 +80,8 @@ TRACES = ("--traces", "{traces}", "--out", "{out}")
             "--width has no effect on --kind llm",
         ),
         (("judge", "ablate", *TRACES, "--layers", "3"), "--layers has no effect without --vectors states"),
-        (("collect", "-o", "{out}", *FILE, "--split", "train"), "a file of problems has no splits"),
-        (("collect", "-o", "{out}", *FILE, "--level", 3), "only the bundled problems have levels"),
+        (("collect", "-o", "{out}", *SOURCE, "--split", "train"), "a file of problems has no splits"),
+        (("collect", "-o", "{out}", *SOURCE, "--level", 3), "only the bundled problems have levels"),
     ],
     ids=lambda value: " ".join(map(str, value[:6])) if isinstance(value, tuple) else "",
 )
@@ -92,7 +99,7 @@ def test_an_option_without_effect_is_refused(invoke: Any, tmp_path: Path, args: 
 @pytest.mark.parametrize(
     "args",
     [
-        ("problems", "--count", "99999999999999999999"),
+        ("problems", "--problems", "99999999999999999999"),
         ("problems", "--level", "99999999999999999999"),
         ("problems", "--seed", "99999999999999999999"),
         ("solve", "--n", "99999999999999999999"),
@@ -109,7 +116,7 @@ def test_an_option_without_effect_is_refused(invoke: Any, tmp_path: Path, args: 
             "throughput",
             "-o",
             "{out}",
-            "--shape",
+            "--shapes",
             "tiny-kv",
             "--lengths",
             "64",
@@ -121,7 +128,7 @@ def test_an_option_without_effect_is_refused(invoke: Any, tmp_path: Path, args: 
             "throughput",
             "-o",
             "{out}",
-            "--shape",
+            "--shapes",
             "tiny-kv",
             "--lengths",
             "64",
@@ -133,11 +140,11 @@ def test_an_option_without_effect_is_refused(invoke: Any, tmp_path: Path, args: 
             "throughput",
             "-o",
             "{out}",
-            "--shape",
+            "--shapes",
             "tiny-kv",
             "--lengths",
             "64",
-            "--batch",
+            "--batches",
             "99999999999999999999",
         ),
         (
@@ -145,14 +152,14 @@ def test_an_option_without_effect_is_refused(invoke: Any, tmp_path: Path, args: 
             "throughput",
             "-o",
             "{out}",
-            "--shape",
+            "--shapes",
             "tiny-kv",
             "--lengths",
             "64",
             "--prompt",
             "99999999999999999999",
         ),
-        ("bench", "accuracy", "-o", "{out}", "--samples", "99999999999999999999"),
+        ("bench", "accuracy", "-o", "{out}", "--n", "99999999999999999999"),
         ("bench", "accuracy", "-o", "{out}", "--batch", "99999999999999999999"),
         ("bench", "accuracy", "-o", "{out}", "--interval", "99999999999999999999"),
         ("collect", "-o", "{out}", "-n", "99999999999999999999"),

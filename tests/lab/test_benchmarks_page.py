@@ -41,8 +41,8 @@ def test_presets_shapes_and_policies_named_exist(page: Path) -> None:
     for block in blocks(page, "bash"):
         for command in block.replace("\\\n", " ").splitlines():
             words = shlex.split(command, comments=True)
-            if "--shape" in words:
-                assert words[words.index("--shape") + 1] in SHAPES
+            for option in {"--shape", "--shapes"} & set(words):
+                assert words[words.index(option) + 1] in SHAPES
     if page == PAGES[0]:
         assert all(f"`{name}`" in text for name in SHAPES)
         assert all(name in text for name in PRESETS)

@@ -48,7 +48,7 @@ def problem_file(tmp_path: Path) -> Path:
 
 def accuracy_arguments(tiny: Path, problem_file: Path, out: Path) -> list[object]:
     return [
-        "bench", "accuracy", "-m", tiny, "--source", problem_file, "-k", 2, "-p", "rpc,streamingllm,oracle", "-c", "2,4",
+        "bench", "accuracy", "-m", tiny, "--source", problem_file, "--n", 2, "-p", "rpc,streamingllm,oracle", "-c", "2,4",
         "--interval", 16, "--window", 8, "--oracle-pattern", "[0-9]", "--max-new-tokens", 60, "--batch", 8, "-o", out,
     ]  # fmt: skip
 
@@ -126,9 +126,9 @@ def test_results_of_other_settings_are_refused(invoke, tiny: Path, problem_file:
         (["-c", "3"], "interval is 16"),
         (["--interval", 0], "interval is 0"),
         (["--window", 0], "window is 0"),
-        (["-k", 0], "--samples is 0"),
+        (["--n", 0], "--n is 0"),
         (["--batch", 0], "--batch is 0"),
-        (["-n", 0], "number of problems is 0"),
+        (["--problems", 0], "number of problems is 0"),
         (["--temperature", -1], "temperature is -1"),
         (["--oracle-pattern", "("], "no regular expression"),
         (["--oracle-pattern", "zzz"], "matches no token"),
@@ -162,7 +162,7 @@ def test_the_oracle_needs_a_pattern_on_other_models(invoke, tiny: Path, problem_
     assert "--oracle-pattern" in result.output
 
 
-SPEED = ["bench", "throughput", "--shape", "nano", "--batch", "2", "--prompt", 8, "-r", 2]
+SPEED = ["bench", "throughput", "--shapes", "nano", "--batches", "2", "--prompt", 8, "-r", 2]
 
 
 def test_throughput_measures_and_goes_on(invoke, tmp_path: Path) -> None:
@@ -204,12 +204,12 @@ def test_throughput_measures_and_goes_on(invoke, tmp_path: Path) -> None:
     [
         (["bench", "throughput"], "name a --preset"),
         (["bench", "throughput", "--preset", "fastest"], "rpc-paper, cpu-kv, cpu-policies, cpu-weights, cpu-parity"),
-        (["bench", "throughput", "--preset", "cpu-kv", "--shape", "nano"], "its shapes: tiny-kv"),
+        (["bench", "throughput", "--preset", "cpu-kv", "--shapes", "nano"], "its shapes: tiny-kv"),
         (["bench", "throughput", "--preset", "cpu-kv", "--at", "9"], "leave --lengths and --at out"),
         ([*SPEED], "nothing to run"),
         ([*SPEED, "--lengths", 1], "length is 1"),
         ([*SPEED, "--lengths", "2.5"], "--lengths has 2.5"),
-        ([*SPEED, "--lengths", 9, "--shape", "huge"], "'huge' is unknown; expected one of r1-distill-qwen-7b"),
+        ([*SPEED, "--lengths", 9, "--shapes", "huge"], "'huge' is unknown; expected one of r1-distill-qwen-7b"),
         ([*SPEED, "--lengths", 9, "-p", "best"], "policy 'best' is unknown"),
         ([*SPEED, "--lengths", 9, "-r", 0], "repeats is 0"),
         ([*SPEED, "--lengths", 9, "--dtype", "int3"], "int3"),

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from laconic.cli import interruption
 from laconic.cli.common import BAD_INPUT, INTERRUPTED, complain, sentence, told_warnings
+from laconic.cli.renamed import Command
 from laconic.cli.terminal import ReaderGone, flush, prepare
 from laconic.errors import LaconicError
 from laconic.version import __version__
@@ -93,7 +94,7 @@ def build() -> typer.Typer:
         if isinstance(part, typer.Typer):
             app.add_typer(part, name=name)
         else:
-            app.command(name)(part)
+            app.command(name, cls=Command)(part)
     return app
 
 

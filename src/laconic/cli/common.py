@@ -114,7 +114,7 @@ def model_path(model: str | None) -> str:
 
 
 def choose_policy(spec: str, small: bool, **options: Any) -> Policy:
-    """The policy of ``--policy`` and of the options beside it (None: not given).
+    """The policy of ``--policy`` (none is full KV) and of the options beside it (None: not given).
 
     small: what neither of them says comes from SMALL where the policy has that setting, instead of from the policy's
     own published defaults; a buffer or window stays the policy's own part of its budget, but never above SMALL's
@@ -122,6 +122,7 @@ def choose_policy(spec: str, small: bool, **options: Any) -> Policy:
     """
     from laconic.compress import get, parse
 
+    spec = "full" if spec == "none" else spec
     name, _, rest = spec.partition(":")
     given = {part.partition("=")[0].strip() for part in rest.split(",")}
     # The command line reads 4 as 4.0, which would be another policy's name for the same thing.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -22,6 +22,14 @@ from laconic.cli.common import (
 )
 from laconic.cli.interruption import NOTHING, if_interrupted
 from laconic.cli.loading import say_loading
+from laconic.cli.options import (
+    AsJson,
+    Problems,
+    RatioOfAll,
+    Seed,
+    Traces,
+)
+from laconic.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,11 +51,11 @@ TRACES = 64
 
 
 def demo(
-    problems: Annotated[int, typer.Option("--problems", help="Held-out problems of the bundled set.", min=1)] = 64,
-    samples: Annotated[int, typer.Option("--samples", help="Traces of each.", min=1)] = 1,
-    seed: Annotated[int, typer.Option("--seed", help="Of the problems and of the sampling.")] = 0,
-    ratio: Annotated[float, typer.Option("--ratio", help="RPC's compression ratio.")] = SMALL["ratio"],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of the table.")] = False,
+    problems: Problems = 64,
+    samples: Traces = 1,
+    seed: Seed = 0,
+    ratio: RatioOfAll = SMALL["ratio"],
+    as_json: AsJson = False,
 ) -> None:
     """Solve held-out problems with the bundled reasoner: full KV, RPC, and random eviction at RPC's cache size.
 
@@ -55,6 +63,9 @@ def demo(
     a trace that shows what RPC evicted. Where there is a bundled judge, the first problem is then solved by 64 traces under
     DeepPrune and RPC together, with what that saved.
     """
+    for option, count in (("--problems", problems), ("--n", samples)):
+        if count < 1:
+            raise InputError(f"{option} is {count}; expected at least 1")
     if_interrupted(NOTHING)
     say_loading(None, not as_json)
     from rich.console import Console
@@ -149,7 +160,7 @@ def _show_solving(
     )
     outcome = _solve(model, tokenizer, policy, problem, sampling, view)
     summarise(console, outcome)
-    console.print("The same, live, for any problem: laconic solve --compress rpc", style="dim")
+    console.print("The same, live, for any problem: laconic solve --policy rpc", style="dim")
 
 
 def _table(console: Console, rows: list[Figures], per_token: float) -> None:

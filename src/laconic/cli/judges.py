@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
-from laconic.cli.options import JsonListing, ListedName
+from laconic.cli.options import AsJson, ListedName
 
 
-def judges(name: ListedName = None, as_json: JsonListing = False) -> None:
-    """List the judges with their settings; or one of them."""
+def judges(name: ListedName = None, as_json: AsJson = False) -> None:
+    """List the judges with their settings; or one of them.
+
+    --json prints one array: name, forms, summary, source, settings of each.
+    """
     from laconic.cli.listing import Entry, pick, show
     from laconic.judges.registry import known, settings
 

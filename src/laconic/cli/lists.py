@@ -1,10 +1,12 @@
-"""Lists in options: names, policies and numbers, separated by commas."""
+"""Lists in options: names, numbers, and specs (`NAME:setting=value,...`) of policies, strategies and judges."""
 
 from __future__ import annotations
 
 
-def split_policies(text: str) -> list[str]:
-    """`rpc,h2o` by commas; with a whole spec in it (`rpc;rkv:budget=96,buffer=32`) by semicolons."""
+def split_specs(text: str) -> list[str]:
+    """Policies, strategies or judges: `rpc,h2o` by commas; with a whole spec in it (`rpc;rkv:budget=96,buffer=32`) by
+    semicolons.
+    """
     separator = ";" if ";" in text or ":" in text else ","
     return [name.strip() for name in text.split(separator) if name.strip()]
 

@@ -1,12 +1,18 @@
-"""Options that several commands have, so that they are called, explained and read alike. Defaults are each command's own."""
+"""The options of the library's commands, and those that the lab's share: each name, letter and explanation once.
+
+So the same thing is called, explained and read alike, and a test goes over all commands for it. Defaults are each command's
+own. Where a command takes several of a thing, its option has the plural (``--policy``, ``--policies``) and the same letter.
+What was called otherwise before is in `renamed`; what only the lab has is in `laconic.lab.shared.options`.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-# ---- the problem ------------------------------------------------------------------------------------------------------
+# ---- one problem ------------------------------------------------------------------------------------------------------
 
 ProblemText = Annotated[str | None, typer.Argument(help="The problem. Without one: a problem of the bundled set.")]
 ProblemFile = Annotated[
@@ -16,16 +22,24 @@ ProblemFile = Annotated[
 BundledSeed = Annotated[
     int | None, typer.Option("--bundled", help="Solve the held-out bundled problem of this seed.", metavar="SEED")
 ]
-Level = Annotated[int | None, typer.Option("--level", help="Steps of the bundled problem, 1 to 8.")]
+Gold = Annotated[str | None, typer.Option("--gold", help="The right answer, where you know it.", metavar="ANSWER")]
 
 # ---- many problems ----------------------------------------------------------------------------------------------------
 
-Source = Annotated[
-    str,
-    typer.Option("--source", help="Where problems come from: bundled, a JSON-lines file, or hub:NAME[:SPLIT]."),
+PROBLEMS = typer.Option("--problems", help="How many problems.")
+Problems = Annotated[int, PROBLEMS]
+ProblemsOrAll = Annotated[int | None, PROBLEMS]
+Level = Annotated[
+    int | None,
+    typer.Option("--level", "-l", help="Steps of the bundled problems, 1 to 8; without it a mixture of 5 to 8."),
 ]
-ProblemSeed = Annotated[int, typer.Option(help="Which bundled problems.")]
-Levels = Annotated[int | None, typer.Option(help="Steps of the bundled problems; without it the mixture.")]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        "--split", help="heldout (without it), or train: what the bundled model saw; of a data set its split."
+    ),
+]
+Traces = Annotated[int, typer.Option("--n", "-n", help="Traces of each problem.")]
 
 # ---- what goes into the chat template beside it -----------------------------------------------------------------------
 
@@ -46,7 +60,8 @@ TemplateArguments = Annotated[
 # ---- the model and what runs it ---------------------------------------------------------------------------------------
 
 ModelName = Annotated[
-    str | None, typer.Option("--model", "-m", help="A directory or a Hub name; without it the bundled reasoner.")
+    str | None,
+    typer.Option("--model", "-m", help="The reasoner: a directory, a Hub name, or bundled, the one that ships."),
 ]
 EngineSpec = Annotated[
     str,
@@ -60,42 +75,110 @@ EngineSettings = Annotated[
         help="A setting of vLLM's own, such as tensor_parallel_size=2; may be given several times.",
     ),
 ]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-BenchDtype = Annotated[str, typer.Option(help="auto (bfloat16 on a GPU, float32 on a CPU), float32, ...")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
-EngineDevice = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...; vLLM takes its own.")]
-Batch = Annotated[int, typer.Option(help="Traces that run at once.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="Of the weights: auto, float32, bfloat16 or float16.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps, ...; vLLM takes its own.")]
+Batch = Annotated[int, typer.Option("--batch", "-b", help="Traces that run at once.")]
 
 # ---- compression ------------------------------------------------------------------------------------------------------
 
 PolicySpec = Annotated[
-    str, typer.Option("--policy", "-p", help="NAME or NAME:setting=value,...; `laconic policies` lists them.")
+    str,
+    typer.Option(
+        "--policy", "-p", help="NAME or NAME:setting=value,...; `laconic policies` lists them, none is full KV."
+    ),
 ]
-Interval = Annotated[int | None, typer.Option(help="Generated tokens between two compressions.")]
-Ratio = Annotated[float | None, typer.Option(help="How many times slower than the output the cache grows.")]
-Window = Annotated[int | None, typer.Option(help="Latest generated tokens that always stay.")]
-Budget = Annotated[int | None, typer.Option(help="Generated tokens kept, for policies with a fixed budget.")]
-Ratios = Annotated[str, typer.Option("--ratios", "-c", help="Compression ratios, separated by commas.")]
-BenchWindow = Annotated[int, typer.Option(help="RPC's window of most recent tokens.")]
+POLICIES = typer.Option(
+    "--policies",
+    "-p",
+    help="Policies by semicolons, each NAME or NAME:setting=value,...; names alone also by commas.",
+)
+Policies = Annotated[str, POLICIES]
+PoliciesOrDefault = Annotated[str | None, POLICIES]
+INTERVAL = typer.Option("--interval", help="Generated tokens between two compressions.")
+Interval = Annotated[int | None, INTERVAL]
+IntervalOfAll = Annotated[int, INTERVAL]
+RATIO = typer.Option("--ratio", help="How many times slower than the output the cache grows.")
+Ratio = Annotated[float | None, RATIO]
+RatioOfAll = Annotated[float, RATIO]
+WINDOW = typer.Option("--window", help="Latest generated tokens that always stay.")
+Window = Annotated[int | None, WINDOW]
+WindowOfAll = Annotated[int, WINDOW]
+Budget = Annotated[
+    int | None, typer.Option("--budget", help="Generated tokens kept, for policies with a fixed budget.")
+]
+
+# ---- strategies and judges --------------------------------------------------------------------------------------------
+
+StrategySpec = Annotated[
+    str,
+    typer.Option(
+        "--strategy", "-s", help="NAME or NAME:setting=value,...: deepprune, self-consistency, deepconf:low or :high."
+    ),
+]
+JudgeSpec = Annotated[
+    str | None,
+    typer.Option(
+        "--judge", "-j", help="Who says which traces agree: bundled, encoder:DIR, llm:NAME, probe, jaccard, ..."
+    ),
+]
+ExcerptKind = Annotated[
+    str | None, typer.Option("--excerpt", help="What the judge sees of a trace: tokens:K, words:K or kept.")
+]
+Tau = Annotated[float | None, typer.Option("--tau", help="Similarity above which a trace joins a cluster and stops.")]
+Clusters = Annotated[int | None, typer.Option("--clusters", "--K", help="K: at most so many clusters.")]
+Compare = Annotated[
+    int | None, typer.Option("--compare", "--K1", help="K1: members of a cluster that a trace is compared with.")
+]
+Finish = Annotated[
+    int | None,
+    typer.Option("--finish", "--K2", help="K2: traces of the largest cluster that are finished, at most."),
+]
+Fallback = Annotated[int | None, typer.Option("--fallback", "--K3", help="K3: traces finished where no two agree.")]
 
 # ---- sampling ---------------------------------------------------------------------------------------------------------
 
-MaxNewTokens = Annotated[int | None, typer.Option(help="At most so many; the context is a limit too.")]
-TraceLimit = Annotated[int | None, typer.Option(help="Limit of a trace.")]
-Temperature = Annotated[float | None, typer.Option(help="0 is greedy.")]
-TopP = Annotated[float | None, typer.Option(help="Above 0, at most 1.")]
-TopK = Annotated[int | None, typer.Option(help="0 is off.")]
-Seed = Annotated[int, typer.Option(help="Of the sampling.")]
-SampleSeed = Annotated[int, typer.Option(help="Another seed, other traces.")]
+MaxNewTokens = Annotated[
+    int | None,
+    typer.Option("--max-new-tokens", help="At most so many generated tokens a trace; the context is a limit too."),
+]
+Temperature = Annotated[float | None, typer.Option("--temperature", help="0 is greedy.")]
+TopP = Annotated[float | None, typer.Option("--top-p", help="Above 0, at most 1.")]
+TopK = Annotated[int | None, typer.Option("--top-k", help="0 is off.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of all that is drawn at random: another seed, other results.")]
+
+# ---- memory before a run ----------------------------------------------------------------------------------------------
+
+PlannedModel = Annotated[
+    str,
+    typer.Argument(help="A directory, a Hub name, a config.json, bundled, or a shape of `bench throughput`."),
+]
+PromptTokens = Annotated[int, typer.Option("--prompt", help="Prompt tokens of each trace.")]
+Length = Annotated[int | None, typer.Option("--length", help="Generated tokens of each trace.")]
+KVDtype = Annotated[
+    str, typer.Option("--kv-dtype", help="Of the KV: auto (as the weights), float32, bfloat16, float16, float8.")
+]
+Memory = Annotated[
+    str | None,
+    typer.Option("--memory", help="For weights and KV, such as 80GB or 75GiB: says how many traces fit."),
+]
+BlockSize = Annotated[
+    int, typer.Option("--block-size", help="Tokens of a KV-cache block: a trace takes whole blocks, of 16 in vLLM.")
+]
 
 # ---- results ----------------------------------------------------------------------------------------------------------
 
-Plot = Annotated[bool | None, typer.Option(help="Draw plot.png; without it, if matplotlib is there.")]
-JsonResults = Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of a table.")]
+OUT = typer.Option("--out", "-o", help="The file or the directory that results are written to.")
+Out = Annotated[Path, OUT]
+OutOrNone = Annotated[Path | None, OUT]
+TracePage = Annotated[
+    Path | None, typer.Option("--html", help="Also write the trace as a page that shows what was evicted.")
+]
+ShownTexts = Annotated[
+    str | None,
+    typer.Option("--show", metavar="winner|all", help="Print the winning trace's text, or that of every trace."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON, and nothing else on stdout.")]
 
 # ---- lists of what there is -------------------------------------------------------------------------------------------
 
 ListedName = Annotated[str | None, typer.Argument(help="Only this one.")]
-JsonListing = Annotated[
-    bool, typer.Option("--json", help="One JSON array: name, forms, summary, source, settings of each.")
-]

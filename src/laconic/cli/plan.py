@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+from laconic.cli.options import (
+    AsJson,
+    Batch,
+    BlockSize,
+    KVDtype,
+    Length,
+    Memory,
+    PlannedModel,
+    Policies,
+    PromptTokens,
+)
 
 if TYPE_CHECKING:
     from laconic.cli.tables import Table
@@ -17,40 +29,29 @@ LENGTH, SMALL_LENGTH = 32768, 512
 
 
 def plan(
-    model: Annotated[
-        str,
-        typer.Argument(help="A directory, a Hub name, a config.json, bundled, or a shape of `bench throughput`."),
-    ],
-    policies: Annotated[
-        str, typer.Option("--policies", "--policy", "-p", help="Specs separated by semicolons (`laconic policies`).")
-    ] = "full;rpc",
-    prompt: Annotated[int, typer.Option(help="Prompt tokens of a trace.")] = 128,
-    length: Annotated[
-        int | None,
-        typer.Option("--length", "-l", help=f"Generated tokens; {LENGTH}, or {SMALL_LENGTH} for bundled."),
-    ] = None,
-    batch: Annotated[int, typer.Option("--batch", "-b", help="Traces that run at once.")] = 1,
-    dtype: Annotated[
-        str, typer.Option(help="Of the KV: auto (as the weights), float32, bfloat16, float16, float8.")
-    ] = "auto",
-    memory: Annotated[
-        str | None, typer.Option(help="For weights and KV, such as 80GB or 75GiB: says how many traces fit.")
-    ] = None,
-    block_size: Annotated[int, typer.Option(help="A trace takes whole blocks of so many tokens; 16 in vLLM.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, bytes as whole numbers.")] = False,
+    model: PlannedModel,
+    policies: Policies = "full;rpc",
+    prompt: PromptTokens = 128,
+    length: Length = None,
+    batch: Batch = 1,
+    dtype: KVDtype = "auto",
+    memory: Memory = None,
+    block_size: BlockSize = 1,
+    as_json: AsJson = False,
 ) -> None:
     """How much memory weights and KV cache will take, and how many traces fit: before a run, without weights.
 
     What layers keep is read from the model's config; how many tokens, from the policy's schedule. Activations and what the
-    allocator keeps are not counted.
+    allocator keeps are not counted. --length starts from 32,768, for the bundled reasoner from 512; --json has bytes as whole
+    numbers.
     """
     from laconic.cli.common import choose_policy, is_bundled, model_path
-    from laconic.cli.lists import split_policies
+    from laconic.cli.lists import split_specs
     from laconic.cli.tables import print_tables
     from laconic.engines.hf.planning import plan as planned
 
     small = is_bundled(model)
-    chosen = [choose_policy(spec, small) for spec in split_policies(policies)]
+    chosen = [choose_policy(spec, small) for spec in split_specs(policies)]
     room = None if memory is None else parse_size(memory)
     found = planned(
         _shape(model) or model_path(model),

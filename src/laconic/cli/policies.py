@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
-from laconic.cli.options import JsonListing, ListedName
+from laconic.cli.options import AsJson, ListedName
 
 
-def policies(name: ListedName = None, as_json: JsonListing = False) -> None:
-    """List the compression policies with their settings, third parties' included; or one of them."""
+def policies(name: ListedName = None, as_json: AsJson = False) -> None:
+    """List the compression policies with their settings, third parties' included; or one of them.
+
+    --json prints one array: name, forms, summary, source, settings of each.
+    """
     from laconic.cli.common import complain
     from laconic.cli.listing import Entry, show
     from laconic.compress import broken, get, known, settings_of

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
 
 import typer
 
+from laconic.cli.options import (
+    AsJson,
+    Level,
+    Problems,
+    Seed,
+    Split,
+)
+
 
 def problems(
-    count: Annotated[int, typer.Option("--count", "-n", help="How many.")] = 10,
-    seed: Annotated[int, typer.Option("--seed", "-s", help="Another seed, other problems.")] = 0,
-    level: Annotated[
-        int | None, typer.Option("--level", "-l", help="Steps of each problem, 1 to 8; without it a mixture of 5 to 8.")
-    ] = None,
-    split: Annotated[str, typer.Option("--split", help="heldout, or train: what the bundled model saw.")] = "heldout",
-    as_json: Annotated[bool, typer.Option("--json", help="JSON lines: id, question, answer, level.")] = False,
+    problems: Problems = 10,
+    seed: Seed = 0,
+    level: Level = None,
+    split: Split = "heldout",
+    as_json: AsJson = False,
 ) -> None:
-    """Print problems that the bundled reasoner solves, one a line; the same for the same options."""
+    """Print problems that the bundled reasoner solves, one a line; the same for the same options.
+
+    --json prints JSON lines: id, question, answer, level.
+    """
     from laconic.problems import generate
 
-    for problem in generate(count, seed, level, split):
+    for problem in generate(problems, seed, level, split or "heldout"):
         if as_json:
             record = {"id": problem.id, "question": problem.question, "answer": problem.answer, "level": problem.level}
             typer.echo(json.dumps(record))

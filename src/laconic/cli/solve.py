@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -27,27 +26,41 @@ from laconic.cli.engines import check_device, choose_engine, open_reasoner
 from laconic.cli.interruption import NOTHING, if_interrupted
 from laconic.cli.loading import say_loading
 from laconic.cli.options import (
+    AsJson,
     Batch,
     Budget,
     BundledSeed,
+    Clusters,
+    Compare,
+    Device,
     Dtype,
-    EngineDevice,
     EngineSettings,
     EngineSpec,
+    ExcerptKind,
+    Fallback,
+    Finish,
+    Gold,
     Interval,
+    JudgeSpec,
     Level,
     MaxNewTokens,
     ModelName,
+    OutOrNone,
+    PolicySpec,
     ProblemFile,
     ProblemText,
     Ratio,
     Seed,
+    ShownTexts,
+    StrategySpec,
     System,
+    Tau,
     Temperature,
     TemplateArguments,
     Thinking,
     TopK,
     TopP,
+    Traces,
     Window,
 )
 from laconic.errors import InputError
@@ -64,50 +77,21 @@ SHOWN = ("winner", "all")
 
 def solve(
     problem: ProblemText = None,
-    n: Annotated[int, typer.Option("--n", "-n", help="Traces to start.")] = 64,
-    strategy: Annotated[
-        str,
-        typer.Option(
-            "--strategy",
-            "-s",
-            help="NAME or NAME:setting=value,...: deepprune, self-consistency, deepconf:low or :high.",
-        ),
-    ] = "deepprune",
-    judge: Annotated[
-        str | None,
-        typer.Option(
-            "--judge", "-j", help="Who says which traces agree: bundled, encoder:DIR, llm:NAME, probe, jaccard, ..."
-        ),
-    ] = None,
-    excerpt: Annotated[
-        str | None, typer.Option(help="What the judge sees of a trace: tokens:K, words:K or kept.")
-    ] = None,
-    tau: Annotated[float | None, typer.Option(help="Similarity above which a trace joins a cluster and stops.")] = None,
-    clusters: Annotated[int | None, typer.Option("--clusters", "--K", help="K: at most so many clusters.")] = None,
-    compare: Annotated[
-        int | None, typer.Option("--compare", "--K1", help="K1: members of a cluster that a trace is compared with.")
-    ] = None,
-    finish: Annotated[
-        int | None,
-        typer.Option("--finish", "--K2", help="K2: traces of the largest cluster that are finished, at most."),
-    ] = None,
-    fallback: Annotated[
-        int | None, typer.Option("--fallback", "--K3", help="K3: traces finished where no two agree.")
-    ] = None,
+    n: Traces = 64,
+    strategy: StrategySpec = "deepprune",
+    judge: JudgeSpec = None,
+    excerpt: ExcerptKind = None,
+    tau: Tau = None,
+    clusters: Clusters = None,
+    compare: Compare = None,
+    finish: Finish = None,
+    fallback: Fallback = None,
     file: ProblemFile = None,
     bundled: BundledSeed = None,
     level: Level = None,
-    gold: Annotated[str | None, typer.Option(help="The right answer, where you know it.", metavar="ANSWER")] = None,
+    gold: Gold = None,
     model: ModelName = None,
-    compress: Annotated[
-        str,
-        typer.Option(
-            "--compress",
-            "--policy",
-            "-p",
-            help="none, or a policy: NAME or NAME:setting=value,... (`laconic policies`).",
-        ),
-    ] = "none",
+    policy: PolicySpec = "none",
     interval: Interval = None,
     ratio: Ratio = None,
     window: Window = None,
@@ -124,13 +108,10 @@ def solve(
     engine: EngineSpec = "hf",
     engine_set: EngineSettings = None,
     dtype: Dtype = "auto",
-    device: EngineDevice = "auto",
-    out: Annotated[Path | None, typer.Option("--out", help="Also write the verdict as JSON to this file.")] = None,
-    show_texts: Annotated[
-        str | None,
-        typer.Option("--show", metavar="winner|all", help="Print the winning trace's text, or that of every trace."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Nothing but the verdict, as one JSON object.")] = False,
+    device: Device = "auto",
+    out: OutOrNone = None,
+    show_texts: ShownTexts = None,
+    as_json: AsJson = False,
 ) -> None:
     """Think about one problem in many traces, stop those that would end in the same answer, and let the others vote.
 
@@ -138,9 +119,9 @@ def solve(
     the verdict so far (a second one in the middle of a step). Exit codes: 0 with an answer, 1 where no trace gave one, 2 for
     bad input, 130 after Ctrl-C.
 
-    For the bundled reasoner what you don't say starts from its own settings; other models start from what was published.
-    Tokens saved are estimated from the traces that finished; `laconic bench parallel` measures them. The verdict as JSON
-    (--out, --json) holds the text of every trace and says which one stands for the answer.
+    Without --model the bundled reasoner thinks. For it what you don't say starts from its own settings; other models start
+    from what was published. Tokens saved are estimated from the traces that finished; `laconic bench parallel` measures them.
+    The verdict as JSON (--out, --json) holds the text of every trace and says which one stands for the answer.
     """
     chosen_engine = choose_engine(engine, model, engine_set or ())
     small = chosen_engine.small
@@ -149,8 +130,8 @@ def solve(
         question = dataclasses.replace(question, answer=gold)
     say_loading(chosen_engine.model, not as_json)
     if_interrupted(NOTHING)
-    policy = choose_policy(
-        "full" if compress == "none" else compress,
+    compression = choose_policy(
+        policy,
         small,
         interval=interval,
         ratio=ratio,
@@ -200,13 +181,13 @@ def solve(
         )
     chosen = choose_strategy(strategy, n, opened, small, **options)
     name = "bundled reasoner" if small else str(chosen_engine.model)
-    setting = f"{chosen.name} · {n} traces · {name} · {policy.spec()}" + (
+    setting = f"{chosen.name} · {n} traces · {name} · {compression.spec()}" + (
         f" · judge {judge_spec}" if judge_spec else ""
     )
-    with reasoner.engine(policy, batch, chosen) as running:
+    with reasoner.engine(compression, batch, chosen) as running:
         view = choose_view(as_json, Console(highlight=False), Heading(setting, question.text))
         verdict = watch(chosen.begin(running, question.text, sampling), view)
-    outcome = Outcome(question, name, policy.spec(), judge_spec, sampling, verdict, chat.to_json())
+    outcome = Outcome(question, name, compression.spec(), judge_spec, sampling, verdict, chat.to_json())
     if out is not None:
         write_text(out, json.dumps(outcome.to_json(), indent=1) + "\n")
     if show_texts is not None:

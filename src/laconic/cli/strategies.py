@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
-from laconic.cli.options import JsonListing, ListedName
+from laconic.cli.options import AsJson, ListedName
 
 
-def strategies(name: ListedName = None, as_json: JsonListing = False) -> None:
-    """List the strategies over parallel traces with their settings; or one of them."""
+def strategies(name: ListedName = None, as_json: AsJson = False) -> None:
+    """List the strategies over parallel traces with their settings; or one of them.
+
+    --json prints one array: name, forms, summary, source, settings of each.
+    """
     from laconic.cli.listing import Entry, pick, show
     from laconic.prune.strategies.registry import described
 

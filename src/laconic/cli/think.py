@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -29,10 +29,11 @@ from laconic.cli.engines import check_device, choose_engine, open_reasoner
 from laconic.cli.interruption import NOTHING, if_interrupted
 from laconic.cli.loading import say_loading
 from laconic.cli.options import (
+    AsJson,
     Budget,
     BundledSeed,
+    Device,
     Dtype,
-    EngineDevice,
     EngineSettings,
     EngineSpec,
     Interval,
@@ -50,6 +51,7 @@ from laconic.cli.options import (
     Thinking,
     TopK,
     TopP,
+    TracePage,
     Window,
 )
 from laconic.files import write_text
@@ -153,18 +155,16 @@ def think(
     engine: EngineSpec = "hf",
     engine_set: EngineSettings = None,
     dtype: Dtype = "auto",
-    device: EngineDevice = "auto",
-    html: Annotated[
-        Path | None, typer.Option("--html", help="Also write the trace as a page that shows what was evicted.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="No streaming; one JSON object at the end.")] = False,
+    device: Device = "auto",
+    html: TracePage = None,
+    as_json: AsJson = False,
 ) -> None:
     """Let a reasoning model think about one problem while its KV cache is compressed, and say what that came to.
 
-    The bundled reasoner's traces are a few hundred tokens long, so for it the policies start from interval 128, ratio
-    4, window 32 and budget 128. Other models start from the policies' published settings (`laconic policies`). Sampling
-    starts from the model's own generation_config, else from temperature 0.6 and top-p 0.95. Ctrl-C ends the trace where it
-    is, with what it came to.
+    Without --model the bundled reasoner thinks. Its traces are a few hundred tokens long, so for it the policies start from
+    interval 128, ratio 4, window 32 and budget 128. Other models start from the policies' published settings (`laconic
+    policies`). Sampling starts from the model's own generation_config, else from temperature 0.6 and top-p 0.95. Ctrl-C ends
+    the trace where it is, with what it came to. --json prints one object at the end, and nothing meanwhile.
     """
     chosen_engine = choose_engine(engine, model, engine_set or ())
     check_device(chosen_engine, device)

@@ -15,6 +15,7 @@ from typing import Any
 import typer
 
 import laconic.lab
+from laconic.cli.renamed import Command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,4 +35,4 @@ def experiments() -> dict[str, Callable[..., Any]]:
 
 
 for name, command in experiments().items():
-    app.command(name)(command)
+    app.command(name, cls=Command)(command)

@@ -63,7 +63,7 @@ def test_a_tokenizer_gives_text_its_tokens_and_tokens_their_text(invoke, tiny: P
 
 
 def test_a_model_writes_its_own_traces(invoke, tiny: Path) -> None:
-    arguments = ["analyze", "-m", tiny, "-n", 3, "--max-new-tokens", 50, "--lengths", "16,32", "--json"]
+    arguments = ["analyze", "-m", tiny, "--problems", 3, "--max-new-tokens", 50, "--lengths", "16,32", "--json"]
     result = invoke(*arguments, "-p", "full;rpc:interval=16,ratio=4,window=8")
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
@@ -76,7 +76,7 @@ def test_a_model_writes_its_own_traces(invoke, tiny: Path) -> None:
 def test_the_accuracy_runs_own_traces_are_read(invoke, tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "accuracy"
     made = invoke(
-        "bench", "accuracy", "-m", tiny, "-n", 2, "-p", "rpc", "-c", 2, "--interval", 16, "--window", 8,
+        "bench", "accuracy", "-m", tiny, "--problems", 2, "-p", "rpc", "-c", 2, "--interval", 16, "--window", 8,
         "--max-new-tokens", 40, "--keep-tokens", "-o", out,
     )  # fmt: skip
     assert made.exit_code == 0, made.output

@@ -30,7 +30,7 @@ def problem_file(tmp_path: Path) -> Path:
 
 def arguments(tiny: Path, problem_file: Path, out: Path, n: int = 3) -> list[object]:
     return [
-        "collect", "-m", tiny, "--file", problem_file, "-n", n, "--temperature", 1, "--policy",
+        "collect", "-m", tiny, "--source", problem_file, "-n", n, "--temperature", 1, "--policy",
         "rpc:interval=16,ratio=4,window=8", "--logprobs", 4, "--max-new-tokens", 40, "--batch", 8, "-o", out,
     ]  # fmt: skip
 
@@ -45,7 +45,7 @@ def places(path: Path) -> dict[tuple[str, int], TraceRecord]:
 
 def test_collects_goes_on_and_is_played_back(invoke, tiny: Path, problem_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs" / "traces.jsonl"
-    result = invoke(*arguments(tiny, problem_file, out), "--count", 4)
+    result = invoke(*arguments(tiny, problem_file, out), "--problems", 4)
     assert result.exit_code == 0, result.output
     facts = dict(line.split(maxsplit=1) for line in result.stdout.replace("equal pairs", "equal").splitlines())
     assert (facts["problems"], facts["traces"], facts["file"]) == ("4", "12", str(out))
@@ -130,7 +130,7 @@ def test_a_run_that_is_interrupted_goes_on(invoke, tiny: Path, problem_file: Pat
 
 def test_the_bundled_problems_of_a_split(invoke, tmp_path: Path) -> None:
     out = tmp_path / "t.jsonl"
-    asked = ["collect", "-o", out, "-n", 2, "--count", 3, "--max-new-tokens", 8, "--level", 5, "--seed", 4]
+    asked = ["collect", "-o", out, "-n", 2, "--problems", 3, "--max-new-tokens", 8, "--level", 5, "--seed", 4]
     result = invoke(*asked, "--split", "train")
     assert result.exit_code == 0, result.output
     assert {record.problem for record in read_traces(out).records} == {f"steps5-train-s4-{i}" for i in range(3)}
@@ -148,12 +148,12 @@ def test_what_the_model_can_not_take_is_skipped_and_named(invoke, tiny: Path, tm
     ]
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     out = tmp_path / "t.jsonl"
-    result = invoke("collect", "-m", tiny, "--file", path, "-n", 2, "--max-new-tokens", 5, "-o", out)
+    result = invoke("collect", "-m", tiny, "--source", path, "-n", 2, "--max-new-tokens", 5, "-o", out)
     assert result.exit_code == 0, result.output
     assert "problem long is skipped: the prompt has 302 tokens, but the model's context is 256" in result.stderr
     assert "problems    1, 1 skipped" in result.stdout
     path.write_text(json.dumps({"question": "what is 2+2?", "answer": "4"}))
-    strange = invoke("collect", "--file", path, "-n", 2, "-o", tmp_path / "other.jsonl")
+    strange = invoke("collect", "--source", path, "-n", 2, "-o", tmp_path / "other.jsonl")
     assert strange.exit_code == 2
     assert "None of the problems can be run" in strange.stderr
     assert "only reads the notation" in strange.stderr
@@ -161,10 +161,10 @@ def test_what_the_model_can_not_take_is_skipped_and_named(invoke, tiny: Path, tm
 
 def test_broken_lines_are_told(invoke, tiny: Path, problem_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "t.jsonl"
-    assert invoke(*arguments(tiny, problem_file, out), "--count", 2).exit_code == 0
+    assert invoke(*arguments(tiny, problem_file, out), "--problems", 2).exit_code == 0
     lines = out.read_text().splitlines()
     out.write_text("\n".join([*lines[:2], lines[2][:50], *lines[3:-1], lines[-1][:60]]))
-    result = invoke(*arguments(tiny, problem_file, out), "--count", 2)
+    result = invoke(*arguments(tiny, problem_file, out), "--problems", 2)
     assert result.exit_code == 0, result.output
     told = " ".join(result.stderr.split())
     assert "cut short (60 bytes)" in told
@@ -176,12 +176,12 @@ def test_broken_lines_are_told(invoke, tiny: Path, problem_file: Path, tmp_path:
     ("extra", "says"),
     [
         (["-n", 0], "--n is 0; expected at least 1"),
-        (["--count", 0], "--count is 0"),
+        (["--problems", 0], "--problems is 0"),
         (["--batch", 0], "--batch is 0"),
-        (["--file", "a.jsonl", "--dataset", "b"], "--file and --dataset each name problems"),
-        (["--file", "none.jsonl"], "no problem file none.jsonl"),
-        (["--file", "a.jsonl", "--split", "train"], "a file of problems has no splits"),
-        (["--file", "a.jsonl", "--level", 5], "only the bundled problems have levels"),
+        (["--source", "hub:a:b", "--split", "c"], "--source hub:a:b names a split, and --split c another"),
+        (["--source", "none.jsonl"], "no problem file none.jsonl"),
+        (["--source", "a.jsonl", "--split", "train"], "a file of problems has no splits"),
+        (["--source", "a.jsonl", "--level", 5], "only the bundled problems have levels"),
         (["--split", "test"], "split is 'test'; expected one of train, heldout"),
         (["--policy", "nothing"], "nothing"),
         (["--temperature", -1], "temperature is -1"),
@@ -200,7 +200,7 @@ def test_bad_input_is_one_sentence(invoke, tmp_path: Path, extra: list[object], 
 def test_a_file_of_something_else_is_left_alone(invoke, tmp_path: Path) -> None:
     out = tmp_path / "notes.jsonl"
     out.write_text('{"question": "?"}\n')
-    result = invoke("collect", "-o", out, "-n", 1, "--count", 1)
+    result = invoke("collect", "-o", out, "-n", 1, "--problems", 1)
     assert result.exit_code == 2
     assert "not a results file" in result.stderr
     assert out.read_text() == '{"question": "?"}\n'
@@ -214,10 +214,10 @@ def test_what_was_refused_does_not_refuse_the_corrected_command(
     long = tmp_path / "long.jsonl"
     long.write_text(json.dumps({"question": "a " * 400, "answer": "1"}) + "\n")
     options = ["-m", tiny, "-n", 1, "--max-new-tokens", 5, "-o", out]
-    refused = invoke("collect", "--file", long, *options)
+    refused = invoke("collect", "--source", long, *options)
     assert (refused.exit_code, "None of the problems can be run" in refused.stderr) == (2, True)
     assert not out.exists()
-    mended = invoke("collect", "--file", problem_file, "--temperature", 0.5, *options)
+    mended = invoke("collect", "--source", problem_file, "--temperature", 0.5, *options)
     assert mended.exit_code == 0, mended.output
     assert len(places(out)) == 10
 
@@ -262,7 +262,7 @@ def test_a_file_with_a_byte_order_mark_is_read(invoke, tiny: Path, problem_file:
     marked.write_bytes(b"\xef\xbb\xbf" + problem_file.read_bytes())
     options = ["-m", tiny, "--max-new-tokens", 5, "--temperature", 0]
     for path in (problem_file, marked):
-        assert invoke("collect", "--file", path, "-n", 1, "-o", f"{path}.out", *options).exit_code == 0
+        assert invoke("collect", "--source", path, "-n", 1, "-o", f"{path}.out", *options).exit_code == 0
     plain, read = (places(Path(f"{path}.out")) for path in (problem_file, marked))
     assert {place: trace.text for place, trace in plain.items()} == {place: trace.text for place, trace in read.items()}
     first = [invoke("think", "--file", path, *options, "--json") for path in (problem_file, marked)]

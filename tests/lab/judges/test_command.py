@@ -20,7 +20,7 @@ from laconic.lab.judges.recipe import trained_on
 from laconic.traces import TraceRecord, tokenizer_fingerprint, write_traces
 
 Invoke = Callable[..., Any]
-QUICK = ("--epochs", 2, "--batch", 4, "--width", 16, "--patience", 0, "--shares", "0.5,0.25,0.25")
+QUICK = ("--epochs", 2, "--per-step", 4, "--width", 16, "--patience", 0, "--shares", "0.5,0.25,0.25")
 
 
 def write(path: Path, words: Any, problems: range, seed: int = 0, **settings: Any) -> Path:
@@ -57,7 +57,7 @@ def traces(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def judge(tiny: Path, traces: Path, invoke: Invoke, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a judge, trained by the command."""
     out = tmp_path_factory.mktemp("judges") / "judge"
-    result = invoke("judge", "train", "-t", traces, "-e", "tokens:3", "-m", tiny, "-o", out, *QUICK)
+    result = invoke("judge", "train", "-t", traces, "--excerpt", "tokens:3", "-m", tiny, "-o", out, *QUICK)
     assert result.exit_code == 0, result.output
     return out
 
@@ -72,7 +72,7 @@ def test_train_makes_a_judge_with_its_record(judge: Path, traces: Path, tiny: Pa
     assert len(trained_on(judge)) == record["parts"]["train"]["problems"] + record["parts"]["validation"]["problems"]
     # The same command finds it done.
     before = (judge / "model.safetensors").read_bytes()
-    result = invoke("judge", "train", "-t", traces, "-e", "tokens:3", "-m", tiny, "-o", judge, *QUICK)
+    result = invoke("judge", "train", "-t", traces, "--excerpt", "tokens:3", "-m", tiny, "-o", judge, *QUICK)
     assert result.exit_code == 0
     assert "step" not in result.stderr
     assert "Trained on excerpts tokens:3" in result.stdout
@@ -81,7 +81,7 @@ def test_train_makes_a_judge_with_its_record(judge: Path, traces: Path, tiny: Pa
 
 def test_train_as_json_with_states_and_another_loss(tiny: Path, traces: Path, invoke: Invoke, tmp_path: Path) -> None:
     result = invoke(
-        "judge", "train", "-t", traces, "-e", "tokens:3", "-m", tiny, "-o", tmp_path / "j", *QUICK,
+        "judge", "train", "-t", traces, "--excerpt", "tokens:3", "-m", tiny, "-o", tmp_path / "j", *QUICK,
         "--vectors", "states", "--layers", "1,-1", "--cross-entropy", "--oversample", 1, "--json",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -97,8 +97,8 @@ def test_train_a_language_model(tiny: Path, traces: Path, invoke: Invoke, tmp_pa
     llama(len(JUDGE_WORDS)).save_pretrained(base)
     word_tokenizer().save_pretrained(base)
     result = invoke(
-        "judge", "train", "-t", traces, "-e", "tokens:3", "-m", tiny, "-o", tmp_path / "j", "--kind", "llm", "--base",
-        base, "--epochs", 1, "--batch", 32, "--shares", "0.5,0.25,0.25",
+        "judge", "train", "-t", traces, "--excerpt", "tokens:3", "-m", tiny, "-o", tmp_path / "j", "--kind", "llm", "--base",
+        base, "--epochs", 1, "--per-step", 32, "--shares", "0.5,0.25,0.25",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     record = json.loads((tmp_path / "j" / "training.json").read_text())
@@ -142,7 +142,7 @@ def test_eval_compares_on_problems_that_nobody_was_trained_on(
 
 def test_ablate_is_two_by_two(traces: Path, tiny: Path, invoke: Invoke, tmp_path: Path) -> None:
     arguments = (
-        "judge", "ablate", "-t", traces, "-e", "tokens:3,tokens:2", "-m", tiny, "-o", tmp_path, *QUICK, "--epochs", 1,
+        "judge", "ablate", "-t", traces, "--excerpts", "tokens:3,tokens:2", "-m", tiny, "-o", tmp_path, *QUICK, "--epochs", 1,
     )  # fmt: skip
     result = invoke(*arguments)
     assert result.exit_code == 0, result.output
@@ -159,18 +159,18 @@ def test_ablate_is_two_by_two(traces: Path, tiny: Path, invoke: Invoke, tmp_path
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("-e", "sentences:3"), "expected one of tokens:K"),
+        (("--excerpt", "sentences:3"), "expected one of tokens:K"),
         ((), "say with --excerpt"),
-        (("-e", "tokens:3", "--kind", "oracle"), "--kind is 'oracle'; expected encoder or llm"),
-        (("-e", "tokens:3", "--kind", "llm"), "give both, or neither"),
-        (("-e", "tokens:3", "--base", "x"), "give both, or neither"),
-        (("-e", "tokens:3", "--lora", 8), "--lora is 8"),
-        (("-e", "tokens:3", "--alpha", 1), "alpha is 1.0"),
-        (("-e", "tokens:3", "--oversample", 0), "oversample is 0"),
-        (("-e", "tokens:3", "--vectors", "magic"), "vectors is 'magic'"),
-        (("-e", "tokens:3", "--shares", "1,1"), "expected three numbers"),
-        (("-e", "tokens:3", "--shares", "0.5,0.5,0.5"), "add up to 1"),
-        (("-e", "tokens:3", "--vectors", "states", "--layers", "9"), "9"),
+        (("--excerpt", "tokens:3", "--kind", "oracle"), "--kind is 'oracle'; expected encoder or llm"),
+        (("--excerpt", "tokens:3", "--kind", "llm"), "give both, or neither"),
+        (("--excerpt", "tokens:3", "--base", "x"), "give both, or neither"),
+        (("--excerpt", "tokens:3", "--lora", 8), "--lora is 8"),
+        (("--excerpt", "tokens:3", "--alpha", 1), "alpha is 1.0"),
+        (("--excerpt", "tokens:3", "--oversample", 0), "oversample is 0"),
+        (("--excerpt", "tokens:3", "--vectors", "magic"), "vectors is 'magic'"),
+        (("--excerpt", "tokens:3", "--shares", "1,1"), "expected three numbers"),
+        (("--excerpt", "tokens:3", "--shares", "0.5,0.5,0.5"), "add up to 1"),
+        (("--excerpt", "tokens:3", "--vectors", "states", "--layers", "9"), "9"),
     ],
 )
 def test_what_train_refuses(
@@ -183,7 +183,9 @@ def test_what_train_refuses(
 
 
 def test_a_finished_judge_is_not_overwritten_by_another(judge: Path, traces: Path, tiny: Path, invoke: Invoke) -> None:
-    result = invoke("judge", "train", "-t", traces, "-e", "tokens:3", "-m", tiny, "-o", judge, *QUICK, "--seed", 5)
+    result = invoke(
+        "judge", "train", "-t", traces, "--excerpt", "tokens:3", "-m", tiny, "-o", judge, *QUICK, "--seed", 5
+    )
     assert result.exit_code == 2
     assert "holds another training" in result.stderr
 
@@ -193,7 +195,7 @@ def test_a_finished_judge_is_not_overwritten_by_another(judge: Path, traces: Pat
     [
         (("-j", "oracle"), "judge 'oracle' is unknown"),
         (("-j", "jaccard"), "nothing says which"),
-        (("-j", "jaccard", "-e", "nonsense"), "expected one of tokens:K"),
+        (("-j", "jaccard", "--excerpt", "nonsense"), "expected one of tokens:K"),
         (("-j", "encoder:/no/such"), "no judge at /no/such"),
     ],
 )
@@ -207,13 +209,17 @@ def test_what_eval_refuses(
 
 def test_traces_that_do_not_belong_are_refused(tiny: Path, tokenizer: Any, invoke: Invoke, tmp_path: Path) -> None:
     other = write(tmp_path / "other.jsonl", tokenizer, range(4), tokenizer="feed")
-    result = invoke("judge", "eval", "-t", other, "-m", tiny, "-j", "jaccard", "-e", "tokens:3", "-o", tmp_path / "o")
+    result = invoke(
+        "judge", "eval", "-t", other, "-m", tiny, "-j", "jaccard", "--excerpt", "tokens:3", "-o", tmp_path / "o"
+    )
     assert result.exit_code == 2
     assert "written with the tokenizer feed" in result.stderr
     two = write(tmp_path / "two.jsonl", tokenizer, range(2))
     more = write(tmp_path / "more.jsonl", tokenizer, range(2, 4), policy="rpc:interval=8")
     two.write_text(two.read_text() + more.read_text())
-    result = invoke("judge", "eval", "-t", two, "-m", tiny, "-j", "jaccard", "-e", "tokens:3", "-o", tmp_path / "o")
+    result = invoke(
+        "judge", "eval", "-t", two, "-m", tiny, "-j", "jaccard", "--excerpt", "tokens:3", "-o", tmp_path / "o"
+    )
     assert result.exit_code == 2
     assert "one policy at a time" in result.stderr
 
@@ -221,7 +227,9 @@ def test_traces_that_do_not_belong_are_refused(tiny: Path, tokenizer: Any, invok
 def test_broken_lines_are_told_and_passed_over(tiny: Path, tokenizer: Any, invoke: Invoke, tmp_path: Path) -> None:
     file = write(tmp_path / "torn.jsonl", tokenizer, range(8))
     file.write_text(file.read_text() + '{"torn\n')
-    result = invoke("judge", "eval", "-t", file, "-m", tiny, "-j", "jaccard", "-e", "tokens:3", "-o", tmp_path / "o")
+    result = invoke(
+        "judge", "eval", "-t", file, "-m", tiny, "-j", "jaccard", "--excerpt", "tokens:3", "-o", tmp_path / "o"
+    )
     assert result.exit_code == 0, result.output
     assert "1 line of" in result.stderr
     assert "line 33 is not JSON" in result.stderr
@@ -229,7 +237,7 @@ def test_broken_lines_are_told_and_passed_over(tiny: Path, tokenizer: Any, invok
 
 def test_two_trainings_never_share_a_directory(tiny: Path, traces: Path, invoke: Invoke, tmp_path: Path) -> None:
     out = tmp_path / "judge"
-    command = ("judge", "train", "-t", traces, "-e", "tokens:3", "-m", tiny, "-o", out, *QUICK)
+    command = ("judge", "train", "-t", traces, "--excerpt", "tokens:3", "-m", tiny, "-o", out, *QUICK)
     with lock_directory(out):
         result = invoke(*command)
     assert (result.exit_code, result.stderr) == (
@@ -261,9 +269,9 @@ def test_token_ids_that_the_model_lacks_are_named(
     bad = change(traces, tmp_path / "bad.jsonl", field, lambda ids: [ids[0], token, *ids[2:]])
     name, _, more = command.partition(" ")
     options: dict[str, list[Any]] = {
-        "train": ["-e", "tokens:3", *QUICK, *(["--vectors", "states"] if more else [])],
-        "eval": ["-e", "tokens:3", "-j", "jaccard", "-j", "probe:steps=1"],
-        "ablate": ["-e", "tokens:3", "--epochs", 1, "--width", 16],
+        "train": ["--excerpt", "tokens:3", *QUICK, *(["--vectors", "states"] if more else [])],
+        "eval": ["--excerpt", "tokens:3", "-j", "jaccard", "-j", "probe:steps=1"],
+        "ablate": ["--excerpts", "tokens:3", "--epochs", 1, "--width", 16],
     }
     result = invoke("judge", name, "-t", bad, "-m", tiny, "-o", tmp_path / "out", *options[name])
     assert result.exit_code == 2
@@ -275,7 +283,7 @@ def test_traces_without_prompts_are_refused_where_a_model_reads_them_again(
     traces: Path, tiny: Path, invoke: Invoke, tmp_path: Path
 ) -> None:
     bad = change(traces, tmp_path / "bad.jsonl", "prompt_ids", [])
-    asked = ("judge", "eval", "-t", bad, "-e", "tokens:3", "-m", tiny, "-o", tmp_path / "out")
+    asked = ("judge", "eval", "-t", bad, "--excerpt", "tokens:3", "-m", tiny, "-o", tmp_path / "out")
     result = invoke(*asked, "-j", "probe:steps=1")
     assert (result.exit_code, "no prompt_ids" in result.stderr) == (2, True)
     assert invoke(*asked, "-j", "jaccard").exit_code == 0  # which needs none

@@ -30,7 +30,7 @@ def problem_file(tmp_path: Path) -> Path:
 def arguments(tiny: Path, problem_file: Path, out: Path, judges: str = "probe;perfect") -> list[object]:
     return [
         "bench", "parallel", "-m", tiny, "--source", problem_file, "--n", "2,4", "--few", "1", "--judges", judges,
-        "--compress", "rpc:interval=4,ratio=4,window=2", "--strategies", "deepconf:low,window=4;deepprune:K2=1",
+        "--policies", "rpc:interval=4,ratio=4,window=2", "--strategies", "deepconf:low,window=4;deepprune:K2=1",
         "--excerpt", "tokens:4", "--timed", 1, "--max-new-tokens", 14, "--temperature", 1, "--batch", 8, "-o", out,
     ]  # fmt: skip
 
@@ -88,7 +88,7 @@ def test_it_writes_all_it_says_and_goes_on_from_it(invoke, tiny: Path, problem_f
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.suffix == ".jsonl"} == before
 
 
-SMALLER = ["--n", "2", "--few", "", "--compress", "none", "--no-plot"]
+SMALLER = ["--n", "2", "--few", "", "--policies", "none", "--no-plot"]
 
 
 def replayed(out: Path) -> list[dict]:
@@ -142,8 +142,8 @@ def test_a_judge_may_be_added_but_nothing_changed(invoke, tiny: Path, problem_fi
         (["--judges", "oracle"], "'oracle' is unknown"),
         (["--judges", ""], "needs a judge"),
         (["--excerpt", "lines:3"], "lines:3"),
-        (["--compress", "zip"], "policy 'zip' is unknown"),
-        (["--compress", "rpc:ratio=4;rpc:ratio=4"], "asked for twice"),
+        (["--policies", "zip"], "policy 'zip' is unknown"),
+        (["--policies", "rpc:ratio=4;rpc:ratio=4"], "asked for twice"),
         (["--timed", -1], "timed is -1"),
         (["--batch", 0], "--batch is 0"),
         (["--problems", 0], "number of problems is 0"),

@@ -55,7 +55,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return found
 
 
-SMALL = ["-n", 4, "--output", 96, "-p", "rpc", "--interval", 32, "--window", 8, "--cache", "100,25", "-r", 2]
+SMALL = ["--requests", 4, "--output", 96, "-p", "rpc", "--interval", 32, "--window", 8, "--cache", "100,25", "-r", 2]
 
 
 def test_it_writes_all_it_says_and_goes_on_from_it(invoke, started, tmp_path: Path) -> None:

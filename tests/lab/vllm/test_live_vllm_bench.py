@@ -24,7 +24,7 @@ from laconic.lab.vllm.process import Worker, WorkerFailed
 from laconic.lab.vllm.run import Job
 
 ARGUMENTS = [
-    "bench", "vllm", "-n", "4", "--prompt", "32", "--output", "60", "-p", "rpc", "--interval", "16", "--window", "8",
+    "bench", "vllm", "--requests", "4", "--prompt", "32", "--output", "60", "-p", "rpc", "--interval", "16", "--window", "8",
     "--cache", "100,67", "-r", "2",
 ]  # fmt: skip
 POLICY = parse("rpc:interval=16,ratio=4,window=8")

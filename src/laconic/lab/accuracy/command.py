@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from laconic.cli.interruption import if_interrupted, resumed
 from laconic.cli.loading import say_loading
 from laconic.cli.options import (
+    AsJson,
     Batch,
-    BenchWindow,
     Device,
     Dtype,
-    JsonResults,
-    Levels,
+    Interval,
+    Level,
+    MaxNewTokens,
     ModelName,
-    Plot,
-    ProblemSeed,
-    Ratios,
-    SampleSeed,
-    Source,
+    Out,
+    PoliciesOrDefault,
+    ProblemsOrAll,
     System,
     Temperature,
     TemplateArguments,
     Thinking,
     TopK,
     TopP,
-    TraceLimit,
+    WindowOfAll,
 )
 from laconic.cli.unused import refuse_ratios, refuse_seed, refuse_unused
+from laconic.lab.shared.options import (
+    KeepTokens,
+    OraclePattern,
+    Plot,
+    ProblemSeed,
+    Ratios,
+    SampleSeed,
+    Source,
+    TracesOfEach,
+)
 
 # Which tokens of the bundled task hold a result (`h=6`): what the oracle keeps there.
 BUNDLED_RESULTS = r"^[a-z]=\d$"
@@ -39,29 +46,16 @@ BUNDLED_RESULTS = r"^[a-z]=\d$"
 def bench(
     model: ModelName = None,
     source: Source = "bundled",
-    problems: Annotated[
-        int | None, typer.Option("--problems", "-n", help="How many; without it 200 bundled ones, or all of a source.")
-    ] = None,
+    problems: ProblemsOrAll = None,
     seed: ProblemSeed = 0,
-    level: Levels = None,
-    samples: Annotated[int, typer.Option("--samples", "-k", help="Traces of each problem.")] = 1,
-    policies: Annotated[
-        str | None,
-        typer.Option(
-            "--policies",
-            "-p",
-            help="Names by commas; with whole specs among them (rkv:budget=96,buffer=32) by semicolons. Default: all.",
-        ),
-    ] = None,
+    level: Level = None,
+    samples: TracesOfEach = 1,
+    policies: PoliciesOrDefault = None,
     ratios: Ratios = "2,4,8",
-    interval: Annotated[
-        int | None, typer.Option(help="RPC's interval; 128 for the bundled model, 4096 for others.")
-    ] = None,
-    window: BenchWindow = 32,
-    oracle_pattern: Annotated[
-        str | None, typer.Option(help="Regular expression of the token texts that the policy oracle keeps.")
-    ] = None,
-    max_new_tokens: TraceLimit = None,
+    interval: Interval = None,
+    window: WindowOfAll = 32,
+    oracle_pattern: OraclePattern = None,
+    max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     top_p: TopP = None,
     top_k: TopK = None,
@@ -72,23 +66,24 @@ def bench(
     batch: Batch = 64,
     dtype: Dtype = "auto",
     device: Device = "auto",
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Directory of traces.jsonl (resumed), results.json, table.md, plot.png.")
-    ] = Path("runs/accuracy"),
-    keep_tokens: Annotated[bool, typer.Option(help="Also write token ids, for `laconic analyze`.")] = False,
+    out: Out = Path("runs/accuracy"),
+    keep_tokens: KeepTokens = False,
     plot: Plot = None,
-    as_json: JsonResults = False,
+    as_json: AsJson = False,
 ) -> None:
     """pass@1 of policies at equal cache size, with 95 % intervals and paired differences to full KV.
 
-    Finished traces are written at once; the same command goes on where an interrupted one stopped. More --problems, --samples,
-    --policies or --ratios add to the directory; a budget that was matched before stays. Other settings are refused.
+    Without more said: all policies, on 200 problems of the bundled set or all of a source; --interval and --window are RPC's,
+    the interval starting from 128 for the bundled model and 4,096 for others. --out is a directory of traces.jsonl,
+    results.json, table.md and plot.png. Finished traces are written at once; the same command goes on where an interrupted
+    one stopped. More --problems, --n, --policies or --ratios add to the directory; a budget that was matched before stays.
+    Other settings are refused.
     """
     if_interrupted(resumed(out / "traces.jsonl"))
     say_loading(model, not as_json)
     from laconic.cli.chat import choose_chat
     from laconic.cli.common import SMALL, check_problems, choose_sampling, is_bundled, model_path
-    from laconic.cli.lists import split_numbers, split_policies
+    from laconic.cli.lists import split_numbers, split_specs
     from laconic.cli.progress import Bar
     from laconic.engines.hf import HFEngine, load
     from laconic.environment import environment, hide_directories
@@ -103,13 +98,13 @@ def bench(
 
     check_plot(plot)
     if samples < 1:
-        raise InputError(f"--samples is {samples}; expected at least 1")
+        raise InputError(f"--n is {samples}; expected at least 1")
     if batch < 1:
         raise InputError(f"--batch is {batch}; expected at least 1")
     small = is_bundled(model)
     refuse_seed(source)
     asked = load_problems(source, problems, seed, level)
-    names = split_policies(policies) if policies is not None else list(POLICIES)
+    names = split_specs(policies) if policies is not None else list(POLICIES)
     chosen_ratios = split_numbers("--ratios", ratios)
     pattern = oracle_pattern or (BUNDLED_RESULTS if small else None)
     if policies is None and pattern is None:

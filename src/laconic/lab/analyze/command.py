@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from laconic.cli.interruption import if_interrupted
 from laconic.cli.loading import say_loading
 from laconic.cli.options import (
+    AsJson,
     Batch,
     Device,
     Dtype,
-    JsonResults,
-    Plot,
+    MaxNewTokens,
+    ModelName,
+    OutOrNone,
+    Policies,
+    Problems,
+    Seed,
     System,
     Temperature,
     TemplateArguments,
     Thinking,
 )
 from laconic.cli.unused import refuse_unused
+from laconic.lab.shared.options import (
+    Embedder,
+    Lengths,
+    Plot,
+    Source,
+    Spans,
+    Threshold,
+    Tokenizer,
+    WrittenTraces,
+)
 
 if TYPE_CHECKING:
     from laconic.engines.chat import Chat
@@ -28,28 +41,14 @@ if TYPE_CHECKING:
 
 
 def analyze(
-    file: Annotated[
-        Path | None,
-        typer.Argument(
-            help="JSON lines with token_ids or text, such as traces.jsonl of `bench accuracy --keep-tokens`."
-        ),
-    ] = None,
-    tokenizer: Annotated[
-        str | None,
-        typer.Option(help="Name or path; cuts a file's texts into tokens, or gives the text of its token ids."),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Instead of a file: generate with this model (or `bundled`).")
-    ] = None,
-    source: Annotated[
-        str, typer.Option("--source", help="Problems for --model: bundled, a JSON-lines file, or hub:NAME[:SPLIT].")
-    ] = "bundled",
-    problems: Annotated[int, typer.Option("--problems", "-n", help="How many, for --model.")] = 32,
-    seed: Annotated[int, typer.Option(help="Of bundled problems and of sampling.")] = 0,
-    policies: Annotated[
-        str, typer.Option("--policies", "-p", help="Policies to compare, for --model; specs by semicolons.")
-    ] = "full",
-    max_new_tokens: Annotated[int | None, typer.Option(help="Limit of a generated trace.")] = None,
+    file: WrittenTraces = None,
+    tokenizer: Tokenizer = None,
+    model: ModelName = None,
+    source: Source = "bundled",
+    problems: Problems = 32,
+    seed: Seed = 0,
+    policies: Policies = "full",
+    max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     system: System = None,
     thinking: Thinking = None,
@@ -57,25 +56,19 @@ def analyze(
     batch: Batch = 64,
     dtype: Dtype = "auto",
     device: Device = "auto",
-    lengths: Annotated[
-        str | None, typer.Option(help="Where to take the entropy; 1024,2048,4096,8192, or 64 to 512 for short traces.")
-    ] = None,
-    spans: Annotated[
-        int | None, typer.Option(help="Cut traces into spans of so many tokens, instead of sentences and lines.")
-    ] = None,
-    threshold: Annotated[float, typer.Option(help="Cosine above which a span repeats an earlier one.")] = 0.75,
-    embedder: Annotated[
-        str, typer.Option(help="tfidf, or sentence-transformers:MODEL for rates like the published ones.")
-    ] = "tfidf",
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Directory for results.json, table.md and plot.png.")
-    ] = None,
+    lengths: Lengths = None,
+    spans: Spans = None,
+    threshold: Threshold = 0.75,
+    embedder: Embedder = "tfidf",
+    out: OutOrNone = None,
     plot: Plot = None,
-    as_json: JsonResults = False,
+    as_json: AsJson = False,
 ) -> None:
     """n-gram entropy by length, and redundancy, of traces from a file or from a model.
 
-    What compression can live on: reasoning that says the same again has low entropy and high redundancy.
+    What compression can live on: reasoning that says the same again has low entropy and high redundancy. With --model traces
+    of problems are written first; the options of problems, policies and sampling are for that. --lengths is where the entropy
+    is taken: 1024,2048,4096,8192, or 64 to 512 for short traces. --out is a directory of results.json, table.md and plot.png.
     """
     if_interrupted(
         "the file of traces is as it was; the same command begins anew"
@@ -200,7 +193,7 @@ def _from_model(
     import dataclasses
 
     from laconic.cli.common import check_problems, choose_policy, choose_sampling, is_bundled, model_path
-    from laconic.cli.lists import split_policies
+    from laconic.cli.lists import split_specs
     from laconic.cli.progress import Bar
     from laconic.engines.hf import HFEngine, load
     from laconic.errors import InputError
@@ -208,7 +201,7 @@ def _from_model(
     from laconic.problems.base import problem_seed
     from laconic.problems.sources import load_problems
 
-    chosen = [choose_policy(spec, is_bundled(model)) for spec in split_policies(policies)]
+    chosen = [choose_policy(spec, is_bundled(model)) for spec in split_specs(policies)]
     if not chosen:
         raise InputError("--policies is empty; expected at least one, such as full")
     asked = load_problems(source, problems, seed)

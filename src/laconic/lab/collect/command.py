@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -14,23 +13,34 @@ from laconic.cli.engines import check_device, choose_engine, open_reasoner
 from laconic.cli.interruption import if_interrupted, resumed
 from laconic.cli.loading import say_loading
 from laconic.cli.options import (
+    AsJson,
     Batch,
+    Device,
     Dtype,
-    EngineDevice,
     EngineSettings,
     EngineSpec,
-    Levels,
+    Level,
+    MaxNewTokens,
     ModelName,
+    Out,
     PolicySpec,
+    ProblemsOrAll,
+    Seed,
+    Split,
     System,
     Temperature,
     TemplateArguments,
     Thinking,
     TopK,
     TopP,
-    TraceLimit,
+    Traces,
 )
 from laconic.cli.progress import Bar
+from laconic.lab.shared.options import (
+    Logprobs,
+    SampleSeedOrNone,
+    Source,
+)
 
 if TYPE_CHECKING:
     from laconic.lab.collect.summary import Collection
@@ -40,29 +50,18 @@ PLAIN_SECONDS = 10.0
 
 
 def collect(
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="The file of traces, JSON lines; one found is gone on with.")
-    ],
-    n: Annotated[int, typer.Option("--n", "-n", help="Traces of each problem.")] = 16,
-    count: Annotated[
-        int | None, typer.Option(help="How many problems; without it 200 bundled ones, or all of a file or data set.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the bundled problems, and of the sampling.")] = 0,
-    sample_seed: Annotated[
-        int | None, typer.Option(help="Of the sampling alone: the same problems, other traces.")
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Bundled problems: heldout (default) or train. Of a data set: its split.")
-    ] = None,
-    level: Levels = None,
-    file: Annotated[str | None, typer.Option("--file", "-f", help="Problems from a JSON-lines file.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Problems from a data set of the Hub, such as org/name.")] = None,
+    out: Out,
+    n: Traces = 16,
+    problems: ProblemsOrAll = None,
+    source: Source = "bundled",
+    seed: Seed = 0,
+    sample_seed: SampleSeedOrNone = None,
+    split: Split = None,
+    level: Level = None,
     model: ModelName = None,
     policy: PolicySpec = "full",
-    logprobs: Annotated[
-        int, typer.Option(help="Also write each token's mean log-probability of so many candidates; 0 is off.")
-    ] = 0,
-    max_new_tokens: TraceLimit = None,
+    logprobs: Logprobs = 0,
+    max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     top_p: TopP = None,
     top_k: TopK = None,
@@ -73,13 +72,14 @@ def collect(
     engine: EngineSpec = "hf",
     engine_set: EngineSettings = None,
     dtype: Dtype = "auto",
-    device: EngineDevice = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="No progress; the summary as one JSON object.")] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Write n traces of every problem to a file, one a line, each as it finishes.
 
-    The same command goes on where an interrupted one stopped. A larger --n or --count adds to the file: the first 16 of 64
-    traces are those of --n 16. Other settings are refused. A problem that the model can't take is skipped and named.
+    The same command goes on where an interrupted one stopped. A larger --n or --problems adds to the file: the first 16 of 64
+    traces are those of --n 16. Without --problems: 200 bundled ones, or all of a file or data set. Other settings are
+    refused. A problem that the model can't take is skipped and named.
     """
     if_interrupted(resumed(out))
     chosen_engine = choose_engine(engine, model, engine_set or ())
@@ -100,7 +100,7 @@ def collect(
 
     check_device(chosen_engine, device)
     small = chosen_engine.small
-    problems, source = choose_problems(count, seed, split, level, file, dataset)
+    asked, problem_set = choose_problems(problems, seed, split, level, source)
     chosen = choose_policy(policy, small)
     if n < 1:
         raise InputError(f"--n is {n}; expected at least 1")
@@ -130,13 +130,13 @@ def collect(
             dtype=number,
             tokenizer=tokenizer_fingerprint(tokenizer),
             policy=chosen.spec(),
-            problems=source,
+            problems=problem_set,
             chat=chat.to_json(),
         )
         with open_file(out, origin, sampling) as journal, bar:
             bar.tell_journal(journal)
             found = run(
-                problems,
+                asked,
                 running,
                 journal,
                 n=n,
@@ -150,25 +150,25 @@ def collect(
 
 
 def choose_problems(
-    count: int | None, seed: int, split: str | None, level: int | None, file: str | None, dataset: str | None
+    count: int | None, seed: int, split: str | None, level: int | None, source: str
 ) -> tuple[list[Problem], str]:
     """The problems that the options name, and a name for the set. Raises InputError for options that don't go together."""
     from laconic.environment import hide_directories
     from laconic.errors import InputError
     from laconic.problems import generate
-    from laconic.problems.sources import HUB, load_problems
+    from laconic.problems.sources import BUNDLED, HUB, load_problems
 
-    if file is not None and dataset is not None:
-        raise InputError("--file and --dataset each name problems; give one of them")
-    if file is not None:
+    if source.startswith(HUB):
+        if split and ":" in source.removeprefix(HUB):
+            raise InputError(f"--source {source} names a split, and --split {split} another; give one of them")
+        source = f"{source}:{split}" if split else source
+        return load_problems(source, count, level=level), source
+    if source != BUNDLED:
         if split is not None:
             raise InputError("--split was given, but a file of problems has no splits; leave it out")
-        return load_problems(file, count, level=level), hide_directories(file)
-    if dataset is not None:
-        source = f"{HUB}{dataset}:{split}" if split else f"{HUB}{dataset}"
-        return load_problems(source, count, level=level), source
+        return load_problems(source, count, level=level), hide_directories(source)
     if count is not None and count < 1:
-        raise InputError(f"--count is {count}; expected at least 1")
+        raise InputError(f"--problems is {count}; expected at least 1")
     split = split or "heldout"
     problems = generate(200 if count is None else count, seed, level, split)
     return problems, f"bundled, {split}, seed {seed}, level {level or 'mixture'}"

@@ -3,79 +3,79 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from laconic.cli.interruption import if_interrupted, resumed
 from laconic.cli.loading import say_loading
+from laconic.cli.options import (
+    AsJson,
+    Device,
+    ExcerptKind,
+    ModelName,
+    Out,
+    Seed,
+)
+from laconic.cli.renamed import Command
 from laconic.cli.unused import refuse_layers, refuse_unused
+from laconic.lab.shared.options import (
+    Alpha,
+    Base,
+    Depth,
+    Epochs,
+    Every,
+    Excerpts,
+    Focal,
+    Gamma,
+    JudgeKind,
+    JudgesRepeated,
+    Layers,
+    Lora,
+    Micro,
+    Oversample,
+    Patience,
+    PerStep,
+    Rate,
+    Shares,
+    SplitSeed,
+    TraceFileOption,
+    UnseenTraces,
+    Vectors,
+    Width,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
     help="Judges of whether two traces will end in the same answer: train one, compare several.",
 )
 
-Traces = Annotated[Path, typer.Option("--traces", "-t", help="Recorded traces, as `laconic collect` writes them.")]
-Model = Annotated[
-    str | None,
-    typer.Option("--model", "-m", help="The reasoner that wrote the traces; without it the bundled one."),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
-Share = Annotated[
-    str, typer.Option("--shares", help="Shares of problems for training, validation and test, by commas.")
-]
-SplitSeed = Annotated[int, typer.Option(help="Another seed, another split of the problems.")]
-Alpha = Annotated[
-    float, typer.Option(help="Focal loss: the weight of pairs that are the same; 1 - alpha of the others.")
-]
-Gamma = Annotated[float, typer.Option(help="Focal loss: how little easy pairs count; 0 is not at all less.")]
-Oversample = Annotated[int, typer.Option(help="How often a pair of the rarer class is drawn an epoch; 1 is off.")]
-Epochs = Annotated[int, typer.Option(help="At most; training ends early where the validation part no longer improves.")]
-Batch = Annotated[int | None, typer.Option(help="Problems a step (1), or pairs a step of an LLM (16).")]
-Rate = Annotated[float | None, typer.Option(help="Learning rate; 1e-3, for an LLM 1e-5, with --lora 1e-4.")]
-Patience = Annotated[int, typer.Option(help="Looks at the validation part without a better AUROC; 0 is off.")]
-Seed = Annotated[int, typer.Option(help="Of first weights, dropout and order.")]
-Vectors = Annotated[
-    str, typer.Option(help="What an encoder reads beside tokens: none, states (the reasoner's), or model:NAME instead.")
-]
-Layers = Annotated[
-    str, typer.Option("--layers", help="Whose hidden states, for --vectors states: 0 is the embedding, -1 the last.")
-]
-Width = Annotated[int, typer.Option(help="Of the encoder's own transformer.")]
-Depth = Annotated[int, typer.Option(help="Its layers.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of a table.")]
 
-
-@app.command()
+@app.command(cls=Command)
 def train(
-    traces: Traces,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Directory of the judge; an interrupted training goes on there.")
-    ],
-    excerpt: Annotated[
-        str | None, typer.Option("--excerpt", "-e", help="tokens:K, words:K or kept; tokens:56 for the bundled model.")
-    ] = None,
-    kind: Annotated[str, typer.Option("--kind", "-k", help="encoder or llm.")] = "encoder",
-    model: Model = None,
-    base: Annotated[str | None, typer.Option(help="For --kind llm: the language model to begin with.")] = None,
-    lora: Annotated[int, typer.Option(help="For --kind llm: rank of an adapter; 0 tunes all weights.")] = 0,
+    traces: TraceFileOption,
+    out: Out,
+    excerpt: ExcerptKind = None,
+    kind: JudgeKind = "encoder",
+    model: ModelName = None,
+    base: Base = None,
+    lora: Lora = 0,
     vectors: Vectors = "none",
     layers: Layers = "-1",
     width: Width = 64,
     depth: Depth = 1,
-    focal: Annotated[bool, typer.Option("--focal/--cross-entropy", help="The loss.")] = True,
+    focal: Focal = True,
     alpha: Alpha = 0.5,
     gamma: Gamma = 1.0,
     oversample: Oversample = 2,
     epochs: Epochs = 8,
-    batch: Batch = None,
-    micro: Annotated[int, typer.Option(help="Pairs that go through an LLM at once; 0 is the batch.")] = 0,
-    every: Annotated[int, typer.Option(help="Steps between looks at the validation part; 0 is an epoch's.")] = 0,
+    per_step: PerStep = None,
+    micro: Micro = 0,
+    every: Every = 0,
     rate: Rate = None,
     patience: Patience = 4,
     seed: Seed = 0,
-    shares: Share = "0.7,0.15,0.15",
+    shares: Shares = "0.7,0.15,0.15",
     split_seed: SplitSeed = 0,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -83,7 +83,9 @@ def train(
     """Train a judge on all pairs of recorded traces, labelled by whether their answers are equivalent.
 
     Problems are split: trained on, watched to stop early and to calibrate, and tested on at the end. Every look is followed
-    by a checkpoint; the same command goes on from there, and makes the judge that it would have made uninterrupted.
+    by a checkpoint; the same command goes on from there, and makes the judge that it would have made uninterrupted. --model
+    is the reasoner that wrote the traces; excerpts of the bundled one are tokens:56 where nothing else is said. --out is the
+    judge's directory.
     """
     if_interrupted(resumed(out / "checkpoints" / "trainer.pt", what="the training up to its latest look"))
     say_loading(base if base is not None else model, not as_json)
@@ -126,7 +128,7 @@ def train(
         loss=Loss(focal, alpha, gamma),
         oversample=oversample,
         epochs=epochs,
-        batch=batch if batch is not None else 16 if llm else 1,
+        batch=per_step if per_step is not None else 16 if llm else 1,
         by_problem=not llm,
         micro=micro,
         rate=rate if rate is not None else 1e-3 if not llm else 1e-4 if lora else 1e-5,
@@ -168,34 +170,29 @@ def train(
         complain(f"Written to {out}; use it as {kind}:{out}.")
 
 
-@app.command(name="eval")
+@app.command("eval", cls=Command)
 def evaluate(
-    traces: Traces,
-    judges: Annotated[
-        list[str], typer.Option("--judge", "-j", help="Specs; the first is what others are compared with. Repeatable.")
-    ],
-    unseen: Annotated[
-        list[Path] | None, typer.Option("--unseen", help="Traces of a reasoner that no judge knows. Repeatable.")
-    ] = None,
-    excerpt: Annotated[
-        str | None, typer.Option("--excerpt", "-e", help="For judges that take any; else as the trained ones have it.")
-    ] = None,
-    model: Model = None,
+    traces: TraceFileOption,
+    judges: JudgesRepeated,
+    unseen: UnseenTraces = None,
+    excerpt: ExcerptKind = None,
+    model: ModelName = None,
     device: Device = "auto",
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Directory of judged.jsonl (resumed), results.json and table.md.")
-    ] = Path("runs/judges"),
+    out: Out = Path("runs/judges"),
     as_json: AsJson = False,
 ) -> None:
     """Compare judges on the same pairs: how they rank them, how far their probabilities hold, what they cost.
 
-    Problems that one of them was trained on are left out. Judges that ask the reasoner (probe, encoders of hidden states)
-    ask the model of --model, on unseen traces too. The same command goes on where an interrupted one stopped; more judges, or
-    more traces in the files, add to the directory.
+    Problems that one of them was trained on are left out. Judges that ask the reasoner (probe, encoders of hidden states) ask
+    the model of --model (the bundled one without it), on unseen traces too. The first judge is what the others are compared
+    with; --judges may be given several times. --excerpt is for judges that take any; without it those have what the trained
+    ones were made for. --out is a directory of judged.jsonl, results.json and table.md. The same command goes on where an
+    interrupted one stopped; more judges, or more traces in the files, add to the directory.
     """
     if_interrupted(resumed(out / "judged.jsonl"))
     say_loading(model, not as_json)
     from laconic.cli.common import is_bundled, one_thread
+    from laconic.cli.lists import split_specs
     from laconic.cli.progress import Bar
     from laconic.environment import environment, hide_directories
     from laconic.lab.judges.options import Reasoner, open_entries, read_file, told_traces
@@ -212,7 +209,8 @@ def evaluate(
     found = {name: read_file(path) for name, path in files.items()}
     reasoner = Reasoner(model, device, next(iter(found.values())))
     ends: dict[str, str | None] = {}
-    entries, known = open_entries(judges, excerpt, model, reasoner, device, lambda cut: ends[cut.trace_id])
+    specs = [spec for part in judges for spec in split_specs(part) or [part]]
+    entries, known = open_entries(specs, excerpt, model, reasoner, device, lambda cut: ends[cut.trace_id])
     kinds = dict.fromkeys(entry.excerpt for entry in entries)
     sets = prepare_sets(found, kinds, reasoner.tokenizer, reasoner.engine, known)
     for pairs in (pairs for of_kind in sets.values() for pairs in of_kind.values()):
@@ -232,13 +230,11 @@ def evaluate(
     write_report(report, [judges_table(report)], None, out, False, as_json)
 
 
-@app.command()
+@app.command(cls=Command)
 def ablate(
-    traces: Traces,
-    excerpts: Annotated[
-        str, typer.Option("--excerpts", "-e", help="Kinds of excerpts, separated by commas.")
-    ] = "tokens:56",
-    model: Model = None,
+    traces: TraceFileOption,
+    excerpts: Excerpts = "tokens:56",
+    model: ModelName = None,
     vectors: Vectors = "none",
     layers: Layers = "-1",
     width: Width = 64,
@@ -247,19 +243,20 @@ def ablate(
     gamma: Gamma = 1.0,
     oversample: Oversample = 2,
     epochs: Epochs = 8,
-    batch: Batch = None,
+    per_step: PerStep = None,
     rate: Rate = None,
     patience: Patience = 4,
     seed: Seed = 0,
-    shares: Share = "0.6,0.15,0.25",
+    shares: Shares = "0.6,0.15,0.25",
     split_seed: SplitSeed = 0,
     device: Device = "auto",
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Directory of cells.jsonl (resumed), results.json and table.md.")
-    ] = Path("runs/judge-ablation"),
+    out: Out = Path("runs/judge-ablation"),
     as_json: AsJson = False,
 ) -> None:
-    """Focal loss on and off, oversampling on and off, for each kind of excerpts: a pair encoder trained for each."""
+    """Focal loss on and off, oversampling on and off, for each kind of excerpts: a pair encoder trained for each.
+
+    --out is a directory of cells.jsonl, results.json and table.md; the same command goes on where an interrupted one stopped.
+    """
     if_interrupted(resumed(out / "cells.jsonl"))
     say_loading(model, not as_json)
     from dataclasses import asdict
@@ -283,7 +280,7 @@ def ablate(
         loss=Loss(True, alpha, gamma),
         oversample=oversample,
         epochs=epochs,
-        batch=batch if batch is not None else 1,
+        batch=per_step if per_step is not None else 1,
         rate=rate if rate is not None else 1e-3,
         patience=patience,
         seed=seed,

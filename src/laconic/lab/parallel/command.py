@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from laconic.cli.chat import choose_chat
 from laconic.cli.common import (
@@ -24,24 +22,37 @@ from laconic.cli.common import (
 from laconic.cli.interruption import if_interrupted, resumed
 from laconic.cli.loading import say_loading
 from laconic.cli.options import (
+    AsJson,
+    Batch,
     Device,
     Dtype,
-    JsonResults,
-    Levels,
+    ExcerptKind,
+    Level,
+    MaxNewTokens,
     ModelName,
-    Plot,
-    ProblemSeed,
-    SampleSeed,
-    Source,
+    Out,
+    Policies,
+    ProblemsOrAll,
     System,
+    Temperature,
     TemplateArguments,
     Thinking,
     TopK,
     TopP,
-    TraceLimit,
 )
 from laconic.cli.progress import Bar
 from laconic.cli.unused import refuse_seed, refuse_unused
+from laconic.lab.shared.options import (
+    FewTraces,
+    Judges,
+    Plot,
+    ProblemSeed,
+    SampleSeed,
+    Source,
+    Strategies,
+    Timed,
+    TraceNumbers,
+)
 
 PLAIN_SECONDS = 20.0
 
@@ -49,63 +60,47 @@ PLAIN_SECONDS = 20.0
 def bench(
     model: ModelName = None,
     source: Source = "bundled",
-    problems: Annotated[
-        int | None, typer.Option("--problems", help="How many; without it 100 bundled ones, or all of a source.")
-    ] = None,
+    problems: ProblemsOrAll = None,
     seed: ProblemSeed = 0,
-    level: Levels = None,
-    n: Annotated[str, typer.Option("--n", "-n", help="Numbers of traces, separated by commas.")] = "16,64",
-    few: Annotated[
-        str, typer.Option(help="Also cons@m for these m, which costs about what pruning does; empty: none.")
-    ] = "4,8",
-    compress: Annotated[
-        str, typer.Option("--compress", "-c", help="Policies separated by semicolons; full KV (none) is always there.")
-    ] = "none;rpc:ratio=2;rpc:ratio=4",
-    strategies: Annotated[
-        str, typer.Option("--strategies", "-s", help="Beside pass@1, cons@n and cons@n with early end; by semicolons.")
-    ] = "deepconf:low;deepconf:high;deepprune",
-    judges: Annotated[
-        str, typer.Option("--judges", "-j", help="DeepPrune runs once with each; by semicolons.")
-    ] = "bundled;probe;jaccard;random;perfect",
-    excerpt: Annotated[
-        str | None,
-        typer.Option(
-            help="What judges without an excerpt of their own see of a trace; tokens:56 for the bundled model, else words:25."
-        ),
-    ] = None,
-    timed: Annotated[int, typer.Option(help="Problems on which everything also runs live, against the clock.")] = 8,
-    max_new_tokens: TraceLimit = None,
-    temperature: Annotated[float | None, typer.Option(help="Above 0, or all traces are one.")] = None,
+    level: Level = None,
+    n: TraceNumbers = "16,64",
+    few: FewTraces = "4,8",
+    policies: Policies = "none;rpc:ratio=2;rpc:ratio=4",
+    strategies: Strategies = "deepconf:low;deepconf:high;deepprune",
+    judges: Judges = "bundled;probe;jaccard;random;perfect",
+    excerpt: ExcerptKind = None,
+    timed: Timed = 8,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
     top_p: TopP = None,
     top_k: TopK = None,
     system: System = None,
     thinking: Thinking = None,
     template_arguments: TemplateArguments = None,
     sample_seed: SampleSeed = 0,
-    batch: Annotated[int, typer.Option(help="Traces that run at once while they are generated.")] = 64,
+    batch: Batch = 64,
     dtype: Dtype = "auto",
     device: Device = "auto",
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            "-o",
-            help="Directory of traces-*.jsonl and results.jsonl (resumed), results.json, table.md, plot.png.",
-        ),
-    ] = Path("runs/parallel"),
+    out: Out = Path("runs/parallel"),
     plot: Plot = None,
-    as_json: JsonResults = False,
+    as_json: AsJson = False,
 ) -> None:
     """What stopping redundant traces saves against voting over all of them, and costs in right answers.
 
     Every strategy runs on the same recorded traces, for exact and paired figures, and on the first problems also live, for
-    seconds and memory. Traces and results are written at once; the same command goes on where an interrupted one stopped.
+    seconds and memory: beside pass@1, cons@n and cons@n with early end, under full KV (none, always there) and each policy,
+    DeepPrune once with each judge. Without --problems: 100 bundled ones, or all of a source. --excerpt is for judges without
+    one of their own; tokens:56 for the bundled model, else words:25. The temperature has to be above 0, or all traces are
+    one.
+
+    --out is a directory of traces-*.jsonl, results.jsonl, results.json, table.md and plot.png. Traces and results are written
+    at once; the same command goes on where an interrupted one stopped.
     """
     if_interrupted(lambda: kept_in(out))
     say_loading(model, not as_json)
     import dataclasses
 
-    from laconic.cli.lists import split_policies, split_whole
+    from laconic.cli.lists import split_specs, split_whole
     from laconic.engines.hf import load
     from laconic.environment import environment, hide_directories
     from laconic.errors import InputError
@@ -132,15 +127,15 @@ def bench(
     refuse_seed(source)
     asked = load_problems(source, 100 if problems is None and source == "bundled" else problems, seed, level)
     found = [
-        Compression(spec, choose_policy("full" if spec == FULL else spec, small)) for spec in split_policies(compress)
+        Compression(spec, choose_policy("full" if spec == FULL else spec, small)) for spec in split_specs(policies)
     ]
     compressed = compressions(found)
-    specs = split_policies(strategies)
+    specs = split_specs(strategies)
     entries = lineup(
         split_whole("--n", n),
         compressed,
         specs,
-        split_policies(judges),
+        split_specs(judges),
         needs_judge,
         split_whole("--few", few),
     )

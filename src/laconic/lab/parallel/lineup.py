@@ -19,7 +19,7 @@ Needs = Callable[[str], bool]
 
 @dataclass(frozen=True, slots=True)
 class Compression:
-    """A KV-cache policy under the label that `--compress` gave it; `none` is full KV."""
+    """A KV-cache policy under the label that `--policies` gave it; `none` is full KV."""
 
     label: str
     policy: Policy

@@ -3,68 +3,64 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from laconic.cli.interruption import if_interrupted, resumed
 from laconic.cli.options import (
-    BenchDtype,
+    AsJson,
     Device,
-    JsonResults,
-    Plot,
+    Dtype,
+    OutOrNone,
+    PoliciesOrDefault,
+    PromptTokens,
 )
 from laconic.cli.unused import refuse_unused
+from laconic.lab.shared.options import (
+    At,
+    Batches,
+    Force,
+    Lengths,
+    Plot,
+    Preset,
+    RepeatsOrPreset,
+    Shapes,
+    Steps,
+    ThreadsOrDefault,
+)
 
 MOST_THREADS = 4096
 
 
 def bench(
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            help="cpu-kv, cpu-policies, cpu-weights, cpu-parity or rpc-paper; or say what to run with the options below."
-        ),
-    ] = None,
-    shape: Annotated[
-        str | None, typer.Option(help="Model shapes by name, separated by commas; with a preset, only these of its.")
-    ] = None,
-    batch: Annotated[str, typer.Option(help="Rows at once, separated by commas.")] = "8",
-    prompt: Annotated[int, typer.Option(help="Prompt tokens a row.")] = 128,
-    lengths: Annotated[str | None, typer.Option(help="Whole runs to these numbers of generated tokens.")] = None,
-    at: Annotated[
-        str | None, typer.Option(help="Or only --steps steps from these numbers on, the cache being as it is there.")
-    ] = None,
-    steps: Annotated[int, typer.Option(help="Steps timed with --at.")] = 64,
-    policies: Annotated[
-        str | None,
-        typer.Option("--policies", "-p", help="Specs separated by semicolons; full and generate run always."),
-    ] = None,
-    repeats: Annotated[
-        int | None, typer.Option("--repeats", "-r", help="Of everything, interleaved; 5, or the preset's.")
-    ] = None,
-    dtype: BenchDtype = "auto",
+    preset: Preset = None,
+    shapes: Shapes = None,
+    batches: Batches = "8",
+    prompt: PromptTokens = 128,
+    lengths: Lengths = None,
+    at: At = None,
+    steps: Steps = 64,
+    policies: PoliciesOrDefault = None,
+    repeats: RepeatsOrPreset = None,
+    dtype: Dtype = "auto",
     device: Device = "auto",
-    threads: Annotated[int | None, typer.Option(help="torch's threads on a CPU.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Run a GPU preset on a CPU.")] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Directory of samples.jsonl (resumed), results.json, table.md, plot.png."),
-    ] = None,
+    threads: ThreadsOrDefault = None,
+    force: Force = False,
+    out: OutOrNone = None,
     plot: Plot = None,
-    as_json: JsonResults = False,
+    as_json: AsJson = False,
 ) -> None:
     """Tokens a second of policies, of full KV and of plain `generate`, against what bytes predict.
 
-    Models are built from their configs with random weights; nothing is downloaded. Every measured piece is written at
-    once; the same command goes on where an interrupted one stopped.
+    Models are built from their configs with random weights; nothing is downloaded. --lengths are whole runs to these numbers
+    of tokens; full KV and plain `generate` run always; 5 repeats, or the preset's. auto is bfloat16 on a GPU, float32 on a
+    CPU. --out is a directory of samples.jsonl, results.json, table.md and plot.png. Every measured piece is written at once;
+    the same command goes on where an interrupted one stopped.
     """
     place = out or Path("runs") / (preset or "throughput")
     if_interrupted(resumed(place / "samples.jsonl"))
     import torch
 
     from laconic.checks import whole
-    from laconic.cli.lists import split_names, split_policies, split_whole
+    from laconic.cli.lists import split_names, split_specs, split_whole
     from laconic.cli.progress import Bar
     from laconic.engines.hf.shapes import pick_device, resolve_dtype
     from laconic.environment import environment
@@ -81,12 +77,12 @@ def bench(
     if threads is not None:
         torch.set_num_threads(whole("--threads", threads, 1, MOST_THREADS))
     where = pick_device(device)
-    extra = split_policies(policies or "")
+    extra = split_specs(policies or "")
     if preset is not None:
         if lengths or at:
             raise InputError("--preset says what lengths to run; leave --lengths and --at out, or the preset")
-        chosen = get_preset(preset).only(split_names(shape))
-        refuse_unused(f"beside --preset {preset}, which says what to run", "batch", "prompt", "steps")
+        chosen = get_preset(preset).only(split_names(shapes))
+        refuse_unused(f"beside --preset {preset}, which says what to run", "batches", "prompt", "steps")
         if chosen.gpu and where.type != "cuda" and not force:
             raise InputError(
                 f"The preset {preset} is made for a GPU, and this machine has none that torch can use: run it on one, "
@@ -95,14 +91,14 @@ def bench(
         cells, methods, wanted = chosen.cells, [*chosen.methods, *extra], chosen.lengths
         repeats = repeats if repeats is not None else chosen.repeats
     else:
-        if not shape:
-            raise InputError("There is nothing to run: name a --preset, or a --shape with --lengths or --at")
+        if not shapes:
+            raise InputError("There is nothing to run: name a --preset, or --shapes with --lengths or --at")
         refuse_unused("without a --preset that is made for a GPU", "force")
         if not at:
             refuse_unused("without --at", "steps")
         cells = cells_of(
-            split_names(shape),
-            split_whole("--batch", batch),
+            split_names(shapes),
+            split_whole("--batches", batches),
             prompt,
             split_whole("--lengths", lengths or ""),
             split_whole("--at", at or ""),

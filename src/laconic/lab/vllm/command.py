@@ -4,59 +4,65 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from laconic.cli.interruption import if_interrupted, resumed
-from laconic.cli.options import BenchDtype, BenchWindow, JsonResults, Plot, Ratios
+from laconic.cli.options import (
+    AsJson,
+    BlockSize,
+    Dtype,
+    IntervalOfAll,
+    ModelName,
+    Out,
+    Policies,
+    PromptTokens,
+    Seed,
+    WindowOfAll,
+)
 from laconic.cli.unused import refuse_ratios
+from laconic.lab.shared.options import (
+    CacheSizes,
+    Eager,
+    Output,
+    Plot,
+    Ratios,
+    Repeats,
+    Requests,
+    Shape,
+    Threads,
+)
 
 
 def bench(
-    shape: Annotated[
-        str | None, typer.Option(help="A model shape by name, with random weights; tiny-steps if no --model is given.")
-    ] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Or a model by name or path.")] = None,
-    policies: Annotated[
-        str,
-        typer.Option(
-            "--policies",
-            "-p",
-            help="Against stock: names by commas; with whole specs among them (rkv:budget=96,buffer=32) by semicolons.",
-        ),
-    ] = "rpc,rkv,streamingllm",
+    shape: Shape = None,
+    model: ModelName = None,
+    policies: Policies = "rpc,rkv,streamingllm",
     ratios: Ratios = "4",
-    interval: Annotated[int, typer.Option(help="RPC's interval, and the others' buffer.")] = 128,
-    window: BenchWindow = 32,
-    cache: Annotated[
-        str, typer.Option(help="Sizes of the KV cache, in % of what full KV needs for all requests at once.")
-    ] = "100,50,25,12",
-    requests: Annotated[int, typer.Option("--requests", "-n", help="Sent at once.")] = 24,
-    prompt: Annotated[int, typer.Option(help="Prompt tokens a request, random ones.")] = 32,
-    output: Annotated[int, typer.Option(help="Tokens that each request generates.")] = 1000,
-    block_size: Annotated[int, typer.Option(help="Tokens of a KV-cache block.")] = 32,
-    seed: Annotated[int, typer.Option(help="Of the prompts.")] = 0,
-    repeats: Annotated[int, typer.Option("--repeats", "-r", help="Of everything, interleaved.")] = 5,
-    dtype: BenchDtype = "auto",
-    eager: Annotated[
-        bool | None, typer.Option(help="No compilation, no CUDA graphs; without it, that is so on a CPU only.")
-    ] = None,
-    threads: Annotated[int, typer.Option(help="OpenMP threads of each engine.")] = 1,
-    out: Annotated[
-        Path,
-        typer.Option("--out", "-o", help="Directory of samples.jsonl (resumed), results.json, table.md, plot.png."),
-    ] = Path("runs/vllm"),
+    interval: IntervalOfAll = 128,
+    window: WindowOfAll = 32,
+    cache: CacheSizes = "100,50,25,12",
+    requests: Requests = 24,
+    prompt: PromptTokens = 32,
+    output: Output = 1000,
+    block_size: BlockSize = 32,
+    seed: Seed = 0,
+    repeats: Repeats = 5,
+    dtype: Dtype = "auto",
+    eager: Eager = None,
+    threads: Threads = 1,
+    out: Out = Path("runs/vllm"),
     plot: Plot = None,
-    as_json: JsonResults = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Tokens a second, steps, preemptions and waits of stock vLLM and of vLLM with policies, at several sizes of the KV cache.
+    """Tokens a second, steps, preemptions and waits of stock vLLM and of vLLM with policies, at several sizes of the KV
+    cache.
 
-    Every engine runs in a process of its own; those of one cache size take turns. Every run is written at once; the same
-    command goes on where an interrupted one stopped.
+    Every engine runs in a process of its own; those of one cache size take turns. Requests have random prompts (--seed);
+    --interval is RPC's, and the others' buffer; a model is named by --model, or by --shape (tiny-steps without either). auto
+    is bfloat16 on a GPU, float32 on a CPU. --out is a directory of samples.jsonl, results.json, table.md and plot.png. Every
+    run is written at once; the same command goes on where an interrupted one stopped.
     """
     if_interrupted(resumed(out / "samples.jsonl"))
-    from laconic.cli.lists import split_numbers, split_policies
+    from laconic.cli.lists import split_numbers, split_specs
     from laconic.cli.progress import Bar
     from laconic.engines.hf.shapes import pick_device, resolve_dtype
     from laconic.environment import environment, versions
@@ -75,11 +81,11 @@ def bench(
     check_plot(plot)
     if shape is not None and model is not None:
         raise InputError(f"--shape {shape} and --model {model} each name a model; give one of them")
-    refuse_ratios(split_policies(policies))
+    refuse_ratios(split_specs(policies))
     load = Load(requests, prompt, output, block_size, seed)
     shares = [percent / 100 for percent in split_numbers("--cache", cache)]
     contenders = lineup(
-        split_policies(policies), split_numbers("--ratios", ratios), interval=interval, window=window, output=output
+        split_specs(policies), split_numbers("--ratios", ratios), interval=interval, window=window, output=output
     )
     where = pick_device("auto")
     with tempfile.TemporaryDirectory(prefix="laconic-") as directory:
