@@ -35,7 +35,7 @@ from laconic.lab.analyze import entropy, redundancy
 from laconic.lab.analyze import run as analysis
 from laconic.lab.analyze.reading import WrittenTrace
 from laconic.lab.judges import losses, training
-from laconic.lab.shared import contenders
+from laconic.lab.shared import policies as compared
 from laconic.lab.throughput import decoding
 from laconic.lab.throughput import run as throughput
 from laconic.lab.vllm import load as vllm_load
@@ -533,7 +533,7 @@ CALLS: dict[str, Call] = {
         run_accuracy,
         lambda: {
             "problems": problems(),
-            "contenders": contenders.plan(["rpc"], [4]),
+            "contenders": compared.compared_policies(["rpc"], [4]),
             "engine_for": lambda policy: None,
         },
         {
@@ -549,11 +549,11 @@ CALLS: dict[str, Call] = {
         {"contenders": "", "problems": "problems"},
         runs=False,
     ),
-    "bench.plan": Call(
-        contenders.plan, lambda: {"names": ["rpc", "h2o"]}, {**PLAN, "oracle": FUNCTION}, {"ratios": "ratio"}
+    "bench.compared_policies": Call(
+        compared.compared_policies, lambda: {"names": ["rpc", "h2o"]}, {**PLAN, "oracle": FUNCTION}, {"ratios": "ratio"}
     ),
     "bench.match_budget": Call(
-        contenders.match_budget,
+        compared.match_budget,
         lambda: {"policy": compress.H2O(), "target": compress.Proportional(), "lengths": [9000]},
         {"policy": (), "target": (), "lengths": (*WHOLES, [])},
     ),
@@ -590,8 +590,8 @@ CALLS: dict[str, Call] = {
         },
         {"embed": "embedder", "span_tokens": "span size"},
     ),
-    "bench.Cell": Call(
-        decoding.Cell,
+    "bench.DecodingCase": Call(
+        decoding.DecodingCase,
         lambda: {"shape": "tiny-kv", "batch": 1, "prompt": 2, "length": 8},
         {"shape": TEXT, **dict.fromkeys(("batch", "prompt", "length", "steps"), WHOLE), "mode": WORD},
     ),
@@ -603,10 +603,10 @@ CALLS: dict[str, Call] = {
         {"name": WORD, "device": ()},
         {"name": ""},
     ),
-    "bench.Job": Call(
-        throughput.Job,
+    "bench.ThroughputExperiment": Call(
+        throughput.ThroughputExperiment,
         lambda: {
-            "cells": [decoding.Cell("tiny-kv", 1, 2, 8)],
+            "cells": [decoding.DecodingCase("tiny-kv", 1, 2, 8)],
             "methods": ["full"],
             "dtype": torch.float32,
             "device": torch.device("cpu"),
@@ -620,7 +620,9 @@ CALLS: dict[str, Call] = {
         },
         {"cells": "", "methods": ""},
     ),
-    "bench.Load": Call(vllm_load.Load, dict, dict.fromkeys(("requests", "prompt", "output", "block", "seed"), WHOLE)),
+    "bench.RequestLoad": Call(
+        vllm_load.RequestLoad, dict, dict.fromkeys(("requests", "prompt", "output", "block", "seed"), WHOLE)
+    ),
 }
 
 # Public names that take nothing from a caller that could be wrong, or that are no one's to call.

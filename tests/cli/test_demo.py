@@ -40,13 +40,13 @@ def test_the_figures_are_those_of_the_accuracy_experiment(invoke: Any, small: Pa
     from laconic.cli.common import choose_sampling
     from laconic.engines.hf import HFEngine, load
     from laconic.lab.accuracy.run import run_accuracy
-    from laconic.lab.shared.contenders import plan
+    from laconic.lab.shared.policies import compared_policies
 
     said = json.loads(invoke("demo", "--problems", 3, "--n", 2, "--seed", 5, "--json").stdout)["rows"]
     model, tokenizer = load(small)
     rows = run_accuracy(
         generate(3, seed=5),
-        plan(("rpc", "random"), (4,), interval=128, window=32),
+        compared_policies(("rpc", "random"), (4,), interval=128, window=32),
         lambda policy: HFEngine(model, tokenizer, policy=policy, max_batch=2),
         samples=2,
         sampling=choose_sampling(model, seed=5),

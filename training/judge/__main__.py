@@ -14,8 +14,8 @@ from laconic.assets import reasoner_path
 from laconic.engines.hf import HFEngine, load
 from laconic.judges.pairs import Pairs, make_pairs
 from laconic.lab.judges.losses import Loss
-from laconic.lab.judges.recipe import CHECKPOINTS, Data, EncoderPlan, prepare, train_encoder, write_record
-from laconic.lab.judges.training import Look, TrainSettings
+from laconic.lab.judges.recipe import CHECKPOINTS, EncoderPlan, TrainingData, prepare, train_encoder, write_record
+from laconic.lab.judges.training import TrainSettings, ValidationCheck
 from laconic.traces import TraceFile, read_traces
 from training.judge.renaming import rename_problem
 
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(json.dumps({"auroc": test.auroc, "tnr": test.tnr, "ece": round(test.ece, 4), "pairs": test.pairs}))
 
 
-def renamed(data: Data, traces: TraceFile, copies: int, tokenizer: Any, engine: Any) -> Pairs:
+def renamed(data: TrainingData, traces: TraceFile, copies: int, tokenizer: Any, engine: Any) -> Pairs:
     """The training part's pairs, and those of its problems with their letters renamed."""
     train = data.parts["train"]
     problems = {train.problems[i] for i in train.problem.unique().tolist()}
@@ -72,7 +72,7 @@ def renamed(data: Data, traces: TraceFile, copies: int, tokenizer: Any, engine: 
     return make_pairs(TraceFile((*own, *rename_problem(own, copies, seed=0)), ()), data.excerpt, tokenizer, engine)
 
 
-def _told(look: Look) -> None:
+def _told(look: ValidationCheck) -> None:
     print(
         f"step {look.step} of {look.of}: loss {look.loss:.4f}, AUROC {look.auroc:.4f}{' *' if look.best else ''}",
         flush=True,

@@ -10,9 +10,10 @@ import pytest
 
 from laconic.engines.base import Sampling
 from laconic.errors import LaconicError
-from laconic.lab.accuracy.run import FORMAT, Progress, may_grow, run_accuracy, settings
-from laconic.lab.shared.contenders import plan
+from laconic.lab.accuracy.run import FORMAT, may_grow, run_accuracy, settings
 from laconic.lab.shared.journal import Journal
+from laconic.lab.shared.policies import compared_policies
+from laconic.lab.shared.progress import Progress
 from laconic.problems import is_correct
 from laconic.problems.base import problem_seed
 from laconic.statistics import mean_interval, paired_difference
@@ -22,7 +23,7 @@ SAMPLES = 3
 
 
 def contenders():
-    return plan(["rpc", "h2o", "random"], [2, 8], interval=64, window=16)
+    return compared_policies(["rpc", "h2o", "random"], [2, 8], interval=64, window=16)
 
 
 def described(problems, samples=SAMPLES, sampling=SAMPLING, rows=None):
@@ -147,7 +148,7 @@ def measured(path, factory, problems, samples=SAMPLES, rows=None, sampling=SAMPL
     ("change", "says"),
     [
         ({"sampling": Sampling(max_new_tokens=440, seed=4)}, r"sampling\.seed was 3, now 4"),
-        ({"rows": plan(["rpc", "h2o", "random"], [2, 8], interval=32, window=16)}, "interval=32"),
+        ({"rows": compared_policies(["rpc", "h2o", "random"], [2, 8], interval=32, window=16)}, "interval=32"),
     ],
 )
 def test_results_of_other_settings_are_refused(problems, factory, tmp_path: Path, change, says: str) -> None:
@@ -161,7 +162,7 @@ def test_results_of_other_settings_are_refused(problems, factory, tmp_path: Path
 
 def test_a_file_grows_by_problems_samples_and_policies(problems, factory, tmp_path: Path) -> None:
     path = tmp_path / "traces.jsonl"
-    fixed = plan(["rpc"], [2, 8], interval=64, window=16)  # nothing whose budget depends on the lengths
+    fixed = compared_policies(["rpc"], [2, 8], interval=64, window=16)  # nothing whose budget depends on the lengths
     whole = figures(run_accuracy(problems, fixed, factory, samples=SAMPLES, sampling=SAMPLING))
     few = figures(run_accuracy(problems[:10], fixed, factory, samples=1, sampling=SAMPLING))
     factory.made.clear()
@@ -237,8 +238,8 @@ def test_token_ids_are_kept_when_asked_for(problems, factory, tmp_path: Path) ->
         ({"samples": 0}, "samples is 0"),
         ({"samples": True}, "samples is True"),
         ({"contenders": []}, "no policies"),
-        ({"contenders": plan(["rpc"], [4])[1:] * 2}, "one label"),
-        ({"contenders": plan(["h2o"], [4])[1:]}, "run full before it"),
+        ({"contenders": compared_policies(["rpc"], [4])[1:] * 2}, "one label"),
+        ({"contenders": compared_policies(["h2o"], [4])[1:]}, "run full before it"),
     ],
 )
 def test_bad_input_is_one_sentence(problems, factory, change: dict, word: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from laconic.engines.base import Sampling
-from laconic.lab.collect.run import Origin
+from laconic.lab.collect.run import TraceProvenance
 from laconic.traces import read_traces
 
 PAGE = (Path(__file__).parents[3] / "docs" / "collect.md").read_text(encoding="utf-8")
@@ -41,6 +41,6 @@ def test_its_table_names_every_field_and_setting(here: Path) -> None:
     rows = [line.split("|")[1:3] for line in PAGE.splitlines() if line.startswith("| `")]
     assert [name for names, _ in rows for name in re.findall(r"`(\w+)`", names)] == list(record)
     said = {names.strip(" `"): meaning for names, meaning in rows}
-    settings = Origin("m", "w", "d", "t", "p", "s").line(Sampling())
+    settings = TraceProvenance("m", "w", "d", "t", "p", "s").line(Sampling())
     assert list(record["settings"]) == list(settings) == re.findall(r"`(\w+)`", said["settings"])
     assert list(record["kv"]) == re.findall(r"`(\w+)`", said["kv"])

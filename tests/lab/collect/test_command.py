@@ -226,7 +226,7 @@ def test_an_output_that_is_deleted_is_noticed_and_put_back(
     invoke, tiny: Path, problem_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "runs" / "t.jsonl"
-    real = run._Run._write
+    real = run._CollectRun._write
     written: list[Any] = []
 
     def write(self, *args) -> None:
@@ -235,7 +235,7 @@ def test_an_output_that_is_deleted_is_noticed_and_put_back(
         real(self, *args)
         written.append(args)
 
-    monkeypatch.setattr(run._Run, "_write", write)
+    monkeypatch.setattr(run._CollectRun, "_write", write)
     result = invoke(*arguments(tiny, problem_file, out))
     assert (result.exit_code, "was removed while this run was writing to it" in result.stderr) == (2, True)
     assert len(places(out)) == 4

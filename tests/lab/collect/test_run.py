@@ -16,13 +16,14 @@ from tests.lab.conftest import FakeEngine
 from laconic.compress import FullKV
 from laconic.engines.base import Chunk, Sampling, Trace
 from laconic.errors import LaconicError
-from laconic.lab.collect.run import Origin, Progress, collect, open_file, trace_record
-from laconic.lab.collect.summary import Collection, sum_up
+from laconic.lab.collect.run import TraceProvenance, collect, open_file, trace_record
+from laconic.lab.collect.summary import CollectionSummary, sum_up
+from laconic.lab.shared.progress import Progress
 from laconic.problems import Problem, is_correct
 from laconic.problems.base import problem_seed
 from laconic.traces import TraceRecord, read_traces
 
-ORIGIN = Origin("fake", "w" * 16, "float32", "t" * 16, "full", "questions")
+ORIGIN = TraceProvenance("fake", "w" * 16, "float32", "t" * 16, "full", "questions")
 SAMPLING = Sampling(max_new_tokens=400, temperature=1.0, seed=5)
 
 
@@ -32,9 +33,9 @@ def run(
     n: int,
     engine: FakeEngine | None = None,
     sampling: Sampling = SAMPLING,
-    origin: Origin = ORIGIN,
+    origin: TraceProvenance = ORIGIN,
     **settings,
-) -> tuple[Collection, FakeEngine]:
+) -> tuple[CollectionSummary, FakeEngine]:
     engine = engine or FakeEngine(FullKV(), problems)
     with open_file(path, origin, sampling) as journal:
         found = collect(
@@ -91,7 +92,7 @@ def test_every_trace_is_written_with_all_that_is_known_of_it(tmp_path: Path, som
             }  # fmt: skip
     assert {record.finish_reason for record in records.values()} == {"stop", "length"}
     assert [event.done for event in events] == list(range(1, 61))
-    assert events[-1] == Progress(60, 60, found.tokens)
+    assert events[-1] == Progress("traces", 60, 60, found.tokens)
     assert engine.traces == {}, "records of finished traces leave the engine"
 
 
@@ -228,7 +229,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(
     ],
 )
 def test_other_settings_are_refused(
-    tmp_path: Path, some: list[Problem], sampling: Sampling, origin: Origin, says: str
+    tmp_path: Path, some: list[Problem], sampling: Sampling, origin: TraceProvenance, says: str
 ) -> None:
     path = tmp_path / "t.jsonl"
     run(path, some[:2], 2)

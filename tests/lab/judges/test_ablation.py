@@ -12,9 +12,9 @@ import torch
 from laconic.errors import LaconicError
 from laconic.lab.judges.ablation import FORMAT, VARIANTS, run_ablation
 from laconic.lab.judges.losses import Loss
-from laconic.lab.judges.recipe import Data, Trained
+from laconic.lab.judges.recipe import TrainedJudge, TrainingData
 from laconic.lab.judges.scoring import score
-from laconic.lab.judges.training import Fit, Look, TrainSettings
+from laconic.lab.judges.training import TrainingHistory, TrainSettings, ValidationCheck
 from laconic.lab.shared.journal import Journal
 
 BASE = TrainSettings(loss=Loss(True, 0.3, 1.5), oversample=3)
@@ -28,17 +28,19 @@ class Trainer:
         self.cut: list[str] = []
         self.fail_after = fail_after
 
-    def data(self, excerpt: str) -> Data:
+    def data(self, excerpt: str) -> TrainingData:
         self.cut.append(excerpt)
-        return Data(excerpt, {})
+        return TrainingData(excerpt, {})
 
-    def train(self, data: Data, settings: TrainSettings) -> Trained:
+    def train(self, data: TrainingData, settings: TrainSettings) -> TrainedJudge:
         if len(self.trained) >= self.fail_after:
             raise KeyboardInterrupt
         self.trained.append((data.excerpt, settings))
         said = torch.rand(40, generator=torch.Generator().manual_seed(len(self.trained)))
-        look = Look(7, 9, 0.1, 0.8, True)
-        return Trained(None, Fit((look,), look, False), score(said, said > 0.4, torch.arange(40) // 4, resamples=3))
+        look = ValidationCheck(7, 9, 0.1, 0.8, True)
+        return TrainedJudge(
+            None, TrainingHistory((look,), look, False), score(said, said > 0.4, torch.arange(40) // 4, resamples=3)
+        )
 
 
 def run(trainer: Trainer, path: Path, excerpts: Any = ("tokens:3", "words:2"), base: TrainSettings = BASE) -> Any:

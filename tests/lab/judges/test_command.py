@@ -75,7 +75,7 @@ def test_train_makes_a_judge_with_its_record(judge: Path, traces: Path, tiny: Pa
     result = invoke("judge", "train", "-t", traces, "--excerpt", "tokens:3", "-m", tiny, "-o", judge, *QUICK)
     assert result.exit_code == 0
     assert "step" not in result.stderr
-    assert "Trained on excerpts tokens:3" in result.stdout
+    assert "TrainedJudge on excerpts tokens:3" in result.stdout
     assert (judge / "model.safetensors").read_bytes() == before
 
 

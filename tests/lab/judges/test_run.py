@@ -15,9 +15,18 @@ from tests.judges.models import WORDS, word_tokenizer
 from laconic.errors import LaconicError
 from laconic.judges.baselines import PerfectJudge, TokenJaccard
 from laconic.lab.judges.recipe import question_digest
-from laconic.lab.judges.run import FORMAT, Entry, Progress, excerpt_for, may_grow, prepare_sets, run_judging, summarise
+from laconic.lab.judges.run import (
+    FORMAT,
+    ComparedJudge,
+    excerpt_for,
+    may_grow,
+    prepare_sets,
+    run_judging,
+    summarise,
+)
 from laconic.lab.judges.scoring import auroc
 from laconic.lab.shared.journal import Journal
+from laconic.lab.shared.progress import Progress
 from laconic.prune.judge import Cost, Excerpt
 from laconic.traces import TraceFile, TraceRecord
 
@@ -63,8 +72,11 @@ def sets(leave: frozenset[str] = frozenset(), /, **files: TraceFile) -> Any:
     return prepare_sets(files or {"test": file()}, ["tokens:1", "tokens:2"], word_tokenizer(), None, leave)
 
 
-def entries(fail_after: int = 10**9) -> list[Entry]:
-    return [Entry("counting", Counting(fail_after), "tokens:1"), Entry("jaccard", TokenJaccard(), "tokens:2")]
+def entries(fail_after: int = 10**9) -> list[ComparedJudge]:
+    return [
+        ComparedJudge("counting", Counting(fail_after), "tokens:1"),
+        ComparedJudge("jaccard", TokenJaccard(), "tokens:2"),
+    ]
 
 
 def test_every_judge_is_asked_about_the_same_pairs(tmp_path: Path) -> None:
@@ -114,7 +126,7 @@ def test_a_file_grows_by_a_judge_and_by_problems(tmp_path: Path) -> None:
     few = prepare_sets({"test": file(3)}, ["tokens:1", "tokens:2"], word_tokenizer(), None, frozenset())
     many = sets()
 
-    def run(chosen: list[Entry], data: Any) -> list[dict[str, Any]]:
+    def run(chosen: list[ComparedJudge], data: Any) -> list[dict[str, Any]]:
         count = len(next(iter(data["test"].values())).problem.unique())
         described = {"judges": {e.label: e.excerpt for e in chosen}, "problems": {"test": count}}
         with Journal(path, FORMAT, described, may_grow=may_grow) as journal:
@@ -139,7 +151,7 @@ def test_a_file_grows_by_a_judge_and_by_problems(tmp_path: Path) -> None:
 
 
 def test_a_judge_of_other_weights_is_refused_under_the_same_label(tmp_path: Path) -> None:
-    class Trained(Counting):
+    class TrainedJudge(Counting):
         def __init__(self, weight: float) -> None:
             super().__init__()
             self.model = torch.nn.Linear(1, 1)
@@ -149,12 +161,12 @@ def test_a_judge_of_other_weights_is_refused_under_the_same_label(tmp_path: Path
     path = tmp_path / "j.jsonl"
     for weight in (1.0, 1.0):
         with Journal(path, FORMAT, {}) as journal:
-            run_judging([Entry("encoder:here", Trained(weight), "tokens:1")], sets(), journal)
+            run_judging([ComparedJudge("encoder:here", TrainedJudge(weight), "tokens:1")], sets(), journal)
     with (
         Journal(path, FORMAT, {}) as journal,
         pytest.raises(LaconicError, match=r"holds judgements of another encoder:here \(weights was"),
     ):
-        run_judging([Entry("encoder:here", Trained(2.0), "tokens:1")], sets(), journal)
+        run_judging([ComparedJudge("encoder:here", TrainedJudge(2.0), "tokens:1")], sets(), journal)
 
 
 def test_traces_that_changed_are_judged_again(tmp_path: Path) -> None:
@@ -179,7 +191,7 @@ def test_time_to_compute_states_again_is_not_the_judges(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(judging, "Reread", lambda engine, excerpts: SimpleNamespace(seconds=0.2))
     with Journal(tmp_path / "j.jsonl", FORMAT, {}) as journal:
-        records = run_judging([Entry("counting", Counting(), "tokens:1", engine=object())], sets(), journal)
+        records = run_judging([ComparedJudge("counting", Counting(), "tokens:1", engine=object())], sets(), journal)
     assert [record["seconds"] for record in records] == pytest.approx([0.3] * 6)
 
 
@@ -200,7 +212,7 @@ def test_sets_keep_their_traces_apart(tmp_path: Path) -> None:
         for kinds in data.values()
         for e, answer in zip(kinds["tokens:1"].excerpts, kinds["tokens:1"].answers, strict=True)
     }
-    chosen = [Entry("perfect", PerfectJudge(ends), "tokens:1")]
+    chosen = [ComparedJudge("perfect", PerfectJudge(ends), "tokens:1")]
     with Journal(tmp_path / "j.jsonl", FORMAT, {}) as journal:
         rows = summarise(chosen, data, run_judging(chosen, data, journal), resamples=5)
     assert [row["set"] for row in rows] == ["known", "unseen"]
@@ -239,10 +251,10 @@ def test_what_is_no_probability_is_not_written(tmp_path: Path, value: float) -> 
 
     data = sets()
     with Journal(tmp_path / "j.jsonl", FORMAT, {}) as journal:
-        broken = Entry("counting", Broken(), "tokens:1")
+        broken = ComparedJudge("counting", Broken(), "tokens:1")
         with pytest.raises(LaconicError, match=r"judge counting gave the probability .* of problem .*p2; expected"):
             run_judging([broken], data, journal)
     with Journal(tmp_path / "j.jsonl", FORMAT, {}) as journal:
         assert [r["kind"] for r in journal.records].count("judged") == 2  # the problems before it
-        mended = [Entry("counting", Counting(), "tokens:1")]
+        mended = [ComparedJudge("counting", Counting(), "tokens:1")]
         assert len(run_judging(mended, data, journal)) == 6

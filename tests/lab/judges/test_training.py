@@ -18,7 +18,7 @@ from laconic.errors import LaconicError
 from laconic.judges.pairs import Pairs, make_pairs
 from laconic.lab.judges.losses import Loss
 from laconic.lab.judges.scoring import auroc
-from laconic.lab.judges.training import Look, TrainSettings, batches, fit, predict
+from laconic.lab.judges.training import TrainSettings, ValidationCheck, batches, fit, predict
 from laconic.traces import TraceRecord
 
 Make = Callable[..., TraceRecord]
@@ -72,7 +72,7 @@ def weights(model: nn.Module) -> list[Tensor]:
 
 def test_it_learns_and_keeps_the_best_weights(make_record: Make) -> None:
     model = Toy()
-    looks: list[Look] = []
+    looks: list[ValidationCheck] = []
     train, validation = data(make_record, 12), data(make_record, 6, start=50)
     found = fit(model, train, validation, replace(QUICK, epochs=15), watch=looks.append)
     assert found.best.auroc > 0.97
@@ -93,7 +93,7 @@ def test_a_killed_run_resumes_exactly(make_record: Make, tmp_path: Path, killed_
     whole = Toy()
     uninterrupted = fit(whole, train, validation, settings)
 
-    def kill(look: Look) -> None:
+    def kill(look: ValidationCheck) -> None:
         if look.step >= 3 * killed_at:
             raise KeyboardInterrupt
 

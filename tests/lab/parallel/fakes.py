@@ -15,8 +15,8 @@ from torch import Tensor
 from laconic.compress import RPC
 from laconic.engines.base import Chunk, Sampling, Trace
 from laconic.errors import InputError
-from laconic.lab.parallel.lineup import Compression, Entry, compressions, lineup
-from laconic.lab.parallel.run import FORMAT, Answers, Job, Watcher, run_parallel
+from laconic.lab.parallel.lineup import ComparedStrategy, Compression, compressions, lineup
+from laconic.lab.parallel.run import FORMAT, Answers, ParallelExperiment, Watcher, run_parallel
 from laconic.lab.shared.journal import Journal, Record
 from laconic.problems import Problem
 from laconic.prune.judge import Cost, Excerpt, Judge
@@ -34,21 +34,21 @@ CUT = 5  # tokens an excerpt has
 SECONDS = 2.0  # a live run's, a trace
 
 
-def job(
+def experiment(
     timed: int = 2,
     ns: Sequence[int] = (4, 6),
     judges: Sequence[str] = ("oracle",),
     problems: Sequence[Problem] = PROBLEMS,
-) -> Job:
+) -> ParallelExperiment:
     """18 entries: under two compressions, cons@2 and four strategies at each n."""
     compress = compressions([RPC8])
     entries = lineup(ns, compress, ["prune"], judges, lambda spec: spec == "prune", few=(2,))
-    return Job(problems, compress, entries, SAMPLING, timed)
+    return ParallelExperiment(problems, compress, entries, SAMPLING, timed)
 
 
-def run(path: Path, bench: FakeBench, job: Job, watch: Watcher | None = None) -> list[Record]:
+def run(path: Path, bench: FakeBench, experiment: ParallelExperiment, watch: Watcher | None = None) -> list[Record]:
     with Journal(path, FORMAT, {}) as journal:
-        return list(run_parallel(job, bench, journal, watch))
+        return list(run_parallel(experiment, bench, journal, watch))
 
 
 def record(problem: Problem, index: int, compression: Compression, seed: int = 40) -> TraceRecord:
@@ -77,7 +77,7 @@ class ScriptedSource:
     """Plays records back, a token a trace a step; every step attends to prompt and tokens (full KV)."""
 
     def __init__(self, bench: FakeBench, records: Sequence[TraceRecord]) -> None:
-        self.bench, self.records = bench, list(records)
+        self.setup, self.records = bench, list(records)
         self.traces: dict[str, Trace] = {}
         self.steps = 0
 
@@ -85,9 +85,9 @@ class ScriptedSource:
         assert prompt == f"user: {self.records[0].question}"
         assert n <= len(self.records)
         assert not self.traces  # the last strategy left the engine clean
-        self.bench.solve(sampling)
+        self.setup.solve(sampling)
         assert ids is not None
-        self.bench.names.append(list(ids))
+        self.setup.names.append(list(ids))
         names = list(ids)
         self.traces = {name: Trace(name, i, PROMPT, sampling) for i, name in enumerate(names)}
         return names
@@ -245,7 +245,7 @@ class FakeBench:
         self.judges.append(spec)
         return OracleJudge(spec, answers)
 
-    def strategy(self, entry: Entry, judge: Judge | None) -> Strategy:
+    def strategy(self, entry: ComparedStrategy, judge: Judge | None) -> Strategy:
         return FakeVote(entry.n, judge, self.cut)
 
 
@@ -257,10 +257,10 @@ class LiveSource(ScriptedSource):
         self.compression = compression
 
     def submit(self, prompt: Any, sampling: Sampling, n: int = 1, ids: Sequence[str] | None = None) -> list[str]:
-        problem = next(p for p in self.bench.problems if prompt == f"user: {p.question}")
+        problem = next(p for p in self.setup.problems if prompt == f"user: {p.question}")
         self.records = [record(problem, i, self.compression) for i in range(n)]
-        if self.bench.shorter is not None and self.bench.shorter < n:
-            old = self.records[self.bench.shorter]
+        if self.setup.shorter is not None and self.setup.shorter < n:
+            old = self.records[self.setup.shorter]
             values = {name: getattr(old, name) for name in TraceRecord.__slots__}
-            self.records[self.bench.shorter] = TraceRecord(**values | {"token_ids": old.token_ids[:-1]})
+            self.records[self.setup.shorter] = TraceRecord(**values | {"token_ids": old.token_ids[:-1]})
         return super().submit(prompt, sampling, n, ids)

@@ -6,23 +6,23 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-from tests.lab.parallel.fakes import PROBLEMS, SECONDS, FakeBench, job, run
+from tests.lab.parallel.fakes import PROBLEMS, SECONDS, FakeBench, experiment, run
 
-from laconic.lab.parallel.rows import Agreement, Live, Row, agreement, summarise
+from laconic.lab.parallel.rows import Agreement, LiveFigures, StrategyRow, agreement, summarise
 from laconic.statistics import mean_interval, paired_difference
 
 
 @pytest.fixture
 def records(tmp_path: Path):
-    return run(tmp_path / "r.jsonl", FakeBench(PROBLEMS, 6), job())
+    return run(tmp_path / "r.jsonl", FakeBench(PROBLEMS, 6), experiment())
 
 
-def live_of(row: Row) -> Live:
+def live_of(row: StrategyRow) -> LiveFigures:
     assert row.live is not None
     return row.live
 
 
-def agreement_of(row: Row) -> Agreement:
+def agreement_of(row: StrategyRow) -> Agreement:
     found = live_of(row).agreement
     assert found is not None
     return found
@@ -33,7 +33,7 @@ def of(records, kind: str, label: str):
 
 
 def test_a_block_for_each_n_and_the_votes_of_few_in_all(records) -> None:
-    rows = summarise(job(), records)
+    rows = summarise(experiment(), records)
     families = ["pass@1", "cons", "cons, early end", "prune, oracle"]
     assert [(row.block, row.family, row.n, row.compress) for row in rows] == [
         (n, family, m, compress)
@@ -44,7 +44,7 @@ def test_a_block_for_each_n_and_the_votes_of_few_in_all(records) -> None:
 
 
 def test_figures_are_those_of_a_slow_sum(records) -> None:
-    for row in summarise(job(), records):
+    for row in summarise(experiment(), records):
         mine = list(of(records, "result", row.label).values())
         base = list(of(records, "result", f"cons n={row.block} none").values())
         assert row.problems == 6
@@ -72,12 +72,12 @@ def test_figures_are_those_of_a_slow_sum(records) -> None:
         assert live_of(row).ratio == median(live[p]["seconds"]["total"] / base[p]["seconds"]["total"] for p in live)
         assert live_of(row).peak_kv_bytes == median(r["peak_kv_bytes"] for r in live.values())
         assert row.to_json()["accuracy"]["mean"] == row.accuracy.mean
-    shares = {row.label: row.token_share for row in summarise(job(), records)}
+    shares = {row.label: row.token_share for row in summarise(experiment(), records)}
     assert shares["prune, oracle n=6 none"] < 1  # or the shares were never put to the test
 
 
 def test_live_runs_like_their_replays_agree_wholly(records) -> None:
-    rows = summarise(job(), records)
+    rows = summarise(experiment(), records)
     assert rows
     for row in rows:
         found = agreement_of(row)
@@ -89,8 +89,8 @@ def test_live_runs_like_their_replays_agree_wholly(records) -> None:
 def test_a_live_trace_that_parts_from_its_recording_shows(tmp_path: Path) -> None:
     bench = FakeBench(PROBLEMS, 6)
     bench.shorter = 1
-    records = run(tmp_path / "r.jsonl", bench, job())
-    rows = {(row.block, row.label): row for row in summarise(job(), records)}
+    records = run(tmp_path / "r.jsonl", bench, experiment())
+    rows = {(row.block, row.label): row for row in summarise(experiment(), records)}
     cons = agreement_of(rows[6, "cons n=6 none"])
     assert (cons.runs, cons.answers, cons.traces, cons.lengths, cons.fates) == (2, 2, 12, 10, 12)
     assert cons.replayed_tokens == sum(of(records, "result", "cons n=6 none")[p]["generated"] for p in ("q0", "q1"))
@@ -108,6 +108,6 @@ def test_a_live_trace_that_parts_from_its_recording_shows(tmp_path: Path) -> Non
 
 
 def test_without_timed_problems_there_is_nothing_live(tmp_path: Path) -> None:
-    rows = summarise(job(timed=0), run(tmp_path / "r.jsonl", FakeBench(PROBLEMS, 6), job(timed=0)))
+    rows = summarise(experiment(timed=0), run(tmp_path / "r.jsonl", FakeBench(PROBLEMS, 6), experiment(timed=0)))
     assert all(row.live is None for row in rows)
     assert agreement(rows) is None

@@ -7,11 +7,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.lab.parallel.fakes import CUT, PROBLEMS, PROMPT, FakeBench, job, record, run
+from tests.lab.parallel.fakes import CUT, PROBLEMS, PROMPT, FakeBench, experiment, record, run
 
 from laconic.errors import LaconicError
-from laconic.lab.parallel.outcomes import sittings
-from laconic.lab.parallel.run import Progress
+from laconic.lab.parallel.outcomes import live_rounds
+from laconic.lab.shared.progress import Progress
 
 
 def untimed(records):
@@ -20,7 +20,7 @@ def untimed(records):
 
 
 def test_every_entry_runs_on_every_problem_and_live_on_the_timed_ones(tmp_path: Path) -> None:
-    bench, todo = FakeBench(PROBLEMS, 6), job()
+    bench, todo = FakeBench(PROBLEMS, 6), experiment()
     records = run(tmp_path / "r.jsonl", bench, todo)
     kinds = Counter(r["kind"] for r in records)
     assert len(todo.entries) == 2 * (1 + 2 * 4)
@@ -35,7 +35,7 @@ def test_every_entry_runs_on_every_problem_and_live_on_the_timed_ones(tmp_path: 
 
 
 def test_results_are_those_of_a_slow_count(tmp_path: Path) -> None:
-    todo = job(timed=0)
+    todo = experiment(timed=0)
     records = run(tmp_path / "r.jsonl", FakeBench(PROBLEMS, 6), todo)
     seen = set()
     for compression in todo.compress:
@@ -83,18 +83,18 @@ def test_results_are_those_of_a_slow_count(tmp_path: Path) -> None:
 @pytest.mark.parametrize("crash_after", [1, 30, 86, 100])
 def test_a_run_cut_short_goes_on_and_ends_the_same(tmp_path: Path, crash_after: int) -> None:
     whole = FakeBench(PROBLEMS, 6)
-    expected = run(tmp_path / "whole.jsonl", whole, job())
+    expected = run(tmp_path / "whole.jsonl", whole, experiment())
     path = tmp_path / "r.jsonl"
     bench = FakeBench(PROBLEMS, 6)
     bench.crash_after = crash_after
     with pytest.raises(KeyboardInterrupt):
-        run(path, bench, job())
+        run(path, bench, experiment())
     done = [json.loads(line) for line in path.read_text().splitlines()]
     replayed = [r for r in done if r["kind"] == "result" and not r["entry"].startswith("pass@1")]
     assert len(replayed) == min(crash_after, 14 * 6)  # each was written before the next began
     assert not [r for r in done if r["kind"] == "live"]  # a sitting is written whole
     bench.crash_after = None
-    records = run(path, bench, job())
+    records = run(path, bench, experiment())
     key = lambda r: (r["kind"], r["entry"], r.get("problem", ""))  # noqa: E731
     assert sorted(untimed(records), key=key) == sorted(untimed(expected), key=key)
     # Nothing was done twice but the sitting that was cut short, and what warmed it up.
@@ -103,7 +103,7 @@ def test_a_run_cut_short_goes_on_and_ends_the_same(tmp_path: Path, crash_after: 
 
 def test_a_trace_has_the_same_id_replayed_and_live(tmp_path: Path) -> None:
     bench = FakeBench(PROBLEMS, 6)
-    run(tmp_path / "r.jsonl", bench, job())
+    run(tmp_path / "r.jsonl", bench, experiment())
     assert len(bench.names) == len(bench.seeds)
     for names in bench.names:
         assert names == [f"{names[0].partition('/')[0]}/{index}" for index in range(len(names))]
@@ -112,37 +112,37 @@ def test_a_trace_has_the_same_id_replayed_and_live(tmp_path: Path) -> None:
 
 def test_a_finished_run_runs_nothing(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
-    first = run(path, FakeBench(PROBLEMS, 6), job())
+    first = run(path, FakeBench(PROBLEMS, 6), experiment())
     bench = FakeBench(PROBLEMS, 6)
-    assert run(path, bench, job()) == first
+    assert run(path, bench, experiment()) == first
     assert bench.seeds == []
 
 
 def test_another_judge_may_be_added_and_live_runs_are_then_taken_anew(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
-    run(path, FakeBench(PROBLEMS, 6), job())
-    bench, more = FakeBench(PROBLEMS, 6), job(judges=("oracle", "second"))
+    run(path, FakeBench(PROBLEMS, 6), experiment())
+    bench, more = FakeBench(PROBLEMS, 6), experiment(judges=("oracle", "second"))
     records = run(path, bench, more)
-    assert len(bench.seeds) == 4 * 6 + 22 + 22 + 10  # the second judge's only, two sittings, a warm-up
-    groups = sittings(records, "q0")
+    assert len(bench.seeds) == 4 * 6 + 22 + 22 + 10  # the second judge's only, two live rounds, a warm-up
+    groups = live_rounds(records, "q0")
     assert [len(group) for group in groups] == [18, 22]
     assert {r["entry"] for r in groups[1]} == {entry.label for entry in more.entries}
     # Fewer again: an older or larger sitting still holds them all.
     bench = FakeBench(PROBLEMS, 6)
-    run(path, bench, job())
+    run(path, bench, experiment())
     assert bench.seeds == []
 
 
 def test_who_goes_first_changes_from_problem_to_problem(tmp_path: Path) -> None:
-    records = run(tmp_path / "r.jsonl", FakeBench(PROBLEMS, 6), job(timed=3))
-    orders = [[r["entry"] for r in sittings(records, f"q{index}")[0]] for index in range(3)]
+    records = run(tmp_path / "r.jsonl", FakeBench(PROBLEMS, 6), experiment(timed=3))
+    orders = [[r["entry"] for r in live_rounds(records, f"q{index}")[0]] for index in range(3)]
     assert orders[1] == orders[0][1:] + orders[0][:1]
     assert orders[2] == orders[0][2:] + orders[0][:2]
 
 
 def test_the_watcher_hears_of_every_run(tmp_path: Path) -> None:
     heard: list[Progress] = []
-    run(tmp_path / "r.jsonl", FakeBench(PROBLEMS, 6), job(), heard.append)
+    run(tmp_path / "r.jsonl", FakeBench(PROBLEMS, 6), experiment(), heard.append)
     replays = [event for event in heard if event.phase == "replay"]
     lives = [event for event in heard if event.phase == "live"]
     assert [event.done for event in replays] == list(range(1, 109))
@@ -153,18 +153,18 @@ def test_the_watcher_hears_of_every_run(tmp_path: Path) -> None:
 
 def test_an_entry_with_other_settings_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
-    run(path, FakeBench(PROBLEMS, 6), job())
+    run(path, FakeBench(PROBLEMS, 6), experiment())
     before = path.read_bytes()
     bench = FakeBench(PROBLEMS, 6)
     bench.cut = 7
     with pytest.raises(LaconicError, match=r"cons n=2 none with other settings \(cut was 5, now 7\)"):
-        run(path, bench, job())
+        run(path, bench, experiment())
     assert path.read_bytes() == before
 
 
 def test_too_few_traces_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LaconicError, match="problem q0 has 5 traces under none; expected 6"):
-        run(tmp_path / "r.jsonl", FakeBench(PROBLEMS, 5), job())
+        run(tmp_path / "r.jsonl", FakeBench(PROBLEMS, 5), experiment())
 
 
 @pytest.mark.parametrize(
@@ -178,4 +178,4 @@ def test_too_few_traces_are_refused(tmp_path: Path) -> None:
 )
 def test_bad_input_is_one_sentence(change: dict, says: str) -> None:
     with pytest.raises(LaconicError, match=f"(?i){says}"):
-        job(**change)
+        experiment(**change)

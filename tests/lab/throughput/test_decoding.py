@@ -10,7 +10,7 @@ from laconic.engines.base import Sampling
 from laconic.engines.hf.shapes import Shape, build, kv_bytes_per_token
 from laconic.errors import LaconicError
 from laconic.lab.throughput import decoding
-from laconic.lab.throughput.decoding import WARM, Cell, _Probe, decode
+from laconic.lab.throughput.decoding import WARM, DecodingCase, _TimedEngine, decode
 
 CPU = torch.device("cpu")
 SHAPE = Shape(
@@ -44,7 +44,7 @@ def model():
     return build(SHAPE, torch.float32, CPU)
 
 
-def attended(method: str, cell: Cell) -> int:
+def attended(method: str, cell: DecodingCase) -> int:
     """Step by step: each row attends to the prompt, what is held, and its own new token."""
     total = 0
     for token in range(cell.start + 1, cell.end + 1):
@@ -56,8 +56,10 @@ def attended(method: str, cell: Cell) -> int:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("cell", [Cell("small", 3, 10, 50, "at", 20), Cell("small", 2, 10, 60)], ids=lambda c: c.mode)
-def test_a_piece_is_what_it_says(model, method: str, cell: Cell) -> None:
+@pytest.mark.parametrize(
+    "cell", [DecodingCase("small", 3, 10, 50, "at", 20), DecodingCase("small", 2, 10, 60)], ids=lambda c: c.mode
+)
+def test_a_piece_is_what_it_says(model, method: str, cell: DecodingCase) -> None:
     sample = decode(model, method, cell)
     assert sample.steps == cell.timed
     assert sample.tokens == cell.timed * cell.batch
@@ -78,11 +80,11 @@ def test_a_piece_is_what_it_says(model, method: str, cell: Cell) -> None:
 def test_the_state_at_a_length_is_that_of_a_whole_run(model) -> None:
     """Feed a whole run's own tokens up to a length: the tokens that follow are the whole run's, evictions included."""
     policy = parse("rpc:interval=16,ratio=4,window=8")
-    cell = Cell("small", 2, 10, 60, "at", 20)
+    cell = DecodingCase("small", 2, 10, 60, "at", 20)
     prompt, _ = decoding._tokens(model, cell, 0)
-    whole = _Probe(model, policy, Cell("small", 2, 10, 90))
+    whole = _TimedEngine(model, policy, DecodingCase("small", 2, 10, 90))
     (trace, _) = whole.generate([prompt], Sampling(max_new_tokens=90, temperature=0.0), 2)[0]
-    jump = _Probe(model, policy, cell)
+    jump = _TimedEngine(model, policy, cell)
     names = jump.submit(prompt, Sampling(max_new_tokens=81, temperature=0.0), 2)
     for name in names:
         jump.stop(name)
@@ -96,7 +98,7 @@ def test_the_state_at_a_length_is_that_of_a_whole_run(model) -> None:
 
 def test_generate_starts_its_window_from_the_cache_not_from_scratch(model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once the cache is filled, every forward pass is of one token a row."""
-    cell = Cell("small", 3, 10, 50, "at", 20)
+    cell = DecodingCase("small", 3, 10, 50, "at", 20)
     passes = []
     forward = model.forward
 
@@ -110,7 +112,7 @@ def test_generate_starts_its_window_from_the_cache_not_from_scratch(model, monke
 
 
 def test_all_rows_share_one_prefill(model, monkeypatch: pytest.MonkeyPatch) -> None:
-    cell = Cell("small", 3, 10, 50, "at", 20)
+    cell = DecodingCase("small", 3, 10, 50, "at", 20)
     passes = []
     forward = model.forward
 
@@ -124,7 +126,7 @@ def test_all_rows_share_one_prefill(model, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_compression_time_is_told_apart(model) -> None:
-    cell = Cell("small", 1, 4, 20, "at", 4)
+    cell = DecodingCase("small", 1, 4, 20, "at", 4)
     stamps = [0.0, 1.0, 2.0, 5.0, 6.0]
     sample = decoding._sample(cell, stamps, {2}, peak=None, attended=0, live=0, reserved=0)
     assert (sample.seconds, sample.step_seconds, sample.compressions, sample.compression_seconds) == (6.0, 1.0, 1, 2.0)
@@ -135,18 +137,18 @@ def test_compression_time_is_told_apart(model) -> None:
 
 def test_a_cell_beyond_the_context_is_refused(model) -> None:
     with pytest.raises(LaconicError, match="does not fit the model's context"):
-        decode(model, "full", Cell("small", 1, 10, 600))
+        decode(model, "full", DecodingCase("small", 1, 10, 600))
 
 
 @pytest.mark.parametrize(
     ("call", "word"),
     [
-        (lambda: Cell("small", 0, 1, 10), "batch is 0"),
-        (lambda: Cell("small", 1, 0, 10), "prompt is 0"),
-        (lambda: Cell("small", 1, 1, 1), "length is 1"),
-        (lambda: Cell("small", 1, 1, 10, "at"), "steps is 0"),
-        (lambda: Cell("small", 1, 1, 10, "near"), "expected one of whole, at"),  # type: ignore[arg-type]
-        (lambda: Cell("small", 1, 1, 2, "at", 4), "length is 2"),
+        (lambda: DecodingCase("small", 0, 1, 10), "batch is 0"),
+        (lambda: DecodingCase("small", 1, 0, 10), "prompt is 0"),
+        (lambda: DecodingCase("small", 1, 1, 1), "length is 1"),
+        (lambda: DecodingCase("small", 1, 1, 10, "at"), "steps is 0"),
+        (lambda: DecodingCase("small", 1, 1, 10, "near"), "expected one of whole, at"),  # type: ignore[arg-type]
+        (lambda: DecodingCase("small", 1, 1, 2, "at", 4), "length is 2"),
     ],
 )
 def test_bad_input_is_one_sentence(call, word: str) -> None:

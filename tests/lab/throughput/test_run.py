@@ -12,12 +12,13 @@ from laconic.engines.hf import shapes
 from laconic.engines.hf.shapes import Shape
 from laconic.errors import LaconicError
 from laconic.lab.shared.journal import Journal
+from laconic.lab.shared.progress import Progress
 from laconic.lab.throughput import run as throughput
-from laconic.lab.throughput.decoding import Cell, Sample
+from laconic.lab.throughput.decoding import DecodingCase, TimedSample
 from laconic.lab.throughput.memory import Bandwidth
 from laconic.lab.throughput.presets import PRESETS, cells_of, get_preset
 from laconic.lab.throughput.rows import estimate_whole, estimates, summarise
-from laconic.lab.throughput.run import FORMAT, Job, Piece, run_throughput, schedule_of
+from laconic.lab.throughput.run import FORMAT, ThroughputExperiment, run_throughput, schedule_of
 
 CPU = torch.device("cpu")
 RPC = "rpc:interval=64,ratio=4,window=16"
@@ -39,7 +40,7 @@ SHAPE = Shape(
         "tie_word_embeddings": False,
     },
 )
-CELLS = (Cell("small", 2, 8, 200, "at", 64), Cell("small", 4, 8, 300))
+CELLS = (DecodingCase("small", 2, 8, 200, "at", 64), DecodingCase("small", 4, 8, 300))
 # What one step takes on a machine without noise: a fixed part, and one that goes by the tokens attended.
 FIXED, PER_TOKEN, COMPRESS = 1e-3, 1e-5, 0.02
 
@@ -52,7 +53,7 @@ class Machine:
         self.too_big: set[tuple[str, str]] = set()
         self.crash_at: int | None = None
 
-    def __call__(self, model, method: str, cell: Cell, seed: int = 0) -> Sample:
+    def __call__(self, model, method: str, cell: DecodingCase, seed: int = 0) -> TimedSample:
         if self.crash_at is not None and len(self.asked) == self.crash_at:
             raise KeyboardInterrupt
         self.asked.append((cell.key, method, seed))
@@ -68,7 +69,7 @@ class Machine:
                 seconds += COMPRESS
                 rounds += 1
         seconds *= 1 + 0.3 * seed  # a machine that slows down from repeat to repeat
-        return Sample(
+        return TimedSample(
             seconds, cell.timed, cell.timed * cell.batch, 0.0, rounds, COMPRESS * (1 + 0.3 * seed), 7, attended, 5, 6
         )
 
@@ -82,13 +83,13 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     return made
 
 
-def job(repeats: int = 3, cells=CELLS, methods=METHODS) -> Job:
-    return Job(cells, methods, torch.float32, CPU, repeats)
+def experiment(repeats: int = 3, cells=CELLS, methods=METHODS) -> ThroughputExperiment:
+    return ThroughputExperiment(cells, methods, torch.float32, CPU, repeats)
 
 
 def test_methods_are_interleaved_in_rotating_order(machine: Machine) -> None:
-    heard: list[Piece] = []
-    run_throughput(job(), bandwidth=ROOF, watch=heard.append)
+    heard: list[Progress] = []
+    run_throughput(experiment(), bandwidth=ROOF, watch=heard.append)
     first = CELLS[0].key
     assert machine.asked[:9] == [
         *((first, method, 0) for method in ("generate", "full", RPC)),
@@ -100,34 +101,37 @@ def test_methods_are_interleaved_in_rotating_order(machine: Machine) -> None:
 
 
 def test_a_run_cut_short_goes_on_and_ends_the_same(machine: Machine, tmp_path: Path) -> None:
-    whole = summarise(job(), run_throughput(job(), bandwidth=ROOF))
+    whole = summarise(experiment(), run_throughput(experiment(), bandwidth=ROOF))
     asked, machine.asked = machine.asked, []
     path = tmp_path / "samples.jsonl"
     machine.crash_at = 7
-    with pytest.raises(KeyboardInterrupt), Journal(path, FORMAT, job().settings()) as journal:
-        run_throughput(job(), journal, bandwidth=ROOF)
+    with pytest.raises(KeyboardInterrupt), Journal(path, FORMAT, experiment().settings()) as journal:
+        run_throughput(experiment(), journal, bandwidth=ROOF)
     machine.crash_at = None
-    with Journal(path, FORMAT, job().settings()) as journal:
-        rows = summarise(job(), run_throughput(job(), journal, bandwidth=Bandwidth(1.0, 1.0)))
+    with Journal(path, FORMAT, experiment().settings()) as journal:
+        rows = summarise(experiment(), run_throughput(experiment(), journal, bandwidth=Bandwidth(1.0, 1.0)))
     assert machine.asked == asked  # each piece once
     assert rows == whole  # the bandwidth too is the one measured first
 
 
 def test_more_repeats_may_follow_and_other_methods_may_not(machine: Machine, tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
-    with Journal(path, FORMAT, job(1).settings()) as journal:
-        run_throughput(job(1), journal, bandwidth=ROOF)
-    with Journal(path, FORMAT, job(3).settings()) as journal:
-        rows = summarise(job(3), run_throughput(job(3), journal, bandwidth=ROOF))
+    with Journal(path, FORMAT, experiment(1).settings()) as journal:
+        run_throughput(experiment(1), journal, bandwidth=ROOF)
+    with Journal(path, FORMAT, experiment(3).settings()) as journal:
+        rows = summarise(experiment(3), run_throughput(experiment(3), journal, bandwidth=ROOF))
     assert {row["repeats"] for row in rows} == {3}
     assert len(machine.asked) == 18
     with pytest.raises(LaconicError, match="methods was"):
-        Journal(path, FORMAT, job(methods=("full",)).settings())
+        Journal(path, FORMAT, experiment(methods=("full",)).settings())
 
 
 def test_ratios_are_taken_inside_a_repeat(machine: Machine) -> None:
     """The machine slows by 30 % a repeat, which no ratio shows."""
-    rows = {(row["cell"], row["method"]): row for row in summarise(job(), run_throughput(job(), bandwidth=ROOF))}
+    rows = {
+        (row["cell"], row["method"]): row
+        for row in summarise(experiment(), run_throughput(experiment(), bandwidth=ROOF))
+    }
     for cell in CELLS:
         for method in METHODS:
             row = rows[cell.key, method]
@@ -141,8 +145,8 @@ def test_ratios_are_taken_inside_a_repeat(machine: Machine) -> None:
 
 
 def test_bytes_are_weights_and_the_tokens_attended(machine: Machine) -> None:
-    records = run_throughput(job(), bandwidth=ROOF)
-    rows = {(row["cell"], row["method"]): row for row in summarise(job(), records)}
+    records = run_throughput(experiment(), bandwidth=ROOF)
+    rows = {(row["cell"], row["method"]): row for row in summarise(experiment(), records)}
     weights = 4 * (64 * 32 + 2 * (32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 48 + 2 * 32) + 32)  # a table, two layers, norms
     per_token = 2 * 2 * 2 * 8 * 4
     for cell in CELLS:
@@ -164,7 +168,10 @@ def test_bytes_are_weights_and_the_tokens_attended(machine: Machine) -> None:
 
 def test_out_of_memory_is_a_row_and_not_an_end(machine: Machine) -> None:
     machine.too_big = {(CELLS[0].key, "full")}
-    rows = {(row["cell"], row["method"]): row for row in summarise(job(), run_throughput(job(), bandwidth=ROOF))}
+    rows = {
+        (row["cell"], row["method"]): row
+        for row in summarise(experiment(), run_throughput(experiment(), bandwidth=ROOF))
+    }
     assert rows[CELLS[0].key, "full"]["failed"] == "out of memory"
     assert machine.asked.count((CELLS[0].key, "full", 0)) == 1
     assert not any(asked[:2] == (CELLS[0].key, "full") and asked[2] > 0 for asked in machine.asked)  # not tried again
@@ -178,16 +185,17 @@ def test_out_of_memory_is_a_row_and_not_an_end(machine: Machine) -> None:
 def test_what_cannot_fit_is_not_started(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU the system would kill the process: weights and caches are weighed before."""
     monkeypatch.setattr(throughput, "free_memory", lambda device: 250_000)
-    cells = (Cell("small", 2, 8, 200, "at", 64), Cell("small", 400, 8, 300))
+    cells = (DecodingCase("small", 2, 8, 200, "at", 64), DecodingCase("small", 400, 8, 300))
     rows = {
-        (r["cell"], r["method"]): r for r in summarise(job(1, cells), run_throughput(job(1, cells), bandwidth=ROOF))
+        (r["cell"], r["method"]): r
+        for r in summarise(experiment(1, cells), run_throughput(experiment(1, cells), bandwidth=ROOF))
     }
     assert rows[cells[0].key, "full"]["failed"] is None
     assert rows[cells[1].key, "full"]["failed"].startswith("out of memory: 0.0 GiB of KV, 0.0 GiB free")
     assert {key for key, _, _ in machine.asked} == {cells[0].key}
     monkeypatch.setattr(throughput, "free_memory", lambda device: 1000)
     machine.asked.clear()
-    none = summarise(job(1), run_throughput(job(1), bandwidth=ROOF))
+    none = summarise(experiment(1), run_throughput(experiment(1), bandwidth=ROOF))
     assert all(row["failed"].startswith("does not fit") for row in none)
     assert machine.asked == []
 
@@ -198,18 +206,18 @@ def test_other_errors_are_not_hidden(machine: Machine, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(throughput, "decode", broken)
     with pytest.raises(RuntimeError, match="shapes differ"):
-        run_throughput(job(1), bandwidth=ROOF)
+        run_throughput(experiment(1), bandwidth=ROOF)
 
 
 def test_whole_runs_are_estimated_right_where_time_is_linear(machine: Machine) -> None:
     """On a machine whose steps go by the tokens attended, windows tell a whole run's time within a per cent."""
-    windows = tuple(Cell("small", 2, 8, length, "at", 64) for length in (16, 500, 1000))
-    asked = job(1, windows)
+    windows = tuple(DecodingCase("small", 2, 8, length, "at", 64) for length in (16, 500, 1000))
+    asked = experiment(1, windows)
     records = run_throughput(asked, bandwidth=ROOF)
     for method in METHODS:
         for length in (700, 1000):
             row = estimate_whole(asked, records, "small", 2, method, length)
-            whole = Machine()(None, method, Cell("small", 2, 8, length))
+            whole = Machine()(None, method, DecodingCase("small", 2, 8, length))
             assert row is not None
             assert row["estimated"] is True
             assert row["tokens_per_second"] == pytest.approx(whole.tokens / whole.seconds, rel=0.01)
@@ -220,26 +228,26 @@ def test_whole_runs_are_estimated_right_where_time_is_linear(machine: Machine) -
 
 
 def test_no_estimate_without_windows_to_stand_on(machine: Machine) -> None:
-    one = (Cell("small", 2, 8, 500, "at", 64),)
-    records = run_throughput(job(1, one), bandwidth=ROOF)
-    assert estimate_whole(job(1, one), records, "small", 2, "full", 500) is None
+    one = (DecodingCase("small", 2, 8, 500, "at", 64),)
+    records = run_throughput(experiment(1, one), bandwidth=ROOF)
+    assert estimate_whole(experiment(1, one), records, "small", 2, "full", 500) is None
     # A window that ran out of memory on the way: the whole run would have too.
-    windows = tuple(Cell("small", 2, 8, length, "at", 64) for length in (16, 200, 400, 1000))
+    windows = tuple(DecodingCase("small", 2, 8, length, "at", 64) for length in (16, 200, 400, 1000))
     machine.too_big = {(windows[2].key, "full")}
-    asked = job(1, windows)
+    asked = experiment(1, windows)
     records = run_throughput(asked, bandwidth=ROOF)
     assert estimate_whole(asked, records, "small", 2, "full", 1000) is None
     assert estimate_whole(asked, records, "small", 2, "full", 300) is not None
     # Compressions that no window took in.
-    short = tuple(Cell("small", 2, 8, length, "at", 8) for length in (16, 90))
-    asked = job(1, short)
+    short = tuple(DecodingCase("small", 2, 8, length, "at", 8) for length in (16, 90))
+    asked = experiment(1, short)
     records = run_throughput(asked, bandwidth=ROOF)
     assert estimate_whole(asked, records, "small", 2, RPC, 1000) is None
 
 
 def test_presets_are_runs_that_can_be_made() -> None:
     for preset in PRESETS.values():
-        made = Job(preset.cells, preset.methods, torch.float32, CPU, preset.repeats)
+        made = ThroughputExperiment(preset.cells, preset.methods, torch.float32, CPU, preset.repeats)
         assert "full" in preset.methods
         assert made.repeats >= 5
         assert get_preset(preset.name) is preset
@@ -273,8 +281,8 @@ def test_cells_are_shapes_times_batches_times_lengths(monkeypatch: pytest.Monkey
     monkeypatch.setitem(shapes.SHAPES, "small", SHAPE)
     made = cells_of(["small", "tiny-kv"], [1, 2], 8, [100], [50, 60], 7)
     assert len(made) == 12
-    assert made[0] == Cell("small", 1, 8, 100)
-    assert made[2] == Cell("small", 1, 8, 60, "at", 7)
+    assert made[0] == DecodingCase("small", 1, 8, 100)
+    assert made[2] == DecodingCase("small", 1, 8, 60, "at", 7)
 
 
 @pytest.mark.parametrize(
@@ -284,12 +292,18 @@ def test_cells_are_shapes_times_batches_times_lengths(monkeypatch: pytest.Monkey
         (lambda: cells_of(["big"], [1], 8, [10], [], 4), "'big' is unknown"),
         (lambda: cells_of(["tiny-kv"], [1], 8, [], [], 4), "nothing to run"),
         (lambda: cells_of(["tiny-kv"], [], 8, [10], [], 4), "nothing to run"),
-        (lambda: Job(CELLS, ("full", "fast"), torch.float32, CPU), "'fast' is unknown"),
-        (lambda: Job(CELLS, ("full",), torch.float32, CPU), "'small' is unknown"),
-        (lambda: Job((), ("full",), torch.float32, CPU), "nothing to measure"),
-        (lambda: Job(PRESETS["cpu-kv"].cells, ("full", "full"), torch.float32, CPU), "method full is asked for twice"),
-        (lambda: Job(PRESETS["cpu-kv"].cells * 2, ("full",), torch.float32, CPU), "is asked for twice"),
-        (lambda: Job(PRESETS["cpu-kv"].cells, ("full",), torch.float32, CPU, 0), "repeats is 0"),
+        (lambda: ThroughputExperiment(CELLS, ("full", "fast"), torch.float32, CPU), "'fast' is unknown"),
+        (lambda: ThroughputExperiment(CELLS, ("full",), torch.float32, CPU), "'small' is unknown"),
+        (lambda: ThroughputExperiment((), ("full",), torch.float32, CPU), "nothing to measure"),
+        (
+            lambda: ThroughputExperiment(PRESETS["cpu-kv"].cells, ("full", "full"), torch.float32, CPU),
+            "method full is asked for twice",
+        ),
+        (
+            lambda: ThroughputExperiment(PRESETS["cpu-kv"].cells * 2, ("full",), torch.float32, CPU),
+            "is asked for twice",
+        ),
+        (lambda: ThroughputExperiment(PRESETS["cpu-kv"].cells, ("full",), torch.float32, CPU, 0), "repeats is 0"),
     ],
 )
 def test_bad_input_is_one_sentence(call, word: str) -> None:

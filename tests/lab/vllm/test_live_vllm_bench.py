@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 from laconic.cli import build
 from laconic.compress.registry import parse
 from laconic.lab.vllm import run as vllm_speed
-from laconic.lab.vllm.load import Load, lineup
+from laconic.lab.vllm.load import RequestLoad, lineup
 from laconic.lab.vllm.model import from_shape
 from laconic.lab.vllm.process import Worker, WorkerFailed
-from laconic.lab.vllm.run import Job
+from laconic.lab.vllm.run import VLLMExperiment
 
 ARGUMENTS = [
     "bench", "vllm", "--requests", "4", "--prompt", "32", "--output", "60", "-p", "rpc", "--interval", "16", "--window", "8",
@@ -46,7 +46,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = Worker.run
     pids: list[int] = []
 
-    def interrupted(self: Worker, load: Load, repeat: int) -> dict[str, Any]:
+    def interrupted(self: Worker, load: RequestLoad, repeat: int) -> dict[str, Any]:
         pids.append(self._process.pid)
         if len(pids) == 4:
             raise KeyboardInterrupt
@@ -119,21 +119,23 @@ def test_other_settings_are_refused_before_an_engine_starts(out: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> VLLMExperiment:
     """Four requests whose full KV takes three blocks each."""
     model = from_shape("tiny-steps", torch.float32, tmp_path_factory.mktemp("model"))
-    return Job(model, Load(4, 32, 60), lineup(["rpc"], [4], interval=16, window=8, output=60), [0.1])
+    return VLLMExperiment(model, RequestLoad(4, 32, 60), lineup(["rpc"], [4], interval=16, window=8, output=60), [0.1])
 
 
-def test_a_cache_for_less_than_a_request_is_refused_by_stock_in_words(job: Job) -> None:
+def test_a_cache_for_less_than_a_request_is_refused_by_stock_in_words(experiment: VLLMExperiment) -> None:
     with pytest.raises(WorkerFailed, match="To serve at least one request") as error:
-        vllm_speed.start(job, job.contenders[0], 0.1)
+        vllm_speed.start(experiment, experiment.contenders[0], 0.1)
     assert error.value.refused
     assert "\n" not in str(error.value)
 
 
-def test_an_engine_without_laconic_does_not_pass_for_one_with_it(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_without_laconic_does_not_pass_for_one_with_it(
+    experiment: VLLMExperiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VLLM_PLUGINS", "none_of_them")
     with pytest.raises(WorkerFailed, match="laconic is not at work in this vLLM") as error:
-        vllm_speed.start(job, job.contenders[1], 1.0)
+        vllm_speed.start(experiment, experiment.contenders[1], 1.0)
     assert not error.value.refused

@@ -7,48 +7,48 @@ import pytest
 from laconic.compress.registry import parse
 from laconic.engines.vllm.plugin.settings import parse_launch
 from laconic.errors import LaconicError
-from laconic.lab.shared.contenders import mean_cache
-from laconic.lab.vllm.load import Load, lineup
+from laconic.lab.shared.policies import mean_cache
+from laconic.lab.vllm.load import RequestLoad, lineup
 
 
 def test_demand_rounds_every_request_up() -> None:
-    load = Load(requests=3, prompt=10, output=55, block=32)
+    load = RequestLoad(requests=3, prompt=10, output=55, block=32)
     assert load.length == 65
     assert load.demand == 3 * 3  # 65 tokens take three blocks of 32, the last with one token
-    assert Load(requests=3, prompt=9, output=55, block=32).demand == 3 * 2
+    assert RequestLoad(requests=3, prompt=9, output=55, block=32).demand == 3 * 2
 
 
 def test_a_share_is_whole_blocks_and_at_least_one() -> None:
-    load = Load(requests=24, prompt=32, output=1000, block=32)
+    load = RequestLoad(requests=24, prompt=32, output=1000, block=32)
     assert load.demand == 792
     assert [load.blocks(share) for share in (1, 0.5, 0.25, 0.12)] == [792, 396, 198, 95]
     # 0.07 * 100 is 7.000000000000001, and 0.29 * 100 is 28.999999999999996: neither moves a whole number.
-    hundred = Load(requests=100, prompt=1, output=31, block=32)
+    hundred = RequestLoad(requests=100, prompt=1, output=31, block=32)
     assert [hundred.blocks(share) for share in (0.07, 0.29)] == [7, 29]
-    assert Load(requests=1, prompt=1, output=1).blocks(0.01) == 1
+    assert RequestLoad(requests=1, prompt=1, output=1).blocks(0.01) == 1
 
 
 @pytest.mark.parametrize("share", [0, -0.5, 4.1, float("nan"), True, "half"])
 def test_an_impossible_share_is_refused(share) -> None:
     with pytest.raises(LaconicError, match="expected a share above 0 and at most 4"):
-        Load().blocks(share)
+        RequestLoad().blocks(share)
 
 
 @pytest.mark.parametrize("field", ["requests", "prompt", "output", "block"])
 def test_numbers_below_one_are_refused_by_name(field: str) -> None:
     with pytest.raises(LaconicError, match=f"^{field} is 0; expected"):
-        Load(**{field: 0})
+        RequestLoad(**{field: 0})
 
 
 def test_prompts_are_equal_for_all_contenders_and_new_in_every_repeat() -> None:
-    load = Load(requests=5, prompt=40)
+    load = RequestLoad(requests=5, prompt=40)
     first, again, second = load.prompts(0, 50), load.prompts(0, 50), load.prompts(1, 50)
     assert first == again
     assert [len(prompt) for prompt in first] == [40] * 5
     assert {token for prompt in first for token in prompt} <= set(range(50))
     starts = {tuple(prompt[:32]) for prompt in first + second}
     assert len(starts) == 10  # no two share a block
-    assert Load(requests=5, prompt=40, seed=1).prompts(0, 50) != first
+    assert RequestLoad(requests=5, prompt=40, seed=1).prompts(0, 50) != first
 
 
 def test_lineup_is_stock_then_policies_matched_to_rpc() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from laconic.errors import LaconicError
 from laconic.lab.vllm import process as vllm_process
-from laconic.lab.vllm.load import Load
+from laconic.lab.vllm.load import RequestLoad
 from laconic.lab.vllm.process import Worker, WorkerFailed, check_installed, environment
 from laconic.lab.vllm.worker import reason_of
 
@@ -50,10 +50,10 @@ def gone(pid: int) -> bool:
 
 def test_a_worker_answers_and_ends_with_its_context(pretend) -> None:
     pretend(SERVES)
-    with Worker({}, Load(), compresses=True, threads=3) as worker:
+    with Worker({}, RequestLoad(), compresses=True, threads=3) as worker:
         assert worker.about == {"threads": "3", "compresses": True, "pid": worker.about["pid"]}
-        assert worker.run(Load(output=7), 2) == {"repeat": 2, "output": 7}
-        assert worker.run(Load(output=8), 3) == {"repeat": 3, "output": 8}
+        assert worker.run(RequestLoad(output=7), 2) == {"repeat": 2, "output": 7}
+        assert worker.run(RequestLoad(output=8), 3) == {"repeat": 3, "output": 8}
         assert not gone(worker.about["pid"])
     assert gone(worker.about["pid"])
     worker.close()  # twice does nothing
@@ -63,53 +63,53 @@ def test_a_worker_answers_and_ends_with_its_context(pretend) -> None:
 def test_a_start_that_is_refused_or_fails_says_why(pretend, kind: str, refused: bool) -> None:
     pretend(f"say({kind}='there is no room')")
     with pytest.raises(WorkerFailed, match=r"^there is no room$") as error:
-        Worker({}, Load(), compresses=False)
+        Worker({}, RequestLoad(), compresses=False)
     assert error.value.refused is refused
 
 
 def test_a_fault_of_ours_in_the_process_is_a_traceback_here(pretend) -> None:
     pretend("say(ready={}); sys.stdin.readline(); say(fault='Traceback: zip() argument 2 is shorter')")
     with (
-        Worker({}, Load(), compresses=False) as worker,
+        Worker({}, RequestLoad(), compresses=False) as worker,
         pytest.raises(RuntimeError, match=r"zip\(\) argument 2") as error,
     ):
-        worker.run(Load(), 0)
+        worker.run(RequestLoad(), 0)
     assert not isinstance(error.value, LaconicError)
 
 
 def test_a_run_that_fails_leaves_the_worker_to_be_closed(pretend) -> None:
     pretend("say(ready={}); sys.stdin.readline(); say(failed='stuck'); sys.stdin.readline()")
-    with Worker({}, Load(), compresses=False) as worker, pytest.raises(WorkerFailed, match=r"^stuck$"):
-        worker.run(Load(), 0)
+    with Worker({}, RequestLoad(), compresses=False) as worker, pytest.raises(WorkerFailed, match=r"^stuck$"):
+        worker.run(RequestLoad(), 0)
 
 
 def test_a_process_that_dies_is_told_with_its_last_words(pretend) -> None:
     pretend("print('first', file=sys.stderr); print('ImportError: libfoo', file=sys.stderr); sys.exit(3)")
     with pytest.raises(WorkerFailed, match=r"^the engine's process ended \(exit code 3\): ImportError: libfoo$"):
-        Worker({}, Load(), compresses=False)
+        Worker({}, RequestLoad(), compresses=False)
 
 
 def test_a_process_that_is_killed_is_told(pretend) -> None:
     pretend("say(ready={}); sys.stdin.readline(); os.kill(os.getpid(), signal.SIGKILL)")
     with (
-        Worker({}, Load(), False) as worker,
+        Worker({}, RequestLoad(), False) as worker,
         pytest.raises(WorkerFailed, match="SIGKILL, which is how the system ends one"),
     ):
-        worker.run(Load(), 0)
+        worker.run(RequestLoad(), 0)
 
 
 def test_a_run_after_the_process_has_gone(pretend) -> None:
     pretend("say(ready={})")
-    with Worker({}, Load(), False) as worker:
+    with Worker({}, RequestLoad(), False) as worker:
         worker._process.wait()
         with pytest.raises(WorkerFailed, match="ended"):
-            worker.run(Load(), 0)
+            worker.run(RequestLoad(), 0)
 
 
 def test_a_process_that_does_not_end_is_made_to(pretend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_process, "PATIENCE", 0.2)
     pretend("import time; say(ready={'pid': os.getpid()}); time.sleep(600)")
-    worker = Worker({}, Load(), compresses=False)
+    worker = Worker({}, RequestLoad(), compresses=False)
     start = time.monotonic()
     worker.close()
     assert gone(worker.about["pid"])

@@ -10,19 +10,19 @@ import torch
 
 from laconic.errors import LaconicError
 from laconic.lab.shared.journal import Journal
-from laconic.lab.vllm.load import Contender, Load, lineup
-from laconic.lab.vllm.model import Model
+from laconic.lab.vllm.load import ComparedEngine, RequestLoad, lineup
+from laconic.lab.vllm.model import ServedModel
 from laconic.lab.vllm.process import WorkerFailed
 from laconic.lab.vllm.rows import rings, summarise
-from laconic.lab.vllm.run import FORMAT, Job, failure, run_vllm
+from laconic.lab.vllm.run import FORMAT, VLLMExperiment, failure, run_vllm
 
-MODEL = Model("pretended", "/nowhere", True, torch.float32, 1024)
-LOAD = Load(requests=4, prompt=32, output=96)
+MODEL = ServedModel("pretended", "/nowhere", True, torch.float32, 1024)
+LOAD = RequestLoad(requests=4, prompt=32, output=96)
 CONTENDERS = lineup(["rpc", "streamingllm"], [4], interval=32, window=8, output=96)
 
 
-def job(**changes: Any) -> Job:
-    return Job(MODEL, LOAD, CONTENDERS, **{"shares": [1.0, 0.25], "repeats": 3, "vllm": "1.2", **changes})
+def experiment(**changes: Any) -> VLLMExperiment:
+    return VLLMExperiment(MODEL, LOAD, CONTENDERS, **{"shares": [1.0, 0.25], "repeats": 3, "vllm": "1.2", **changes})
 
 
 class Engines:
@@ -34,7 +34,7 @@ class Engines:
         self.speed = {"stock": 100.0, "rpc c=4": 250.0, "streamingllm c=4": 300.0}
         self.break_at: dict[tuple[str, float, int | None], BaseException] = {}
 
-    def __call__(self, job: Job, contender: Contender, share: float) -> Engine:
+    def __call__(self, experiment: VLLMExperiment, contender: ComparedEngine, share: float) -> Engine:
         self.log.append(f"start {share:g} {contender.label}")
         if (contender.label, share, None) in self.break_at:
             raise self.break_at[contender.label, share, None]
@@ -42,12 +42,12 @@ class Engines:
 
 
 class Engine:
-    def __init__(self, engines: Engines, contender: Contender, share: float) -> None:
+    def __init__(self, engines: Engines, contender: ComparedEngine, share: float) -> None:
         self.engines, self.contender, self.share = engines, contender, share
         self.about = {"ring_bytes": None if contender.settings is None else 77}
         engines.open.append(contender.label)
 
-    def run(self, load: Load, repeat: int) -> dict[str, Any]:
+    def run(self, load: RequestLoad, repeat: int) -> dict[str, Any]:
         label = self.contender.label
         self.engines.log.append(f"run {self.share:g} {label} {repeat}")
         if (label, self.share, repeat) in self.engines.break_at:
@@ -74,7 +74,7 @@ class Engine:
 def test_a_cell_is_started_whole_and_then_runs_in_an_order_that_rotates() -> None:
     engines = Engines()
     told = []
-    run_vllm(job(), watch=lambda piece: told.append((piece.label, piece.done, piece.total)), start=engines)
+    run_vllm(experiment(), watch=lambda piece: told.append((piece.label, piece.done, piece.total)), start=engines)
     a, b, c = "stock", "rpc c=4", "streamingllm c=4"
     turns = [a, b, c], [b, c, a], [c, a, b]
     for share, part in (("1", engines.log[:12]), ("0.25", engines.log[12:])):
@@ -86,7 +86,7 @@ def test_a_cell_is_started_whole_and_then_runs_in_an_order_that_rotates() -> Non
 
 
 def test_options_differ_by_laconics_settings_alone() -> None:
-    made = job(eager=False)
+    made = experiment(eager=False)
     stock, rpc = (made.options(contender, 0.25) for contender in CONTENDERS[:2])
     assert rpc.pop("additional_config") == {"laconic": CONTENDERS[1].settings}
     assert stock == rpc
@@ -98,7 +98,7 @@ def test_options_differ_by_laconics_settings_alone() -> None:
 
 
 def test_rows_are_medians_and_ratios_inside_a_repeat() -> None:
-    made = job()
+    made = experiment()
     records = run_vllm(made, start=Engines())
     rows = summarise(made, records)
     assert [(row["cache"], row["contender"]) for row in rows] == [
@@ -120,7 +120,7 @@ def test_rows_are_medians_and_ratios_inside_a_repeat() -> None:
 
 
 def test_ratios_need_stock_in_the_same_repeat() -> None:
-    made = job(shares=[1.0])
+    made = experiment(shares=[1.0])
     engines = Engines()
     engines.break_at["stock", 1.0, 1] = WorkerFailed("gone")
     records = run_vllm(made, start=engines)
@@ -137,12 +137,12 @@ def test_ratios_need_stock_in_the_same_repeat() -> None:
 def test_an_interruption_leaves_what_is_finished_and_the_next_run_goes_on(tmp_path: Path) -> None:
     engines = Engines()
     engines.break_at["streamingllm c=4", 0.25, 1] = KeyboardInterrupt()
-    with pytest.raises(KeyboardInterrupt), Journal(tmp_path / "s.jsonl", FORMAT, job().settings()) as journal:
-        run_vllm(job(), journal, start=engines)
+    with pytest.raises(KeyboardInterrupt), Journal(tmp_path / "s.jsonl", FORMAT, experiment().settings()) as journal:
+        run_vllm(experiment(), journal, start=engines)
     assert engines.open == []
     engines = Engines()
-    with Journal(tmp_path / "s.jsonl", FORMAT, job().settings()) as journal:
-        records = run_vllm(job(), journal, start=engines)
+    with Journal(tmp_path / "s.jsonl", FORMAT, experiment().settings()) as journal:
+        records = run_vllm(experiment(), journal, start=engines)
     assert engines.log == [
         "start 0.25 stock",
         "start 0.25 rpc c=4",
@@ -153,14 +153,14 @@ def test_an_interruption_leaves_what_is_finished_and_the_next_run_goes_on(tmp_pa
         "run 0.25 stock 2",
         "run 0.25 rpc c=4 2",
     ]
-    assert summarise(job(), records) == summarise(job(), run_vllm(job(), start=Engines()))
+    assert summarise(experiment(), records) == summarise(experiment(), run_vllm(experiment(), start=Engines()))
 
 
 def test_nothing_is_started_where_nothing_is_left_and_repeats_may_grow(tmp_path: Path) -> None:
     engines = Engines()
     for repeats, started in ((2, 6), (2, 6), (3, 12)):
-        with Journal(tmp_path / "s.jsonl", FORMAT, job(repeats=repeats).settings()) as journal:
-            run_vllm(job(repeats=repeats), journal, start=engines)
+        with Journal(tmp_path / "s.jsonl", FORMAT, experiment(repeats=repeats).settings()) as journal:
+            run_vllm(experiment(repeats=repeats), journal, start=engines)
         assert sum(line.startswith("start") for line in engines.log) == started
     assert sum(line.startswith("run") for line in engines.log) == 18
 
@@ -168,9 +168,9 @@ def test_nothing_is_started_where_nothing_is_left_and_repeats_may_grow(tmp_path:
 def test_a_refused_start_is_a_row_and_the_others_go_on(tmp_path: Path) -> None:
     engines = Engines()
     engines.break_at["stock", 0.25, None] = WorkerFailed("no room for one request", refused=True)
-    with Journal(tmp_path / "s.jsonl", FORMAT, job().settings()) as journal:
-        records = run_vllm(job(), journal, start=engines)
-    rows = {(row["cache"], row["contender"]): row for row in summarise(job(), records)}
+    with Journal(tmp_path / "s.jsonl", FORMAT, experiment().settings()) as journal:
+        records = run_vllm(experiment(), journal, start=engines)
+    rows = {(row["cache"], row["contender"]): row for row in summarise(experiment(), records)}
     row = rows[0.25, "stock"]
     assert (row["failed"], row["refused"], row["repeats"]) == ("no room for one request", True, 0)
     assert "tokens_per_second" not in row
@@ -178,17 +178,17 @@ def test_a_refused_start_is_a_row_and_the_others_go_on(tmp_path: Path) -> None:
     assert rows[0.25, "rpc c=4"]["repeats"] == 3
     # Once it starts, what it said before is forgotten.
     engines.break_at.clear()
-    with Journal(tmp_path / "s.jsonl", FORMAT, job().settings()) as journal:
-        records = run_vllm(job(), journal, start=engines)
-    assert failure(job(), records, 0.25, "stock") is None
-    assert summarise(job(), records)[3]["repeats"] == 3
+    with Journal(tmp_path / "s.jsonl", FORMAT, experiment().settings()) as journal:
+        records = run_vllm(experiment(), journal, start=engines)
+    assert failure(experiment(), records, 0.25, "stock") is None
+    assert summarise(experiment(), records)[3]["repeats"] == 3
 
 
 def test_an_engine_that_dies_keeps_its_repeats_and_runs_no_more() -> None:
     engines = Engines()
     engines.break_at["rpc c=4", 1.0, 1] = WorkerFailed("killed")
-    records = run_vllm(job(shares=[1.0]), start=engines)
-    row = summarise(job(shares=[1.0]), records)[1]
+    records = run_vllm(experiment(shares=[1.0]), start=engines)
+    row = summarise(experiment(shares=[1.0]), records)[1]
     assert (row["repeats"], row["failed"], row["refused"]) == (1, "killed", False)
     assert row["tokens_per_second"]["median"] == pytest.approx(250)
     assert "run 1 rpc c=4 2" not in engines.log
@@ -197,10 +197,10 @@ def test_an_engine_that_dies_keeps_its_repeats_and_runs_no_more() -> None:
 
 
 def test_other_settings_are_not_mixed(tmp_path: Path) -> None:
-    with Journal(tmp_path / "s.jsonl", FORMAT, job().settings()) as journal:
-        run_vllm(job(), journal, start=Engines())
+    with Journal(tmp_path / "s.jsonl", FORMAT, experiment().settings()) as journal:
+        run_vllm(experiment(), journal, start=Engines())
     with pytest.raises(LaconicError, match=r"recorded with other settings \(vllm was '1.2', now '1.3'\)"):
-        Journal(tmp_path / "s.jsonl", FORMAT, job(vllm="1.3").settings())
+        Journal(tmp_path / "s.jsonl", FORMAT, experiment(vllm="1.3").settings())
 
 
 @pytest.mark.parametrize(
@@ -215,4 +215,4 @@ def test_other_settings_are_not_mixed(tmp_path: Path) -> None:
 )
 def test_bad_jobs_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(LaconicError, match=message):
-        job(**changes)
+        experiment(**changes)

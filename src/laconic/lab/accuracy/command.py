@@ -90,8 +90,8 @@ def bench(
     from laconic.errors import InputError
     from laconic.fingerprint import fingerprint
     from laconic.lab.accuracy.run import FORMAT, may_grow, run_accuracy, settings
-    from laconic.lab.shared.contenders import POLICIES, KeepPattern, plan
     from laconic.lab.shared.journal import Journal
+    from laconic.lab.shared.policies import POLICIES, KeepPattern, compared_policies
     from laconic.lab.shared.reporting import check_plot, write_report
     from laconic.problems.sources import load_problems
     from laconic.prune.alike import warn_alike
@@ -114,9 +114,9 @@ def bench(
         "window": window,
     }
     # Everything that can be wrong without the model is refused before the model is loaded.
-    plan([name for name in names if name != "oracle"] or ["full"], chosen_ratios, **plan_options)
+    compared_policies([name for name in names if name != "oracle"] or ["full"], chosen_ratios, **plan_options)
     if "oracle" in names and pattern is None:
-        plan(["oracle"], chosen_ratios, **plan_options)
+        compared_policies(["oracle"], chosen_ratios, **plan_options)
     if "oracle" not in names:
         refuse_unused("without the policy oracle", "oracle_pattern")
     refuse_ratios(names)
@@ -127,7 +127,7 @@ def bench(
     if "oracle" in names and pattern is not None:
         texts = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
         plan_options["oracle"] = KeepPattern(pattern, [text or "" for text in texts])
-    contenders = plan(names, chosen_ratios, **plan_options)
+    contenders = compared_policies(names, chosen_ratios, **plan_options)
     sampling = choose_sampling(
         language,
         max_new_tokens=max_new_tokens,

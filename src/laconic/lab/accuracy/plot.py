@@ -14,7 +14,7 @@ from laconic.lab.shared.reporting import Report
 def accuracy_plot(report: Report, path: str | Path) -> None:
     """pass@1 against mean KV tokens: a line a policy with 95 % bars, full KV as a band across.
 
-    report: an accuracy result (`rows` as `Row.to_json` makes them). Raises InputError without matplotlib or rows.
+    report: an accuracy result (`rows` as `AccuracyRow.to_json` makes them). Raises InputError without matplotlib or rows.
     """
     rows = list(report["rows"])
     if not rows:

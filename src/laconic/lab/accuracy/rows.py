@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laconic.lab.shared.contenders import Contender
 from laconic.lab.shared.journal import Record
+from laconic.lab.shared.policies import ComparedPolicy
 from laconic.problems import Problem
 from laconic.statistics import Interval, mean_interval, paired_difference
 
@@ -17,7 +17,7 @@ BASELINE = "full"
 
 
 @dataclass(frozen=True)
-class Row:
+class AccuracyRow:
     """One policy's figures. KV tokens are of one layer, the prompt's included.
 
     accuracy: pass@1 and its 95 % interval; difference: to full KV on the same problems and seeds, None for full KV
@@ -51,12 +51,12 @@ class Row:
 
 
 def summarise(
-    contender: Contender,
+    contender: ComparedPolicy,
     problems: Sequence[Problem],
     samples: int,
     records: Sequence[Record],
     baseline: Sequence[Record] | None,
-) -> Row:
+) -> AccuracyRow:
     """A row from its records (kinds `trace` and `clock`); baseline: full KV's, for the paired difference."""
     traces = [record for record in records if record["kind"] == "trace"]
     clocks = [record for record in records if record["kind"] == "clock"]
@@ -66,7 +66,7 @@ def summarise(
     if baseline is not None and contender.label != BASELINE:
         difference = paired_difference(right, _by_problem(problems, baseline))
     count = len(traces)
-    return Row(
+    return AccuracyRow(
         label=contender.label,
         family=contender.family,
         policy=contender.policy.spec(),

@@ -7,11 +7,8 @@ up. Policies are compared on the same problems and the same random streams.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from laconic import checks
@@ -19,9 +16,11 @@ from laconic.answers import answer_of, equivalent
 from laconic.compress import Policy
 from laconic.engines.base import Engine, Sampling, Trace
 from laconic.errors import InputError
-from laconic.lab.accuracy.rows import BASELINE, Row, summarise
-from laconic.lab.shared.contenders import Contender
+from laconic.lab.accuracy.rows import BASELINE, AccuracyRow, summarise
 from laconic.lab.shared.journal import Journal, Record
+from laconic.lab.shared.policies import ComparedPolicy
+from laconic.lab.shared.problems import check_problems, problem_digest, problem_settings
+from laconic.lab.shared.progress import Progress, Watcher
 from laconic.problems import Problem
 from laconic.problems.base import problem_seed
 from laconic.prune.alike import warn_alike
@@ -31,23 +30,11 @@ FLUSH_TRACES = 16
 FLUSH_SECONDS = 1.0
 
 EngineFactory = Callable[[Policy], Engine]
-Watcher = Callable[["Progress"], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a run stands: called for every finished trace. done, total: traces of all rows; tokens: generated this
-    run."""
-
-    label: str
-    done: int
-    total: int
-    tokens: int
 
 
 def run_accuracy(
     problems: Sequence[Problem],
-    contenders: Sequence[Contender],
+    contenders: Sequence[ComparedPolicy],
     engine_for: EngineFactory,
     *,
     samples: int = 1,
@@ -55,7 +42,7 @@ def run_accuracy(
     journal: Journal | None = None,
     watch: Watcher | None = None,
     keep_tokens: bool = False,
-) -> list[Row]:
+) -> list[AccuracyRow]:
     """Let every contender solve every problem `samples` times, and return their rows in the contenders' order.
 
     engine_for: makes the engine that decodes with a policy; each is asked for once and dropped after its row, so only
@@ -81,7 +68,9 @@ def run_accuracy(
     sampling = Sampling() if sampling is None else checks.instance("sampling", sampling, Sampling, "a Sampling")
     warn_alike(samples, sampling)
     records = list(journal.records) if journal else []
-    run = _Run(problems, samples, sampling, journal, watch, keep_tokens, len(contenders) * len(problems) * samples)
+    run = _AccuracyRun(
+        problems, samples, sampling, journal, watch, keep_tokens, len(contenders) * len(problems) * samples
+    )
     known = _known(problems, samples, records)
     run.done = sum(len(known.get(contender.label, ())) for contender in contenders)
     traces: dict[str, list[Record]] = {}
@@ -104,30 +93,19 @@ def settings(
     model: Mapping[str, Any],
     problem_set: str,
     problems: Sequence[Problem],
-    contenders: Sequence[Contender],
+    contenders: Sequence[ComparedPolicy],
     samples: int,
     sampling: Sampling,
     chat: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What records must agree on to belong to one run, for `Journal`: JSON values.
+    """What records must agree on to belong to one run, for `Journal`: as `problem_settings`, and the rows.
 
-    model: whatever says which weights and number format (name, fingerprint, dtype). The problems themselves enter by a
-    digest of their ids, questions and answers. chat: `Chat.to_json`; nothing stands for nothing, so that files from before
-    there was one can be gone on with. What of this may differ as a file grows is `may_grow`'s to say.
+    What of this may differ as a file grows is `may_grow`'s to say.
     """
-    content = json.dumps([[p.id, p.question, p.answer] for p in problems])
-    return {
-        "model": dict(model),
-        "problems": {
-            "set": problem_set,
-            "count": len(problems),
-            "digest": hashlib.blake2b(content.encode(), digest_size=8).hexdigest(),
-        },
-        "samples": samples,
-        "sampling": {**dataclasses.asdict(sampling), "stop_token_ids": list(sampling.stop_token_ids)},
-        "policies": {contender.label: contender.requested() for contender in contenders},
-        **({"chat": dict(chat)} if chat else {}),
-    }
+    common = problem_settings(model=model, problem_set=problem_set, problems=problems, sampling=sampling, chat=chat)
+    rows = {contender.label: contender.requested() for contender in contenders}
+    found = {**common, "samples": samples, "policies": rows}
+    return {key: found[key] for key in ("model", "problems", "samples", "sampling", "policies", "chat") if key in found}
 
 
 def may_grow(key: str, lacking: bool) -> bool:
@@ -136,7 +114,7 @@ def may_grow(key: str, lacking: bool) -> bool:
     return key in ("problems.count", "problems.digest", "samples") or (lacking and key.startswith("policies."))
 
 
-class _Run:
+class _AccuracyRun:
     """What the rows of one run share: the problems, the sampling, and where finished traces go."""
 
     def __init__(
@@ -159,7 +137,7 @@ class _Run:
         self.done = 0
         self.tokens = 0
 
-    def row(self, contender: Contender, engine_for: EngineFactory, known: list[Record]) -> list[Record]:
+    def row(self, contender: ComparedPolicy, engine_for: EngineFactory, known: list[Record]) -> list[Record]:
         """Run what `known` lacks of a row. Returns the new records, which the journal has by then."""
         have = {(record["problem"], record["sample"]) for record in known}
         missing = [p for p in self.problems if any((p.id, i) not in have for i in range(self.samples))]
@@ -180,7 +158,9 @@ class _Run:
                     wanted[trace_id] = (problem, sample)
         return self._drain(engine, contender, wanted)
 
-    def _drain(self, engine: Engine, contender: Contender, wanted: Mapping[str, tuple[Problem, int]]) -> list[Record]:
+    def _drain(
+        self, engine: Engine, contender: ComparedPolicy, wanted: Mapping[str, tuple[Problem, int]]
+    ) -> list[Record]:
         finished: list[Record] = []
         pending: list[Record] = []
         clock = written = time.monotonic()
@@ -214,13 +194,13 @@ class _Run:
                 write()
         return finished
 
-    def _record(self, contender: Contender, problem: Problem, sample: int, trace: Trace) -> Record:
+    def _record(self, contender: ComparedPolicy, problem: Problem, sample: int, trace: Trace) -> Record:
         answer = answer_of(trace)
         record: Record = {
             "kind": "trace",
             "row": contender.label,
             "problem": problem.id,
-            "digest": _digest(problem),
+            "digest": problem_digest(problem.question, problem.answer),
             "sample": sample,
             "correct": equivalent(answer, problem.answer),
             "answer": answer,
@@ -234,14 +214,9 @@ class _Run:
         return record
 
 
-def _digest(problem: Problem) -> str:
-    """8 bytes in hex of what a problem asks and what the answer is."""
-    return hashlib.blake2b(f"{problem.question}\0{problem.answer}".encode(), digest_size=8).hexdigest()
-
-
 def _known(problems: Sequence[Problem], samples: int, records: Sequence[Record]) -> dict[str, list[Record]]:
     """The recorded traces of these problems and samples, by row; refuses those of another problem under the same id."""
-    asked = {problem.id: _digest(problem) for problem in problems}
+    asked = {problem.id: problem_digest(problem.question, problem.answer) for problem in problems}
     found: dict[str, list[Record]] = {}
     for record in records:
         if record.get("kind") != "trace" or record["problem"] not in asked or record["sample"] >= samples:
@@ -267,7 +242,7 @@ def _lengths_before(label: str, records: Sequence[Record]) -> list[int]:
     return []
 
 
-def _recall_policy(contender: Contender, records: Sequence[Record], journal: Journal | None) -> None:
+def _recall_policy(contender: ComparedPolicy, records: Sequence[Record], journal: Journal | None) -> None:
     """Write down which policy a row's traces are of; refuse a journal whose earlier traces are of another."""
     spec = contender.policy.spec()
     for record in records:
@@ -282,16 +257,10 @@ def _recall_policy(contender: Contender, records: Sequence[Record], journal: Jou
         journal.append([{"kind": "policy", "row": contender.label, "policy": spec}])
 
 
-def _check(problems: Sequence[Problem], contenders: Sequence[Contender], samples: int) -> None:
-    checks.instances("problems", problems, Problem, "problems")
-    checks.instances("contenders", contenders, Contender, "contenders, as `plan` makes them")
-    if not problems:
-        raise InputError("There are no problems to solve; expected at least one")
+def _check(problems: Sequence[Problem], contenders: Sequence[ComparedPolicy], samples: int) -> None:
+    check_problems(problems)
+    checks.instances("contenders", contenders, ComparedPolicy, "contenders, as `compared_policies` makes them")
     checks.whole("samples", samples, 1)
-    ids = [problem.id for problem in problems]
-    if len(set(ids)) < len(ids):
-        twice = next(name for index, name in enumerate(ids) if name in ids[:index])
-        raise InputError(f"Two problems have the id {twice!r}; expected each id once")
     if not contenders:
         raise InputError("There are no policies to compare; expected at least one")
     labels = [contender.label for contender in contenders]

@@ -43,7 +43,7 @@ from laconic.lab.shared.options import (
 )
 
 if TYPE_CHECKING:
-    from laconic.lab.collect.summary import Collection
+    from laconic.lab.collect.summary import CollectionSummary
     from laconic.problems import Problem
 
 PLAIN_SECONDS = 10.0
@@ -93,7 +93,7 @@ def collect(
     )
     from laconic.environment import hide_directories
     from laconic.errors import InputError
-    from laconic.lab.collect.run import Origin, open_file
+    from laconic.lab.collect.run import TraceProvenance, open_file
     from laconic.lab.collect.run import collect as run
     from laconic.prune.alike import warn_alike
     from laconic.traces import tokenizer_fingerprint
@@ -124,7 +124,7 @@ def collect(
     bar = ProgressOrLines(not as_json)
     with reasoner.engine(chosen, batch, chunk_tokens=16) as running:
         weights, number = reasoner.identity(running)
-        origin = Origin(
+        origin = TraceProvenance(
             model="bundled" if small else hide_directories(str(chosen_engine.model)),
             weights=weights,
             dtype=number,
@@ -174,7 +174,7 @@ def choose_problems(
     return problems, f"bundled, {split}, seed {seed}, level {level or 'mixture'}"
 
 
-def show(found: Collection, as_json: bool) -> None:
+def show(found: CollectionSummary, as_json: bool) -> None:
     """The summary on stdout."""
     if as_json:
         typer.echo(json.dumps(found.to_json()))

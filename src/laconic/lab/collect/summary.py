@@ -12,7 +12,7 @@ from laconic.statistics import Interval, mean_interval
 
 
 @dataclass(frozen=True, slots=True)
-class Collection:
+class CollectionSummary:
     """What a file holds of the traces that were asked for, and what this run cost.
 
     problems: with at least one trace. traces, new: in all, and by this run; missing: not there, those of refused problems
@@ -55,12 +55,12 @@ def sum_up(
     new: int,
     new_tokens: int,
     seconds: float,
-) -> Collection:
+) -> CollectionSummary:
     """problems: each one's traces in the order of their index, at least one: `answer`, `correct` and `tokens` (how many)."""
     classes = [group_equivalent([trace["answer"] for trace in traces]) for traces in problems]
     pairs = sum(len(traces) * (len(traces) - 1) // 2 for traces in problems)
     equal = sum(size * (size - 1) // 2 for of in classes for size in _sizes(of).values())
-    return Collection(
+    return CollectionSummary(
         path=path,
         n=n,
         problems=len(problems),

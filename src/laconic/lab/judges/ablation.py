@@ -12,15 +12,16 @@ from typing import Any
 
 from laconic.errors import InputError
 from laconic.lab.judges.losses import Loss
-from laconic.lab.judges.recipe import Data, Trained
+from laconic.lab.judges.recipe import TrainedJudge, TrainingData
 from laconic.lab.judges.training import TrainSettings
 from laconic.lab.shared.journal import Journal, Record
+from laconic.lab.shared.progress import Progress, Watcher
 
 FORMAT = "laconic.judge-ablation/1"
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class AblationVariant:
     """One row of the table. label: as the paper names it."""
 
     label: str
@@ -34,20 +35,20 @@ class Variant:
 
 
 VARIANTS = (
-    Variant("plain", False, False),
-    Variant("+ focal loss", True, False),
-    Variant("+ oversampling", False, True),
-    Variant("both", True, True),
+    AblationVariant("plain", False, False),
+    AblationVariant("+ focal loss", True, False),
+    AblationVariant("+ oversampling", False, True),
+    AblationVariant("both", True, True),
 )
 
 
 def run_ablation(
     excerpts: Sequence[str],
     base: TrainSettings,
-    data_of: Callable[[str], Data],
-    train: Callable[[Data, TrainSettings], Trained],
+    data_of: Callable[[str], TrainingData],
+    train: Callable[[TrainingData, TrainSettings], TrainedJudge],
     journal: Journal,
-    watch: Callable[[str, int, int], None] | None = None,
+    watch: Watcher | None = None,
 ) -> list[dict[str, Any]]:
     """Train and score what the journal lacks; a row a cell: variant, excerpt, test figures, epochs run.
 
@@ -84,7 +85,7 @@ def run_ablation(
             have[excerpt, variant.label] = record
             done += 1
             if watch:
-                watch(f"{variant.label}, {excerpt}", done, total)
+                watch(Progress(f"{variant.label}, {excerpt}", done, total))
     return [
         {key: value for key, value in have[excerpt, variant.label].items() if key != "kind"}
         for excerpt in excerpts

@@ -100,11 +100,11 @@ def train(
         Reasoner,
         choose_excerpt,
         choose_plan,
+        describe_traces,
         read_file,
         show,
         split_shares,
         tell,
-        told_traces,
         tunable_llm,
     )
     from laconic.lab.judges.recipe import CHECKPOINTS, RECORD, prepare, train_encoder, train_other, write_record
@@ -144,7 +144,7 @@ def train(
         found = read_file(traces)
         reasoner = Reasoner(model, device, found, plan.layers if plan else ())
         data = prepare(found, chosen, reasoner.tokenizer, reasoner.engine, parts, split_seed)
-        more: dict[str, Any] = {"traces": told_traces(found), "split": {"shares": list(parts), "seed": split_seed}}
+        more: dict[str, Any] = {"traces": describe_traces(found), "split": {"shares": list(parts), "seed": split_seed}}
         if plan is not None:
             trained = train_encoder(
                 data,
@@ -195,7 +195,7 @@ def evaluate(
     from laconic.cli.lists import split_specs
     from laconic.cli.progress import Bar
     from laconic.environment import environment, hide_directories
-    from laconic.lab.judges.options import Reasoner, open_entries, read_file, told_traces
+    from laconic.lab.judges.options import Reasoner, describe_traces, open_judges, read_file
     from laconic.lab.judges.run import FORMAT, may_grow, prepare_sets, run_judging, summarise
     from laconic.lab.judges.table import judges_table
     from laconic.lab.shared.journal import Journal
@@ -210,14 +210,14 @@ def evaluate(
     reasoner = Reasoner(model, device, next(iter(found.values())))
     ends: dict[str, str | None] = {}
     specs = [spec for part in judges for spec in split_specs(part) or [part]]
-    entries, known = open_entries(specs, excerpt, model, reasoner, device, lambda cut: ends[cut.trace_id])
+    entries, known = open_judges(specs, excerpt, model, reasoner, device, lambda cut: ends[cut.trace_id])
     kinds = dict.fromkeys(entry.excerpt for entry in entries)
     sets = prepare_sets(found, kinds, reasoner.tokenizer, reasoner.engine, known)
     for pairs in (pairs for of_kind in sets.values() for pairs in of_kind.values()):
         ends |= {cut.trace_id: answer for cut, answer in zip(pairs.excerpts, pairs.answers, strict=True)}
     described = {
         "traces": {
-            name: {"file": hide_directories(str(path)), **told_traces(found[name])} for name, path in files.items()
+            name: {"file": hide_directories(str(path)), **describe_traces(found[name])} for name, path in files.items()
         },
         "judges": {entry.label: entry.excerpt for entry in entries},
         "model": "bundled" if is_bundled(model) else hide_directories(str(model)),
@@ -267,7 +267,7 @@ def ablate(
     from laconic.environment import environment, hide_directories
     from laconic.lab.judges.ablation import FORMAT, run_ablation
     from laconic.lab.judges.losses import Loss
-    from laconic.lab.judges.options import Reasoner, choose_plan, read_file, split_shares, told_traces
+    from laconic.lab.judges.options import Reasoner, choose_plan, describe_traces, read_file, split_shares
     from laconic.lab.judges.recipe import prepare, train_encoder
     from laconic.lab.judges.table import ablation_table
     from laconic.lab.judges.training import TrainSettings
@@ -291,7 +291,7 @@ def ablate(
     found = read_file(traces)
     reasoner = Reasoner(model, device, found, plan.layers)
     described = {
-        "traces": {"file": hide_directories(str(traces)), **told_traces(found)},
+        "traces": {"file": hide_directories(str(traces)), **describe_traces(found)},
         "split": {"shares": list(split), "seed": split_seed},
         "plan": {**asdict(plan), "layers": list(plan.layers)},
         "training": asdict(base),
@@ -306,7 +306,7 @@ def ablate(
                 data, plan, settings, reasoner.model, reasoner.tokenizer, reasoner.engine, device=reasoner.where
             ),
             journal,
-            lambda label, done, total: bar.update(label, done, total),
+            lambda p: bar.update(p.label, p.done, p.total),
         )
     report = {"format": FORMAT, **environment(), "settings": described, "rows": rows}
     write_report(report, [ablation_table(report)], None, out, False, as_json)

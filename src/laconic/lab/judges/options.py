@@ -14,8 +14,8 @@ from laconic.cli.common import SMALL_STRATEGY, complain, is_bundled, model_path
 if TYPE_CHECKING:
     from laconic.cli.tables import Table
     from laconic.lab.judges.recipe import EncoderPlan
-    from laconic.lab.judges.run import Entry
-    from laconic.lab.judges.training import Look
+    from laconic.lab.judges.run import ComparedJudge
+    from laconic.lab.judges.training import ValidationCheck
     from laconic.prune.judge import Judge
     from laconic.traces import TraceFile
 
@@ -55,7 +55,7 @@ def read_file(path: Path) -> TraceFile:
     return found
 
 
-def told_traces(traces: TraceFile) -> dict[str, Any]:
+def describe_traces(traces: TraceFile) -> dict[str, Any]:
     """What traces were used, for the record: how many, and what wrote them."""
     first = traces.records[0].settings
     return {
@@ -106,16 +106,16 @@ def tunable_llm(base: str, excerpt: str, lora: int, seed: int, device: str) -> A
     return judge.tune(LoRA(rank=lora, alpha=2 * lora) if lora else None)
 
 
-def open_entries(
+def open_judges(
     specs: Sequence[str], excerpt: str | None, model: str | None, reasoner: Reasoner, device: str, answers: Any
-) -> tuple[list[Entry], frozenset[str]]:
+) -> tuple[list[ComparedJudge], frozenset[str]]:
     """The judges, each with its excerpts and an engine; and digests of the questions that one of them was trained on.
 
     answers: what an excerpt's trace ended in, for the perfect judge.
     """
     from laconic.judges.registry import open_judge, place_of
     from laconic.lab.judges.recipe import trained_on
-    from laconic.lab.judges.run import Entry, excerpt_for
+    from laconic.lab.judges.run import ComparedJudge, excerpt_for
     from laconic.prune.excerpts import parse
 
     given = None if excerpt is None else parse(excerpt).kind
@@ -132,11 +132,11 @@ def open_entries(
     for spec, judge in judges.items():
         wanted = getattr(judge, "states_wanted", None)
         engine = reasoner.engine_of(wanted[1]) if wanted else reasoner.engine
-        entries.append(Entry(spec, judge, excerpt_for(judge, given, judges.values(), default), engine))
+        entries.append(ComparedJudge(spec, judge, excerpt_for(judge, given, judges.values(), default), engine))
     return entries, known
 
 
-def tell(look: Look) -> None:
+def tell(look: ValidationCheck) -> None:
     """A look at the validation part, as a line on stderr."""
     best = ", the best so far" if look.best else ""
     complain(f"step {look.step:,} of {look.of:,}: loss {look.loss:.4f}, validation AUROC {look.auroc:.4f}{best}")

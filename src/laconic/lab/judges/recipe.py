@@ -23,7 +23,7 @@ from laconic.judges.network import EncoderConfig
 from laconic.judges.pairs import PARTS, SHARES, Pairs, make_pairs, split_problems
 from laconic.lab.judges.reread import Reread
 from laconic.lab.judges.scoring import Score, score
-from laconic.lab.judges.training import Fit, Look, Trainable, TrainSettings, fit, predict
+from laconic.lab.judges.training import Trainable, TrainingHistory, TrainSettings, ValidationCheck, fit, predict
 from laconic.traces import TraceFile, tokenizer_fingerprint
 
 FORMAT = "laconic.training/1"
@@ -31,7 +31,7 @@ RECORD = "training.json"
 CHECKPOINTS = "checkpoints"
 MOST_TOKENS = 4096
 
-Watcher = Callable[[Look], None]
+Watcher = Callable[[ValidationCheck], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class EncoderPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Data:
+class TrainingData:
     """Pairs of excerpts of one kind, split by problem. parts: "train", "validation", "test"."""
 
     excerpt: str
@@ -77,11 +77,11 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainedJudge:
     """A judge, how its training went, and how it does on the test part."""
 
     judge: Any
-    fit: Fit
+    fit: TrainingHistory
     test: Score
 
 
@@ -92,7 +92,7 @@ def prepare(
     engine: Any = None,
     shares: Sequence[float] = SHARES,
     seed: int = 0,
-) -> Data:
+) -> TrainingData:
     """All pairs, cut and split. tokenizer: the one that the traces were written with; engine: needed for `kept` excerpts.
 
     Raises InputError for traces of another tokenizer, naming both, and as `make_pairs`, `split` and `Pairs.check`.
@@ -100,7 +100,7 @@ def prepare(
     check_tokenizer(traces, tokenizer, engine)
     pairs = make_pairs(traces, excerpt, tokenizer, engine)
     parts = split_problems(pairs.problems, shares, seed)
-    return Data(
+    return TrainingData(
         excerpt, {name: pairs.of_problems(parts[name]).require_both_classes(f"the {name} part") for name in PARTS}
     )
 
@@ -127,7 +127,7 @@ def check_tokenizer(traces: TraceFile, tokenizer: Any, engine: Any = None) -> No
 
 
 def new_encoder(
-    data: Data, plan: EncoderPlan, model: Any, tokenizer: Any, seed: int = 0, device: str = "cpu"
+    data: TrainingData, plan: EncoderPlan, model: Any, tokenizer: Any, seed: int = 0, device: str = "cpu"
 ) -> PairEncoder:
     """An untrained encoder for such data. Its token embedding begins as the reasoner's own, scaled to unit variance, through
     a random projection where that is wider."""
@@ -160,7 +160,7 @@ def new_encoder(
 
 
 def train_encoder(
-    data: Data,
+    data: TrainingData,
     plan: EncoderPlan,
     settings: TrainSettings,
     model: Any,
@@ -169,7 +169,7 @@ def train_encoder(
     directory: Path | None = None,
     watch: Watcher | None = None,
     device: str = "cpu",
-) -> Trained:
+) -> TrainedJudge:
     """A pair encoder, trained on one part, stopped early and calibrated on the second, scored on the third.
 
     model, tokenizer: the reasoner's. engine: an HFEngine on it with `state_layers` as the plan's, for hidden states.
@@ -182,19 +182,23 @@ def train_encoder(
     done = fit(judge, data.parts["train"], data.parts["validation"], settings, directory, watch)
     judge.calibrate(predict(judge, data.parts["validation"]), data.parts["validation"].same)
     logits = judge.scale * predict(judge, data.parts["test"]) + judge.shift
-    return Trained(judge, done, _score(logits, data.parts["test"]))
+    return TrainedJudge(judge, done, _score(logits, data.parts["test"]))
 
 
 def train_other(
-    judge: Trainable, data: Data, settings: TrainSettings, directory: Path | None = None, watch: Watcher | None = None
-) -> Trained:
+    judge: Trainable,
+    data: TrainingData,
+    settings: TrainSettings,
+    directory: Path | None = None,
+    watch: Watcher | None = None,
+) -> TrainedJudge:
     """Any other judge that can be trained, an LLM made ready by `tune`, say; its probabilities are not calibrated."""
     done = fit(judge, data.parts["train"], data.parts["validation"], settings, directory, watch)
-    return Trained(judge, done, _score(predict(judge, data.parts["test"], settings.micro), data.parts["test"]))
+    return TrainedJudge(judge, done, _score(predict(judge, data.parts["test"], settings.micro), data.parts["test"]))
 
 
 def write_record(
-    directory: Path, kind: str, data: Data, settings: TrainSettings, trained: Trained, **more: Any
+    directory: Path, kind: str, data: TrainingData, settings: TrainSettings, trained: TrainedJudge, **more: Any
 ) -> None:
     """training.json: settings, figures, and which problems the judge must not be scored on. more: ready for JSON."""
     known = [excerpt for part in ("train", "validation") for excerpt in data.parts[part].excerpts]

@@ -6,7 +6,7 @@ written at once, so an interrupted run goes on, and a file grows by more judges,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from laconic.lab.judges.scoring import RESAMPLES, difference, score
 from laconic.lab.judges.training import digest
 from laconic.lab.parallel.outcomes import described_judge
 from laconic.lab.shared.journal import Journal, Record
+from laconic.lab.shared.progress import Progress, Watcher
 from laconic.prune.judge import Judge
 from laconic.traces import TraceFile
 
@@ -28,7 +29,7 @@ FORMAT = "laconic.judging/2"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ComparedJudge:
     """A judge in the comparison. label: its spec. excerpt: the kind of excerpts that it is given. engine: what it asks of
     a model is asked of this HFEngine; None for judges that ask nothing."""
 
@@ -36,15 +37,6 @@ class Entry:
     judge: Judge
     excerpt: str
     engine: Any = None
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a run stands, called after every problem. done, total: problems of all judges and sets."""
-
-    label: str
-    done: int
-    total: int
 
 
 Sets = Mapping[str, Mapping[str, Pairs]]  # set of traces -> kind of excerpt -> pairs
@@ -87,7 +79,7 @@ def prepare_sets(
 
 
 def run_judging(
-    entries: Sequence[Entry], sets: Sets, journal: Journal, watch: Callable[[Progress], None] | None = None
+    entries: Sequence[ComparedJudge], sets: Sets, journal: Journal, watch: Watcher | None = None
 ) -> list[Record]:
     """Ask every judge about all pairs of every set; returns the journal's judgements, one a set, judge, problem and its pairs.
 
@@ -127,7 +119,7 @@ def may_grow(key: str, lacking: bool) -> bool:
     return counts or (lacking and key.startswith(("judges.", "traces.")))
 
 
-def _recall_judges(entries: Sequence[Entry], journal: Journal) -> None:
+def _recall_judges(entries: Sequence[ComparedJudge], journal: Journal) -> None:
     """Write down which judges the labels stand for; refuse a journal in which one of them stands for another."""
     judged = {record["judge"] for record in journal.records if record["kind"] == "judged"}
     known = {r["judge"]: r for r in journal.records if r["kind"] == "judge" and r["judge"] in judged}
@@ -147,7 +139,7 @@ def _recall_judges(entries: Sequence[Entry], journal: Journal) -> None:
     journal.append(new)
 
 
-def _ask(entry: Entry, pairs: Pairs) -> Record:
+def _ask(entry: ComparedJudge, pairs: Pairs) -> Record:
     judge = entry.judge
     source: Any = None if entry.engine is None else Reread(entry.engine, pairs.excerpts)
     before = replace(judge.cost)
@@ -176,7 +168,7 @@ def _ask(entry: Entry, pairs: Pairs) -> Record:
 
 
 def summarise(
-    entries: Sequence[Entry], sets: Sets, records: Sequence[Record], resamples: int = RESAMPLES
+    entries: Sequence[ComparedJudge], sets: Sets, records: Sequence[Record], resamples: int = RESAMPLES
 ) -> list[dict[str, Any]]:
     """A row a set and judge, ready for JSON: its `Score`, tokens a pair, judgements a second (of the time spent reading and
     comparing), and its AUROC less the first judge's, paired, over problems."""

@@ -27,7 +27,7 @@ SMALL = 30  # below this many problems a percentile bootstrap is too narrow
 _CELLS = 4_000_000  # of the [resamples, pairs] matrices held at once
 
 
-class Interval(NamedTuple):
+class Estimate(NamedTuple):
     """A figure and its 95 % interval; not a number where it can't be told."""
 
     value: float
@@ -39,7 +39,7 @@ class Interval(NamedTuple):
         return {name: None if math.isnan(end) else end for name, end in self._asdict().items()}
 
 
-class Bin(NamedTuple):
+class ReliabilityBin(NamedTuple):
     """Pairs whose probability is in [low, high) (the last bin: high included). predicted: their mean probability;
     observed: the share of them that is "same"."""
 
@@ -60,11 +60,11 @@ class Score:
     pairs: int
     problems: int
     same: float
-    auroc: Interval
-    tnr: Interval
+    auroc: Estimate
+    tnr: Estimate
     ece: float
     brier: float
-    bins: tuple[Bin, ...]
+    bins: tuple[ReliabilityBin, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON; intervals and bins by name."""
@@ -136,23 +136,23 @@ def bootstrap(
     return torch.cat(found)
 
 
-def difference(ours: Tensor, theirs: Tensor, same: Tensor, problem: Tensor, resamples: int = RESAMPLES) -> Interval:
+def difference(ours: Tensor, theirs: Tensor, same: Tensor, problem: Tensor, resamples: int = RESAMPLES) -> Estimate:
     """AUROC of one judge minus that of another on the same pairs, with its paired interval over problems."""
     draws = [bootstrap(scores, same, problem, resamples)[:, 0] for scores in (ours, theirs)]
     value, problems = auroc(ours, same) - auroc(theirs, same), len(problem.unique())
     # Halved and moved, a difference is a share: 0 for all lost, 1 for all won.
     found = _interval((1 + value) / 2, (1 + draws[0] - draws[1]) / 2, problems)
-    return Interval(value, 2 * found.low - 1, 2 * found.high - 1)
+    return Estimate(value, 2 * found.low - 1, 2 * found.high - 1)
 
 
-def reliability(probabilities: Tensor, same: Tensor, bins: int = BINS) -> tuple[Bin, ...]:
+def reliability(probabilities: Tensor, same: Tensor, bins: int = BINS) -> tuple[ReliabilityBin, ...]:
     """Bins of equal width over [0, 1], those without pairs left out."""
     place = (probabilities.double() * bins).long().clamp(0, bins - 1)
     count = torch.bincount(place, minlength=bins)
     predicted = torch.bincount(place, probabilities.double(), minlength=bins) / count
     observed = torch.bincount(place, same.double(), minlength=bins) / count
     return tuple(
-        Bin(i / bins, (i + 1) / bins, int(count[i]), float(predicted[i]), float(observed[i]))
+        ReliabilityBin(i / bins, (i + 1) / bins, int(count[i]), float(predicted[i]), float(observed[i]))
         for i in range(bins)
         if count[i]
     )
@@ -190,15 +190,15 @@ def _check(scores: Tensor, same: Tensor) -> None:
         raise InputError(f"there are {what}; a judge is scored on pairs of both classes: give more problems")
 
 
-def _interval(value: float, draws: Tensor, problems: int) -> Interval:
+def _interval(value: float, draws: Tensor, problems: int) -> Estimate:
     """value, draws [B]: shares, in [0, 1]."""
     told = draws[~draws.isnan()]
     if problems < 2 or not len(told):
-        return Interval(value, math.nan, math.nan)
+        return Estimate(value, math.nan, math.nan)
     if problems >= SMALL and told.max() - told.min() > EQUAL:
         low, high = told.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-        return Interval(value, low, high)
+        return Estimate(value, low, high)
     # Of a mean over problems, resamples vary by one problem's variance over their number.
     variance = problems * float(told.var(correction=0))
     low, high = adjusted_wald_interval(value, variance, problems, normal_quantile(0.975))
-    return Interval(value, min(low, value), max(high, value))
+    return Estimate(value, min(low, value), max(high, value))

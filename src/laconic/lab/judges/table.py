@@ -85,7 +85,7 @@ def training_table(record: Report) -> Table:
         for name, part in record["parts"].items()
     ]
     return Table(
-        title=f"Trained on excerpts {record['excerpt']}",
+        title=f"TrainedJudge on excerpts {record['excerpt']}",
         columns=[("part", "left"), ("problems", "right"), ("pairs", "right"), ("same, %", "right")],
         rows=rows,
         notes=[

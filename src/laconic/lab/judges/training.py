@@ -106,7 +106,7 @@ class TrainSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ValidationCheck:
     """A look at the validation part. step: steps done; of: all there are; loss: mean of the training loss since the look
     before; auroc: on the validation part; best: whether that is the best so far."""
 
@@ -118,11 +118,11 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class TrainingHistory:
     """How a training went. best: the look whose weights the model has now. early: it ended before its last epoch."""
 
-    looks: tuple[Look, ...]
-    best: Look
+    looks: tuple[ValidationCheck, ...]
+    best: ValidationCheck
     early: bool
 
 
@@ -132,8 +132,8 @@ def fit(
     validation: Pairs,
     settings: TrainSettings,
     directory: Path | None = None,
-    watch: Callable[[Look], None] | None = None,
-) -> Fit:
+    watch: Callable[[ValidationCheck], None] | None = None,
+) -> TrainingHistory:
     """Train a model in place; it ends with the weights of the best look.
 
     directory: where checkpoints go, and where a run that was interrupted goes on; None keeps nothing, and needs no disk but
@@ -148,8 +148,8 @@ def fit(
         import tempfile
 
         with tempfile.TemporaryDirectory() as place:
-            return _Run(model, train, validation, settings, Path(place), watch).run()
-    return _Run(model, train, validation, settings, directory, watch).run()
+            return _TrainingRun(model, train, validation, settings, Path(place), watch).run()
+    return _TrainingRun(model, train, validation, settings, directory, watch).run()
 
 
 def predict(model: Trainable, pairs: Pairs, at_once: int = 0) -> Tensor:
@@ -177,7 +177,7 @@ def batches(pairs: Pairs, settings: TrainSettings, epoch: int) -> Iterator[Tenso
         yield torch.cat([groups[i] for i in chosen.tolist()])
 
 
-class _Run:
+class _TrainingRun:
     def __init__(
         self,
         model: Trainable,
@@ -185,7 +185,7 @@ class _Run:
         validation: Pairs,
         settings: TrainSettings,
         directory: Path,
-        watch: Callable[[Look], None] | None,
+        watch: Callable[[ValidationCheck], None] | None,
     ) -> None:
         self.model, self.train, self.validation, self.settings = model, train, validation, settings
         self.directory, self.watch = directory, watch
@@ -194,10 +194,10 @@ class _Run:
         self.steps = self.steps_per_epoch * settings.epochs
         self.every = settings.every or self.steps_per_epoch
         self.step = 0
-        self.looks: list[Look] = []
+        self.looks: list[ValidationCheck] = []
         self.losses: list[float] = []
 
-    def run(self) -> Fit:
+    def run(self) -> TrainingHistory:
         self.directory.mkdir(parents=True, exist_ok=True)
         devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
         with torch.random.fork_rng(list(devices)):
@@ -210,7 +210,7 @@ class _Run:
         best = max(self.looks, key=lambda look: (look.best, look.step))
         self.model.load(self._place(best.step))
         self.model.train(False)
-        return Fit(tuple(self.looks), best, early)
+        return TrainingHistory(tuple(self.looks), best, early)
 
     def _epoch(self) -> None:
         """What is left of the present epoch."""
@@ -251,7 +251,7 @@ class _Run:
         best = not self.looks or found > max(look.auroc for look in self.looks)
         loss = math.fsum(self.losses) / len(self.losses)
         self.losses = []
-        self.looks.append(Look(self.step, self.steps, loss, found, best))
+        self.looks.append(ValidationCheck(self.step, self.steps, loss, found, best))
         self._save()
         if self.watch:
             self.watch(self.looks[-1])
@@ -320,7 +320,7 @@ class _Run:
                 "another directory"
             )
         self.step = state["step"]
-        self.looks = [Look(**look) for look in state["looks"]]
+        self.looks = [ValidationCheck(**look) for look in state["looks"]]
         self.model.load(self._place(self.step))
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])

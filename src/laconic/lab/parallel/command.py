@@ -105,12 +105,12 @@ def bench(
     from laconic.environment import environment, hide_directories
     from laconic.errors import InputError
     from laconic.fingerprint import fingerprint
-    from laconic.lab.collect.run import Origin
+    from laconic.lab.collect.run import TraceProvenance
     from laconic.lab.parallel.lineup import FULL, Compression, compressions, lineup
     from laconic.lab.parallel.plot import parallel_plot
-    from laconic.lab.parallel.rig import Rig, logprobs_of
     from laconic.lab.parallel.rows import agreement, summarise
-    from laconic.lab.parallel.run import FORMAT, Job, run_parallel, settings
+    from laconic.lab.parallel.run import FORMAT, ParallelExperiment, run_parallel, settings
+    from laconic.lab.parallel.setup import HFSetup, logprobs_of
     from laconic.lab.parallel.table import parallel_tables
     from laconic.lab.shared.journal import Journal
     from laconic.lab.shared.reporting import check_plot, write_report
@@ -163,11 +163,11 @@ def bench(
     )
     weights, tokens = fingerprint(language), tokenizer_fingerprint(tokenizer)
     kind = str(language.dtype).removeprefix("torch.")
-    job = Job(asked, compressed, entries, sampling, min(timed, len(asked)))
+    experiment = ParallelExperiment(asked, compressed, entries, sampling, min(timed, len(asked)))
     described = settings(
         model={"name": name, "fingerprint": weights, "dtype": kind},
         problem_set=problem_set,
-        job=job,
+        experiment=experiment,
         chat=chat.to_json(),
     )
 
@@ -176,13 +176,13 @@ def bench(
         return choose_strategy(spec, traces, judge, small, excerpt=excerpt if free else None)
 
     with Phases(not as_json) as phases:
-        rig = Rig(
+        setup = HFSetup(
             language,
             tokenizer,
-            origin=lambda c: Origin(name, weights, kind, tokens, c.policy.spec(), problem_set, chat.to_json()),
+            origin=lambda c: TraceProvenance(name, weights, kind, tokens, c.policy.spec(), problem_set, chat.to_json()),
             problems=asked,
             sampling=sampling,
-            n=job.most,
+            n=experiment.most,
             directory=out,
             logprobs=logprobs,
             batch=batch,
@@ -198,14 +198,14 @@ def bench(
         with Journal(out / "results.jsonl", FORMAT, described) as journal:
             phases.tell_journal(journal)
             records = run_parallel(
-                job, rig, journal, lambda event: phases.tell(event.phase, event.done, event.total, event.label)
+                experiment, setup, journal, lambda event: phases.tell(event.phase, event.done, event.total, event.label)
             )
-    rows = summarise(job, records)
+    rows = summarise(experiment, records)
     agreed = agreement(rows)
     report = {
         "format": FORMAT,
         **environment(),
-        "settings": described | {"timed": job.timed, "batch": batch},
+        "settings": described | {"timed": experiment.timed, "batch": batch},
         "entries": {r["entry"]: r["settings"] for r in records if r["kind"] == "entry"},
         "rows": [row.to_json() for row in rows],
         "agreement": None if agreed is None else dataclasses.asdict(agreed),

@@ -30,7 +30,7 @@ class Compression:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ComparedStrategy:
     """One strategy, at one number of traces, under one compression.
 
     family: what rows of one colour share, the same for every n and compression. strategy: its spec in the registry.
@@ -71,7 +71,7 @@ def lineup(
     judges: Sequence[str],
     needs_judge: Needs,
     few: Sequence[int] = FEW,
-) -> list[Entry]:
+) -> list[ComparedStrategy]:
     """The rows of a run: for every compression, pass@1, cons and cons with early end at each n, then each strategy.
 
     strategies: specs beside those, such as `deepconf:low`; each that `needs_judge` comes once with every judge. few:
@@ -94,16 +94,16 @@ def lineup(
     entries = []
     for compression in compress:
         label = compression.label
-        entries += [Entry(CONS, _vote(early=False), m, label) for m in few if m < max(ns) and m not in ns]
+        entries += [ComparedStrategy(CONS, _vote(early=False), m, label) for m in few if m < max(ns) and m not in ns]
         for n in ns:
-            entries.append(Entry(SINGLE, _vote(early=False), n, label, single=True))
-            entries.append(Entry(CONS, _vote(early=False), n, label))
-            entries.append(Entry(EARLY, _vote(early=True), n, label))
+            entries.append(ComparedStrategy(SINGLE, _vote(early=False), n, label, single=True))
+            entries.append(ComparedStrategy(CONS, _vote(early=False), n, label))
+            entries.append(ComparedStrategy(EARLY, _vote(early=True), n, label))
             for spec in strategies:
                 if needs_judge(spec):
-                    entries += [Entry(f"{spec}, {shown(judge)}", spec, n, label, judge) for judge in judges]
+                    entries += [ComparedStrategy(f"{spec}, {shown(judge)}", spec, n, label, judge) for judge in judges]
                 else:
-                    entries.append(Entry(spec, spec, n, label))
+                    entries.append(ComparedStrategy(spec, spec, n, label))
     labels = [entry.label for entry in entries]
     for name in labels:
         if labels.count(name) > 1:

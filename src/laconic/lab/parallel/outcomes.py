@@ -11,7 +11,7 @@ from torch import nn
 from laconic.answers import equivalent
 from laconic.compress import Policy
 from laconic.fingerprint import fingerprint
-from laconic.lab.parallel.lineup import Compression, Entry
+from laconic.lab.parallel.lineup import ComparedStrategy, Compression
 from laconic.lab.shared.journal import Record
 from laconic.problems import Problem
 from laconic.prune.judge import Judge
@@ -36,7 +36,7 @@ def outcome(verdict: Verdict, problem: Problem) -> Record:
     }
 
 
-def singles(records: Sequence[TraceRecord], compression: Compression) -> Record:
+def single_traces(records: Sequence[TraceRecord], compression: Compression) -> Record:
     """pass@1: every trace for itself, its tokens and steps a mean over them, by the schedule's arithmetic."""
     schedule = compression.policy.schedule
     steps = [schedule.total(max(len(r.token_ids) - 1, 0), len(r.prompt_ids)) for r in records]
@@ -53,8 +53,8 @@ def singles(records: Sequence[TraceRecord], compression: Compression) -> Record:
     }
 
 
-def sittings(records: Sequence[Record], problem: str) -> list[list[Record]]:
-    """A problem's live runs, those of one sitting together, oldest first."""
+def live_rounds(records: Sequence[Record], problem: str) -> list[list[Record]]:
+    """A problem's live runs, those of one round together, oldest first."""
     groups: dict[int, list[Record]] = {}
     for record in records:
         if record["kind"] == "live" and record["problem"] == problem:
@@ -62,7 +62,7 @@ def sittings(records: Sequence[Record], problem: str) -> list[list[Record]]:
     return list(groups.values())
 
 
-def describe(entry: Entry, policy: Policy, strategy: Strategy) -> dict[str, Any]:
+def describe(entry: ComparedStrategy, policy: Policy, strategy: Strategy) -> dict[str, Any]:
     """An entry and its strategy's settings as plain JSON values; the judge by its name, its excerpt's kind and its weights."""
     found: dict[str, Any] = {"family": entry.family, "n": entry.n, "policy": policy.spec(), "strategy": strategy.name}
     for field in dataclasses.fields(strategy):  # type: ignore[arg-type]  # every strategy is a frozen record

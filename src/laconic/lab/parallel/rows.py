@@ -9,9 +9,9 @@ from statistics import median
 from typing import Any
 
 from laconic.answers import equivalent
-from laconic.lab.parallel.lineup import CONS, FULL, Entry
-from laconic.lab.parallel.outcomes import sittings
-from laconic.lab.parallel.run import Job
+from laconic.lab.parallel.lineup import CONS, FULL, ComparedStrategy
+from laconic.lab.parallel.outcomes import live_rounds
+from laconic.lab.parallel.run import ParallelExperiment
 from laconic.lab.shared.journal import Record
 from laconic.statistics import Interval, mean_interval, paired_difference
 
@@ -37,9 +37,9 @@ class Agreement:
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class LiveFigures:
     """Measured on the timed problems. seconds: by phase and "total", median over problems; ratio: median over problems
-    of the total over cons@n's with full KV, both of one sitting; peak_kv_bytes: median over problems, None where the
+    of the total over cons@n's with full KV, both of one round; peak_kv_bytes: median over problems, None where the
     engine does not tell.
     """
 
@@ -51,7 +51,7 @@ class Live:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class StrategyRow:
     """One entry beside cons@n with full KV, n being `block`. All but `live` is of the replayed runs, over all problems.
 
     accuracy: with its 95 % interval; difference: to cons@n, paired by problem, None for cons@n itself. tokens: mean a
@@ -77,7 +77,7 @@ class Row:
     kv_token_steps: float | None
     kv_share: float | None
     fates: Mapping[str, float]
-    live: Live | None
+    live: LiveFigures | None
 
     def to_json(self) -> dict[str, Any]:
         row = dataclasses.asdict(self)
@@ -86,25 +86,25 @@ class Row:
         return row
 
 
-def summarise(job: Job, records: Sequence[Record]) -> list[Row]:
+def summarise(experiment: ParallelExperiment, records: Sequence[Record]) -> list[StrategyRow]:
     """A block of rows for each n, in the order of the entries: those of n traces, and cons@m of few traces."""
     results: dict[str, dict[str, Record]] = {}
     for record in records:
         if record["kind"] == "result":
             results.setdefault(record["entry"], {})[record["problem"]] = record
-    live = _live(job, records)
-    ns = [entry.n for entry in job.entries if entry.single and entry.compress == FULL]
+    live = _live(experiment, records)
+    ns = [entry.n for entry in experiment.entries if entry.single and entry.compress == FULL]
     rows = []
     for n in ns:
-        base = next(e for e in job.entries if (e.family, e.n, e.compress) == (CONS, n, FULL))
-        for entry in job.entries:
+        base = next(e for e in experiment.entries if (e.family, e.n, e.compress) == (CONS, n, FULL))
+        for entry in experiment.entries:
             few = entry.family == CONS and entry.n not in ns and entry.n < n
             if entry.n == n or few:
-                rows.append(_row(job, n, entry, base, results, live))
+                rows.append(_row(experiment, n, entry, base, results, live))
     return rows
 
 
-def agreement(rows: Sequence[Row]) -> Agreement | None:
+def agreement(rows: Sequence[StrategyRow]) -> Agreement | None:
     """Over all live runs, each once though its row may stand in several blocks; None where nothing ran live."""
     found = {row.label: row.live.agreement for row in rows if row.live is not None}
     if not found:
@@ -113,20 +113,20 @@ def agreement(rows: Sequence[Row]) -> Agreement | None:
 
 
 def _row(
-    job: Job,
+    experiment: ParallelExperiment,
     block: int,
-    entry: Entry,
-    base: Entry,
+    entry: ComparedStrategy,
+    base: ComparedStrategy,
     results: Mapping[str, Mapping[str, Record]],
     live: Mapping[str, Mapping[str, Record]],
-) -> Row:
-    mine = [results[entry.label][problem.id] for problem in job.problems]
-    theirs = [results[base.label][problem.id] for problem in job.problems]
+) -> StrategyRow:
+    mine = [results[entry.label][problem.id] for problem in experiment.problems]
+    theirs = [results[base.label][problem.id] for problem in experiment.problems]
     right = [record["right"] for record in mine]
     generated, judged = _mean([r["generated"] for r in mine]), _mean([r["judged"] for r in mine])
     steps, base_steps = (_mean_or_none([r["kv_token_steps"] for r in side]) for side in (mine, theirs))
     counts = {name: _mean([_traces(r, entry).count(letter) for r in mine]) for letter, name in FATES.items()}
-    return Row(
+    return StrategyRow(
         block=block,
         label=entry.label,
         family=entry.family,
@@ -150,8 +150,11 @@ def _row(
 
 
 def _timed(
-    entry: Entry, base: Entry, live: Mapping[str, Mapping[str, Record]], results: Mapping[str, Mapping[str, Record]]
-) -> Live | None:
+    entry: ComparedStrategy,
+    base: ComparedStrategy,
+    live: Mapping[str, Mapping[str, Record]],
+    results: Mapping[str, Mapping[str, Record]],
+) -> LiveFigures | None:
     mine, theirs = live.get(entry.label, {}), live.get(base.label, {})
     if not mine:
         return None
@@ -169,7 +172,7 @@ def _timed(
         expected += replayed["lengths"][0] if entry.single else replayed["generated"] + replayed["judged"]
     traces = sum(len(record["lengths"]) for record in mine.values())
     agreement = Agreement(len(mine), answers, traces, lengths, fates, tokens, expected)
-    return Live(
+    return LiveFigures(
         problems=len(mine),
         seconds={name: median(record["seconds"].get(name, 0.0) for record in mine.values()) for name in phases},
         ratio=median(mine[name]["seconds"]["total"] / theirs[name]["seconds"]["total"] for name in mine),
@@ -178,18 +181,18 @@ def _timed(
     )
 
 
-def _live(job: Job, records: Sequence[Record]) -> dict[str, dict[str, Record]]:
-    """entry -> problem -> its latest live run of a sitting in which every entry ran."""
-    wanted = {entry.label for entry in job.entries}
+def _live(experiment: ParallelExperiment, records: Sequence[Record]) -> dict[str, dict[str, Record]]:
+    """entry -> problem -> its latest live run of a round in which every entry ran."""
+    wanted = {entry.label for entry in experiment.entries}
     found: dict[str, dict[str, Record]] = {}
-    for problem in job.problems[: job.timed]:
-        whole = [g for g in sittings(records, problem.id) if wanted <= {record["entry"] for record in g}]
+    for problem in experiment.problems[: experiment.timed]:
+        whole = [g for g in live_rounds(records, problem.id) if wanted <= {record["entry"] for record in g}]
         for record in whole[-1] if whole else ():
             found.setdefault(record["entry"], {})[problem.id] = record
     return found
 
 
-def _traces(record: Record, entry: Entry) -> str:
+def _traces(record: Record, entry: ComparedStrategy) -> str:
     return "f" if entry.single else str(record["fates"])
 
 

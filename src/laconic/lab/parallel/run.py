@@ -16,11 +16,12 @@ from typing import Any, Protocol
 from laconic import checks
 from laconic.engines.base import Sampling
 from laconic.errors import InputError
-from laconic.lab.accuracy import run as accuracy
-from laconic.lab.parallel.lineup import Compression, Entry
-from laconic.lab.parallel.named import Named
-from laconic.lab.parallel.outcomes import describe, outcome, singles, sittings
+from laconic.lab.parallel.lineup import ComparedStrategy, Compression
+from laconic.lab.parallel.outcomes import describe, live_rounds, outcome, single_traces
+from laconic.lab.parallel.stable_ids import StableIds
 from laconic.lab.shared.journal import Journal, Record
+from laconic.lab.shared.problems import check_problems, problem_settings
+from laconic.lab.shared.progress import Progress, Watcher
 from laconic.problems import Problem
 from laconic.prune.judge import Excerpt, Judge
 from laconic.prune.source import Source
@@ -32,21 +33,10 @@ FORMAT = "laconic.parallel/1"
 WARM_UP_TOKENS = 64
 
 Answers = Callable[[Excerpt], str | None]
-Watcher = Callable[["Progress"], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a run stands, called after every run of a strategy. phase: "replay" or "live"; done, total: of that phase."""
-
-    phase: str
-    label: str
-    done: int
-    total: int
-
-
-class Bench(Protocol):
-    """What a run is given: `laconic.lab.parallel.rig.Rig` is the real one."""
+class ParallelSetup(Protocol):
+    """What a run is given: `laconic.lab.parallel.setup.HFSetup` is the real one."""
 
     def traces(self, compression: Compression) -> Mapping[str, Sequence[TraceRecord]]:
         """Every problem's traces under a compression by the problem's id, in the order of their index."""
@@ -64,11 +54,11 @@ class Bench(Protocol):
         """A judge; answers: what a trace that an excerpt is of ended in, for the perfect one."""
         ...
 
-    def strategy(self, entry: Entry, judge: Judge | None) -> Strategy: ...
+    def strategy(self, entry: ComparedStrategy, judge: Judge | None) -> Strategy: ...
 
 
 @dataclass(frozen=True)
-class Job:
+class ParallelExperiment:
     """What is compared. timed: strategies are also run live on this many of the first problems.
 
     Raises InputError for no problems, two with one id, or timed out of range.
@@ -76,25 +66,19 @@ class Job:
 
     problems: Sequence[Problem]
     compress: Sequence[Compression]
-    entries: Sequence[Entry]
+    entries: Sequence[ComparedStrategy]
     sampling: Sampling
     timed: int = 8
 
     def __post_init__(self) -> None:
         checks.unwrap_numpy_fields(self)
-        checks.instances("problems", self.problems, Problem, "problems")
+        check_problems(self.problems)
         checks.instances("compress", self.compress, Compression, "a Compression")
-        checks.instances("entries", self.entries, Entry, "an Entry, as `lineup` makes them")
+        checks.instances("entries", self.entries, ComparedStrategy, "a ComparedStrategy, as `lineup` makes them")
         checks.instance("sampling", self.sampling, Sampling, "a Sampling")
         checks.whole("timed", self.timed, 0)
-        if not self.problems:
-            raise InputError("There are no problems to solve; expected at least one")
-        ids = [problem.id for problem in self.problems]
-        if len(set(ids)) < len(ids):
-            twice = next(name for index, name in enumerate(ids) if name in ids[:index])
-            raise InputError(f"Two problems have the id {twice!r}; expected each id once")
-        if not 0 <= self.timed <= len(ids):
-            raise InputError(f"timed is {self.timed}; expected 0 to {len(ids)}, the number of problems")
+        if not 0 <= self.timed <= len(self.problems):
+            raise InputError(f"timed is {self.timed}; expected 0 to {len(self.problems)}, the number of problems")
 
     @property
     def most(self) -> int:
@@ -102,39 +86,43 @@ class Job:
         return max(entry.n for entry in self.entries)
 
 
-def run_parallel(job: Job, bench: Bench, journal: Journal, watch: Watcher | None = None) -> list[Record]:
+def run_parallel(
+    experiment: ParallelExperiment, setup: ParallelSetup, journal: Journal, watch: Watcher | None = None
+) -> list[Record]:
     """Replay every entry on every problem, then run all of them live on the timed ones.
 
-    journal: results file; what it holds is not run again, so an interrupted run goes on. Live runs of one problem are
+    journal: results file; what it holds is not run again, so an interrupted run goes on. LiveFigures runs of one problem are
     written together, as their ratios only mean something within one process: a problem cut short is timed again.
 
     Returns the journal's records (`parallel_rows.summarise` makes rows of them). Raises InputError where the journal
     has an entry of the same label with other settings, or a problem lacks traces.
     """
-    run = _Run(job, bench, journal, watch)
+    run = _ParallelRun(experiment, setup, journal, watch)
     run.recall()  # what can't work is refused before hours of work
-    for compression in job.compress:
+    for compression in experiment.compress:
         run.replays(compression)
     run.timings()
     return journal.records
 
 
-class _Run:
-    def __init__(self, job: Job, bench: Bench, journal: Journal, watch: Watcher | None) -> None:
-        self.job, self.bench, self.journal, self.watch = job, bench, journal, watch
-        self.wanted = {(entry.label, problem.id) for entry in job.entries for problem in job.problems}
+class _ParallelRun:
+    def __init__(
+        self, experiment: ParallelExperiment, setup: ParallelSetup, journal: Journal, watch: Watcher | None
+    ) -> None:
+        self.experiment, self.setup, self.journal, self.watch = experiment, setup, journal, watch
+        self.wanted = {(entry.label, problem.id) for entry in experiment.entries for problem in experiment.problems}
         self.have = {(r["entry"], r["problem"]) for r in journal.records if r["kind"] == "result"}
         self.judges: dict[str, Judge] = {}
         self.kept: dict[tuple[str, str], list[TraceRecord]] = {}  # of the timed problems
-        self.timed = job.problems[: job.timed]
+        self.timed = experiment.problems[: experiment.timed]
 
     def recall(self) -> None:
         """Write down what each entry is; refuse a journal that knows another by its label."""
         known = {record["entry"]: record["settings"] for record in self.journal.records if record["kind"] == "entry"}
         new = []
-        for entry in self.job.entries:
+        for entry in self.experiment.entries:
             policy = self._compression(entry).policy
-            settings = describe(entry, policy, self.bench.strategy(entry, self._judge(entry)))
+            settings = describe(entry, policy, self.setup.strategy(entry, self._judge(entry)))
             old = known.get(entry.label)
             if old is None:
                 new.append({"kind": "entry", "entry": entry.label, "settings": settings})
@@ -151,18 +139,18 @@ class _Run:
 
     def replays(self, compression: Compression) -> None:
         """Every entry of a compression on every problem."""
-        traces = self.bench.traces(compression)
-        for problem in self.job.problems:
+        traces = self.setup.traces(compression)
+        for problem in self.experiment.problems:
             found = traces.get(problem.id, ())
-            if [record.index for record in found[: self.job.most]] != list(range(self.job.most)):
+            if [record.index for record in found[: self.experiment.most]] != list(range(self.experiment.most)):
                 raise InputError(
                     f"The problem {problem.id} has {len(found)} traces under {compression.label}; expected "
-                    f"{self.job.most}, numbered from 0: leave the problem out, or collect its traces again"
+                    f"{self.experiment.most}, numbered from 0: leave the problem out, or collect its traces again"
                 )
         for problem in self.timed:
-            self.kept[compression.label, problem.id] = list(traces[problem.id][: self.job.most])
-        entries = [entry for entry in self.job.entries if entry.compress == compression.label]
-        for problem in self.job.problems:
+            self.kept[compression.label, problem.id] = list(traces[problem.id][: self.experiment.most])
+        entries = [entry for entry in self.experiment.entries if entry.compress == compression.label]
+        for problem in self.experiment.problems:
             records = list(traces[problem.id])
             for entry in entries:
                 if (entry.label, problem.id) not in self.have:
@@ -172,18 +160,18 @@ class _Run:
                     self._tell("replay", entry, len(self.have & self.wanted), len(self.wanted))
 
     def _replay(
-        self, entry: Entry, compression: Compression, problem: Problem, records: Sequence[TraceRecord]
+        self, entry: ComparedStrategy, compression: Compression, problem: Problem, records: Sequence[TraceRecord]
     ) -> Record:
         if entry.single:
-            return singles(records[: entry.n], compression)
-        strategy = self.bench.strategy(entry, self._judge(entry))
-        source = self.bench.replay(compression, records, strategy)
-        return outcome(self._solve(strategy, source, problem, records, self.job.sampling), problem)
+            return single_traces(records[: entry.n], compression)
+        strategy = self.setup.strategy(entry, self._judge(entry))
+        source = self.setup.replay(compression, records, strategy)
+        return outcome(self._solve(strategy, source, problem, records, self.experiment.sampling), problem)
 
     def _solve(
         self, strategy: Strategy, source: Source, problem: Problem, records: Sequence[TraceRecord], sampling: Sampling
     ) -> Verdict:
-        named: Any = Named(source, problem.id)
+        named: Any = StableIds(source, problem.id)
 
         def answer(excerpt: Excerpt) -> str | None:
             return records[named.trace(excerpt.trace_id).index].answer
@@ -191,25 +179,25 @@ class _Run:
         self.answer = answer
         return strategy.solve(named, problem.question, dataclasses.replace(sampling, seed=records[0].seed))
 
-    def _compression(self, entry: Entry) -> Compression:
-        return next(c for c in self.job.compress if c.label == entry.compress)
+    def _compression(self, entry: ComparedStrategy) -> Compression:
+        return next(c for c in self.experiment.compress if c.label == entry.compress)
 
-    def _judge(self, entry: Entry) -> Judge | None:
+    def _judge(self, entry: ComparedStrategy) -> Judge | None:
         """Each judge is opened once, and asks for answers wherever it is used at the moment."""
         if entry.judge is None:
             return None
         if entry.judge not in self.judges:
-            self.judges[entry.judge] = self.bench.judge(entry.judge, lambda excerpt: self.answer(excerpt))
+            self.judges[entry.judge] = self.setup.judge(entry.judge, lambda excerpt: self.answer(excerpt))
         return self.judges[entry.judge]
 
     # ---- live -----------------------------------------------------------------------------------------------------
 
     def timings(self) -> None:
         """Every entry live on each timed problem, one after the other."""
-        wanted = {entry.label for entry in self.job.entries}
+        wanted = {entry.label for entry in self.experiment.entries}
         done, warm = 0, False
         for place, problem in enumerate(self.timed):
-            groups = sittings(self.journal.records, problem.id)
+            groups = live_rounds(self.journal.records, problem.id)
             if any(wanted <= {record["entry"] for record in group} for group in groups):
                 done += len(wanted)
                 continue
@@ -217,22 +205,22 @@ class _Run:
                 self._warm_up()
                 warm = True
             # Another one goes first on every problem, so that none always follows the same.
-            order = [*self.job.entries[place % len(wanted) :], *self.job.entries[: place % len(wanted)]]
+            order = [*self.experiment.entries[place % len(wanted) :], *self.experiment.entries[: place % len(wanted)]]
             group = []
             for entry in order:
                 record = {"kind": "live", "entry": entry.label, "problem": problem.id, "sitting": len(groups)}
-                group.append(record | self._live(entry, problem, self.job.sampling))
+                group.append(record | self._live(entry, problem, self.experiment.sampling))
                 done += 1
                 self._tell("live", entry, done, len(wanted) * len(self.timed))
             self.journal.append(group)
 
-    def _live(self, entry: Entry, problem: Problem, sampling: Sampling) -> Record:
+    def _live(self, entry: ComparedStrategy, problem: Problem, sampling: Sampling) -> Record:
         compression = self._compression(entry)
         # A single trace is a vote of one, whatever number of traces pass@1 is the mean of.
         entry = dataclasses.replace(entry, n=1) if entry.single else entry
         records = self.kept[entry.compress, problem.id]
-        strategy = self.bench.strategy(entry, self._judge(entry))
-        verdict = self._solve(strategy, self.bench.live(compression, strategy), problem, records, sampling)
+        strategy = self.setup.strategy(entry, self._judge(entry))
+        verdict = self._solve(strategy, self.setup.live(compression, strategy), problem, records, sampling)
         return outcome(verdict, problem) | {
             "seconds": {name: float(value) for name, value in verdict.seconds.items()},
             "peak_kv_bytes": verdict.kv.get("peak_bytes"),
@@ -240,28 +228,21 @@ class _Run:
 
     def _warm_up(self) -> None:
         """The first run of anything pays for what later ones find ready; nobody's figures should."""
-        limit = min(WARM_UP_TOKENS, self.job.sampling.max_new_tokens)
-        short = dataclasses.replace(self.job.sampling, max_new_tokens=limit)
-        smallest = {(e.family, e.compress): e for e in sorted(self.job.entries, key=lambda e: -e.n)}
+        limit = min(WARM_UP_TOKENS, self.experiment.sampling.max_new_tokens)
+        short = dataclasses.replace(self.experiment.sampling, max_new_tokens=limit)
+        smallest = {(e.family, e.compress): e for e in sorted(self.experiment.entries, key=lambda e: -e.n)}
         for entry in smallest.values():
             self._live(entry, self.timed[0], short)
 
-    def _tell(self, phase: str, entry: Entry, done: int, total: int) -> None:
+    def _tell(self, phase: str, entry: ComparedStrategy, done: int, total: int) -> None:
         if self.watch:
-            self.watch(Progress(phase, entry.label, done, total))
+            self.watch(Progress(entry.label, done, total, phase=phase))
 
 
 def settings(
-    *, model: Mapping[str, Any], problem_set: str, job: Job, chat: Mapping[str, Any] | None = None
+    *, model: Mapping[str, Any], problem_set: str, experiment: ParallelExperiment, chat: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """What all results of a directory must agree on, for `Journal`; what an entry is stands in a record of its own."""
-    of = accuracy.settings(
-        model=model,
-        problem_set=problem_set,
-        problems=job.problems,
-        contenders=(),
-        samples=1,
-        sampling=job.sampling,
-        chat=chat,
+    return problem_settings(
+        model=model, problem_set=problem_set, problems=experiment.problems, sampling=experiment.sampling, chat=chat
     )
-    return {name: of[name] for name in ("model", "problems", "sampling", "chat") if name in of}

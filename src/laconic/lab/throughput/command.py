@@ -70,7 +70,7 @@ def bench(
     from laconic.lab.throughput.plot import throughput_plot
     from laconic.lab.throughput.presets import cells_of, get_preset
     from laconic.lab.throughput.rows import estimates, summarise
-    from laconic.lab.throughput.run import FORMAT, METHODS, Job, Piece, run_throughput
+    from laconic.lab.throughput.run import FORMAT, METHODS, ThroughputExperiment, run_throughput
     from laconic.lab.throughput.table import estimate_table, throughput_table
 
     check_plot(plot)
@@ -105,22 +105,21 @@ def bench(
             steps,
         )
         methods, wanted = [*METHODS, *(name for name in extra if name not in METHODS)], ()
-    job = Job(cells, methods, resolve_dtype(dtype, where), where, 5 if repeats is None else repeats)
-    with Journal(place / "samples.jsonl", FORMAT, job.settings()) as journal, Bar(not as_json) as bar:
+    experiment = ThroughputExperiment(
+        cells, methods, resolve_dtype(dtype, where), where, 5 if repeats is None else repeats
+    )
+    with Journal(place / "samples.jsonl", FORMAT, experiment.settings()) as journal, Bar(not as_json) as bar:
         bar.tell_journal(journal, "sample", "timed pieces")
 
-        def show(piece: Piece) -> None:
-            bar.update(piece.label, piece.done, piece.total)
-
-        records = run_throughput(job, journal, show)
+        records = run_throughput(experiment, journal, lambda at: bar.update(at.label, at.done, at.total))
     report = {
         "format": FORMAT,
         **environment(),
-        "settings": {**job.settings(), "preset": preset, "repeats": job.repeats},
+        "settings": {**experiment.settings(), "preset": preset, "repeats": experiment.repeats},
         "bandwidth": next(record for record in records if record["kind"] == "bandwidth"),
         "weights": [record for record in records if record["kind"] == "weights"],
-        "rows": summarise(job, records),
-        "estimates": estimates(job, records, wanted),
+        "rows": summarise(experiment, records),
+        "estimates": estimates(experiment, records, wanted),
     }
     tables = [throughput_table(report)]
     if report["estimates"]:

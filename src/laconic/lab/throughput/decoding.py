@@ -28,7 +28,7 @@ Mode = Literal["whole", "at"]
 
 
 @dataclass(frozen=True)
-class Cell:
+class DecodingCase:
     """What is decoded: `batch` rows of `prompt` random tokens, `length` generated tokens each.
 
     mode "whole": from the first generated token to the last. mode "at": `steps` steps, those of the generated tokens
@@ -75,7 +75,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Sample:
+class TimedSample:
     """One timed piece. seconds: wall time of `steps` steps; tokens: generated in them, all rows.
 
     step_seconds: median of the steps that compress nothing. compression_seconds: what a compressing step takes beyond
@@ -96,7 +96,7 @@ class Sample:
     reserved_bytes: int | None
 
 
-def decode(model: PreTrainedModel, method: str, cell: Cell, seed: int = 0) -> Sample:
+def decode(model: PreTrainedModel, method: str, cell: DecodingCase, seed: int = 0) -> TimedSample:
     """Time one piece. method: `generate` for transformers' own loop and cache, or the spec of a policy for HFEngine.
 
     Greedy, without end tokens. Raises InputError for an unknown policy, and whatever torch raises when memory ends.
@@ -106,10 +106,10 @@ def decode(model: PreTrainedModel, method: str, cell: Cell, seed: int = 0) -> Sa
     return _engine(model, parse(method), cell, seed)
 
 
-class _Probe(HFEngine):
+class _TimedEngine(HFEngine):
     """HFEngine with a clock in its step. Nothing else of the loop changes."""
 
-    def __init__(self, model: PreTrainedModel, policy: Policy, cell: Cell) -> None:
+    def __init__(self, model: PreTrainedModel, policy: Policy, cell: DecodingCase) -> None:
         super().__init__(model, None, policy=policy, max_batch=cell.batch, chunk_tokens=64)
         self.skip = WARM if cell.mode == "at" else 0
         self.last = self.skip + cell.timed
@@ -141,8 +141,8 @@ class _Probe(HFEngine):
             self.after = self.stats
 
 
-def _engine(model: PreTrainedModel, policy: Policy, cell: Cell, seed: int) -> Sample:
-    engine = _Probe(model, policy, cell)
+def _engine(model: PreTrainedModel, policy: Policy, cell: DecodingCase, seed: int) -> TimedSample:
+    engine = _TimedEngine(model, policy, cell)
     prompt, tokens = _tokens(model, cell, seed)
     limit = cell.length if cell.mode == "whole" else cell.length + cell.steps + 1
     engine.memory.start()
@@ -181,7 +181,7 @@ def _boundaries(policy: Policy, start: int, end: int) -> list[int]:
 
 
 def _sample(
-    cell: Cell,
+    cell: DecodingCase,
     stamps: Sequence[float],
     due: set[int],
     *,
@@ -189,13 +189,13 @@ def _sample(
     attended: int,
     live: int | None,
     reserved: int | None,
-) -> Sample:
+) -> TimedSample:
     """stamps: the start and the end of every timed step; due: indices of the steps that compressed."""
     steps = [after - before for before, after in itertools.pairwise(stamps)]
     quiet = [seconds for index, seconds in enumerate(steps) if index not in due]
     usual = statistics.median(quiet or steps)
     extra = sum(steps[index] - usual for index in due) / len(due) if due and quiet else 0.0
-    return Sample(
+    return TimedSample(
         seconds=stamps[-1] - stamps[0],
         steps=len(steps),
         tokens=len(steps) * cell.batch,
@@ -209,7 +209,7 @@ def _sample(
     )
 
 
-class _Clock(StoppingCriteria):
+class _StepTimes(StoppingCriteria):
     """Never stops anything; notes the time after every token."""
 
     def __init__(self, device: torch.device, skip: int) -> None:
@@ -227,14 +227,14 @@ class _Clock(StoppingCriteria):
 
 
 @torch.inference_mode()
-def _generate(model: PreTrainedModel, cell: Cell, seed: int) -> Sample:
+def _generate(model: PreTrainedModel, cell: DecodingCase, seed: int) -> TimedSample:
     device = next(model.parameters()).device
     prompt, tokens = _tokens(model, cell, seed)
     ids = torch.tensor([[*prompt, *tokens]], device=device)
     # A whole run's first token comes from the prompt's pass: its stamp is where the timed steps begin. So does a
     # window's.
     skip = WARM if cell.mode == "at" else 1
-    clock = _Clock(device, skip if cell.mode == "at" else 0)
+    clock = _StepTimes(device, skip if cell.mode == "at" else 0)
     clock.memory.start()
     cache = DynamicCache(config=model.config)
     for start in range(0, ids.shape[1] - 1 if tokens else 0, PREFILL):
@@ -258,7 +258,7 @@ def _generate(model: PreTrainedModel, cell: Cell, seed: int) -> Sample:
     return _sample(cell, stamps, set(), peak=clock.memory.read(), attended=attended, live=None, reserved=None)
 
 
-def _tokens(model: PreTrainedModel, cell: Cell, seed: int) -> tuple[list[int], list[int]]:
+def _tokens(model: PreTrainedModel, cell: DecodingCase, seed: int) -> tuple[list[int], list[int]]:
     """The prompt, and the generated tokens before the first step of a window (none for a whole run)."""
     vocabulary = model.config.get_text_config(decoder=True).vocab_size
     generator = torch.Generator().manual_seed(seed)

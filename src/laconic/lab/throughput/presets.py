@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from laconic.engines.hf.shapes import get_shape
 from laconic.errors import InputError
-from laconic.lab.throughput.decoding import GENERATE, Cell
+from laconic.lab.throughput.decoding import GENERATE, DecodingCase
 from laconic.lab.throughput.run import FULL
 
 PAPER_LENGTHS = (4096, 8192, 16384, 32768)
@@ -22,7 +22,7 @@ class Preset:
 
     name: str
     about: str
-    cells: tuple[Cell, ...]
+    cells: tuple[DecodingCase, ...]
     methods: tuple[str, ...]
     repeats: int
     gpu: bool = False
@@ -39,11 +39,11 @@ class Preset:
 
 def _windows(
     shape: str, batches: tuple[int, ...], lengths: tuple[int, ...], prompt: int, steps: int
-) -> tuple[Cell, ...]:
-    return tuple(Cell(shape, batch, prompt, length, "at", steps) for batch in batches for length in lengths)
+) -> tuple[DecodingCase, ...]:
+    return tuple(DecodingCase(shape, batch, prompt, length, "at", steps) for batch in batches for length in lengths)
 
 
-def _paper(shape: str, batches: tuple[int, ...], lengths: tuple[int, ...]) -> tuple[Cell, ...]:
+def _paper(shape: str, batches: tuple[int, ...], lengths: tuple[int, ...]) -> tuple[DecodingCase, ...]:
     # Each window ends where RPC's sawtooth is highest and takes in one compression: 32 steps past a multiple of the
     # interval, the window of recent tokens being 32. The first window, of a short cache, anchors the curve.
     return _windows(shape, batches, (128, *(length + 32 - 48 for length in lengths)), 128, 64)
@@ -114,7 +114,7 @@ def cells_of(
     lengths: Sequence[int],
     at: Sequence[int],
     steps: int,
-) -> tuple[Cell, ...]:
+) -> tuple[DecodingCase, ...]:
     """Every shape at every batch size, run whole to `lengths` and in windows of `steps` steps from `at` on.
 
     Raises InputError for an unknown shape, numbers out of range, or nothing to run.
@@ -126,8 +126,8 @@ def cells_of(
     cells = []
     for name in shapes:
         for batch in batches:
-            cells += [Cell(name, batch, prompt, length) for length in lengths]
-            cells += [Cell(name, batch, prompt, length, "at", steps) for length in at]
+            cells += [DecodingCase(name, batch, prompt, length) for length in lengths]
+            cells += [DecodingCase(name, batch, prompt, length, "at", steps) for length in at]
     return tuple(cells)
 
 

@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from laconic.lab.shared.journal import Record
-from laconic.lab.throughput.decoding import Cell
-from laconic.lab.throughput.run import FULL, Job, by_cell, expected_bytes, schedule_of
-
-Row = dict[str, Any]
+from laconic.lab.throughput.decoding import DecodingCase
+from laconic.lab.throughput.run import FULL, ThroughputExperiment, by_cell, expected_bytes, schedule_of
 
 
-def summarise(job: Job, records: Sequence[Record]) -> list[Row]:
+def summarise(experiment: ThroughputExperiment, records: Sequence[Record]) -> list[dict[str, Any]]:
     """A row a cell and method, as JSON values.
 
     tokens_per_second, step_ms: median over repeats, with the least and the most; step_ms is the mean step of a timed
@@ -24,13 +22,13 @@ def summarise(job: Job, records: Sequence[Record]) -> list[Row]:
     reserved_bytes: of KV at the end, as the engine counts; expected_live_bytes: what the schedule says. failed: why
     there are no figures.
     """
-    found = by_cell(job, records)
+    found = by_cell(experiment, records)
     roof = next(max(record["copy"], record["read"]) for record in records if record["kind"] == "bandwidth")
     weights = {record["shape"]: record for record in records if record["kind"] == "weights"}
     rows = []
-    for cell in job.cells:
-        for method in job.methods:
-            row: Row = {
+    for cell in experiment.cells:
+        for method in experiment.methods:
+            row: dict[str, Any] = {
                 "cell": cell.key,
                 "shape": cell.shape,
                 "batch": cell.batch,
@@ -52,8 +50,8 @@ def summarise(job: Job, records: Sequence[Record]) -> list[Row]:
 
 
 def _figures(
-    cell: Cell, method: str, samples: Sequence[Record], full: Sequence[Record], size: Record, roof: float
-) -> Row:
+    cell: DecodingCase, method: str, samples: Sequence[Record], full: Sequence[Record], size: Record, roof: float
+) -> dict[str, Any]:
     speeds = [record["tokens"] / record["seconds"] for record in samples]
     steps = [1000 * record["seconds"] / record["steps"] for record in samples]
     reference = {record["repeat"]: record["tokens"] / record["seconds"] for record in full}
@@ -96,19 +94,23 @@ def _median(values: Sequence[int | None]) -> float | None:
     return statistics.median(known) if known else None
 
 
-def estimates(job: Job, records: Sequence[Record], lengths: Sequence[int]) -> list[Row]:
+def estimates(
+    experiment: ThroughputExperiment, records: Sequence[Record], lengths: Sequence[int]
+) -> list[dict[str, Any]]:
     """`estimate_whole` of every shape, batch, length and method that has one, with its ratio to full KV."""
     rows = []
-    for shape, batch in dict.fromkeys((cell.shape, cell.batch) for cell in job.cells):
+    for shape, batch in dict.fromkeys((cell.shape, cell.batch) for cell in experiment.cells):
         for length in lengths:
-            made = [estimate_whole(job, records, shape, batch, method, length) for method in job.methods]
+            made = [estimate_whole(experiment, records, shape, batch, method, length) for method in experiment.methods]
             full = next((row["tokens_per_second"] for row in made if row and row["method"] == FULL), None)
             for row in filter(None, made):
                 rows.append({**row, "to_full": row["tokens_per_second"] / full if full else None})
     return rows
 
 
-def estimate_whole(job: Job, records: Sequence[Record], shape: str, batch: int, method: str, length: int) -> Row | None:
+def estimate_whole(
+    experiment: ThroughputExperiment, records: Sequence[Record], shape: str, batch: int, method: str, length: int
+) -> dict[str, Any] | None:
     """tokens/s of a whole run to `length`, estimated from windows of this shape and batch ("at" cells); None without
     two.
 
@@ -116,8 +118,8 @@ def estimate_whole(job: Job, records: Sequence[Record], shape: str, batch: int, 
     windows' medians (and beyond them, by the nearest piece). Summed over all steps of the schedule, plus the median
     compression times the schedule's rounds. An estimate, and marked as one: it was not run.
     """
-    cells = [c for c in job.cells if c.shape == shape and c.batch == batch and c.mode == "at"]
-    found = by_cell(job, records)
+    cells = [c for c in experiment.cells if c.shape == shape and c.batch == batch and c.mode == "at"]
+    found = by_cell(experiment, records)
     points, extra = [], []
     schedule = schedule_of(method)
     for cell in cells:

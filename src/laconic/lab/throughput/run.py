@@ -22,7 +22,8 @@ from laconic.compress.schedule import Never, Schedule
 from laconic.engines.hf.shapes import SHAPES, Shape, build, get_shape, kv_bytes_per_token, parameter_count, weight_bytes
 from laconic.errors import InputError
 from laconic.lab.shared.journal import Journal, Record
-from laconic.lab.throughput.decoding import GENERATE, Cell, Sample, decode
+from laconic.lab.shared.progress import Progress, Watcher
+from laconic.lab.throughput.decoding import GENERATE, DecodingCase, TimedSample, decode
 from laconic.lab.throughput.memory import Bandwidth, free_memory, is_out_of_memory, measure_bandwidth, release
 
 FORMAT = "laconic.throughput/1"
@@ -32,13 +33,13 @@ REPEATS = 5
 
 
 @dataclass(frozen=True)
-class Job:
+class ThroughputExperiment:
     """Cells x methods x repeats on one device. methods: `generate` and policy specs; `full` is what ratios refer to.
 
     Raises InputError for no cells or methods, one twice, an unknown policy, shape or setting, or repeats < 1.
     """
 
-    cells: Sequence[Cell]
+    cells: Sequence[DecodingCase]
     methods: Sequence[str]
     dtype: torch.dtype
     device: torch.device
@@ -46,7 +47,7 @@ class Job:
 
     def __post_init__(self) -> None:
         checks.unwrap_numpy_fields(self)
-        checks.instances("cells", self.cells, Cell, "a Cell")
+        checks.instances("cells", self.cells, DecodingCase, "a DecodingCase")
         checks.texts("methods", self.methods, "specs of policies")
         checks.instance("dtype", self.dtype, torch.dtype, "a torch.dtype")
         checks.instance("device", self.device, torch.device, "a torch.device")
@@ -74,24 +75,15 @@ class Job:
         }
 
 
-@dataclass(frozen=True)
-class Piece:
-    """Where a run stands: called before every timed piece."""
-
-    label: str
-    done: int
-    total: int
-
-
 def schedule_of(method: str) -> Schedule:
     """The schedule of a method; plain generate never compresses. Raises InputError for an unknown policy."""
     return Never() if method == GENERATE else parse(method).schedule
 
 
 def run_throughput(
-    job: Job,
+    experiment: ThroughputExperiment,
     journal: Journal | None = None,
-    watch: Callable[[Piece], None] | None = None,
+    watch: Watcher | None = None,
     build_model: Callable[[Shape, torch.dtype, torch.device], PreTrainedModel] = build,
     bandwidth: Bandwidth | None = None,
 ) -> list[Record]:
@@ -108,23 +100,23 @@ def run_throughput(
         records.append(record)
 
     if not any(record["kind"] == "bandwidth" for record in records):
-        found = bandwidth or measure_bandwidth(job.device)
+        found = bandwidth or measure_bandwidth(experiment.device)
         note(kind="bandwidth", copy=found.copy, read=found.read)
-    total = len(job.cells) * len(job.methods) * job.repeats
+    total = len(experiment.cells) * len(experiment.methods) * experiment.repeats
     count = 0
-    for name in dict.fromkeys(cell.shape for cell in job.cells):
-        cells = [cell for cell in job.cells if cell.shape == name]
-        count = _run_shape(job, name, cells, records, note, watch, build_model, count, total)
+    for name in dict.fromkeys(cell.shape for cell in experiment.cells):
+        cells = [cell for cell in experiment.cells if cell.shape == name]
+        count = _run_shape(experiment, name, cells, records, note, watch, build_model, count, total)
     return records
 
 
 def _run_shape(
-    job: Job,
+    experiment: ThroughputExperiment,
     name: str,
-    cells: Sequence[Cell],
+    cells: Sequence[DecodingCase],
     records: list[Record],
     note: Callable[..., None],
-    watch: Callable[[Piece], None] | None,
+    watch: Watcher | None,
     build_model: Callable[[Shape, torch.dtype, torch.device], PreTrainedModel],
     count: int,
     total: int,
@@ -134,38 +126,38 @@ def _run_shape(
     model: PreTrainedModel | None = None
     reason = ""
     for cell in cells:
-        for repeat in range(job.repeats):
+        for repeat in range(experiment.repeats):
             # The order rotates, so that no method always runs after the same other one.
-            turn = repeat % len(job.methods)
-            for method in [*job.methods[turn:], *job.methods[:turn]]:
+            turn = repeat % len(experiment.methods)
+            for method in [*experiment.methods[turn:], *experiment.methods[:turn]]:
                 count += 1
                 if _done(records, cell, method, repeat):
                     continue
                 if watch:
-                    watch(Piece(f"{cell.key}, {method}", count, total))
+                    watch(Progress(f"{cell.key}, {method}", count, total))
                 if model is None and not reason:
-                    reason = _too_large(shape, job)
+                    reason = _too_large(shape, experiment)
                     if not reason:
-                        model, reason = _build(shape, job, build_model)
+                        model, reason = _build(shape, experiment, build_model)
                     if model is not None and not any(r["kind"] == "weights" and r["shape"] == name for r in records):
                         note(
                             kind="weights",
                             shape=name,
                             weight_bytes=weight_bytes(model),
-                            kv_bytes_per_token=kv_bytes_per_token(model.config, job.dtype),
+                            kv_bytes_per_token=kv_bytes_per_token(model.config, experiment.dtype),
                         )
-                why = reason or _will_not_fit(shape, cell, method, job)
-                outcome = why if why or model is None else _measure(model, cell, method, repeat, job.device)
-                if isinstance(outcome, Sample):
+                why = reason or _will_not_fit(shape, cell, method, experiment)
+                outcome = why if why or model is None else _measure(model, cell, method, repeat, experiment.device)
+                if isinstance(outcome, TimedSample):
                     note(kind="sample", cell=cell.key, method=method, repeat=repeat, **dataclasses.asdict(outcome))
                 else:
                     note(kind="failed", cell=cell.key, method=method, reason=outcome)
     del model
-    release(job.device)
+    release(experiment.device)
     return count
 
 
-def _done(records: Sequence[Record], cell: Cell, method: str, repeat: int) -> bool:
+def _done(records: Sequence[Record], cell: DecodingCase, method: str, repeat: int) -> bool:
     return any(
         record["kind"] in ("sample", "failed")
         and record["cell"] == cell.key
@@ -175,7 +167,9 @@ def _done(records: Sequence[Record], cell: Cell, method: str, repeat: int) -> bo
     )
 
 
-def _measure(model: PreTrainedModel, cell: Cell, method: str, repeat: int, device: torch.device) -> Sample | str:
+def _measure(
+    model: PreTrainedModel, cell: DecodingCase, method: str, repeat: int, device: torch.device
+) -> TimedSample | str:
     release(device)
     try:
         return decode(model, method, cell, seed=repeat)
@@ -187,28 +181,30 @@ def _measure(model: PreTrainedModel, cell: Cell, method: str, repeat: int, devic
 
 
 def _build(
-    shape: Shape, job: Job, build_model: Callable[[Shape, torch.dtype, torch.device], PreTrainedModel]
+    shape: Shape,
+    experiment: ThroughputExperiment,
+    build_model: Callable[[Shape, torch.dtype, torch.device], PreTrainedModel],
 ) -> tuple[PreTrainedModel | None, str]:
     try:
-        return build_model(shape, job.dtype, job.device), ""
+        return build_model(shape, experiment.dtype, experiment.device), ""
     except Exception as error:
         if not is_out_of_memory(error):
             raise
     return None, "out of memory: the weights alone"
 
 
-def _too_large(shape: Shape, job: Job) -> str:
+def _too_large(shape: Shape, experiment: ThroughputExperiment) -> str:
     """Why the weights can't even be made here; empty if they can."""
-    need, free = parameter_count(shape) * job.dtype.itemsize, free_memory(job.device)
+    need, free = parameter_count(shape) * experiment.dtype.itemsize, free_memory(experiment.device)
     return f"does not fit: {_gib(need)} of weights, {_gib(free)} free" if need > free else ""
 
 
-def _will_not_fit(shape: Shape, cell: Cell, method: str, job: Job) -> str:
+def _will_not_fit(shape: Shape, cell: DecodingCase, method: str, experiment: ThroughputExperiment) -> str:
     """On a CPU the system kills a process that takes too much, so a cell that can't fit is not started."""
-    if job.device.type != "cpu":
+    if experiment.device.type != "cpu":
         return ""
     held = schedule_of(method).peak(cell.end, cell.prompt) * cell.batch
-    need, free = held * kv_bytes_per_token(shape.config(), job.dtype), free_memory(job.device)
+    need, free = held * kv_bytes_per_token(shape.config(), experiment.dtype), free_memory(experiment.device)
     return f"out of memory: {_gib(need)} of KV, {_gib(free)} free" if need > 0.9 * free else ""
 
 
@@ -216,7 +212,7 @@ def _gib(count: float) -> str:
     return f"{count / 2**30:.1f} GiB"
 
 
-def expected_bytes(cell: Cell, method: str, weights: int, per_token: int) -> tuple[float, int]:
+def expected_bytes(cell: DecodingCase, method: str, weights: int, per_token: int) -> tuple[float, int]:
     """(bytes that an average timed step reads, KV bytes held after the last one), by the schedule's arithmetic.
 
     A step reads all weights once, and the KV that every row attends to.
@@ -227,9 +223,9 @@ def expected_bytes(cell: Cell, method: str, weights: int, per_token: int) -> tup
     return weights + cell.batch * per_token * attended / cell.timed, live
 
 
-def by_cell(job: Job, records: Sequence[Record]) -> Mapping[tuple[str, str], list[Record]]:
+def by_cell(experiment: ThroughputExperiment, records: Sequence[Record]) -> Mapping[tuple[str, str], list[Record]]:
     """The samples and failures of every (cell, method), in order of repeats."""
-    found: dict[tuple[str, str], list[Record]] = {(c.key, m): [] for c in job.cells for m in job.methods}
+    found: dict[tuple[str, str], list[Record]] = {(c.key, m): [] for c in experiment.cells for m in experiment.methods}
     for record in records:
         if record["kind"] in ("sample", "failed") and (record["cell"], record["method"]) in found:
             found[record["cell"], record["method"]].append(record)

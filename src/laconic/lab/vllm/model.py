@@ -16,7 +16,7 @@ from laconic.errors import InputError, reason
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class ServedModel:
     """name: of the shape, or where the model is. place: what vLLM loads. random: whether vLLM makes the weights itself."""
 
     name: str
@@ -43,7 +43,7 @@ class Model:
         }
 
 
-def from_shape(name: str, dtype: torch.dtype, directory: Path) -> Model:
+def from_shape(name: str, dtype: torch.dtype, directory: Path) -> ServedModel:
     """The shape as a directory that vLLM loads: a config alone, as vLLM fills the weights with random numbers.
 
     Raises InputError for an unknown shape.
@@ -52,10 +52,10 @@ def from_shape(name: str, dtype: torch.dtype, directory: Path) -> Model:
     config = shape.config()
     config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[shape.family]]
     config.save_pretrained(directory)
-    return Model(name, str(directory), True, dtype, kv_bytes_per_token(config, dtype))
+    return ServedModel(name, str(directory), True, dtype, kv_bytes_per_token(config, dtype))
 
 
-def from_name(name: str, dtype: torch.dtype) -> Model:
+def from_name(name: str, dtype: torch.dtype) -> ServedModel:
     """A model by its directory or name. Raises InputError if its config can't be read."""
     try:
         config = AutoConfig.from_pretrained(name)
@@ -64,4 +64,4 @@ def from_name(name: str, dtype: torch.dtype) -> Model:
             f"The model {name!r} can't be read: {reason(error)}; expected a directory or a name that holds a config.json, or "
             "--shape"
         ) from error
-    return Model(name, name, False, dtype, kv_bytes_per_token(config, dtype))
+    return ServedModel(name, name, False, dtype, kv_bytes_per_token(config, dtype))

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from laconic.engines.vllm.engine.start_environment import ENVIRONMENT
 from laconic.errors import EngineError, InputError
-from laconic.lab.vllm.load import Load
+from laconic.lab.vllm.load import RequestLoad
 
 COMMAND = (sys.executable, "-m", "laconic.lab.vllm.worker")
 PATIENCE = 20.0
@@ -40,7 +40,7 @@ class Worker:
     Raises WorkerFailed with vLLM's own reason.
     """
 
-    def __init__(self, options: dict[str, Any], load: Load, compresses: bool, threads: int = 1) -> None:
+    def __init__(self, options: dict[str, Any], load: RequestLoad, compresses: bool, threads: int = 1) -> None:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         # A group of its own, so that an interruption reaches only the process that decides what to do about it.
         self._process = subprocess.Popen(
@@ -59,7 +59,7 @@ class Worker:
             self.close()
             raise
 
-    def run(self, load: Load, repeat: int) -> dict[str, Any]:
+    def run(self, load: RequestLoad, repeat: int) -> dict[str, Any]:
         """One timed run. Raises WorkerFailed."""
         return self._ask({"load": dataclasses.asdict(load), "repeat": repeat}, "done")
 

@@ -8,13 +8,12 @@ from typing import Any
 
 from laconic.lab.shared.journal import Record
 from laconic.lab.vllm.load import STOCK
-from laconic.lab.vllm.run import Job, failure
+from laconic.lab.vllm.run import VLLMExperiment, failure
 
-Row = dict[str, Any]
 COUNTS = ("steps", "computed", "mean_running", "preemptions", "peak_blocks", "evicted", "compressions")
 
 
-def summarise(job: Job, records: Sequence[Record]) -> list[Row]:
+def summarise(experiment: VLLMExperiment, records: Sequence[Record]) -> list[dict[str, Any]]:
     """A row a cache size and contender, as JSON values.
 
     cache: share of the demand that the cache holds; blocks, bytes: what that is. tokens_per_second: median over repeats, with
@@ -27,21 +26,21 @@ def summarise(job: Job, records: Sequence[Record]) -> list[Row]:
     fewer than asked; None otherwise. refused: whether the engine itself said that it can't serve this with such a cache.
     """
     rows = []
-    for share in job.shares:
+    for share in experiment.shares:
         found = {
             contender.label: sorted(
-                (r for r in records if _is(r, "sample", share, contender.label) and r["repeat"] < job.repeats),
+                (r for r in records if _is(r, "sample", share, contender.label) and r["repeat"] < experiment.repeats),
                 key=lambda record: record["repeat"],
             )
-            for contender in job.contenders
+            for contender in experiment.contenders
         }
-        for contender in job.contenders:
+        for contender in experiment.contenders:
             samples = found[contender.label]
-            broken = failure(job, records, share, contender.label)
-            row: Row = {
+            broken = failure(experiment, records, share, contender.label)
+            row: dict[str, Any] = {
                 "cache": share,
-                "blocks": job.load.blocks(share),
-                "bytes": job.load.blocks(share) * job.load.block * job.model.kv_bytes_per_token,
+                "blocks": experiment.load.blocks(share),
+                "bytes": experiment.load.blocks(share) * experiment.load.block * experiment.model.kv_bytes_per_token,
                 "contender": contender.label,
                 "family": contender.family,
                 "policy": contender.describe(),
@@ -66,7 +65,7 @@ def _is(record: Record, kind: str, share: float, label: str) -> bool:
     return record["kind"] == kind and record["share"] == share and record["contender"] == label
 
 
-def _figures(samples: Sequence[Record], stock: Sequence[Record]) -> Row:
+def _figures(samples: Sequence[Record], stock: Sequence[Record]) -> dict[str, Any]:
     speeds = [record["tokens"] / record["seconds"] for record in samples]
     return {
         "tokens_per_second": {"median": statistics.median(speeds), "least": min(speeds), "most": max(speeds)},

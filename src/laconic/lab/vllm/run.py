@@ -14,9 +14,10 @@ from typing import Any, Protocol
 from laconic.checks import unwrap_numpy_fields, whole
 from laconic.errors import InputError
 from laconic.lab.shared.journal import Journal, Record
-from laconic.lab.throughput.run import REPEATS, Piece
-from laconic.lab.vllm.load import SHARES, Contender, Load
-from laconic.lab.vllm.model import Model
+from laconic.lab.shared.progress import Progress, Watcher
+from laconic.lab.throughput.run import REPEATS
+from laconic.lab.vllm.load import SHARES, ComparedEngine, RequestLoad
+from laconic.lab.vllm.model import ServedModel
 from laconic.lab.vllm.process import Worker, WorkerFailed
 
 FORMAT = "laconic.vllm/1"
@@ -27,13 +28,13 @@ class Runner(Protocol):
 
     about: dict[str, Any]
 
-    def run(self, load: Load, repeat: int) -> dict[str, Any]: ...
+    def run(self, load: RequestLoad, repeat: int) -> dict[str, Any]: ...
 
     def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
-class Job:
+class VLLMExperiment:
     """A load on contenders x cache sizes x repeats.
 
     shares: of the demand that the KV cache holds, each a cell. eager: no compilation and no CUDA graphs. threads: of OpenMP in
@@ -42,9 +43,9 @@ class Job:
     Raises InputError for an impossible or doubled share, no contenders or one twice, threads or repeats below 1.
     """
 
-    model: Model
-    load: Load
-    contenders: Sequence[Contender]
+    model: ServedModel
+    load: RequestLoad
+    contenders: Sequence[ComparedEngine]
     shares: Sequence[float] = SHARES
     repeats: int = REPEATS
     eager: bool = True
@@ -80,7 +81,7 @@ class Job:
             "vllm": self.vllm,
         }
 
-    def options(self, contender: Contender, share: float) -> dict[str, Any]:
+    def options(self, contender: ComparedEngine, share: float) -> dict[str, Any]:
         """Of `vllm.LLM`. What isn't named here is vLLM's own default, prefix caching among it."""
         blocks = self.load.blocks(share) + 1  # one that vLLM keeps for itself
         options = {
@@ -100,24 +101,26 @@ class Job:
         )
 
 
-def start(job: Job, contender: Contender, share: float) -> Runner:
+def start(experiment: VLLMExperiment, contender: ComparedEngine, share: float) -> Runner:
     """The engine of a contender at a cache size, in a process of its own. Raises WorkerFailed."""
-    return Worker(job.options(contender, share), job.load, contender.settings is not None, job.threads)
+    return Worker(
+        experiment.options(contender, share), experiment.load, contender.settings is not None, experiment.threads
+    )
 
 
 def run_vllm(
-    job: Job,
+    experiment: VLLMExperiment,
     journal: Journal | None = None,
-    watch: Callable[[Piece], None] | None = None,
-    start: Callable[[Job, Contender, float], Runner] = start,
+    watch: Watcher | None = None,
+    start: Callable[[VLLMExperiment, ComparedEngine, float], Runner] = start,
 ) -> list[Record]:
     """Measure what the journal lacks, and return all records: kinds `engine`, `sample`, `failed`.
 
     An engine that refuses or breaks gives a `failed` record with the reason, and the others go on without it;
     the next run with the same journal tries it again.
     """
-    run = _Run(job, journal, watch, start)
-    for share in job.shares:
+    run = _Run(experiment, journal, watch, start)
+    for share in experiment.shares:
         with contextlib.ExitStack() as stack:
             run.cell(share, stack)
     return run.records
@@ -128,42 +131,42 @@ class _Run:
 
     def __init__(
         self,
-        job: Job,
+        experiment: VLLMExperiment,
         journal: Journal | None,
-        watch: Callable[[Piece], None] | None,
-        start: Callable[[Job, Contender, float], Runner],
+        watch: Watcher | None,
+        start: Callable[[VLLMExperiment, ComparedEngine, float], Runner],
     ) -> None:
-        self.job, self.journal, self.watch, self.start = job, journal, watch, start
+        self.experiment, self.journal, self.watch, self.start = experiment, journal, watch, start
         self.records: list[Record] = list(journal.records) if journal else []
         self.count = 0
 
     def cell(self, share: float, stack: contextlib.ExitStack) -> None:
         """Start the engines of a cache size that have something left to run, then run them in turns. stack: closes them."""
-        job = self.job
-        left = {contender.label: self._left(share, contender) for contender in job.contenders}
-        self.count += len(job.contenders) * job.repeats - sum(len(repeats) for repeats in left.values())
+        experiment = self.experiment
+        left = {contender.label: self._left(share, contender) for contender in experiment.contenders}
+        self.count += len(experiment.contenders) * experiment.repeats - sum(len(repeats) for repeats in left.values())
         runners: dict[str, Runner] = {}
-        for contender in job.contenders:
+        for contender in experiment.contenders:
             if not left[contender.label]:
                 continue
             self._tell(share, contender, ", starting")
             try:
-                runner = self.start(job, contender, share)
+                runner = self.start(experiment, contender, share)
             except WorkerFailed as error:
                 self._give_up(share, contender, error, len(left[contender.label]))
                 continue
             stack.callback(runner.close)
             runners[contender.label] = runner
             self._note(kind="engine", share=share, contender=contender.label, **runner.about)
-        for repeat in range(job.repeats):
+        for repeat in range(experiment.repeats):
             # The order rotates, so that no engine always runs after the same other one.
-            turn = repeat % len(job.contenders)
-            for contender in [*job.contenders[turn:], *job.contenders[:turn]]:
+            turn = repeat % len(experiment.contenders)
+            for contender in [*experiment.contenders[turn:], *experiment.contenders[:turn]]:
                 if contender.label not in runners or repeat not in left[contender.label]:
                     continue
                 self._tell(share, contender, "")
                 try:
-                    figures = runners[contender.label].run(job.load, repeat)
+                    figures = runners[contender.label].run(experiment.load, repeat)
                 except WorkerFailed as error:
                     runners.pop(contender.label).close()
                     self._give_up(share, contender, error, sum(r >= repeat for r in left[contender.label]))
@@ -171,16 +174,16 @@ class _Run:
                 self._note(kind="sample", share=share, contender=contender.label, repeat=repeat, **figures)
                 self.count += 1
 
-    def _left(self, share: float, contender: Contender) -> set[int]:
+    def _left(self, share: float, contender: ComparedEngine) -> set[int]:
         """Repeats that no record has yet."""
-        return set(range(self.job.repeats)) - _done(self.records, share, contender.label)
+        return set(range(self.experiment.repeats)) - _done(self.records, share, contender.label)
 
-    def _tell(self, share: float, contender: Contender, what: str) -> None:
+    def _tell(self, share: float, contender: ComparedEngine, what: str) -> None:
         if self.watch:
-            total = len(self.job.shares) * len(self.job.contenders) * self.job.repeats
-            self.watch(Piece(f"{100 * share:g} % {contender.label}{what}", self.count + 1, total))
+            total = len(self.experiment.shares) * len(self.experiment.contenders) * self.experiment.repeats
+            self.watch(Progress(f"{100 * share:g} % {contender.label}{what}", self.count + 1, total))
 
-    def _give_up(self, share: float, contender: Contender, error: WorkerFailed, runs: int) -> None:
+    def _give_up(self, share: float, contender: ComparedEngine, error: WorkerFailed, runs: int) -> None:
         self._note(kind="failed", share=share, contender=contender.label, refused=error.refused, reason=str(error))
         self.count += runs
 
@@ -198,7 +201,7 @@ def _done(records: Sequence[Record], share: float, label: str) -> set[int]:
     }
 
 
-def failure(job: Job, records: Sequence[Record], share: float, label: str) -> Record | None:
+def failure(experiment: VLLMExperiment, records: Sequence[Record], share: float, label: str) -> Record | None:
     """The last failure of a cell that lacks repeats; None if it lacks none, or never failed.
 
     refused: the engine said that it can't serve this with such a cache; otherwise it broke. reason: in words.
@@ -208,4 +211,4 @@ def failure(job: Job, records: Sequence[Record], share: float, label: str) -> Re
         for record in records
         if record["kind"] == "failed" and record["share"] == share and record["contender"] == label
     ]
-    return None if not failed or _done(records, share, label) >= set(range(job.repeats)) else failed[-1]
+    return None if not failed or _done(records, share, label) >= set(range(experiment.repeats)) else failed[-1]

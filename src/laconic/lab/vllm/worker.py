@@ -1,9 +1,9 @@
 """One vLLM engine in a process of its own, which `process.Worker` starts and asks: JSON lines in, JSON lines out.
 
 The first line says what engine to make and what load to run once untimed; the answer is `{"ready": ...}`. Every further line
-names a `Load` and a repeat to run, and is answered by `{"done": figures}`. Instead of either may come `{"refused": reason}`,
-where vLLM or laconic refuses the settings or the requests, `{"failed": reason}`, where vLLM broke, and `{"fault": traceback}`,
-where laconic itself has a fault. The process ends when its input does.
+names a `RequestLoad` and a repeat to run, and is answered by `{"done": figures}`. Instead of either may come
+`{"refused": reason}`, where vLLM or laconic refuses the settings or the requests, `{"failed": reason}`, where vLLM broke, and
+`{"fault": traceback}`, where laconic itself has a fault. The process ends when its input does.
 
 The engine runs inside this process (no engine-core process of its own), so that its scheduler can be watched: what runs
 and what was preempted at every `schedule()`, and how many blocks are taken whenever some are. Stock and compressed engines
@@ -27,7 +27,7 @@ from typing import Any
 
 from laconic.engines.vllm.engine.failures import is_fault
 from laconic.errors import EngineError, InputError
-from laconic.lab.vllm.load import Load
+from laconic.lab.vllm.load import RequestLoad
 
 IDLE_STEPS = 1000
 """Steps in a row that compute nothing, after which the engine is stuck."""
@@ -61,7 +61,7 @@ class Engine:
             )
         self.pool = self.scheduler.kv_cache_manager.block_pool
         self.vocabulary = self.engine.model_config.get_vocab_size()
-        self.watch = Watch()
+        self.watch = SchedulerCounts()
         schedule: Callable[..., Any] = self.scheduler.schedule
         take: Callable[..., Any] = self.pool.get_new_blocks
 
@@ -110,7 +110,7 @@ class Engine:
         counts = getattr(self.scheduler, "compression_counts", None)
         return {} if counts is None else {"evicted": counts.evicted, "compressions": counts.compressions}
 
-    def run(self, load: Load, repeat: int) -> dict[str, Any]:
+    def run(self, load: RequestLoad, repeat: int) -> dict[str, Any]:
         """All requests of a repeat from first to last token, timed. The cache is empty when it begins.
 
         Raises Refused if the engine won't take a request; LaconicError if one generates another number of tokens than
@@ -134,7 +134,7 @@ class Engine:
         prompts = load.prompts(repeat, self.vocabulary)
         before = self.counts()
         gc.collect()
-        self.watch = watch = Watch()
+        self.watch = watch = SchedulerCounts()
         made: dict[str, int] = {}
         first: dict[str, float] = {}
         start, busy = time.perf_counter(), time.process_time()
@@ -179,7 +179,7 @@ class Engine:
         }
 
 
-class Watch:
+class SchedulerCounts:
     """What one run's scheduling came to. steps: that computed something; computed: tokens, those of replays included."""
 
     def __init__(self) -> None:
@@ -235,14 +235,14 @@ def main() -> None:
         order = json.loads(asked.get())
         engine.append(Engine(order["options"], order["compresses"]))
         # Once untimed: what is compiled for the batches that come up, preempted ones too, is compiled, and memory is touched.
-        engine[0].run(Load(**order["load"]), -1)
+        engine[0].run(RequestLoad(**order["load"]), -1)
         return engine[0].about()
 
     if not answer(start, "ready"):
         return
     while True:
         order = json.loads(asked.get())
-        answer(lambda order=order: engine[0].run(Load(**order["load"]), order["repeat"]), "done")  # type: ignore[misc]
+        answer(lambda order=order: engine[0].run(RequestLoad(**order["load"]), order["repeat"]), "done")  # type: ignore[misc]
 
 
 if __name__ == "__main__":

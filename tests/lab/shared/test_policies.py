@@ -10,7 +10,7 @@ import torch
 from laconic.compress import H2O, RKV, RPC, TOVA, FullKV, Oracle, Random, StreamingLLM
 from laconic.compress.schedule import Proportional, Schedule
 from laconic.errors import LaconicError
-from laconic.lab.shared.contenders import Contender, KeepPattern, match_budget, mean_cache, plan
+from laconic.lab.shared.policies import ComparedPolicy, KeepPattern, compared_policies, match_budget, mean_cache
 
 LENGTHS = [random.Random(4).randint(120, 640) for _ in range(50)]
 
@@ -63,7 +63,7 @@ def test_short_traces_keep_everything() -> None:
 
 
 def test_rows_are_policies_times_ratios_after_full_kv() -> None:
-    rows = plan(["rpc", "h2o", "random", "rkv:budget=99,buffer=3"], [2, 4.0], interval=64, window=16)
+    rows = compared_policies(["rpc", "h2o", "random", "rkv:budget=99,buffer=3"], [2, 4.0], interval=64, window=16)
     assert [row.label for row in rows] == [
         "full",
         "rpc c=2",
@@ -85,19 +85,21 @@ def test_rows_are_policies_times_ratios_after_full_kv() -> None:
 
 
 def test_full_given_by_name_is_not_a_second_row() -> None:
-    assert [row.label for row in plan(["full", "rpc"], [4], interval=64, window=16)] == ["full", "rpc c=4"]
+    assert [row.label for row in compared_policies(["full", "rpc"], [4], interval=64, window=16)] == ["full", "rpc c=4"]
 
 
 def test_a_buffer_is_never_coarser_than_the_interval() -> None:
-    def buffers(rows: list[Contender]) -> dict[str, int | None]:
+    def buffers(rows: list[ComparedPolicy]) -> dict[str, int | None]:
         return {row.family: row.policy.settings().get("buffer") for row in rows}
 
-    assert buffers(plan(["rkv", "h2o"], [4], interval=64, window=16)).items() >= {"rkv": 64, "h2o": 1}.items()
-    assert buffers(plan(["rkv"], [4]))["rkv"] == 128
+    assert (
+        buffers(compared_policies(["rkv", "h2o"], [4], interval=64, window=16)).items() >= {"rkv": 64, "h2o": 1}.items()
+    )
+    assert buffers(compared_policies(["rkv"], [4]))["rkv"] == 128
 
 
 def test_what_was_asked_for_does_not_depend_on_lengths() -> None:
-    rows = plan(["h2o", "rpc"], [4], interval=64, window=16)
+    rows = compared_policies(["h2o", "rpc"], [4], interval=64, window=16)
     assert "budget=matched" in rows[1].requested()
     assert "interval=64, ratio=4, window=16" in rows[1].requested()
     assert rows[2].requested() == RPC(64, 4, 16).spec()
@@ -107,7 +109,9 @@ def test_the_oracle_keeps_what_the_pattern_says() -> None:
     keep = KeepPattern(r"^[a-z]=\d$", ["Ġh=6", "hello", " k=1 ", "h=66"])
     ids = torch.tensor([[0, 1, 2], [3, 99, -5]])
     assert keep(ids).tolist() == [[True, False, True], [False, False, False]]
-    (row,) = [row for row in plan(["oracle"], [4], interval=64, window=16, oracle=keep) if row.family == "oracle"]
+    (row,) = [
+        row for row in compared_policies(["oracle"], [4], interval=64, window=16, oracle=keep) if row.family == "oracle"
+    ]
     assert isinstance(row.policy, Oracle)
     assert r"^[a-z]=\\d$" in row.requested()
     assert "hello" not in row.requested()
@@ -116,14 +120,14 @@ def test_the_oracle_keeps_what_the_pattern_says() -> None:
 @pytest.mark.parametrize(
     ("call", "word"),
     [
-        (lambda: plan(["best"]), "rpc"),
-        (lambda: plan(["rpc"], [0.5]), "ratio is 0.5"),
-        (lambda: plan(["rpc"], [3], interval=64, window=16), "interval is 64"),
-        (lambda: plan(["rpc:ratio=4,speed=9"]), "speed"),
-        (lambda: plan(["oracle"]), "--oracle-pattern"),
-        (lambda: plan([]), "No policies"),
-        (lambda: plan(["rpc"], []), "No ratios"),
-        (lambda: plan(["rpc", "rpc"], [4]), "rpc c=4 is asked for twice"),
+        (lambda: compared_policies(["best"]), "rpc"),
+        (lambda: compared_policies(["rpc"], [0.5]), "ratio is 0.5"),
+        (lambda: compared_policies(["rpc"], [3], interval=64, window=16), "interval is 64"),
+        (lambda: compared_policies(["rpc:ratio=4,speed=9"]), "speed"),
+        (lambda: compared_policies(["oracle"]), "--oracle-pattern"),
+        (lambda: compared_policies([]), "No policies"),
+        (lambda: compared_policies(["rpc"], []), "No ratios"),
+        (lambda: compared_policies(["rpc", "rpc"], [4]), "rpc c=4 is asked for twice"),
         (lambda: match_budget(TOVA(), Proportional(64, 4, 16), []), "no generated lengths"),
         (lambda: match_budget(RPC(), Proportional(64, 4, 16), [5]), "rpc"),
         (lambda: KeepPattern("(", ["a"]), "no regular expression"),

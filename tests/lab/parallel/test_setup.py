@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from laconic.errors import LaconicError
-from laconic.lab.parallel.rig import logprobs_of, slug
+from laconic.lab.parallel.setup import logprobs_of, slug
 
 
 def test_log_probabilities_are_recorded_where_a_strategy_reads_them() -> None:

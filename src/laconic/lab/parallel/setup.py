@@ -16,10 +16,10 @@ from laconic.engines.hf import HFEngine
 from laconic.engines.replay import ReplayEngine
 from laconic.errors import InputError
 from laconic.judges.registry import open_judge
-from laconic.lab.collect.run import Origin, collect, open_file
-from laconic.lab.collect.run import Progress as Collected
-from laconic.lab.parallel.lineup import Compression, Entry
+from laconic.lab.collect.run import TraceProvenance, collect, open_file
+from laconic.lab.parallel.lineup import ComparedStrategy, Compression
 from laconic.lab.parallel.run import Answers
+from laconic.lab.shared.progress import Progress
 from laconic.problems import Problem
 from laconic.prune.judge import Judge
 from laconic.prune.source import Source
@@ -36,19 +36,20 @@ EngineMaker = Callable[[Policy, int, Strategy], HFEngine]
 
 
 @dataclass
-class Rig:
+class HFSetup:
     """What `run_parallel` is given. model, tokenizer: an HFEngine's. origin: of the traces under a policy, for their files.
 
     sampling: of all traces, without log-probabilities. n: traces a problem. logprobs: candidates whose mean log-probability
     is recorded with each token, 0 for none. batch: rows that run at once while traces are generated. make: a strategy from
     its spec, the number of traces and the judge. engine: one that notes what a strategy's judge asks for, from a policy and
     the rows that run at once. device: for judges with a network. chat: as HFEngine's, which `engine` gives its own too.
-    check_question: raises InputError for a question that the model can't read. watch: hears of every generated trace.
+    check_question: raises InputError for a question that the model can't read. watch: called with the
+    compression and the progress after every generated trace.
     """
 
     model: Any
     tokenizer: Any
-    origin: Callable[[Compression], Origin]
+    origin: Callable[[Compression], TraceProvenance]
     problems: Sequence[Problem]
     sampling: Sampling
     n: int
@@ -60,7 +61,7 @@ class Rig:
     device: str = "auto"
     chat: Chat | None = None
     check_question: Callable[[str], None] | None = None
-    watch: Callable[[str, Collected], None] | None = None
+    watch: Callable[[str, Progress], None] | None = None
 
     def traces(self, compression: Compression) -> Mapping[str, Sequence[TraceRecord]]:
         """Generated where the compression's file lacks them, as `laconic collect` does."""
@@ -106,7 +107,7 @@ class Rig:
     def judge(self, spec: str, answers: Answers) -> Judge:
         return open_judge(spec, model=self.model, tokenizer=self.tokenizer, answers=answers, device=self.device)
 
-    def strategy(self, entry: Entry, judge: Judge | None) -> Strategy:
+    def strategy(self, entry: ComparedStrategy, judge: Judge | None) -> Strategy:
         return self.make(entry.strategy, entry.n, judge)
 
 

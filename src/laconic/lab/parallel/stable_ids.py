@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 
-class Named:
+class StableIds:
     """An engine as it is, but for the ids: trace i of a problem is `PROBLEM/i`, on every engine and at every run.
 
     What goes by ids (the random judge's coins, above all) then goes alike when a run is replayed, live, or resumed.

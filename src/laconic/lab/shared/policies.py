@@ -23,7 +23,7 @@ RATIOS = (2, 4, 8)
 
 
 @dataclass(frozen=True)
-class Contender:
+class ComparedPolicy:
     """One row of an accuracy table.
 
     label: its name in tables and results, unique in a run. family: what rows of one plotted line share. policy: what
@@ -37,7 +37,7 @@ class Contender:
     ratio: float | None = None
     target: Schedule | None = None
 
-    def matched(self, lengths: Sequence[int]) -> Contender:
+    def matched(self, lengths: Sequence[int]) -> ComparedPolicy:
         """The same row, its budget settled on full KV's generated lengths; itself where there is nothing to match."""
         if self.target is None:
             return self
@@ -52,19 +52,19 @@ class Contender:
         return f"{spec} to the mean of {self.target!r}"
 
 
-def full() -> Contender:
+def full() -> ComparedPolicy:
     """The baseline's row."""
-    return Contender("full", "full", FullKV())
+    return ComparedPolicy("full", "full", FullKV())
 
 
-def plan(
+def compared_policies(
     names: Sequence[str] = POLICIES,
     ratios: Sequence[float] = RATIOS,
     *,
     interval: int = 4096,
     window: int = 32,
     oracle: Callable[[Tensor], Tensor] | None = None,
-) -> list[Contender]:
+) -> list[ComparedPolicy]:
     """The rows of a table: full KV first, then each policy at each ratio.
 
     names: of policies (each gives a row a ratio), or whole specs such as `rkv:budget=128,buffer=32` (one row, as
@@ -93,7 +93,7 @@ def plan(
             continue
         if ":" in name:
             policy = parse(name)
-            rows.append(Contender(policy.spec(), policy.spec(), policy))
+            rows.append(ComparedPolicy(policy.spec(), policy.spec(), policy))
             continue
         for ratio in ratios:
             rows.append(_row(name.strip(), ratio, interval, window, oracle))
@@ -106,7 +106,9 @@ def plan(
     return rows
 
 
-def _row(name: str, ratio: float, interval: int, window: int, oracle: Callable[[Tensor], Tensor] | None) -> Contender:
+def _row(
+    name: str, ratio: float, interval: int, window: int, oracle: Callable[[Tensor], Tensor] | None
+) -> ComparedPolicy:
     kind = get(name)
     fields = {f.name: f for f in dataclasses.fields(kind)}
     ratio = int(ratio) if float(ratio).is_integer() else float(ratio)
@@ -122,15 +124,15 @@ def _row(name: str, ratio: float, interval: int, window: int, oracle: Callable[[
     if "ratio" in fields:
         settings["ratio"] = ratio
         settings |= {key: value for key, value in (("interval", interval), ("window", window)) if key in fields}
-        return Contender(label, name, kind(**settings), ratio)
+        return ComparedPolicy(label, name, kind(**settings), ratio)
     if "budget" in fields:
         target = Proportional(interval, ratio, window)
         template = kind(**settings)
         buffer = getattr(template, "buffer", None)
         if isinstance(buffer, int) and buffer > interval:
             template = kind(**settings | {"buffer": interval})
-        return Contender(label, name, template, ratio, target)
-    return Contender(name, name, kind(**settings))
+        return ComparedPolicy(label, name, template, ratio, target)
+    return ComparedPolicy(name, name, kind(**settings))
 
 
 def mean_cache(schedule: Schedule, lengths: Sequence[int]) -> float:

@@ -1,0 +1,57 @@
+"""The problems of an experiment: checked, told apart from others of the same id, and named in what records must agree on."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from laconic import checks
+from laconic.engines.base import Sampling
+from laconic.errors import InputError
+from laconic.problems import Problem
+
+
+def check_problems(problems: Sequence[Problem]) -> None:
+    """Raises InputError for what are no problems, for none, or for two with one id."""
+    checks.instances("problems", problems, Problem, "problems")
+    if not problems:
+        raise InputError("There are no problems to solve; expected at least one")
+    ids = [problem.id for problem in problems]
+    if len(set(ids)) < len(ids):
+        twice = next(name for index, name in enumerate(ids) if name in ids[:index])
+        raise InputError(f"Two problems have the id {twice!r}; expected each id once")
+
+
+def problem_digest(question: str, answer: str) -> str:
+    """8 bytes in hex of what a problem asks and what the answer is."""
+    return hashlib.blake2b(f"{question}\0{answer}".encode(), digest_size=8).hexdigest()
+
+
+def problem_settings(
+    *,
+    model: Mapping[str, Any],
+    problem_set: str,
+    problems: Sequence[Problem],
+    sampling: Sampling,
+    chat: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What records of traces must agree on to belong to one run, for `Journal`: JSON values.
+
+    model: whatever says which weights and number format (name, fingerprint, dtype). The problems themselves enter by a
+    digest of their ids, questions and answers. chat: `Chat.to_json`; nothing stands for nothing, so that files from before
+    there was one can be gone on with.
+    """
+    content = json.dumps([[p.id, p.question, p.answer] for p in problems])
+    return {
+        "model": dict(model),
+        "problems": {
+            "set": problem_set,
+            "count": len(problems),
+            "digest": hashlib.blake2b(content.encode(), digest_size=8).hexdigest(),
+        },
+        "sampling": {**dataclasses.asdict(sampling), "stop_token_ids": list(sampling.stop_token_ids)},
+        **({"chat": dict(chat)} if chat else {}),
+    }
