@@ -7,16 +7,16 @@ from rich.cells import cell_len
 
 from laconic.cli.board import Heading, Meter, board, votes
 from laconic.cli.live import plain
-from laconic.prune.strategies.base import Row, Snapshot
+from laconic.prune.strategies.base import Snapshot, TraceRow
 
 HEADING = Heading("deepprune · 64 traces", "what is 6 * 7?")
 STATES = ("running", "finished", "waiting", "pruned", "abandoned", "interrupted")
 
 
-def rows(count: int, seed: int = 0) -> tuple[Row, ...]:
+def rows(count: int, seed: int = 0) -> tuple[TraceRow, ...]:
     rng = random.Random(seed)
     return tuple(
-        Row(
+        TraceRow(
             f"p0-{i}",
             i,
             rng.randrange(9999),
@@ -69,10 +69,10 @@ def test_every_trace_has_its_line_or_is_counted() -> None:
 
 def test_lines_are_in_order_and_say_what_the_row_says() -> None:
     found = (
-        Row("a", 0, 1234, "finished", 3, "\\frac{1}{2}", "its end"),
-        Row("b", 1, 56, "pruned", 3, None, "agrees with cluster 3 (.93)"),
-        Row("c", 2, 0, "waiting", None, None, "waits to be judged"),
-        Row("d", 3, 7, "running", None, None, "running"),
+        TraceRow("a", 0, 1234, "finished", 3, "\\frac{1}{2}", "its end"),
+        TraceRow("b", 1, 56, "pruned", 3, None, "agrees with cluster 3 (.93)"),
+        TraceRow("c", 2, 0, "waiting", None, None, "waits to be judged"),
+        TraceRow("d", 3, 7, "running", None, None, "running"),
     )
     lines = draw(Snapshot("judge", found))
     assert [line.split() for line in lines[7:]] == [
@@ -119,7 +119,7 @@ def test_no_line_for_clusters_that_the_strategy_does_not_make() -> None:
 
 def test_a_model_cannot_steer_the_board() -> None:
     evil = "4\x1b[2J\n2\x9b1m\x07"
-    row = Row("a", 0, 5, "finished", 0, evil)
+    row = TraceRow("a", 0, 5, "finished", 0, evil)
     text = board(Heading(evil, evil), Snapshot("finish", (row,), (), ((evil, 1.0),)), Meter(), 80, 24).plain
     assert not {"\x1b", "\x9b", "\x07"} & set(text)
     assert text.count("\n") == 7  # seven lines of top and one of a trace
@@ -133,8 +133,8 @@ def test_votes_of_nobody() -> None:
 def test_what_is_saved_is_what_the_verdict_will_say() -> None:
     """With everything at an end: n times the mean of the finished traces, less all tokens, generated and judged."""
     ends, cut, judged = [100, 140], [30, 50, 40], 25
-    done = [Row(f"f{i}", i, tokens, "finished") for i, tokens in enumerate(ends)]
-    stopped = [Row(f"s{i}", 2 + i, tokens, "pruned") for i, tokens in enumerate(cut)]
+    done = [TraceRow(f"f{i}", i, tokens, "finished") for i, tokens in enumerate(ends)]
+    stopped = [TraceRow(f"s{i}", 2 + i, tokens, "pruned") for i, tokens in enumerate(cut)]
     meter = Meter()
     meter.note(Snapshot("finish", (*done, *stopped), generated=sum(ends) + sum(cut), judged=judged, seconds=2.0))
     saving = meter.saving()
@@ -144,7 +144,7 @@ def test_what_is_saved_is_what_the_verdict_will_say() -> None:
 
 
 def test_seconds_are_priced_at_the_rate_of_exploring() -> None:
-    run = Row("a", 0, 100, "running"), Row("b", 1, 100, "running")
+    run = TraceRow("a", 0, 100, "running"), TraceRow("b", 1, 100, "running")
     meter = Meter()
     assert meter.saving() is None
     meter.note(Snapshot("explore", run, generated=0, seconds=0.0))
@@ -154,7 +154,7 @@ def test_seconds_are_priced_at_the_rate_of_exploring() -> None:
     meter.note(Snapshot("finish", run, generated=200, judged=10, seconds=3.0, phases={"explore": 2.0, "judge": 1.0}))
     assert meter.rate == 100
     assert meter.saving() is None  # nobody has finished
-    end = Row("a", 0, 400, "finished"), Row("b", 1, 100, "abandoned")
+    end = TraceRow("a", 0, 400, "finished"), TraceRow("b", 1, 100, "abandoned")
     phases = {"explore": 2.0, "judge": 1.0, "finish": 3.0}
     meter.note(Snapshot("vote", end, generated=500, judged=10, seconds=6.0, phases=phases))
     assert meter.rate == 100
@@ -167,7 +167,12 @@ def test_seconds_are_priced_at_the_rate_of_exploring() -> None:
 def test_a_run_that_never_explores_is_priced_at_its_own_rate() -> None:
     meter = Meter()
     meter.note(
-        Snapshot("finish", (Row("a", 0, 300, "finished"), Row("b", 1, 100, "abandoned")), generated=400, seconds=4.0)
+        Snapshot(
+            "finish",
+            (TraceRow("a", 0, 300, "finished"), TraceRow("b", 1, 100, "abandoned")),
+            generated=400,
+            seconds=4.0,
+        )
     )
     saving = meter.saving()
     assert saving is not None

@@ -8,7 +8,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from laconic.cli.live import BAR, Moment, PlainView, SilentView, TerminalView, choose_view, gauge, settle
+from laconic.cli.live import BAR, Moment, PlainTextView, SilentTextView, TerminalView, choose_view, gauge, settle
 
 
 def reference(text: str, width: int) -> list[str]:
@@ -85,12 +85,12 @@ def test_a_model_cannot_steer_the_terminal() -> None:
 
 def test_plain_view_is_the_text_alone(capsys: pytest.CaptureFixture[str]) -> None:
     moment = Moment(1, 1, 1, 0)
-    with PlainView() as view:
+    with PlainTextView() as view:
         view.feed("a b", moment)
         view.feed("", moment)
         view.feed(" [c]", moment)
     assert capsys.readouterr().out == "a b [c]\n"
-    with PlainView() as view:
+    with PlainTextView() as view:
         view.feed("ends\n", moment)
     assert capsys.readouterr().out == "ends\n"
 
@@ -99,8 +99,8 @@ def test_choose_view() -> None:
     terminal = Console(file=io.StringIO(), force_terminal=True)
     pipe = Console(file=io.StringIO())
     assert type(choose_view(False, terminal)) is TerminalView
-    assert type(choose_view(False, pipe)) is PlainView
-    assert type(choose_view(True, terminal)) is SilentView
+    assert type(choose_view(False, pipe)) is PlainTextView
+    assert type(choose_view(True, terminal)) is SilentTextView
 
 
 def test_the_gauge_drops_words_rather_than_figures() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from laconic.cli.common import Question
-from laconic.cli.outcome import Outcome
+from laconic.cli.outcome import SolveOutcome
 from laconic.engines.base import Sampling
 from laconic.prune.verdict import Tokens, TraceFate, Verdict, Vote
 
@@ -30,8 +30,8 @@ VERDICT = Verdict(
 )
 
 
-def outcome(verdict: Verdict = VERDICT, gold: str | None = None) -> Outcome:
-    return Outcome(Question("a half?", gold), "tiny", "full", "jaccard", Sampling(), verdict)
+def outcome(verdict: Verdict = VERDICT, gold: str | None = None) -> SolveOutcome:
+    return SolveOutcome(Question("a half?", gold), "tiny", "full", "jaccard", Sampling(), verdict)
 
 
 def facts(verdict: Verdict) -> dict[str, str]:

@@ -11,22 +11,22 @@ from rich.console import Console
 
 from laconic.cli import solving as module
 from laconic.cli.board import Heading
-from laconic.cli.solving import BoardView, PlainView, SilentView, choose_view, watch
-from laconic.prune.strategies.base import Progress, Row, Snapshot, Solving
+from laconic.cli.solving import BoardView, PlainBoardView, SilentBoardView, choose_view, watch
+from laconic.prune.strategies.base import Snapshot, StrategyProgress, StrategyRun, TraceRow
 from laconic.prune.verdict import Tokens, Verdict
 
 HEADING = Heading("deepprune · 2 traces", "what is 6 * 7?")
 
 
-class Scripted(Solving):
+class Scripted(StrategyRun):
     """Goes through the given steps; `between` happens in the middle of each, its number given."""
 
-    def __init__(self, steps: list[Progress], between: Callable[[int], None] = lambda step: None) -> None:
+    def __init__(self, steps: list[StrategyProgress], between: Callable[[int], None] = lambda step: None) -> None:
         self.steps, self.between = steps, between
         self.begun = self.done = self.snapshots = 0
         self.ended = False
 
-    def __iter__(self) -> Iterator[Progress]:
+    def __iter__(self) -> Iterator[StrategyProgress]:
         for number, step in enumerate(self.steps):
             self.begun += 1
             self.between(number)
@@ -36,7 +36,7 @@ class Scripted(Solving):
     def snapshot(self) -> Snapshot:
         self.snapshots += 1
         phase = self.steps[max(self.done - 1, 0)].phase
-        return Snapshot(phase, (Row("a", 0, self.done, "running"),), generated=self.done, seconds=self.done / 2)
+        return Snapshot(phase, (TraceRow("a", 0, self.done, "running"),), generated=self.done, seconds=self.done / 2)
 
     def verdict(self) -> Verdict:
         complete = self.done == len(self.steps) and not self.ended
@@ -48,12 +48,12 @@ class Scripted(Solving):
 
 
 STEPS = [
-    Progress("explore"),
-    Progress("judge", ("a",), "trace 0 opens cluster 0"),
-    Progress("explore"),
-    Progress("judge", ("b",), "trace 1 pruned: agrees with cluster 0 (.93)"),
-    Progress("finish"),
-    Progress("vote"),
+    StrategyProgress("explore"),
+    StrategyProgress("judge", ("a",), "trace 0 opens cluster 0"),
+    StrategyProgress("explore"),
+    StrategyProgress("judge", ("b",), "trace 1 pruned: agrees with cluster 0 (.93)"),
+    StrategyProgress("finish"),
+    StrategyProgress("vote"),
 ]
 
 
@@ -68,7 +68,7 @@ def terminal(width: int = 80, height: int = 24) -> tuple[io.StringIO, Console]:
 
 
 def test_a_line_a_decision_and_one_a_phase(capsys: pytest.CaptureFixture[str]) -> None:
-    assert watch(Scripted(STEPS), PlainView()).complete
+    assert watch(Scripted(STEPS), PlainBoardView()).complete
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
@@ -83,7 +83,7 @@ def test_a_line_a_decision_and_one_a_phase(capsys: pytest.CaptureFixture[str]) -
 
 def test_silence(capsys: pytest.CaptureFixture[str]) -> None:
     run = Scripted(STEPS)
-    assert watch(run, SilentView()).complete
+    assert watch(run, SilentBoardView()).complete
     assert capsys.readouterr() == ("", "")
     assert run.snapshots == 0
 
@@ -105,8 +105,8 @@ def test_a_board_is_drawn_at_most_eight_times_a_second_whatever_the_steps(monkey
     _, console = terminal()
     view = BoardView(console, HEADING)
     drawn: list[float] = []
-    monkeypatch.setattr(view, "draw", lambda snapshot, brake: drawn.append(clock[0]))
-    run = Scripted([Progress("explore")] * 1000, lambda step: clock.__setitem__(0, clock[0] + 0.01))
+    monkeypatch.setattr(view, "draw", lambda snapshot, interrupt: drawn.append(clock[0]))
+    run = Scripted([StrategyProgress("explore")] * 1000, lambda step: clock.__setitem__(0, clock[0] + 0.01))
     watch(run, view)
     assert 75 <= len(drawn) <= 80
     assert run.snapshots == len(drawn)
@@ -119,27 +119,37 @@ def test_a_slow_terminal_is_drawn_less_often(monkeypatch: pytest.MonkeyPatch) ->
     view = BoardView(terminal()[1], HEADING)
     drawn: list[float] = []
 
-    def draw(snapshot: Snapshot, brake: object) -> None:
+    def draw(snapshot: Snapshot, interrupt: object) -> None:
         drawn.append(clock[0])
         clock[0] += 0.1
 
     monkeypatch.setattr(view, "draw", draw)
-    watch(Scripted([Progress("explore")] * 1000, lambda step: clock.__setitem__(0, clock[0] + 0.01)), view)
+    watch(Scripted([StrategyProgress("explore")] * 1000, lambda step: clock.__setitem__(0, clock[0] + 0.01)), view)
     assert 4 <= len(drawn) <= 6  # 0.1 s each, of a little over 10: a twentieth
     assert len(drawn) * 0.1 <= 0.06 * clock[0]
 
 
 def test_phases_are_metered_even_between_two_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.time, "monotonic", lambda: 0.0)
-    view = PlainView()
-    watch(Scripted([Progress("explore"), Progress("explore"), Progress("finish"), Progress("finish")]), view)
+    view = PlainBoardView()
+    watch(
+        Scripted(
+            [
+                StrategyProgress("explore"),
+                StrategyProgress("explore"),
+                StrategyProgress("finish"),
+                StrategyProgress("finish"),
+            ]
+        ),
+        view,
+    )
     assert view.meter.explored == 3  # a token a step, and the first step of another phase tells that the last one ended
 
 
 def test_ctrl_c_in_the_middle_of_a_step_ends_after_it() -> None:
     before = signal.getsignal(signal.SIGINT)
     run = Scripted(STEPS, interrupt(2))
-    verdict = watch(run, SilentView())
+    verdict = watch(run, SilentBoardView())
     assert (run.begun, run.done, run.ended) == (3, 3, True)
     assert not verdict.complete
     assert signal.getsignal(signal.SIGINT) is before
@@ -152,14 +162,14 @@ def test_a_second_ctrl_c_ends_in_the_middle_of_the_step() -> None:
             signal.raise_signal(signal.SIGINT)
 
     run = Scripted(STEPS, twice)
-    verdict = watch(run, SilentView())
+    verdict = watch(run, SilentBoardView())
     assert (run.begun, run.done, run.ended) == (2, 1, True)
     assert (verdict.complete, verdict.tokens.generated) == (False, 1)
 
 
 def test_ctrl_c_that_comes_with_the_last_step_changes_nothing_in_the_figures() -> None:
     run = Scripted(STEPS, interrupt(len(STEPS) - 1))
-    assert watch(run, SilentView()).tokens.generated == len(STEPS)
+    assert watch(run, SilentBoardView()).tokens.generated == len(STEPS)
 
 
 def test_the_board_says_that_it_is_stopping(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +196,7 @@ def test_an_error_leaves_the_terminal_and_the_signal_as_they_were(monkeypatch: p
 
 def test_beside_the_main_thread_there_is_no_signal_to_set() -> None:
     found: list[Verdict] = []
-    thread = threading.Thread(target=lambda: found.append(watch(Scripted(STEPS), SilentView())))
+    thread = threading.Thread(target=lambda: found.append(watch(Scripted(STEPS), SilentBoardView())))
     thread.start()
     thread.join()
     assert found[0].complete
@@ -195,7 +205,7 @@ def test_beside_the_main_thread_there_is_no_signal_to_set() -> None:
 def test_choose_view(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     assert type(choose_view(False, terminal()[1], HEADING)) is BoardView
-    assert type(choose_view(True, terminal()[1], HEADING)) is SilentView
-    assert type(choose_view(False, Console(file=io.StringIO()), HEADING)) is PlainView
+    assert type(choose_view(True, terminal()[1], HEADING)) is SilentBoardView
+    assert type(choose_view(False, Console(file=io.StringIO()), HEADING)) is PlainBoardView
     monkeypatch.setenv("TERM", "dumb")
-    assert type(choose_view(False, terminal()[1], HEADING)) is PlainView
+    assert type(choose_view(False, terminal()[1], HEADING)) is PlainBoardView

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from laconic.cli.common import size
 from laconic.cli.live import plain
-from laconic.prune.strategies.base import Row, Snapshot
+from laconic.prune.strategies.base import Snapshot, TraceRow
 
 # What is going on comes first where not all traces fit.
 ORDER = {"running": 0, "finished": 1, "waiting": 2}
@@ -136,7 +136,7 @@ def _columns(index: str, tokens: str, state: str, cluster: str, answer: str) -> 
     return f"{index:>5}  {tokens:>7}  {state:<11}  {cluster:>7}  {answer}"
 
 
-def _traces(rows: Sequence[Row], room: int) -> list[Text]:
+def _traces(rows: Sequence[TraceRow], room: int) -> list[Text]:
     """A line a trace in order of index; where they don't all fit, those that still run first, and a line for the rest."""
     shown, rest = list(rows), []
     if len(rows) > room:
@@ -151,7 +151,7 @@ def _traces(rows: Sequence[Row], room: int) -> list[Text]:
     return lines
 
 
-def _trace(row: Row) -> Text:
+def _trace(row: TraceRow) -> Text:
     cluster = "-" if row.cluster is None else str(row.cluster)
     start = _columns(str(row.index), f"{row.tokens:,}", row.state, cluster, "")
     line = Text(start, style=STYLES.get(row.state, ""))

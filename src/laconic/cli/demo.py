@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from laconic.cli.demo_figures import Figures
-    from laconic.cli.outcome import Outcome
-    from laconic.cli.solving import SilentView
+    from laconic.cli.outcome import SolveOutcome
+    from laconic.cli.solving import SilentBoardView
     from laconic.compress import Policy
     from laconic.engines.base import Sampling
     from laconic.problems import Problem
@@ -72,7 +72,7 @@ def demo(
 
     from laconic.cli.demo_figures import compared_policies, figures, label_of, solve
     from laconic.cli.progress import Bar
-    from laconic.cli.solving import SilentView
+    from laconic.cli.solving import SilentBoardView
     from laconic.engines.hf import HFEngine, load
     from laconic.problems import generate
     from laconic.prune.alike import warn_alike
@@ -109,7 +109,7 @@ def demo(
     if as_json:
         report = {"bytes_per_kv_token": per_token, "rows": [row.to_json() for row in rows]}
         if _has_judge():
-            report["solve"] = _solve(model, tokenizer, policy, questions[0], sampling, SilentView()).to_json()
+            report["solve"] = _solve(model, tokenizer, policy, questions[0], sampling, SilentBoardView()).to_json()
         typer.echo(json.dumps(report))
         return
     _table(console, rows, per_token)
@@ -128,10 +128,10 @@ def _has_judge() -> bool:
 
 
 def _solve(
-    model: Any, tokenizer: Any, policy: Policy, problem: Problem, sampling: Sampling, view: SilentView
-) -> Outcome:
+    model: Any, tokenizer: Any, policy: Policy, problem: Problem, sampling: Sampling, view: SilentBoardView
+) -> SolveOutcome:
     """One problem by many traces, both ways of saving at once."""
-    from laconic.cli.outcome import Outcome
+    from laconic.cli.outcome import SolveOutcome
     from laconic.cli.solving import watch
     from laconic.judges.registry import open_judge
 
@@ -142,7 +142,7 @@ def _solve(
     if not verdict.complete:
         raise KeyboardInterrupt
     question = Question(problem.question, problem.answer)
-    return Outcome(question, "bundled reasoner", policy.spec(), BUNDLED, sampling, verdict)
+    return SolveOutcome(question, "bundled reasoner", policy.spec(), BUNDLED, sampling, verdict)
 
 
 def _show_solving(
@@ -150,10 +150,10 @@ def _show_solving(
 ) -> None:
     from laconic.cli.board import Heading
     from laconic.cli.solve import summarise
-    from laconic.cli.solving import BoardView, SilentView, can_show
+    from laconic.cli.solving import BoardView, SilentBoardView, can_show
 
     setting = f"deepprune · {TRACES} traces · bundled reasoner · {policy.spec()} · bundled judge"
-    view = BoardView(console, Heading(setting, problem.question)) if can_show(console) else SilentView()
+    view = BoardView(console, Heading(setting, problem.question)) if can_show(console) else SilentBoardView()
     console.print()
     console.print(
         f"The first problem by {TRACES} traces: DeepPrune stops those that would agree, RPC compresses the others."

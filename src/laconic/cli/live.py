@@ -47,10 +47,10 @@ class View(Protocol):
     def feed(self, text: str, moment: Moment) -> None: ...
 
 
-class SilentView:
+class SilentTextView:
     """Shows nothing: the answer comes as one JSON object."""
 
-    def __enter__(self) -> SilentView:
+    def __enter__(self) -> SilentTextView:
         return self
 
     def __exit__(
@@ -62,10 +62,10 @@ class SilentView:
         pass
 
 
-class PlainView(SilentView):
+class PlainTextView(SilentTextView):
     """The text as it comes, for pipes and files."""
 
-    def __enter__(self) -> PlainView:
+    def __enter__(self) -> PlainTextView:
         self.ends_line = True
         return self
 
@@ -82,7 +82,7 @@ class PlainView(SilentView):
             self.ends_line = text.endswith("\n")
 
 
-class TerminalView(SilentView):
+class TerminalView(SilentTextView):
     """The text as it comes, and under it a line that says how much of it is still in the cache.
 
     A terminal can only redraw what has not scrolled away, so finished lines are printed for good, and only the
@@ -174,5 +174,5 @@ def gauge(moment: Moment, seconds: float, width: int) -> Text:
 def choose_view(as_json: bool, console: Console) -> View:
     """The view for where the output goes."""
     if as_json:
-        return SilentView()
-    return TerminalView(console) if console.is_terminal else PlainView()
+        return SilentTextView()
+    return TerminalView(console) if console.is_terminal else PlainTextView()

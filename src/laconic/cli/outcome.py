@@ -20,7 +20,7 @@ FATES = ("finished", "pruned", "abandoned", "interrupted", "waiting", "running")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SolveOutcome:
     """A verdict, and what it was reached with. policy, judge: specs; judge: None for a strategy that asks none. chat:
     `Chat.to_json`."""
 

@@ -69,7 +69,7 @@ from laconic.files import write_text
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from laconic.cli.outcome import Outcome
+    from laconic.cli.outcome import SolveOutcome
 
 NO_ANSWER = 1
 SHOWN = ("winner", "all")
@@ -159,7 +159,7 @@ def solve(
     from rich.console import Console
 
     from laconic.cli.board import Heading
-    from laconic.cli.outcome import Outcome
+    from laconic.cli.outcome import SolveOutcome
     from laconic.cli.solving import choose_view, watch
     from laconic.judges.registry import open_judge
     from laconic.prune.alike import warn_alike
@@ -187,7 +187,7 @@ def solve(
     with reasoner.engine(compression, batch, chosen) as running:
         view = choose_view(as_json, Console(highlight=False), Heading(setting, question.text))
         verdict = watch(chosen.begin(running, question.text, sampling), view)
-    outcome = Outcome(question, name, compression.spec(), judge_spec, sampling, verdict, chat.to_json())
+    outcome = SolveOutcome(question, name, compression.spec(), judge_spec, sampling, verdict, chat.to_json())
     if out is not None:
         write_text(out, json.dumps(outcome.to_json(), indent=1) + "\n")
     if show_texts is not None:
@@ -207,7 +207,7 @@ def solve(
         raise typer.Exit(NO_ANSWER)
 
 
-def show_traces(outcome: Outcome, which: str) -> None:
+def show_traces(outcome: SolveOutcome, which: str) -> None:
     """The texts of traces on stdout, each under a line that says which it is."""
     from rich.console import Console
     from rich.text import Text
@@ -225,7 +225,7 @@ def show_traces(outcome: Outcome, which: str) -> None:
             typer.echo(f"== {heading}\n{text}\n")
 
 
-def show(outcome: Outcome, as_json: bool) -> None:
+def show(outcome: SolveOutcome, as_json: bool) -> None:
     """The verdict: as JSON, with a table on a terminal, or the answer alone on stdout and what it cost on stderr."""
     if as_json:
         typer.echo(json.dumps(outcome.to_json()))
@@ -239,7 +239,7 @@ def show(outcome: Outcome, as_json: bool) -> None:
         typer.echo(outcome.sentence())
 
 
-def summarise(console: Console, outcome: Outcome) -> None:
+def summarise(console: Console, outcome: SolveOutcome) -> None:
     """The answer, and under it a table of what it cost."""
     from rich.table import Table
     from rich.text import Text

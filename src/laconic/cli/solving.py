@@ -14,17 +14,17 @@ from rich.live import Live
 from laconic.cli.board import Heading, Meter, board
 from laconic.cli.common import complain
 from laconic.cli.live import plain
-from laconic.prune.strategies.base import Progress, Snapshot, Solving
+from laconic.prune.strategies.base import Snapshot, StrategyProgress, StrategyRun
 from laconic.prune.verdict import Verdict
 
 INTERVAL = 1 / 8  # seconds between two drawings, at least
 SHARE = 0.05  # of the time may go into drawing: a large board on a slow terminal is drawn less often
 
 
-class SilentView:
+class SilentBoardView:
     """Shows nothing: the verdict comes as one JSON object."""
 
-    def __enter__(self) -> SilentView:
+    def __enter__(self) -> SilentBoardView:
         return self
 
     def __exit__(
@@ -32,11 +32,11 @@ class SilentView:
     ) -> None:
         pass
 
-    def feed(self, progress: Progress, solving: Solving, brake: Brake) -> None:
-        """Another step. brake: whether the user has asked for the end."""
+    def feed(self, progress: StrategyProgress, solving: StrategyRun, interrupt: InterruptHandler) -> None:
+        """Another step. interrupt: whether the user has asked for the end."""
 
 
-class MeteredView(SilentView):
+class MeteredView(SilentBoardView):
     """Takes a snapshot now and then, and whenever the phase changes, so that `meter` can tell what is saved."""
 
     def __init__(self) -> None:
@@ -45,31 +45,31 @@ class MeteredView(SilentView):
         self.due = 0.0
         self.snapshot = Snapshot("", ())
 
-    def feed(self, progress: Progress, solving: Solving, brake: Brake) -> None:
+    def feed(self, progress: StrategyProgress, solving: StrategyRun, interrupt: InterruptHandler) -> None:
         start = time.monotonic()
-        due = start >= self.due or brake.pulled
+        due = start >= self.due or interrupt.requested
         if due or progress.phase != self.phase:
             self.phase = progress.phase
             self.snapshot = solving.snapshot()
             self.meter.note(self.snapshot)
         if due:
-            self.draw(self.snapshot, brake)
+            self.draw(self.snapshot, interrupt)
             end = time.monotonic()
             self.due = end + max(INTERVAL, (end - start) / SHARE)
 
-    def draw(self, snapshot: Snapshot, brake: Brake) -> None:
+    def draw(self, snapshot: Snapshot, interrupt: InterruptHandler) -> None:
         """Nothing to see but the decisions."""
 
 
-class PlainView(MeteredView):
+class PlainBoardView(MeteredView):
     """A line on stderr for each decision, and one where a phase is entered for the first time: for pipes and files."""
 
     def __init__(self) -> None:
         super().__init__()
         self.entered: set[str] = set()
 
-    def feed(self, progress: Progress, solving: Solving, brake: Brake) -> None:
-        super().feed(progress, solving, brake)
+    def feed(self, progress: StrategyProgress, solving: StrategyRun, interrupt: InterruptHandler) -> None:
+        super().feed(progress, solving, interrupt)
         if progress.phase not in self.entered:
             self.entered.add(progress.phase)
             at = self.snapshot
@@ -96,26 +96,26 @@ class BoardView(MeteredView):
     ) -> None:
         self.live.stop()
 
-    def draw(self, snapshot: Snapshot, brake: Brake) -> None:
-        note = "stopping after this step; Ctrl-C again: at once" if brake.pulled else ""
+    def draw(self, snapshot: Snapshot, interrupt: InterruptHandler) -> None:
+        note = "stopping after this step; Ctrl-C again: at once" if interrupt.requested else ""
         width, height = self.console.size
         self.live.update(board(self.heading, snapshot, self.meter, width, height, note), refresh=True)
 
 
-class Brake:
+class InterruptHandler:
     """Ctrl-C while a run goes on: the first asks it to end after the present step, when all its records agree with one
     another; a second one ends it in the middle of the step, with a KeyboardInterrupt."""
 
     def __init__(self) -> None:
-        self.pulled = False
+        self.requested = False
         self.before: Any = None
         self.mine = (
             threading.current_thread() is threading.main_thread()
         )  # others can't set handlers, and get no signal
 
-    def __enter__(self) -> Brake:
+    def __enter__(self) -> InterruptHandler:
         if self.mine:
-            self.before = signal.signal(signal.SIGINT, self._pull)
+            self.before = signal.signal(signal.SIGINT, self._request)
         return self
 
     def __exit__(
@@ -124,17 +124,17 @@ class Brake:
         if self.mine:
             signal.signal(signal.SIGINT, self.before)
 
-    def _pull(self, number: int, frame: FrameType | None) -> None:
-        if self.pulled:
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
             raise KeyboardInterrupt
-        self.pulled = True
+        self.requested = True
 
 
-def choose_view(as_json: bool, console: Console, heading: Heading) -> SilentView:
+def choose_view(as_json: bool, console: Console, heading: Heading) -> SilentBoardView:
     """The view for where the output goes."""
     if as_json:
-        return SilentView()
-    return BoardView(console, heading) if can_show(console) else PlainView()
+        return SilentBoardView()
+    return BoardView(console, heading) if can_show(console) else PlainBoardView()
 
 
 def can_show(console: Console) -> bool:
@@ -142,13 +142,13 @@ def can_show(console: Console) -> bool:
     return console.is_terminal and not console.is_dumb_terminal
 
 
-def watch(solving: Solving, view: SilentView) -> Verdict:
+def watch(solving: StrategyRun, view: SilentBoardView) -> Verdict:
     """Run to the end, or to Ctrl-C: the verdict then is that of so far, with complete=False."""
-    with Brake() as brake, view:
+    with InterruptHandler() as interrupt, view:
         try:
             for progress in solving:
-                view.feed(progress, solving, brake)
-                if brake.pulled:
+                view.feed(progress, solving, interrupt)
+                if interrupt.requested:
                     return solving.interrupt()
         except KeyboardInterrupt:
             return solving.interrupt()

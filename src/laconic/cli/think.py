@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ThinkOutcome:
     """What a trace came to. KV tokens are of one layer, the prompt's included; bytes are of all compressible layers.
 
     held: at the end, after the last compression; bytes_held and bytes_full: what that takes, and what all tokens would.
@@ -227,7 +227,7 @@ def conclude(
     trace: Trace,
     stats: EngineStats,
     chat: Mapping[str, Any] | None = None,
-) -> Outcome:
+) -> ThinkOutcome:
     """The figures of a trace that ran alone in its engine, to its end or until it was interrupted."""
     from laconic.answers import answer_of, equivalent
 
@@ -237,7 +237,7 @@ def conclude(
     per_token = stats.peak_kv_bytes / stats.peak_kv_tokens if stats.peak_kv_tokens else 0.0
     answer = answer_of(trace)
     known = question.answer is not None
-    return Outcome(
+    return ThinkOutcome(
         question=question,
         policy=policy.spec(),
         model=model,
@@ -265,26 +265,26 @@ def _stream(engine: Engine, trace_id: str, policy: Policy, as_json: bool) -> tup
     from rich.console import Console
 
     from laconic.cli.live import Moment, choose_view
-    from laconic.cli.solving import Brake
+    from laconic.cli.solving import InterruptHandler
 
     pieces: list[str] = []
     kv_tokens: list[int] = []
     trace, schedule = engine.trace(trace_id), policy.schedule
     prompt = len(trace.prompt_ids)
-    with Brake() as brake, choose_view(as_json, Console(highlight=False)) as view:
+    with InterruptHandler() as interrupt, choose_view(as_json, Console(highlight=False)) as view:
         for chunk in engine.stream():  # one token a chunk
             computed = len(trace.token_ids) - 1
             pieces.append(chunk.text)
             kv_tokens.append(schedule.physical(computed, prompt))
             moment = Moment(prompt + computed, kv_tokens[-1], computed, schedule.rounds(computed))
             view.feed(chunk.text, moment)
-            if brake.pulled and chunk.finish_reason is None:
+            if interrupt.requested and chunk.finish_reason is None:
                 break
     return pieces, kv_tokens
 
 
 def _write_page(
-    path: Path, engine: Any, outcome: Outcome, prompt: str, trace: Trace, pieces: list[str], kv_tokens: list[int]
+    path: Path, engine: Any, outcome: ThinkOutcome, prompt: str, trace: Trace, pieces: list[str], kv_tokens: list[int]
 ) -> None:
     from laconic.cli.html import TracePage, render
 
@@ -307,7 +307,7 @@ def _write_page(
     write_text(path, render(page))
 
 
-def _show(outcome: Outcome, text: str, as_json: bool, html: Path | None) -> None:
+def _show(outcome: ThinkOutcome, text: str, as_json: bool, html: Path | None) -> None:
     if as_json:
         typer.echo(json.dumps(outcome.to_json(text)))
     elif sys.stdout.isatty():

@@ -13,7 +13,7 @@ from __future__ import annotations
 from laconic.prune.cluster import Clustering
 from laconic.prune.judge import Cost, Excerpt, Judge
 from laconic.prune.source import Source
-from laconic.prune.strategies.base import Solving, Strategy
+from laconic.prune.strategies.base import Strategy, StrategyRun
 from laconic.prune.strategies.deepconf import DeepConf
 from laconic.prune.strategies.deepprune import DeepPrune
 from laconic.prune.strategies.registry import parse
@@ -28,9 +28,9 @@ __all__ = [
     "Excerpt",
     "Judge",
     "SelfConsistency",
-    "Solving",
     "Source",
     "Strategy",
+    "StrategyRun",
     "Tokens",
     "TraceFate",
     "Verdict",

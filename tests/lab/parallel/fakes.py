@@ -21,7 +21,7 @@ from laconic.lab.shared.journal import Journal, Record
 from laconic.problems import Problem
 from laconic.prune.judge import Cost, Excerpt, Judge
 from laconic.prune.source import Source
-from laconic.prune.strategies.base import Solving, Strategy
+from laconic.prune.strategies.base import Strategy, StrategyRun
 from laconic.prune.verdict import Tokens as Bill
 from laconic.prune.verdict import TraceFate, Verdict, Vote
 from laconic.traces import TraceRecord
@@ -168,7 +168,7 @@ class FakeVote(Strategy):
     cut: int = CUT
     name: str = "vote"
 
-    def begin(self, source: Source, question: str, sampling: Any) -> Solving:
+    def begin(self, source: Source, question: str, sampling: Any) -> StrategyRun:
         raise NotImplementedError
 
     def solve(self, source: Source, question: str, sampling: Any) -> Verdict:

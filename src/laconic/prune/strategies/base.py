@@ -1,7 +1,8 @@
 """What a strategy is: how many traces, which to stop, how to vote.
 
-A strategy is a frozen record of settings; `begin` binds it to an engine and a question. The `Solving` that it returns is
-advanced by iterating: each item is a `Progress`, and `verdict()` is valid at any moment, so an interruption loses nothing.
+A strategy is a frozen record of settings; `begin` binds it to an engine and a question. The `StrategyRun` that it returns is
+advanced by iterating: each item is a `StrategyProgress`, and `verdict()` is valid at any moment, so an
+interruption loses nothing.
 """
 
 from __future__ import annotations
@@ -16,52 +17,61 @@ from laconic.prune.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """A step of a run, for who watches. phase: "explore", "judge", "finish" or "vote". moved: ids of the traces that have
-    new tokens, another state or another cluster. message: one clause where something was decided, else ""."""
+class StrategyProgress:
+    """A step of a strategy's run, for a live view or a log."""
 
     phase: str
+    """"explore", "judge", "finish" or "vote"."""
     moved: tuple[str, ...] = ()
+    """Ids of the traces that have new tokens, another state or another cluster."""
     message: str = ""
+    """One clause where something was decided, else ""."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One trace as a live view shows it. cluster: index or None. answer: once finished."""
+class TraceRow:
+    """One trace as a live view shows it."""
 
     id: str
     index: int
     tokens: int
+    """Generated so far."""
     state: str
+    """Its fate so far, see `Fate`."""
     cluster: int | None = None
+    """Index of its cluster; None for none yet."""
     answer: str | None = None
+    """Of a finished trace; None for none."""
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything a live view needs, cheap to make (no judging, no equivalence checks beyond those already made).
-
-    clusters: their sizes. votes: answers and weights. seconds: of wall time; phases: the same by phase.
-    """
+    """Everything a live view needs, cheap to make (no judging, no equivalence checks beyond those already made)."""
 
     phase: str
-    rows: tuple[Row, ...]
+    rows: tuple[TraceRow, ...]
     clusters: tuple[int, ...] = ()
+    """Their sizes."""
     votes: tuple[tuple[str, float], ...] = ()
+    """Answers and their weights."""
     generated: int = 0
+    """Tokens of all traces."""
     judged: int = 0
+    """Tokens that the judge ran."""
     seconds: float = 0.0
+    """Of wall time."""
     kv_bytes: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
     phases: dict[str, float] = field(default_factory=dict)
+    """Seconds by phase."""
 
 
-class Solving(ABC):
+class StrategyRun(ABC):
     """One run of a strategy on one question: iterate it to the end, or stop iterating and call `interrupt`."""
 
     @abstractmethod
-    def __iter__(self) -> Iterator[Progress]:
+    def __iter__(self) -> Iterator[StrategyProgress]:
         """Run to the end. Raises InputError before the first item for settings or a question that can't work."""
 
     @abstractmethod
@@ -87,7 +97,7 @@ class Strategy(ABC):
     source: ClassVar[str] = ""
 
     @abstractmethod
-    def begin(self, source: Source, question: str, sampling: Any) -> Solving:
+    def begin(self, source: Source, question: str, sampling: Any) -> StrategyRun:
         """Bind to an engine and a question (the user's message; `source.render` makes the prompt). Nothing runs yet."""
 
     def solve(self, source: Source, question: str, sampling: Any) -> Verdict:

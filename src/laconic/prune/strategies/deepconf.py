@@ -9,7 +9,7 @@ from laconic import checks
 from laconic.errors import InputError
 from laconic.prune.source import Source
 from laconic.prune.strategies.base import Strategy
-from laconic.prune.strategies.run import DECIDED, MOST_TRACES, Record, Run, traces
+from laconic.prune.strategies.run import DECIDED, MOST_TRACES, StrategyRunBase, TraceState, traces
 from laconic.prune.strategies.settings import check_sampling, setting, settings_of
 from laconic.prune.voting import Confidence, Tally, consensus, percentile
 
@@ -56,11 +56,11 @@ class DeepConf(Strategy):
     def name(self) -> str:  # type: ignore[override]
         return f"deepconf:{self.mode}"
 
-    def begin(self, source: Source, question: str, sampling: Any) -> Confiding:
-        return Confiding(self, source, question, replace(check_sampling(sampling), logprobs=self.top_k))
+    def begin(self, source: Source, question: str, sampling: Any) -> DeepConfRun:
+        return DeepConfRun(self, source, question, replace(check_sampling(sampling), logprobs=self.top_k))
 
 
-class Confiding(Run):
+class DeepConfRun(StrategyRunBase):
     """A run of `DeepConf`."""
 
     phase = "explore"
@@ -83,20 +83,20 @@ class Confiding(Run):
     def _extra(self) -> dict[str, Any]:
         return {} if self.bar is None else {"bar": self.bar}
 
-    def _moved_on(self, record: Record) -> None:
+    def _moved_on(self, record: TraceState) -> None:
         self._read(record)
         if self._fell(record):
             self._stop(record, "pruned", self._why(record))
             self._say(f"trace {record.index} pruned: {record.reason}")
             self._done()
 
-    def _ended(self, record: Record) -> None:
+    def _ended(self, record: TraceState) -> None:
         self._read(record)
         if self._fell(record):  # in its last tokens, or the stop came too late
             record.fate, record.reason = "pruned", self._why(record)
         self._done()
 
-    def _read(self, record: Record) -> None:
+    def _read(self, record: TraceState) -> None:
         """Read the trace's new tokens, up to the first group under the bar: one at a time or many, the outcome is the same."""
         confidence, logprobs = self.confidence[record.index], record.view.logprobs
         if len(logprobs) < len(record.view.token_ids):
@@ -107,13 +107,13 @@ class Confiding(Run):
         while confidence.tokens < len(logprobs) and not self._fell(record):
             confidence.add(logprobs[confidence.tokens])
 
-    def _fell(self, record: Record) -> bool:
+    def _fell(self, record: TraceState) -> bool:
         """Whether a whole group of a trace after the warm-up was under the bar."""
         confidence = self.confidence[record.index]
         late = self.bar is not None and record.index >= self.warmup and confidence.tokens >= confidence.window
         return late and confidence.lowest < self.bar  # type: ignore[operator]
 
-    def _why(self, record: Record) -> str:
+    def _why(self, record: TraceState) -> str:
         return f"its confidence fell to {self.confidence[record.index].lowest:.2f}, under the bar of {self.bar:.2f}"
 
     def _done(self) -> None:
@@ -138,10 +138,10 @@ class Confiding(Run):
         else:
             self._begin_more()
 
-    def _is_done(self, record: Record) -> bool:
+    def _is_done(self, record: TraceState) -> bool:
         return record.ended or record.fate == "pruned"
 
-    def _count(self, record: Record) -> None:
+    def _count(self, record: TraceState) -> None:
         lowest = self.confidence[record.index].lowest
         assert self.bar is not None
         if record.fate == "finished" and record.answer is not None and lowest >= self.bar:

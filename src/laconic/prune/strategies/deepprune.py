@@ -16,7 +16,7 @@ from laconic.prune.judging import Judging
 from laconic.prune.source import Source
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.panels import VOTES, Panel, panels
-from laconic.prune.strategies.run import DECIDED, MOST_TRACES, Record, Run, traces
+from laconic.prune.strategies.run import DECIDED, MOST_TRACES, StrategyRunBase, TraceState, traces
 from laconic.prune.strategies.settings import check_sampling, setting, settings_of
 from laconic.prune.voting import Pending, decided, enough
 
@@ -94,13 +94,13 @@ class DeepPrune(Strategy):
     def clustering(self) -> Clustering:
         return Clustering(self.tau, self.K, self.K1, self.seed, self.similarity)
 
-    def begin(self, source: Source, question: str, sampling: Any) -> Pruning:
+    def begin(self, source: Source, question: str, sampling: Any) -> DeepPruneRun:
         if self.vote == "confidence" and not check_sampling(sampling).logprobs:
             sampling = replace(sampling, logprobs=CANDIDATES)
-        return Pruning(self, source, question, sampling)
+        return DeepPruneRun(self, source, question, sampling)
 
 
-class Pruning(Run):
+class DeepPruneRun(StrategyRunBase):
     """A run of `DeepPrune`.
 
     Every trace is stopped where its excerpt ends, so while others catch up it holds no memory. It is judged when its turn
@@ -137,7 +137,7 @@ class Pruning(Run):
 
     # ---- explore --------------------------------------------------------------------------------------------------
 
-    def _moved_on(self, record: Record) -> None:
+    def _moved_on(self, record: TraceState) -> None:
         if self.phase != "explore" or record.view.state == "finished":  # its last chunk is on its way
             return
         if self.excerpts.fresh:
@@ -145,7 +145,7 @@ class Pruning(Run):
         if self.excerpts.ready(record.view):
             self._reached(record)
 
-    def _reached(self, record: Record) -> None:
+    def _reached(self, record: TraceState) -> None:
         """A trace has come to the end of its excerpt, or ended within it."""
         excerpt = self.excerpts.cut(record.view, self.question, self.source)
         record.complete = excerpt.complete
@@ -168,7 +168,7 @@ class Pruning(Run):
         if self.turn == self.n:
             self._choose()
 
-    def _place(self, record: Record) -> bool:
+    def _place(self, record: TraceState) -> bool:
         """Put a trace where it belongs; False if its turn has come before it is ready."""
         if record.index not in self.judging:
             # One that ended without an answer agrees with nobody, and can't vote.
@@ -241,7 +241,7 @@ class Pruning(Run):
             if record.fate != "running":
                 self._resume(record)
 
-    def _decide(self, left: Sequence[Record]) -> None:
+    def _decide(self, left: Sequence[TraceState]) -> None:
         running = [r for r in left if r.fate == "running"]
         for record in running:
             self._stop(record, "abandoned", DECIDED)
@@ -250,7 +250,7 @@ class Pruning(Run):
             f"the vote is decided: {lead.answer} has a weight of {lead.weight:g}, {traces(len(left))} can't change it"
         )
 
-    def _ended(self, record: Record) -> None:
+    def _ended(self, record: TraceState) -> None:
         if self.phase == "explore":
             if record.index not in self.judging and record.index not in self.waiting:
                 self._reached(record)
@@ -261,7 +261,7 @@ class Pruning(Run):
             if not self.votes and all(r.ended for r in self.panel.records):
                 self._next_panel()
 
-    def _cast(self, record: Record) -> None:
+    def _cast(self, record: TraceState) -> None:
         assert self.panel is not None
         if record.answer is not None:
             record.weight = self.panel.weight(record)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from laconic.prune.cluster import Clustering
-from laconic.prune.strategies.run import Record
+from laconic.prune.strategies.run import TraceState
 from laconic.prune.voting import seats
 
 VOTES = ("plain", "size", "confidence")
@@ -21,12 +21,12 @@ class Panel:
     trace's own mean confidence, unknown until it has ended.
     """
 
-    records: tuple[Record, ...]
+    records: tuple[TraceState, ...]
     whose: str
     weights: dict[int, float] = field(default_factory=dict)
     by_confidence: bool = False
 
-    def weight(self, record: Record) -> float:
+    def weight(self, record: TraceState) -> float:
         """Of its vote; infinite where that can't be known yet."""
         if self.by_confidence:
             logprobs = record.view.logprobs
@@ -34,7 +34,7 @@ class Panel:
         return self.weights.get(record.index, 1.0)
 
 
-def panels(voters: Sequence[Record], clustering: Clustering, vote: str, K2: int, K3: int) -> list[Panel]:
+def panels(voters: Sequence[TraceState], clustering: Clustering, vote: str, K2: int, K3: int) -> list[Panel]:
     """All `voters` in panels, in the order in which they are asked.
 
     vote: "plain" and "confidence" take K2 of the largest cluster at a time, then of the next largest (equals: the earlier),
@@ -67,12 +67,12 @@ def panels(voters: Sequence[Record], clustering: Clustering, vote: str, K2: int,
     return found + _slices(outside, K2, "no cluster", by_confidence)
 
 
-def _complete_first(records: Sequence[Record]) -> list[Record]:
+def _complete_first(records: Sequence[TraceState]) -> list[TraceState]:
     """Their votes cost nothing more."""
     return sorted(records, key=lambda record: not record.complete)
 
 
-def _slices(records: Sequence[Record], size: int, whose: str, by_confidence: bool) -> list[Panel]:
+def _slices(records: Sequence[TraceState], size: int, whose: str, by_confidence: bool) -> list[Panel]:
     """`size` at a time, complete ones first; all the complete ones at once, since their votes are there already."""
     ranked, found = _complete_first(records), []
     first = max(size, sum(record.complete for record in records))

@@ -12,7 +12,7 @@ from laconic import answers, checks
 from laconic.errors import InputError
 from laconic.prune.alike import warn_alike
 from laconic.prune.source import ChunkView, Source, TraceView
-from laconic.prune.strategies.base import Progress, Row, Snapshot, Solving
+from laconic.prune.strategies.base import Snapshot, StrategyProgress, StrategyRun, TraceRow
 from laconic.prune.strategies.clock import Clock
 from laconic.prune.strategies.settings import check_sampling
 from laconic.prune.verdict import Fate, Tokens, TraceFate, Verdict, Vote
@@ -32,14 +32,11 @@ def traces(count: int) -> str:
 
 
 @dataclass(slots=True, eq=False)
-class Record:
-    """A trace as its run sees it.
-
-    view: the engine's record, live. live: the engine has not sent its last chunk yet. halted: it was asked to stop. ended:
-    it came to its own end or its limit, so its answer (or that it has none) is known. complete: it did so within its excerpt.
-    """
+class TraceState:
+    """A trace as its run sees it."""
 
     view: TraceView
+    """The engine's record of it, which goes on changing."""
     index: int
     fate: Fate = "waiting"
     reason: str = "not started yet"
@@ -48,16 +45,20 @@ class Record:
     answer: str | None = None
     weight: float = 0.0
     live: bool = True
+    """Whether the engine has not sent its last chunk yet."""
     halted: bool = False
+    """Whether the engine was asked to stop it."""
     ended: bool = False
+    """Whether it came to its own end or its limit, so that its answer (or that it has none) is known."""
     complete: bool = False
+    """Whether it did so within its excerpt."""
 
     @property
     def id(self) -> str:
         return self.view.id
 
 
-class Run(Solving):
+class StrategyRunBase(StrategyRun):
     """One run of a strategy. A subclass says what happens when a trace moves on (`_moved_on`) or ends (`_ended`).
 
     It drives the engine alone while it lasts: chunks of traces that aren't its own are not kept for anyone.
@@ -72,12 +73,12 @@ class Run(Solving):
         check_sampling(sampling)
         self.name, self.n, self.settings = name, n, settings
         self.source, self.question, self.sampling = source, question, sampling
-        self.records: list[Record] = []
+        self.records: list[TraceState] = []
         self.tally = Tally()
         self.votes: tuple[Vote, ...] = ()
         self.note = ""
         self.clock = Clock()
-        self._by_id: dict[str, Record] = {}
+        self._by_id: dict[str, TraceState] = {}
         self._step: set[int] = set()
         self._moved: dict[str, None] = {}
         self._messages: list[tuple[str, str]] = []  # with the phase in which each was said
@@ -95,11 +96,11 @@ class Run(Solving):
     def _start(self) -> None:
         """The traces have been submitted: stop those that are not to run yet."""
 
-    def _moved_on(self, record: Record) -> None:
+    def _moved_on(self, record: TraceState) -> None:
         """A running trace has new tokens."""
 
     @abstractmethod
-    def _ended(self, record: Record) -> None:
+    def _ended(self, record: TraceState) -> None:
         """A trace has ended; its answer is known."""
 
     def _step_over(self) -> None:
@@ -120,10 +121,10 @@ class Run(Solving):
 
     # ---- running --------------------------------------------------------------------------------------------------
 
-    def __iter__(self) -> Iterator[Progress]:
+    def __iter__(self) -> Iterator[StrategyProgress]:
         return self._whole
 
-    def _run(self) -> Generator[Progress, None, None]:
+    def _run(self) -> Generator[StrategyProgress, None, None]:
         """The steps, with the clock running only inside them."""
         self.clock.go(self.phase)
         try:
@@ -135,13 +136,13 @@ class Run(Solving):
         finally:
             self.clock.stop()
 
-    def _steps(self) -> Iterator[Progress]:
+    def _steps(self) -> Iterator[StrategyProgress]:
         if not self.question.strip():
             raise InputError("the problem is empty: give a question")
         stats = self.source.stats
         self._before = {name: getattr(stats, name, 0) for name in ("peak_kv_bytes", *COUNTED.values())}
         ids = self.source.submit(self.source.render(self.question), self.sampling, self.n)
-        self.records = [Record(self.source.trace(name), index) for index, name in enumerate(ids)]
+        self.records = [TraceState(self.source.trace(name), index) for index, name in enumerate(ids)]
         self._by_id = {record.id: record for record in self.records}
         self._start()
         while any(record.live for record in self.records):
@@ -151,8 +152,8 @@ class Run(Solving):
             self.votes = self.tally.votes()
         yield from self._flush("vote")
 
-    def _drive(self) -> Iterator[Progress]:
-        """Run the engine until none of the run's traces is live, a Progress a step and a decision."""
+    def _drive(self) -> Iterator[StrategyProgress]:
+        """Run the engine until none of the run's traces is live, a StrategyProgress a step and a decision."""
         with closing(self.source.stream()) as stream:
             for chunk in stream:
                 record = self._by_id.get(chunk.trace_id)
@@ -178,7 +179,7 @@ class Run(Solving):
         running = (r for r in reversed(self.records) if r.live and not r.halted)
         return all(r.index in self._step or r.view.state != "running" for r in running)
 
-    def _take(self, record: Record, chunk: ChunkView) -> None:
+    def _take(self, record: TraceState, chunk: ChunkView) -> None:
         self._step.add(record.index)
         self._moved[record.id] = None
         record.tokens += len(chunk.token_ids)
@@ -193,14 +194,14 @@ class Run(Solving):
                 self._finish(record)
                 self._ended(record)
 
-    def _finish(self, record: Record) -> None:
+    def _finish(self, record: TraceState) -> None:
         record.live, record.ended, record.fate = False, True, "finished"
         limit = record.view.finish_reason == "length"
         record.reason = f"reached its limit of {record.tokens} tokens" if limit else "came to its end"
         with self.clock.during("vote"):
             record.answer = answers.answer_of(record.view)
 
-    def _stop(self, record: Record, fate: Fate, reason: str) -> None:
+    def _stop(self, record: TraceState, fate: Fate, reason: str) -> None:
         """Stop a trace that has not ended, running or waiting; its memory is free at the next step."""
         record.fate, record.reason = fate, reason
         self._moved[record.id] = None
@@ -210,7 +211,7 @@ class Run(Solving):
             # One that had not started sends no last chunk.
             record.live = record.live and record.view.state != "stopped"
 
-    def _resume(self, record: Record) -> None:
+    def _resume(self, record: TraceState) -> None:
         """Let a stopped trace go on. Of one that ended meanwhile the last chunk is on its way."""
         record.fate, record.reason = "running", "running"
         self._moved[record.id] = None
@@ -222,13 +223,13 @@ class Run(Solving):
     def _say(self, message: str) -> None:
         self._messages.append((self.phase, message))
 
-    def _flush(self, phase: str = "") -> Iterator[Progress]:
-        """What is new, a Progress a message, the moved traces with the first."""
+    def _flush(self, phase: str = "") -> Iterator[StrategyProgress]:
+        """What is new, a StrategyProgress a message, the moved traces with the first."""
         self._sample()
         moved, messages = tuple(self._moved), self._messages or [(phase or self.phase, "")]
         self._moved, self._messages = {}, []
         for number, (said, message) in enumerate(messages):
-            yield Progress(said, () if number else moved, message)
+            yield StrategyProgress(said, () if number else moved, message)
 
     def _sample(self) -> int:
         """KV bytes held now."""
@@ -241,7 +242,7 @@ class Run(Solving):
     def snapshot(self) -> Snapshot:
         return Snapshot(
             phase="vote" if self._complete else self.phase,
-            rows=tuple(Row(r.id, r.index, r.tokens, r.fate, r.cluster, r.answer, r.reason) for r in self.records),
+            rows=tuple(TraceRow(r.id, r.index, r.tokens, r.fate, r.cluster, r.answer, r.reason) for r in self.records),
             clusters=tuple(len(cluster) for cluster in self._clusters()),
             votes=tuple((vote.answer, vote.weight) for vote in self.votes),
             generated=sum(r.tokens for r in self.records),

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from laconic import checks
 from laconic.prune.source import Source
 from laconic.prune.strategies.base import Strategy
-from laconic.prune.strategies.run import DECIDED, MOST_TRACES, Record, Run, traces
+from laconic.prune.strategies.run import DECIDED, MOST_TRACES, StrategyRunBase, TraceState, traces
 from laconic.prune.strategies.settings import setting, settings_of
 from laconic.prune.voting import decided
 
@@ -33,11 +33,11 @@ class SelfConsistency(Strategy):
         checks.whole("n", self.n, 1, MOST_TRACES, "traces")
         checks.flag("early_end", self.early_end)
 
-    def begin(self, source: Source, question: str, sampling: Any) -> Voting:
-        return Voting(self, source, question, sampling)
+    def begin(self, source: Source, question: str, sampling: Any) -> SelfConsistencyRun:
+        return SelfConsistencyRun(self, source, question, sampling)
 
 
-class Voting(Run):
+class SelfConsistencyRun(StrategyRunBase):
     """A run of `SelfConsistency`."""
 
     def __init__(self, strategy: SelfConsistency, source: Source, question: str, sampling: Any) -> None:
@@ -48,7 +48,7 @@ class Voting(Run):
     def _start(self) -> None:
         self._say(f"{traces(self.n)} start")
 
-    def _ended(self, record: Record) -> None:
+    def _ended(self, record: TraceState) -> None:
         with self.clock.during("vote"):
             if record.answer is not None:
                 record.weight = 1.0
