@@ -43,6 +43,30 @@ def test_policies_need_no_transformers() -> None:
     assert run("import sys, laconic; laconic.RPC(); print('transformers' in sys.modules)") == "False"
 
 
+def test_the_library_needs_nothing_of_the_lab() -> None:
+    """Every public name, every module outside of the lab that imports here, and the commands that are no experiments."""
+    code = """
+import sys, laconic
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        if name == "laconic.lab" or name.startswith("laconic.lab."):
+            raise AssertionError(f"{name} was imported")
+sys.meta_path.insert(0, Nothing())
+for name in laconic.__all__:
+    getattr(laconic, name)
+from laconic.cli import main
+for arguments in (["solve", "--help"], ["demo", "--help"], ["plan", "bundled"], ["judges"], ["policies"],
+                  ["think", "--max-new-tokens", "20"], ["solve", "--n", "4", "--max-new-tokens", "20", "--json"]):
+    sys.argv = ["laconic", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        assert end.code in (0, 1), (arguments, end.code)  # 1: no answer in so few tokens
+print("done")
+"""
+    assert run(code).splitlines()[-1] == "done"
+
+
 @pytest.mark.parametrize(
     "first",
     [

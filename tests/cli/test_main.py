@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import laconic.cli
 import laconic.problems
-from laconic.cli import COMMANDS, build
+from laconic.cli import COMMANDS, build, command_in
 from laconic.errors import EngineError, InputError, LaconicError
 
 
@@ -45,6 +45,27 @@ def test_help_lists_every_command_and_imports_no_torch() -> None:
     assert "heavy: []" in done.stdout
     for name, _, _ in COMMANDS:
         assert f" {name} " in done.stdout
+
+
+def test_every_command_helps_when_it_is_the_only_one() -> None:
+    for name, _, _ in COMMANDS:
+        result = CliRunner().invoke(build(name), [name, "--help"])
+        assert result.exit_code == 0, name
+        assert result.stdout == CliRunner().invoke(build(), [name, "--help"]).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (["think", "bench"], "think"),
+        (["--debug", "bench", "accuracy"], "bench"),
+        (["--help"], None),
+        (["thnik"], None),
+        ([], None),
+    ],
+)
+def test_which_command_is_called(arguments: list[str], command: str | None) -> None:
+    assert command_in(arguments) == command
 
 
 @pytest.mark.parametrize(

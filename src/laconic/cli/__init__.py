@@ -1,12 +1,15 @@
 """The command line: parse, call, show. What is computed lives below; what is said wrong here is said in one sentence.
 
-Importing this module imports no torch: a command imports what it needs when it runs, so ``laconic --help`` is quick.
+Importing this module imports no torch: a command imports what it needs when it runs, so ``laconic --help`` is quick. The
+lab's commands are looked up here by name, and a run of another command does not import them.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 import traceback
+from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -68,8 +71,8 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def build() -> typer.Typer:
-    """The application with all its commands."""
+def build(only: str | None = None) -> typer.Typer:
+    """The application with all its commands, or with one of them: the others' modules are then not imported."""
     app = typer.Typer(
         cls=_Group,
         name="laconic",
@@ -90,6 +93,8 @@ def build() -> typer.Typer:
         """Reasoning language models, cheaper to run: their KV cache is compressed while they think."""
 
     for name, module, attribute in COMMANDS:
+        if only not in (None, name):
+            continue
         part = getattr(importlib.import_module(module), attribute)
         if isinstance(part, typer.Typer):
             app.add_typer(part, name=name)
@@ -98,12 +103,18 @@ def build() -> typer.Typer:
     return app
 
 
+def command_in(arguments: Sequence[str]) -> str | None:
+    """The command that these arguments of `laconic` call; None where they call none that there is."""
+    word = next((argument for argument in arguments if not argument.startswith("-")), None)
+    return word if word in {name for name, _, _ in COMMANDS} else None
+
+
 def main() -> NoReturn:
     """The entry point of ``laconic`` and of ``python -m laconic``."""
     prepare()
     try:
         try:
-            build()(prog_name="laconic")
+            build(command_in(sys.argv[1:]))(prog_name="laconic")
         finally:
             flush()
     except ReaderGone:
