@@ -118,4 +118,7 @@ def test_json_has_the_verdict_too(invoke: Any, judged: Path) -> None:
 
 
 def test_without_a_judge_it_does_not(invoke: Any, small: Path) -> None:
-    assert "by 64 traces" not in invoke("demo", "--problems", 1).stdout
+    result = invoke("demo", "--problems", 1)
+    assert result.exit_code == 0
+    assert result.stdout
+    assert "by 64 traces" not in result.stdout

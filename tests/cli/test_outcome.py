@@ -97,6 +97,7 @@ def test_a_model_cannot_steer_the_summary() -> None:
     evil = replace(VERDICT, answer="\x1b[2J7", votes=(Vote("\x1b[2J7", 1.0, (0,)),))
     text = outcome(evil).sentence() + "".join(value for _, value in outcome(evil).facts())
     assert "\x1b" not in text
+    assert "[2J7" in text
 
 
 def test_the_winner_is_the_heaviest_vote_for_the_answer_and_the_first_of_several() -> None:

@@ -177,7 +177,9 @@ def test_calibration_by_hand() -> None:
 def test_a_calibrated_judge_has_no_error() -> None:
     probabilities = torch.tensor([0.25] * 8 + [0.75] * 8)
     same = torch.tensor(([True] * 2 + [False] * 6) + ([True] * 6 + [False] * 2))
-    assert sum(b.pairs * abs(b.predicted - b.observed) for b in reliability(probabilities, same)) == 0
+    bins = reliability(probabilities, same)
+    assert sum(b.pairs for b in bins) == 16
+    assert sum(b.pairs * abs(b.predicted - b.observed) for b in bins) == 0
 
 
 def test_a_score_is_ready_for_json() -> None:
