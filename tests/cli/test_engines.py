@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tests.engines.vllm.tiny import tiny_tokenizer
 
+from laconic.cli.common import choose_strategy
 from laconic.cli.engines import EngineChoice, VLLMReasoner, check_readable, choose_engine, open_reasoner
 from laconic.compress import FullKV
 from laconic.errors import LaconicError
+from laconic.judges.baselines import RandomJudge
 from laconic.judges.probe import ProbeJudge
 
 
@@ -102,22 +103,34 @@ def test_only_the_hf_engine_takes_a_device(invoke: Any) -> None:
     refused(invoke, "think", ["--engine", "vllm:m", "--device", "cpu"], "--device cpu is for the hf engine")
 
 
+class StatesJudge(RandomJudge):
+    """A judge that reads the hidden states of the first eight tokens, of one layer."""
+
+    states_wanted = (8, (1,))
+
+
 @pytest.mark.parametrize(
-    ("strategy", "says"),
+    ("spec", "judge", "says"),
     [
-        (SimpleNamespace(judge=SimpleNamespace(states_wanted=(8, (1,)))), "the vllm engine gives no hidden states"),
-        (SimpleNamespace(judge=ProbeJudge()), "the vllm engine can't probe a trace"),
-        (SimpleNamespace(excerpt_kind="kept:64"), "the vllm engine does not tell what compression kept"),
+        ("deepprune:excerpt=tokens:56", StatesJudge(), "the vllm engine gives no hidden states"),
+        ("deepprune:excerpt=tokens:56", ProbeJudge(), "the vllm engine can't probe a trace"),
+        ("deepprune:excerpt=kept:64", RandomJudge(), "the vllm engine does not tell what compression kept"),
+        ("deepprune:excerpt=tokens:56", RandomJudge(), ""),
+        ("deepprune:excerpt=words:25", RandomJudge(), ""),
+        ("self-consistency", None, ""),
+        ("deepconf:low", None, ""),
     ],
 )
-def test_a_judge_that_must_look_inside_is_refused(strategy: Any, says: str) -> None:
-    with pytest.raises(LaconicError, match=says):
+def test_a_judge_that_must_look_inside_is_refused(spec: str, judge: Any, says: str) -> None:
+    """Real strategies, each with what it asks for: one that reads tokens alone is let through."""
+    strategy = choose_strategy(spec, 8, judge, False)
+    refusal = ""
+    try:
         check_readable("vllm", strategy)
-
-
-def test_a_judge_that_reads_tokens_is_not() -> None:
-    check_readable("vllm", None)
-    check_readable("vllm", SimpleNamespace(judge=SimpleNamespace(states_wanted=None), excerpt_kind="tokens:56"))  # type: ignore[arg-type]
+    except LaconicError as error:
+        refusal = str(error)
+    assert bool(refusal) == bool(says)
+    assert says in refusal
 
 
 def test_the_hf_engine_notes_what_was_held_for_a_page(tiny: Path) -> None:
