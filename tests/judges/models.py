@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from laconic.judges.pairs import Pairs
+from laconic.lab.judges.pairs import Pairs
 from laconic.prune.judge import Excerpt
 
 CHAT = "{% for message in messages %}<u> {{ message['content'] }} {% endfor %}<a>"

@@ -20,10 +20,8 @@ from laconic.judges import encoder as encoder_module
 from laconic.judges.encoder import PairEncoder, open_vector_source
 from laconic.judges.input_spec import EncoderInputSpec, sign_fingerprint
 from laconic.judges.network import EncoderConfig
-from laconic.judges.pairs import Pairs
 from laconic.judges.vectors import DecoderStates, ReasonerStates
 from laconic.lab.judges.reread import Reread
-from laconic.lab.judges.training import TrainSettings, fit, predict
 from laconic.prune.excerpts import parse
 from laconic.prune.judge import Excerpt, judge_pairs
 from laconic.traces import tokenizer_fingerprint
@@ -209,66 +207,6 @@ def test_another_decoders_states(tmp_path: Path) -> None:
     assert len(vectors.fetch([long], None, 5)[0][0]) == 5
     other = replace(long, question="c c c ?")
     assert not torch.allclose(vectors.fetch([long], None, 5)[0][0], vectors.fetch([other], None, 5)[0][0])
-
-
-def toy(problems: int, start: int = 0) -> Pairs:
-    """Traces of five tokens whose answer is the second token; the others are noise."""
-    generator = torch.Generator().manual_seed(start)
-    excerpts: list[Excerpt] = []
-    columns, answers = [], []
-    for number in range(problems):
-        rows = torch.randint(4, 40, (6, 5), generator=generator)
-        rows[:, 1] = torch.randint(4, 8, (6,), generator=generator)
-        both = torch.combinations(torch.arange(6), 2)
-        same = rows[both[:, 0], 1] == rows[both[:, 1], 1]
-        columns.append((both + len(excerpts), same, torch.full((len(both),), number)))
-        excerpts += [excerpt(f"{start}.{number}#{i}", *row.tolist()) for i, row in enumerate(rows)]
-        answers += [str(int(row[1])) for row in rows]
-    ends, same, problem = (torch.cat(c) for c in zip(*columns, strict=True))
-    return Pairs(
-        tuple(excerpts),
-        ends[:, 0].clone(),
-        ends[:, 1].clone(),
-        same,
-        problem,
-        tuple(map(str, range(problems))),
-        tuple(answers),
-    )
-
-
-def test_it_learns_what_can_be_read_from_the_tokens(tmp_path: Path) -> None:
-    train, held = toy(60), toy(12, start=1)
-    judge = plain(seed=1)
-    settings = TrainSettings(epochs=6, batch=2, rate=1e-2, patience=0)
-    found = fit(judge, train, held, settings, tmp_path)
-    assert found.best.auroc > 0.97
-    logits = predict(judge, held)
-    judge.calibrate(logits, held.same)
-    assert (judge.scale, judge.shift) != (1.0, 0.0)
-    probabilities = judge_pairs(
-        judge, [(held.excerpts[a], held.excerpts[b]) for a, b in zip(held.left, held.right, strict=True)]
-    )
-    expected = (judge.scale * logits + judge.shift).sigmoid()
-    assert probabilities == pytest.approx(expected.tolist(), abs=1e-5)
-
-
-def test_remembered_excerpts_are_not_asked_for_again() -> None:
-    judge, engine, pairs = of_states(), Engine(), toy(2)
-    assert judge.remember(pairs.excerpts, engine) == 0  # type: ignore[arg-type]
-    asked = len(engine.asked)
-    logits = judge.loss_logits(pairs)
-    assert len(engine.asked) == asked
-    readings = dict(zip(pairs.excerpts, judge.read(pairs.excerpts, engine), strict=True))  # type: ignore[arg-type]
-    live = judge.compare(
-        [
-            (readings[pairs.excerpts[a]], readings[pairs.excerpts[b]])
-            for a, b in zip(pairs.left, pairs.right, strict=True)
-        ]
-    )
-    assert logits.sigmoid().tolist() == pytest.approx(live, abs=2e-3)  # kept in half precision
-    judge.forget()
-    with pytest.raises(LaconicError, match="no engine was given"):
-        judge.loss_logits(pairs)
 
 
 def test_what_is_saved_is_what_is_opened(tmp_path: Path) -> None:

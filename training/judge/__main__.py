@@ -12,8 +12,8 @@ import torch
 
 from laconic.assets import reasoner_path
 from laconic.engines.hf import HFEngine, load
-from laconic.judges.pairs import Pairs, make_pairs
 from laconic.lab.judges.losses import Loss
+from laconic.lab.judges.pairs import Pairs, make_pairs
 from laconic.lab.judges.recipe import CHECKPOINTS, EncoderPlan, TrainingData, prepare, train_encoder, write_record
 from laconic.lab.judges.training import TrainSettings, ValidationCheck
 from laconic.traces import TraceFile, read_traces

@@ -11,21 +11,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from laconic.errors import InputError, LaconicError, reason
 from laconic.files import name_write_errors, write_text
 from laconic.jsonl import read_object
-from laconic.judges.calibration import fit_platt_scaling
 from laconic.judges.counted import MatrixJudge
 from laconic.judges.input_spec import EncoderInputSpec, check_trained_for
 from laconic.judges.network import ABSENT, EncoderBatch, EncoderConfig, EncoderNetwork
-from laconic.judges.pairs import Pairs
 from laconic.judges.vectors import DecoderStates, ReasonerStates, VectorSource
 from laconic.prune.judge import Excerpt
 from laconic.prune.source import Source
@@ -36,7 +34,7 @@ COMPARED_AT_ONCE = 16384
 
 
 @dataclass(slots=True)
-class _EncoderInput:
+class EncoderInput:
     """One excerpt ready for the network; a row of an `EncoderBatch`."""
 
     tokens: Tensor
@@ -54,7 +52,7 @@ class PairEncoder(MatrixJudge):
     recorded anyway. What the small network itself costs is in `cost.seconds`. An excerpt of more tokens than the network
     was trained to read (`config.tokens`) is read from its end.
 
-    Probabilities are calibrated: sigmoid(scale * logit + shift), fitted on held-out pairs by `calibrate`.
+    Probabilities are calibrated: sigmoid(scale * logit + shift), fitted to held-out pairs when it was trained.
     """
 
     name = "encoder"
@@ -78,7 +76,6 @@ class PairEncoder(MatrixJudge):
             torch.manual_seed(seed)
             self.network = EncoderNetwork(config).to(self.device).eval()
         self.scale, self.shift = 1.0, 0.0
-        self._memory: dict[str, _EncoderInput] = {}
 
     @property
     def states_wanted(self) -> tuple[int, tuple[int, ...]] | None:
@@ -88,12 +85,12 @@ class PairEncoder(MatrixJudge):
     # ---- judging --------------------------------------------------------------------------------------------------
 
     def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[Tensor]:
-        inputs, tokens_run = self._prepare(excerpts, source)
+        inputs, tokens_run = self.prepare(excerpts, source)
         self.cost.tokens += tokens_run
         self.network.eval()
         with torch.inference_mode():
             parts = [
-                self.network.encode(self._batch(inputs[i : i + ENCODED_AT_ONCE])).cpu()
+                self.network.encode(self.batch(inputs[i : i + ENCODED_AT_ONCE])).cpu()
                 for i in range(0, len(inputs), ENCODED_AT_ONCE)
             ]
         return list(torch.cat(parts)) if parts else []
@@ -122,7 +119,7 @@ class PairEncoder(MatrixJudge):
             ]
         return (self.scale * torch.cat(parts) + self.shift).sigmoid()
 
-    def _prepare(self, excerpts: Sequence[Excerpt], source: Source | None) -> tuple[list[_EncoderInput], int]:
+    def prepare(self, excerpts: Sequence[Excerpt], source: Source | None) -> tuple[list[EncoderInput], int]:
         """What the network reads of each excerpt, and the tokens that a model had to run for it."""
         for excerpt in excerpts:
             if excerpt.kind != self.input_spec.excerpt:
@@ -140,7 +137,7 @@ class PairEncoder(MatrixJudge):
                 assert rows is not None
                 # Rows are the other model's tokens: there is a place for each, and no id.
                 tokens = torch.zeros(len(rows), dtype=torch.int64)
-                found.append(_EncoderInput(tokens, torch.full_like(tokens, ABSENT), rows))
+                found.append(EncoderInput(tokens, torch.full_like(tokens, ABSENT), rows))
                 continue
             ids = excerpt.token_ids[-most:]
             if self.config.vocabulary and ids and max(ids) >= self.config.vocabulary:
@@ -150,10 +147,10 @@ class PairEncoder(MatrixJudge):
                 )
             before = dict(zip(excerpt.prompt_ids[:0:-1], excerpt.prompt_ids[-2::-1], strict=True))
             known = torch.tensor([before.get(i, ABSENT) for i in ids], dtype=torch.int64)
-            found.append(_EncoderInput(torch.tensor(ids, dtype=torch.int64), known, rows))
+            found.append(EncoderInput(torch.tensor(ids, dtype=torch.int64), known, rows))
         return found, tokens_run
 
-    def _batch(self, inputs: Sequence[_EncoderInput]) -> EncoderBatch:
+    def batch(self, inputs: Sequence[EncoderInput]) -> EncoderBatch:
         longest = max(1, *(len(one.tokens) for one in inputs))
         tokens = torch.full((len(inputs), longest), ABSENT)
         before = torch.full_like(tokens, ABSENT)
@@ -164,47 +161,6 @@ class PairEncoder(MatrixJudge):
                 given[i, : len(one.given)] = one.given
         where = self.device
         return EncoderBatch(tokens.to(where), before.to(where), None if given is None else given.to(where))
-
-    # ---- training: `Trainable` ------------------------------------------------------------------------------------
-
-    def remember(self, excerpts: Sequence[Excerpt], source: Source | None = None) -> int:
-        """Prepare excerpts once and keep what the network reads of them for `loss_logits`. Returns the tokens run for it."""
-        inputs, tokens_run = self._prepare(excerpts, source)
-        for excerpt, one in zip(excerpts, inputs, strict=True):
-            # Half the bytes; states are of the order of 1 and are normalised before they are used.
-            one.given = one.given.half() if one.given is not None else None
-            self._memory[excerpt.trace_id] = one
-        return tokens_run
-
-    def forget(self) -> None:
-        """Drop what `remember` keeps."""
-        self._memory.clear()
-
-    def parameters(self) -> list[nn.Parameter]:
-        return list(self.network.parameters())
-
-    def loss_logits(self, pairs: Pairs) -> Tensor:
-        """See Trainable; not calibrated. Excerpts that were not remembered are prepared now, without a source: that works
-        only where the network reads tokens alone."""
-        new = [excerpt for excerpt in pairs.excerpts if excerpt.trace_id not in self._memory]
-        if new:
-            self.remember(new)
-        inputs = [self._memory[excerpt.trace_id] for excerpt in pairs.excerpts]
-        encodings = torch.cat(
-            [
-                self.network.encode(self._batch(inputs[i : i + ENCODED_AT_ONCE]))
-                for i in range(0, len(inputs), ENCODED_AT_ONCE)
-            ]
-        )
-        return self.network.compare(encodings[pairs.left.to(self.device)], encodings[pairs.right.to(self.device)])
-
-    def train(self, mode: bool = True) -> PairEncoder:
-        self.network.train(mode)
-        return self
-
-    def calibrate(self, logits: Tensor, same: Tensor) -> None:
-        """Fit scale and shift to held-out pairs (Platt 1999; Newton's method on the cross entropy). float [P], bool [P]."""
-        self.scale, self.shift = fit_platt_scaling(logits, same)
 
     # ---- files ----------------------------------------------------------------------------------------------------
 
@@ -223,7 +179,7 @@ class PairEncoder(MatrixJudge):
             save_file(weights, directory / "model.safetensors")
         write_text(directory / "config.json", json.dumps(saved, indent=1) + "\n")
 
-    def load(self, directory: Path) -> PairEncoder:
+    def load(self, directory: Path) -> Self:
         """Take back what `save` wrote, in place. Raises InputError where its input specification or its network is another."""
         saved = _read_config(directory)
         for key, mine in (("made", self.input_spec), ("shape", self.config)):
@@ -238,9 +194,7 @@ class PairEncoder(MatrixJudge):
         return self
 
     @classmethod
-    def open(
-        cls, directory: str | Path, *, model: Any = None, tokenizer: Any = None, device: str = "auto"
-    ) -> PairEncoder:
+    def open(cls, directory: str | Path, *, model: Any = None, tokenizer: Any = None, device: str = "auto") -> Self:
         """The judge that `save` wrote. model, tokenizer: the reasoner's, to be sure that it was trained for them.
 
         Raises InputError for a directory that holds none, or one that was trained for another tokenizer or model.

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import copy
 import inspect
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +18,10 @@ from laconic.engines.hf import load
 from laconic.engines.hf.models import context_length
 from laconic.errors import InputError
 from laconic.files import name_write_errors
+from laconic.judges.adapters import LoRA, add_adapter, load_adapter
 from laconic.judges.counted import CountedJudge
 from laconic.judges.llm_description import LLMJudgeDescription, quiet, read_description, write_description
-from laconic.judges.pairs import Pairs
 from laconic.judges.prompts import LLMJudgeSettings, Prompts, batches_by_length, common_prefix_length
-from laconic.judges.tuning import LoRA, add_adapter, load_adapter
 from laconic.prune.judge import Excerpt
 from laconic.prune.source import Source
 
@@ -46,9 +44,8 @@ class LLMJudge(CountedJudge):
     """P(same) from a causal language model: the softmax over the logits of its two answer tokens.
 
     model, tokenizer: any decoder of transformers. settings: what it is asked, see LLMJudgeSettings. excerpt: the kind that
-    it was trained for (None: any). base: the model's name or directory, for who loads an adapter. A judge is zero-shot until
-    `tune` makes it `Trainable` and `laconic.lab.judges.training.fit` trains it. Without `both_orders`, P(a, b) and P(b, a)
-    differ.
+    it was trained for (None: any). base: the model's name or directory, for who loads an adapter. A judge is zero-shot
+    unless it was opened from what a training saved. Without `both_orders`, P(a, b) and P(b, a) differ.
 
     Prompts run in batches padded on the right, which a causal model doesn't attend to, and their logits are taken where they
     end: that needs no mask, and shifts no position. Tokens are counted without padding; a prefix that several prompts share
@@ -80,7 +77,6 @@ class LLMJudge(CountedJudge):
         kinds = getattr(model.config.get_text_config(), "layer_types", None) or ()
         self._shares_prefixes = self.settings.share_prefix and "past_key_values" in known and set(kinds) <= SHAREABLE
         self._lora: LoRA | None = None
-        self._tuned = False
 
     @classmethod
     def from_pretrained(
@@ -90,7 +86,7 @@ class LLMJudge(CountedJudge):
         excerpt: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
-    ) -> LLMJudge:
+    ) -> Self:
         """A judge from a model's directory or its name on the Hub (`THU-KEG/DeepPrune-Judge-4B`), from what `save` wrote, or
         from a file `NAME.json` that says which model is asked and how (`llm_description.LLMJudgeDescription`).
 
@@ -193,81 +189,16 @@ class LLMJudge(CountedJudge):
             more = {"use_cache": True, "past_key_values": cache}
         if self._selects_logits:
             more["logits_to_keep"] = ends.to(self.device)
-        # Weights in float32 that are being tuned on a GPU are multiplied in bfloat16.
-        mixed = self._tuned and self.device.type == "cuda"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
-            logits = self.model(input_ids=ids, **more).logits
+        logits = self.model(input_ids=ids, **more).logits
         if not self._selects_logits:
             logits = logits[:, ends]
         at = logits[torch.arange(len(prompts)), place].float()
         return at[:, self.prompts.same] - at[:, self.prompts.different]
 
-    # ---- Trainable ------------------------------------------------------------------------------------------------
-
-    def tune(self, lora: LoRA | None = None, recompute: bool = False) -> LLMJudge:
-        """Make the judge trainable, in place: all weights in float32, or (lora) an adapter beside the frozen ones.
-
-        An adapter's first values are drawn from torch's global generator. recompute: activations are computed again in
-        the backward pass, which takes less memory and a third more time. Raises InputError for a judge that is tuned
-        another way already, or where peft is missing.
-        """
-        if self._lora is not None and lora != self._lora:
-            raise InputError(
-                f"The judge has an adapter {self._lora}; it can't be tuned with {lora or 'all weights'} now"
-            )
-        if lora is not None and self._lora is None:
-            self.model = add_adapter(self.model, lora)
-            self._lora = lora
-        if lora is None:
-            self.model.float().requires_grad_(True)
-        else:
-            for name, parameter in self.model.named_parameters():
-                parameter.requires_grad_("lora_" in name)
-        if recompute:
-            model: Any = self.model
-            # The name that transformers gives it from 5.23 on, and the one before.
-            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-            enable({"use_reentrant": False})
-        self._tuned = True
-        return self
-
-    def parameters(self) -> list[nn.Parameter]:
-        """See Trainable. Raises InputError before `tune`."""
-        if not self._tuned:
-            raise InputError("The LLM judge is not being tuned; call tune() first")
-        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-
-    def loss_logits(self, pairs: Pairs) -> Tensor:
-        """See Trainable. While training, about half of the pairs, the same ones every time, are asked the other way round."""
-        asked = [self._clean_excerpt(excerpt) for excerpt in pairs.excerpts]
-        order = []
-        for i, j in zip(pairs.left.tolist(), pairs.right.tolist(), strict=True):
-            a, b = asked[i], asked[j]
-            turned = self.model.training and zlib.crc32(repr((a.trace_id, b.trace_id)).encode()) % 2
-            order.append((b, a) if turned else (a, b))
-        if not self.settings.both_orders:
-            return self._training_log_odds(order)
-        there, back = self._training_log_odds(order), self._training_log_odds([(b, a) for a, b in order])
-        same = torch.logaddexp(nn.functional.logsigmoid(there), nn.functional.logsigmoid(back))
-        different = torch.logaddexp(nn.functional.logsigmoid(-there), nn.functional.logsigmoid(-back))
-        return same - different
-
-    def _training_log_odds(self, pairs: Sequence[tuple[CleanExcerpt, CleanExcerpt]]) -> Tensor:
-        if not torch.is_grad_enabled():
-            return self._judging_log_odds(pairs)
-        prompts = [self._prompt(a, b) for a, b in pairs]
-        batches = list(batches_by_length(prompts, range(len(prompts)), self.settings.batch_tokens))
-        odds = [self._log_odds([prompts[i] for i in batch]) for batch in batches]
-        back = torch.tensor([i for batch in batches for i in batch]).argsort()
-        return torch.cat(odds)[back.to(self.device)].cpu() if odds else torch.zeros(0)
-
-    def train(self, mode: bool = True) -> LLMJudge:
-        """See Trainable."""
-        self.model.train(mode)
-        return self
+    # ---- files ----------------------------------------------------------------------------------------------------
 
     def save(self, directory: Path) -> None:
-        """See Trainable. All weights and the tokenizer, or the adapter; with them settings, excerpt and the base's name."""
+        """All weights and the tokenizer, or the adapter; with them settings, excerpt and the base's name."""
         # What transformers and its helpers raise where there is no room left is of many kinds.
         with quiet(), name_write_errors(directory, Exception):
             self.model.save_pretrained(directory)  # type: ignore[operator]
@@ -275,8 +206,8 @@ class LLMJudge(CountedJudge):
                 self.tokenizer.save_pretrained(directory)
         write_description(directory, LLMJudgeDescription(self.settings, self.excerpt, self.base, self._lora))
 
-    def load(self, directory: Path) -> LLMJudge:
-        """See Trainable. Raises InputError for what another kind of judge wrote."""
+    def load(self, directory: Path) -> Self:
+        """Take back what `save` wrote, in place. Raises InputError for what another kind of judge wrote."""
         saved = read_description(directory)
         if saved is None or saved.lora != self._lora:
             has = "no LLM judge" if saved is None else f"one with {saved.lora or 'all weights'}"

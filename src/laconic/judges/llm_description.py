@@ -14,8 +14,8 @@ from transformers.utils import logging as hf_logging
 from laconic.errors import InputError, LaconicError
 from laconic.files import write_text
 from laconic.jsonl import read_object
+from laconic.judges.adapters import LoRA
 from laconic.judges.prompts import LLMJudgeSettings
-from laconic.judges.tuning import LoRA
 
 FILE = "judge.json"
 

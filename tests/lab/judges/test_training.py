@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from laconic.errors import LaconicError
-from laconic.judges.pairs import Pairs, make_pairs
 from laconic.lab.judges.losses import Loss
+from laconic.lab.judges.pairs import Pairs, make_pairs
 from laconic.lab.judges.scoring import auroc
 from laconic.lab.judges.training import TrainSettings, ValidationCheck, batches, fit, predict
 from laconic.traces import TraceRecord

@@ -98,10 +98,10 @@ def tunable_llm(base: str, excerpt: str, lora: int, seed: int, device: str) -> A
     """A language model ready to be trained as a judge of such excerpts."""
     import torch
 
-    from laconic.judges.llm import LLMJudge
-    from laconic.judges.tuning import LoRA
+    from laconic.judges.adapters import LoRA
+    from laconic.lab.judges.trainable import TrainableLLMJudge
 
-    judge = LLMJudge.from_pretrained(base, excerpt=excerpt, device=device)
+    judge = TrainableLLMJudge.from_pretrained(base, excerpt=excerpt, device=device)
     torch.manual_seed(seed)
     return judge.tune(LoRA(rank=lora, alpha=2 * lora) if lora else None)
 

@@ -17,13 +17,14 @@ from laconic.engines.hf.models import text_config
 from laconic.errors import InputError, LaconicError
 from laconic.files import write_text
 from laconic.jsonl import read_object
-from laconic.judges.encoder import PairEncoder, open_vector_source
+from laconic.judges.encoder import open_vector_source
 from laconic.judges.input_spec import EncoderInputSpec, sign_fingerprint
 from laconic.judges.network import EncoderConfig
-from laconic.judges.pairs import PARTS, SHARES, Pairs, make_pairs, split_problems
+from laconic.lab.judges.pairs import PARTS, SHARES, Pairs, make_pairs, split_problems
 from laconic.lab.judges.reread import Reread
 from laconic.lab.judges.scoring import Score, score
-from laconic.lab.judges.training import Trainable, TrainingHistory, TrainSettings, ValidationCheck, fit, predict
+from laconic.lab.judges.trainable import Trainable, TrainableEncoder
+from laconic.lab.judges.training import TrainingHistory, TrainSettings, ValidationCheck, fit, predict
 from laconic.traces import TraceFile, tokenizer_fingerprint
 
 FORMAT = "laconic.training/1"
@@ -128,7 +129,7 @@ def check_tokenizer(traces: TraceFile, tokenizer: Any, engine: Any = None) -> No
 
 def new_encoder(
     data: TrainingData, plan: EncoderPlan, model: Any, tokenizer: Any, seed: int = 0, device: str = "cpu"
-) -> PairEncoder:
+) -> TrainableEncoder:
     """An untrained encoder for such data. Its token embedding begins as the reasoner's own, scaled to unit variance, through
     a random projection where that is wider."""
     states = plan.vectors == "states"
@@ -153,7 +154,7 @@ def new_encoder(
         layers=plan.depth,
         dropout=plan.dropout,
     )
-    judge = PairEncoder(input_spec, config, vectors, seed, device)
+    judge = TrainableEncoder(input_spec, config, vectors, seed, device)
     if table is not None:
         judge.network.embedding.weight.data.copy_(_projected(table, config.embedding, seed))
     return judge

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from laconic.errors import InputError
-from laconic.judges.pairs import Pairs, make_pairs
+from laconic.lab.judges.pairs import Pairs, make_pairs
 from laconic.lab.judges.recipe import check_tokenizer, unknown_to
 from laconic.lab.judges.reread import Reread
 from laconic.lab.judges.scoring import RESAMPLES, difference, score

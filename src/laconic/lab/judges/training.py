@@ -1,4 +1,4 @@
-"""Training a judge: what can be trained, and the loop that trains it.
+"""Training a judge: the loop that trains what is `Trainable`.
 
 Everything a step does follows from the settings, the data and the step's number, and everything else is in the checkpoint,
 so a run that was killed and resumed makes the weights of one that was not (on one machine, with one number of threads).
@@ -10,10 +10,9 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,39 +20,13 @@ from torch import Tensor, nn
 from laconic import checks
 from laconic.errors import InputError
 from laconic.files import name_write_errors, replace_file
-from laconic.judges.pairs import Pairs, oversampled_indices
 from laconic.lab.judges.losses import Loss
+from laconic.lab.judges.pairs import Pairs, oversampled_indices
 from laconic.lab.judges.scoring import auroc
+from laconic.lab.judges.trainable import Trainable
 
 CHUNK = 4096  # pairs that a judge without a limit of its own predicts at once
 STATE = "trainer.pt"
-
-
-class Trainable(Protocol):
-    """What `fit` needs of a model; what else the model is (a `Judge`, say) is its own affair."""
-
-    def parameters(self) -> Iterable[nn.Parameter]:
-        """What the optimizer steps: the same tensors in the same order every time, frozen ones left out or not."""
-        ...
-
-    def loss_logits(self, pairs: Pairs) -> Tensor:
-        """log P(same) / P(different) of each pair, float [P], with a gradient unless that is switched off.
-
-        `pairs` is a batch: each excerpt of it is there once, so a model that encodes excerpts does so once each.
-        """
-        ...
-
-    def train(self, mode: bool = True) -> Any:
-        """Dropout and the like on or off."""
-        ...
-
-    def save(self, directory: Path) -> None:
-        """Everything that training changes, exactly, into a directory that exists."""
-        ...
-
-    def load(self, directory: Path) -> Any:
-        """Take back, in place, what `save` wrote."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from laconic.errors import LaconicError
-from laconic.judges.pairs import Pairs, make_pairs, oversampled_indices, split_problems
+from laconic.lab.judges.pairs import Pairs, make_pairs, oversampled_indices, split_problems
 from laconic.traces import TraceRecord
 
 Make = Callable[..., TraceRecord]

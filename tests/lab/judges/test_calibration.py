@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from laconic.judges.calibration import fit_platt_scaling
+from laconic.lab.judges.calibration import fit_platt_scaling
 from laconic.lab.judges.scoring import auroc, score
 
 
