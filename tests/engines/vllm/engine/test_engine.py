@@ -9,8 +9,8 @@ import pytest
 
 from laconic.compress import FullKV
 from laconic.engines.base import Chunk, Sampling
-from laconic.engines.vllm.engine.client import Request, RequestOutput, StepOutput
 from laconic.engines.vllm.engine.engine import VLLMEngine
+from laconic.engines.vllm.engine.messages import Request, RequestOutput, StepOutput
 from laconic.engines.vllm.engine.model_facts import ModelFacts
 from laconic.errors import EngineError
 from tests.engines.vllm.tiny import tiny_tokenizer

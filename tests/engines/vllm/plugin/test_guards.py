@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -300,6 +301,16 @@ def test_an_untested_version_is_refused_before_anything_else(
     with pytest.raises(LaconicError, match=r"vLLM is 0\.33\.0"):
         listening({"laconic": {"policy": "nonesuch"}}).create_engine_config()
     listening({}).create_engine_config()  # who doesn't ask may have any version
+
+
+def test_the_entry_point_loads_nothing_heavy() -> None:
+    """vLLM loads it in every one of its processes."""
+    program = (
+        "import sys; from laconic.engines.vllm.plugin import register; register(); "
+        "print(sorted({'torch', 'numpy', 'vllm', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_process_without_a_front_end_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,13 +10,11 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import itertools
-import math
 import multiprocessing
 import queue
 import tempfile
 import time
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Iterable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +22,7 @@ from typing import Any, TypeVar
 from laconic import checks
 from laconic.engines.vllm.engine.event_loop import EventLoopThread
 from laconic.engines.vllm.engine.failures import failure_reason, is_fault, last_logged_error, start_error
+from laconic.engines.vllm.engine.messages import Request, RequestOutput, StepOutput
 from laconic.engines.vllm.engine.read_ahead import ReadAhead
 from laconic.engines.vllm.engine.start_environment import redirect_output, silence_logger, vllm_environment
 from laconic.errors import EngineError, InputError, LaconicError
@@ -40,41 +39,6 @@ _PATIENCE = 0.5  # seconds between two looks at whether vLLM still lives
 _PATIENCE_AT_START = 60.0  # seconds that a start which is broken off gets to end; importing vLLM alone takes some
 _PATIENCE_AT_END = 5.0  # seconds that the loop's thread gets to end
 _GRACE = 2.0  # seconds that vLLM's processes get to end by themselves; the CPU worker uses none of them
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """tokens: what is sent, prompt and tokens generated before. stop_ids: tokens that end it. extra_args: vLLM's field."""
-
-    id: str
-    tokens: tuple[int, ...]
-    max_tokens: int
-    stop_ids: frozenset[int]
-    logprobs: int
-    extra_args: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class RequestOutput:
-    """What a step brought one request. logprobs: mean log-probability of the likeliest candidates, a token each, if asked for.
-
-    cached: of the tokens sent, those whose KV vLLM already had. ended: why it has ended, in vLLM's word; None: it goes on.
-    """
-
-    id: str
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    cached: int
-    ended: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class StepOutput:
-    """What one step of vLLM brought. preempted: requests whose cache was given up for others. seconds: it took."""
-
-    outputs: tuple[RequestOutput, ...]
-    preempted: int
-    seconds: float
 
 
 def check_installed() -> None:
@@ -182,9 +146,8 @@ class VLLMClient:
         if self._closed:
             return
         self._closed = True
-        with contextlib.suppress(
-            Exception
-        ):  # of a vLLM that has died anything may come here, and it is ended all the same
+        # Anything may come from a vLLM that has died, and it is ended all the same.
+        with contextlib.suppress(Exception):
             if self.llm.output_handler is not None:  # it would take the end of the processes for a failure
                 self._thread.call(self.llm.output_handler.cancel)
             self.llm.shutdown(timeout=_GRACE)
@@ -238,26 +201,14 @@ class VLLMClient:
         return Listener
 
     async def _add(self, requests: Sequence[Request]) -> None:
-        from vllm import SamplingParams
         from vllm.exceptions import VLLMClientError
         from vllm.inputs.engine import tokens_input
-        from vllm.sampling_params import RequestOutputKind
         from vllm.v1.engine.exceptions import EngineDeadError
 
         for request in requests:
-            params = SamplingParams(
-                temperature=0.0,
-                max_tokens=request.max_tokens,
-                stop_token_ids=sorted(request.stop_ids),
-                ignore_eos=True,  # all end tokens are among the stop tokens
-                logprobs=request.logprobs or None,
-                detokenize=False,
-                output_kind=RequestOutputKind.DELTA,
-                extra_args=request.extra_args or None,
-            )
             prompt = tokens_input(list(request.tokens))
             try:
-                collector = await self.llm.add_request(request.id, prompt, params)
+                collector = await self.llm.add_request(request.id, prompt, request.sampling_params())
             except EngineDeadError:
                 raise self._death() from None
             except (ValueError, VLLMClientError) as error:  # how vLLM refuses a request
@@ -297,10 +248,7 @@ class VLLMClient:
                 continue
             if out is None:
                 continue
-            (one,) = out.outputs
-            cached = out.num_cached_tokens or 0
-            means = tuple(_mean(entries, candidates) for entries in one.logprobs or ())
-            outputs.append(RequestOutput(name, tuple(one.token_ids), means, cached, one.finish_reason))
+            outputs.append(RequestOutput.of(name, out, candidates))
             if out.finished:
                 del self._collectors[name]
         return StepOutput(tuple(outputs), preempted, seconds)
@@ -337,11 +285,3 @@ class VLLMClient:
         self._closed = True
         self._thread.stop(_PATIENCE_AT_END)
         self._log.close()
-
-
-def _mean(entries: Mapping[int, Any], candidates: int) -> float:
-    """Mean log-probability of the likeliest candidates; the token that was drawn comes besides, where it isn't one of them.
-    Banned tokens (-inf) are no candidates."""
-    likeliest = sorted((entry.logprob for entry in entries.values()), reverse=True)[:candidates]
-    left = [logprob for logprob in likeliest if logprob != -math.inf]
-    return float(sum(left) / max(len(left), 1))

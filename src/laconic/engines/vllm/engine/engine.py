@@ -22,8 +22,9 @@ from laconic.engines.keeping import KeepingEngine
 from laconic.engines.requests import check_length, check_request, check_settings, check_vocabulary
 from laconic.engines.sampling import trace_key
 from laconic.engines.text import Detokenizer, decode, render, tokenize
-from laconic.engines.vllm.engine.client import AHEAD, RequestOutput, VLLMClient
+from laconic.engines.vllm.engine.client import AHEAD, VLLMClient
 from laconic.engines.vllm.engine.counts import Counts
+from laconic.engines.vllm.engine.messages import RequestOutput
 from laconic.engines.vllm.engine.runs import Run
 from laconic.engines.vllm.engine.starting import RunningVLLM, start
 from laconic.errors import EngineError

@@ -7,9 +7,9 @@ from typing import Any
 
 from laconic.engines.base import Chunk, FinishReason, Trace
 from laconic.engines.text import Detokenizer
-from laconic.engines.vllm.engine.client import Request
 from laconic.engines.vllm.engine.counts import Holding
 from laconic.engines.vllm.engine.draw_params import DrawParams
+from laconic.engines.vllm.engine.messages import Request
 from laconic.engines.vllm.plugin.settings import KEY
 
 

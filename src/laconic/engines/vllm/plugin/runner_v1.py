@@ -22,6 +22,7 @@ class RunnerHooksV1:
 
     def __init__(self, runner: Any, compressor: Compressor) -> None:
         self.runner, self.compressor = runner, compressor
+        # Of the step under way: tokens that each row of the batch has lost, int64 [rows]; None: none has lost any.
         self._evicted: np.ndarray | None = None
         self._prepare_inputs, self._execute_model = runner._prepare_inputs, runner.execute_model
         runner._prepare_inputs, runner.execute_model = self.prepare_inputs, self.execute_model
@@ -48,6 +49,7 @@ class RunnerHooksV1:
             lost = torch.from_numpy(self._evicted.astype(np.int32))
             # Sampling has read the logical lengths by now; attention's metadata is built from these afterwards.
             runner.optimistic_seq_lens_cpu[:count] -= lost
+            # On a CPU both are one tensor, which is shifted once.
             if runner.seq_lens.data_ptr() != runner.optimistic_seq_lens_cpu.data_ptr():
                 runner.seq_lens[:count] -= to_device(lost, runner.device)
         return result

@@ -44,11 +44,14 @@ class CompressionSchedulerMixin(StockScheduler):
                 f"laconic compresses models whose layers all attend to everything, but this one's KV cache has {kinds}: "
                 "serve it without laconic's settings"
             )
+        # vLLM may put one manager a kind of layer; with full attention alone there is one.
         self.cache_manager = managers[0]
         self.plans: dict[str, CompressionPlan] = self.cache_manager.plans
         self.compression_counts = CompressionCounts()
+        # `schedule` asks the KV-cache manager whether a request fits; it has no hook of its own for another answer.
         self._stock_allocate = self.kv_cache_manager.allocate_slots
         self.kv_cache_manager.allocate_slots = partial(self._allocate)
+        # Blocks that the running requests will yet take until their next compressions; None: not counted in this step.
         self._promised_blocks: int | None = None
 
     # ---- a request comes and goes ---------------------------------------------------------------------------------
@@ -91,12 +94,17 @@ class CompressionSchedulerMixin(StockScheduler):
     # ---- admission ------------------------------------------------------------------------------------------------
 
     def _allocate(self, request: Request, num_new_tokens: int, *args: Any, **kwargs: Any) -> KVCacheBlocks | None:
+        """In place of the KV-cache manager's `allocate_slots`; None: the request has to wait.
+
+        Stock admits a request if its next chunk fits. A step that comes to a compression holds the most tokens, so a request
+        admitted by its chunk alone would soon be preempted, or preempt others, over and over.
+        """
         if request.status not in (RequestStatus.WAITING, RequestStatus.PREEMPTED):
             return self._stock_allocate(request, num_new_tokens, *args, **kwargs)
-        more = 0
         if self.running:  # alone, a request takes what it needs as it needs it
             if self._promised_blocks is None:
                 self._promised_blocks = sum(self._blocks_until_boundary(other) for other in self.running)
+            # Blocks of the prompt that others hold already cost nothing; those that are cached but free have to be taken.
             hits = kwargs.get("new_computed_blocks")
             shared = 0 if hits is None else sum(block.ref_cnt > 0 for block in hits.blocks[0])
             more = cdiv(self._tokens_until_boundary(request), self.block_size) - shared
@@ -114,11 +122,8 @@ class CompressionSchedulerMixin(StockScheduler):
 
     def _blocks_until_boundary(self, request: Request) -> int:
         """Blocks that the request will yet take until its next compression."""
-        return max(
-            0,
-            cdiv(self._tokens_until_boundary(request), self.block_size)
-            - self.cache_manager.num_blocks(request.request_id),
-        )
+        needed = cdiv(self._tokens_until_boundary(request), self.block_size)
+        return max(0, needed - self.cache_manager.num_blocks(request.request_id))
 
     # ---- seen from outside ----------------------------------------------------------------------------------------
 
