@@ -66,21 +66,22 @@ def leave_only_drawn(
     logits[index, picked.clamp(min=0)] = 0.0
 
 
-def _check(params: Any) -> None:
+def _check_params(params: Any) -> None:
     if DrawParams.from_extra_args(params.extra_args) is not None and params.temperature != 0:
         raise InputError(f"temperature is {params.temperature} beside {KEY}; expected 0, as the drawing is done there")
 
 
 class DrawLogitsProcessor(LogitsProcessor):
-    """For Model Runner V1. Rows are the persistent batch's."""
+    """For Model Runner V1."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
+        # By row of the persistent batch; the list is the request's own, of its generated tokens, and grows as it goes on.
         self._rows: dict[int, tuple[DrawParams, list[int]]] = {}
-        self._check = DistributionCheck()
+        self._distribution_check = DistributionCheck()
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
-        _check(sampling_params)
+        _check_params(sampling_params)
 
     def is_argmax_invariant(self) -> bool:
         return False
@@ -92,12 +93,11 @@ class DrawLogitsProcessor(LogitsProcessor):
         rows = sorted(self._rows)
         if rows:
             draw_params, generated = zip(*(self._rows[row] for row in rows), strict=True)
-            leave_only_drawn(logits, rows, draw_params, [len(tokens) for tokens in generated], self._check)
+            leave_only_drawn(logits, rows, draw_params, [len(tokens) for tokens in generated], self._distribution_check)
         return logits
 
 
 def _entry(params: Any, prompt: list[int] | None, generated: list[int]) -> tuple[DrawParams, list[int]] | None:
-    # `generated` is the request's own list, which grows as it goes on.
     one = DrawParams.from_extra_args(params.extra_args)
     return None if one is None else (one, generated)
 
@@ -107,12 +107,13 @@ class DrawLogitsProcessorV2(LogitsProcessorV2):
 
     def __init__(self, vllm_config: Any, req_states: Any) -> None:
         self._states = req_states
+        # By the slot of the request in vLLM's states; the number is that of the tokens sent.
         self._slots: dict[int, tuple[DrawParams, int]] = {}
-        self._check = DistributionCheck()
+        self._distribution_check = DistributionCheck()
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
-        _check(sampling_params)
+        _check_params(sampling_params)
 
     def add_request(self, req_idx: int, sampling_params: Any) -> bool:
         one = DrawParams.from_extra_args(sampling_params.extra_args)
@@ -132,5 +133,5 @@ class DrawLogitsProcessorV2(LogitsProcessorV2):
             lengths = ctx.seq_lens_upper_bound_np
             # Below 0 while a prompt is computed in pieces: what is drawn then is thrown away.
             generated = [max(0, int(lengths[row]) - prompt) for row, prompt in zip(rows, prompts, strict=True)]
-            leave_only_drawn(logits, rows, draw_params, generated, self._check)
+            leave_only_drawn(logits, rows, draw_params, generated, self._distribution_check)
         return logits
