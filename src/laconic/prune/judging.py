@@ -1,4 +1,4 @@
-"""A judge at work on one run: excerpts read as they come, newcomers placed in order, and the bill."""
+"""A judge at work on one run: excerpts read as they come, newcomers placed in order, and its tokens counted."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def problem_settings(
 
     model: whatever says which weights and number format (name, fingerprint, dtype). The problems themselves enter by a
     digest of their ids, questions and answers. chat: `Chat.to_json`; nothing stands for nothing, so that files from before
-    there was one can be gone on with.
+    there was one can be continued.
     """
     content = json.dumps([[p.id, p.question, p.answer] for p in problems])
     return {
