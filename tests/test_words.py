@@ -7,8 +7,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # Names that two classes share, and why. May only shrink: an entry that is no longer needed fails.
 SHARED: dict[str, str] = {
-    "Compression": "to do: the context manager behind `laconic.compress`, and a labelled policy of the parallel experiment",
-    "Engine": "to do: the interface of engines, and a watched vLLM of the lab",
     "Kept": "to do: a trace that an engine keeps, and an excerpt of the tokens that a policy kept",
     "Run": "to do: a trace of an engine's batch, on transformers and in vLLM",
     "Setting": "to do: a setting of a policy, of a strategy and of a judge",

@@ -15,7 +15,7 @@ from torch import Tensor
 from laconic.compress import RPC
 from laconic.engines.base import Chunk, Sampling, Trace
 from laconic.errors import InputError
-from laconic.lab.parallel.lineup import ComparedStrategy, Compression, compressions, lineup
+from laconic.lab.parallel.lineup import ComparedStrategy, LabelledPolicy, compressions, lineup
 from laconic.lab.parallel.run import FORMAT, Answers, ParallelExperiment, Watcher, run_parallel
 from laconic.lab.shared.journal import Journal, Record
 from laconic.problems import Problem
@@ -28,7 +28,7 @@ from laconic.traces import TraceRecord
 
 PROBLEMS = [Problem(f"q{index}", f"question {index}", str(index)) for index in range(6)]
 SAMPLING = Sampling(max_new_tokens=100, seed=3)
-RPC8 = Compression("rpc", RPC(interval=8, ratio=2, window=4))
+RPC8 = LabelledPolicy("rpc", RPC(interval=8, ratio=2, window=4))
 PROMPT = (7, 8, 9)
 CUT = 5  # tokens an excerpt has
 SECONDS = 2.0  # a live run's, a trace
@@ -51,7 +51,7 @@ def run(path: Path, bench: FakeBench, experiment: ParallelExperiment, watch: Wat
         return list(run_parallel(experiment, bench, journal, watch))
 
 
-def record(problem: Problem, index: int, compression: Compression, seed: int = 40) -> TraceRecord:
+def record(problem: Problem, index: int, compression: LabelledPolicy, seed: int = 40) -> TraceRecord:
     """Trace `index`: its length and its luck are drawn from what it is, and compression makes it less lucky."""
     rng = random.Random(f"{problem.id}/{index}")
     length, luck = rng.randint(8, 30), rng.random()
@@ -229,15 +229,15 @@ class FakeBench:
             raise KeyboardInterrupt
         self.seeds.append(sampling.seed)
 
-    def traces(self, compression: Compression) -> Mapping[str, Sequence[TraceRecord]]:
+    def traces(self, compression: LabelledPolicy) -> Mapping[str, Sequence[TraceRecord]]:
         self.generated.append(compression.label)
         return {p.id: [record(p, i, compression) for i in range(self.n)] for p in self.problems}
 
-    def replay(self, compression: Compression, records: Sequence[TraceRecord], strategy: Strategy) -> Source:
+    def replay(self, compression: LabelledPolicy, records: Sequence[TraceRecord], strategy: Strategy) -> Source:
         self.replays.append(compression.label)
         return ScriptedSource(self, records)
 
-    def live(self, compression: Compression, strategy: Strategy) -> Source:
+    def live(self, compression: LabelledPolicy, strategy: Strategy) -> Source:
         self.lives.append(compression.label)
         return LiveSource(self, compression)
 
@@ -252,7 +252,7 @@ class FakeBench:
 class LiveSource(ScriptedSource):
     """Knows which problem it is only once it is asked."""
 
-    def __init__(self, bench: FakeBench, compression: Compression) -> None:
+    def __init__(self, bench: FakeBench, compression: LabelledPolicy) -> None:
         super().__init__(bench, [])
         self.compression = compression
 

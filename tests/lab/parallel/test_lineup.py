@@ -8,10 +8,10 @@ import pytest
 
 from laconic.compress import RPC, FullKV
 from laconic.errors import LaconicError
-from laconic.lab.parallel.lineup import CONS, EARLY, SINGLE, Compression, compressions, lineup, shown
+from laconic.lab.parallel.lineup import CONS, EARLY, SINGLE, LabelledPolicy, compressions, lineup, shown
 
-RPC2 = Compression("rpc:ratio=2", RPC(interval=128, ratio=2))
-RPC4 = Compression("rpc:ratio=4", RPC(interval=128, ratio=4))
+RPC2 = LabelledPolicy("rpc:ratio=2", RPC(interval=128, ratio=2))
+RPC4 = LabelledPolicy("rpc:ratio=4", RPC(interval=128, ratio=4))
 
 
 def made(
@@ -39,7 +39,7 @@ def test_every_strategy_at_every_n_under_every_compression() -> None:
 
 def test_full_kv_is_always_there_and_first() -> None:
     assert [c.label for c in compressions([RPC4, RPC2])] == ["none", "rpc:ratio=4", "rpc:ratio=2"]
-    assert [c.label for c in compressions([RPC4, Compression("none", FullKV())])] == ["none", "rpc:ratio=4"]
+    assert [c.label for c in compressions([RPC4, LabelledPolicy("none", FullKV())])] == ["none", "rpc:ratio=4"]
     assert compressions([])[0].full
 
 
@@ -63,8 +63,8 @@ def test_a_judge_is_shown_without_this_machines_directories(tmp_path: Path) -> N
         ({"judges": ()}, "deepprune needs a judge"),
         ({"judges": ("encoder:/a/mine", "encoder:/b/mine")}, "both be called deepprune, encoder:mine"),
         ({"compress": (RPC2, RPC2)}, "rpc:ratio=2 is asked for twice"),
-        ({"compress": (RPC2, Compression("rpc:ratio=2.0", RPC2.policy))}, "rpc:ratio=2.0 is asked for twice"),
-        ({"compress": (Compression("full", FullKV()),)}, "full is full KV"),
+        ({"compress": (RPC2, LabelledPolicy("rpc:ratio=2.0", RPC2.policy))}, "rpc:ratio=2.0 is asked for twice"),
+        ({"compress": (LabelledPolicy("full", FullKV()),)}, "full is full KV"),
     ],
 )
 def test_bad_requests_are_one_sentence(change: dict, says: str) -> None:

@@ -106,7 +106,7 @@ def bench(
     from laconic.errors import InputError
     from laconic.fingerprint import fingerprint
     from laconic.lab.collect.run import TraceProvenance
-    from laconic.lab.parallel.lineup import FULL, Compression, compressions, lineup
+    from laconic.lab.parallel.lineup import FULL, LabelledPolicy, compressions, lineup
     from laconic.lab.parallel.plot import parallel_plot
     from laconic.lab.parallel.rows import agreement, summarise
     from laconic.lab.parallel.run import FORMAT, ParallelExperiment, run_parallel, settings
@@ -127,7 +127,7 @@ def bench(
     refuse_seed(source)
     asked = load_problems(source, 100 if problems is None and source == "bundled" else problems, seed, level)
     found = [
-        Compression(spec, choose_policy("full" if spec == FULL else spec, small)) for spec in split_specs(policies)
+        LabelledPolicy(spec, choose_policy("full" if spec == FULL else spec, small)) for spec in split_specs(policies)
     ]
     compressed = compressions(found)
     specs = split_specs(strategies)

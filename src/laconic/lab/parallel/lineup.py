@@ -18,7 +18,7 @@ Needs = Callable[[str], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Compression:
+class LabelledPolicy:
     """A KV-cache policy under the label that `--policies` gave it; `none` is full KV."""
 
     label: str
@@ -50,7 +50,7 @@ class ComparedStrategy:
         return f"{self.family} n={self.n} {self.compress}"
 
 
-def compressions(found: Sequence[Compression]) -> list[Compression]:
+def compressions(found: Sequence[LabelledPolicy]) -> list[LabelledPolicy]:
     """Full KV first, then the others in their order. Raises InputError for one given twice."""
     others = [c for c in found if not c.full]
     for at, compression in enumerate(others):
@@ -61,12 +61,12 @@ def compressions(found: Sequence[Compression]) -> list[Compression]:
             )
         if isinstance(compression.policy, FullKV):
             raise InputError(f"The compression {compression.label} is full KV, which is there anyway: leave it out")
-    return [Compression(FULL, FullKV()), *others]
+    return [LabelledPolicy(FULL, FullKV()), *others]
 
 
 def lineup(
     ns: Sequence[int],
-    compress: Sequence[Compression],
+    compress: Sequence[LabelledPolicy],
     strategies: Sequence[str],
     judges: Sequence[str],
     needs_judge: Needs,

@@ -11,7 +11,7 @@ from torch import nn
 from laconic.answers import equivalent
 from laconic.compress import Policy
 from laconic.fingerprint import fingerprint
-from laconic.lab.parallel.lineup import ComparedStrategy, Compression
+from laconic.lab.parallel.lineup import ComparedStrategy, LabelledPolicy
 from laconic.lab.shared.journal import Record
 from laconic.problems import Problem
 from laconic.prune.judge import Judge
@@ -36,7 +36,7 @@ def outcome(verdict: Verdict, problem: Problem) -> Record:
     }
 
 
-def single_traces(records: Sequence[TraceRecord], compression: Compression) -> Record:
+def single_traces(records: Sequence[TraceRecord], compression: LabelledPolicy) -> Record:
     """pass@1: every trace for itself, its tokens and steps a mean over them, by the schedule's arithmetic."""
     schedule = compression.policy.schedule
     steps = [schedule.total(max(len(r.token_ids) - 1, 0), len(r.prompt_ids)) for r in records]

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from laconic import checks
 from laconic.engines.base import Sampling
 from laconic.errors import InputError
-from laconic.lab.parallel.lineup import ComparedStrategy, Compression
+from laconic.lab.parallel.lineup import ComparedStrategy, LabelledPolicy
 from laconic.lab.parallel.outcomes import describe, live_rounds, outcome, single_traces
 from laconic.lab.parallel.stable_ids import StableIds
 from laconic.lab.shared.journal import Journal, Record
@@ -38,15 +38,15 @@ Answers = Callable[[Excerpt], str | None]
 class ParallelSetup(Protocol):
     """What a run is given: `laconic.lab.parallel.setup.HFSetup` is the real one."""
 
-    def traces(self, compression: Compression) -> Mapping[str, Sequence[TraceRecord]]:
+    def traces(self, compression: LabelledPolicy) -> Mapping[str, Sequence[TraceRecord]]:
         """Every problem's traces under a compression by the problem's id, in the order of their index."""
         ...
 
-    def replay(self, compression: Compression, records: Sequence[TraceRecord], strategy: Strategy) -> Source:
+    def replay(self, compression: LabelledPolicy, records: Sequence[TraceRecord], strategy: Strategy) -> Source:
         """An engine that plays one problem's traces back to a strategy."""
         ...
 
-    def live(self, compression: Compression, strategy: Strategy) -> Source:
+    def live(self, compression: LabelledPolicy, strategy: Strategy) -> Source:
         """An engine that generates, and notes what the strategy's judge will ask for."""
         ...
 
@@ -65,7 +65,7 @@ class ParallelExperiment:
     """
 
     problems: Sequence[Problem]
-    compress: Sequence[Compression]
+    compress: Sequence[LabelledPolicy]
     entries: Sequence[ComparedStrategy]
     sampling: Sampling
     timed: int = 8
@@ -73,7 +73,7 @@ class ParallelExperiment:
     def __post_init__(self) -> None:
         checks.unwrap_numpy_fields(self)
         check_problems(self.problems)
-        checks.instances("compress", self.compress, Compression, "a Compression")
+        checks.instances("compress", self.compress, LabelledPolicy, "a LabelledPolicy")
         checks.instances("entries", self.entries, ComparedStrategy, "a ComparedStrategy, as `lineup` makes them")
         checks.instance("sampling", self.sampling, Sampling, "a Sampling")
         checks.whole("timed", self.timed, 0)
@@ -137,7 +137,7 @@ class _ParallelRun:
 
     # ---- replayed -------------------------------------------------------------------------------------------------
 
-    def replays(self, compression: Compression) -> None:
+    def replays(self, compression: LabelledPolicy) -> None:
         """Every entry of a compression on every problem."""
         traces = self.setup.traces(compression)
         for problem in self.experiment.problems:
@@ -160,7 +160,7 @@ class _ParallelRun:
                     self._tell("replay", entry, len(self.have & self.wanted), len(self.wanted))
 
     def _replay(
-        self, entry: ComparedStrategy, compression: Compression, problem: Problem, records: Sequence[TraceRecord]
+        self, entry: ComparedStrategy, compression: LabelledPolicy, problem: Problem, records: Sequence[TraceRecord]
     ) -> Record:
         if entry.single:
             return single_traces(records[: entry.n], compression)
@@ -179,7 +179,7 @@ class _ParallelRun:
         self.answer = answer
         return strategy.solve(named, problem.question, dataclasses.replace(sampling, seed=records[0].seed))
 
-    def _compression(self, entry: ComparedStrategy) -> Compression:
+    def _compression(self, entry: ComparedStrategy) -> LabelledPolicy:
         return next(c for c in self.experiment.compress if c.label == entry.compress)
 
     def _judge(self, entry: ComparedStrategy) -> Judge | None:

@@ -17,7 +17,7 @@ from laconic.engines.replay import ReplayEngine
 from laconic.errors import InputError
 from laconic.judges.registry import open_judge
 from laconic.lab.collect.run import TraceProvenance, collect, open_file
-from laconic.lab.parallel.lineup import ComparedStrategy, Compression
+from laconic.lab.parallel.lineup import ComparedStrategy, LabelledPolicy
 from laconic.lab.parallel.run import Answers
 from laconic.lab.shared.progress import Progress
 from laconic.problems import Problem
@@ -49,7 +49,7 @@ class HFSetup:
 
     model: Any
     tokenizer: Any
-    origin: Callable[[Compression], TraceProvenance]
+    origin: Callable[[LabelledPolicy], TraceProvenance]
     problems: Sequence[Problem]
     sampling: Sampling
     n: int
@@ -63,7 +63,7 @@ class HFSetup:
     check_question: Callable[[str], None] | None = None
     watch: Callable[[str, Progress], None] | None = None
 
-    def traces(self, compression: Compression) -> Mapping[str, Sequence[TraceRecord]]:
+    def traces(self, compression: LabelledPolicy) -> Mapping[str, Sequence[TraceRecord]]:
         """Generated where the compression's file lacks them, as `laconic collect` does."""
         sampling = dataclasses.replace(self.sampling, logprobs=self.logprobs)
         origin = self.origin(compression)
@@ -96,12 +96,12 @@ class HFSetup:
             )
         return read_traces(path).by_problem()
 
-    def replay(self, compression: Compression, records: Sequence[TraceRecord], strategy: Strategy) -> Source:
+    def replay(self, compression: LabelledPolicy, records: Sequence[TraceRecord], strategy: Strategy) -> Source:
         # Nothing runs on the model's engine by itself: it is there for what only a model can tell.
         engine = self.engine(compression.policy, self.n, strategy)
         return ReplayEngine(records, compression.policy, max_batch=self.n, model_engine=engine)
 
-    def live(self, compression: Compression, strategy: Strategy) -> Source:
+    def live(self, compression: LabelledPolicy, strategy: Strategy) -> Source:
         return self.engine(compression.policy, self.n, strategy)
 
     def judge(self, spec: str, answers: Answers) -> Judge:

@@ -37,7 +37,7 @@ class Refused(Exception):
     """Not an error of the engine's: it says that it can't serve this."""
 
 
-class Engine:
+class MeasuredLLM:
     """An LLM and its scheduler, watched. options: of `vllm.LLM`. compresses: whether laconic has to be at work in it."""
 
     def __init__(self, options: dict[str, Any], compresses: bool) -> None:
@@ -229,11 +229,11 @@ def main() -> None:
         print(json.dumps(said), file=answers, flush=True)
         return word in said
 
-    engine: list[Engine] = []
+    engine: list[MeasuredLLM] = []
 
     def start() -> dict[str, Any]:
         order = json.loads(asked.get())
-        engine.append(Engine(order["options"], order["compresses"]))
+        engine.append(MeasuredLLM(order["options"], order["compresses"]))
         # Once untimed: what is compiled for the batches that come up, preempted ones too, is compiled, and memory is touched.
         engine[0].run(RequestLoad(**order["load"]), -1)
         return engine[0].about()
