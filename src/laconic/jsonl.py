@@ -81,8 +81,8 @@ def read_objects(
     """(line number, "Line N of PATH", object) of every line that isn't empty.
 
     noun, fields: what a line should hold, for the error. skip: called with a broken line's number and error; the line is then
-    left out. Without it raises InputError for a line that isn't JSON (see the module for what else is wrong with one), or isn't an object;
-    with or without, for text that isn't UTF-8. The caller has checked that the file exists.
+    left out. Without it raises InputError for a line that isn't JSON (see the module for what else is wrong with one), or
+    isn't an object; with or without, for text that isn't UTF-8. The caller has checked that the file exists.
     """
     try:
         lines = read_text(path).split("\n")
