@@ -29,7 +29,7 @@ from laconic.engines.replay import ReplayEngine
 from laconic.engines.vllm.engine.starting import start
 from laconic.engines.vllm.plugin import settings as vllm_settings
 from laconic.errors import LaconicError
-from laconic.judges import baselines, probe, prompts, registry, tuning
+from laconic.judges import adapters, baselines, probe, prompts, registry
 from laconic.lab.accuracy.run import run_accuracy
 from laconic.lab.analyze import entropy, redundancy
 from laconic.lab.analyze import run as analysis
@@ -516,7 +516,7 @@ CALLS: dict[str, Call] = {
             "overlong": WORD,
         },
     ),
-    "judges.LoRA": Call(tuning.LoRA, dict, {"rank": WHOLE, "alpha": WHOLE, "dropout": NUMBER}),
+    "judges.LoRA": Call(adapters.LoRA, dict, {"rank": WHOLE, "alpha": WHOLE, "dropout": NUMBER}),
     "judges.Loss": Call(losses.Loss, dict, {"focal": FLAG, "alpha": (*NUMBER, 0, 1), "gamma": NUMBER}),
     "judges.TrainSettings": Call(
         training.TrainSettings,
