@@ -22,7 +22,7 @@ ALGORITHMS = {"compress", "prune"}
 # The facade that hands out the public names, and the entry point: above everything.
 ABOVE = {"__init__", "__main__"}
 # What algorithms may know of this package.
-KNOWN_TO_ALGORITHMS = {"compress", "prune", "answers", "checks", "errors"}
+KNOWN_TO_ALGORITHMS = {"compress", "prune", "answers", "checks", "errors", "settings"}
 # Standard modules that reach out of the process: algorithms compute.
 OUTSIDE = {
     "ftplib",

@@ -11,12 +11,12 @@ import pytest
 from tests.prune.scripted import TableJudge
 
 from laconic.judges.registry import known, open_judge, settings
-from laconic.prune.strategies.registry import described, parse
+from laconic.prune.strategies.registry import listings, parse
 
 
 def test_every_strategy_with_its_settings_and_paper(invoke: Any) -> None:
     out = invoke("strategies", env={"COLUMNS": "300"}).stdout
-    for about in described():
+    for about in listings():
         assert f"{', '.join(about.forms)}  {about.summary} ({about.source})\n" in out
         for setting in about.settings:
             assert f"= {setting.default} " in out

@@ -13,11 +13,12 @@ import pytest
 
 from laconic.compress import registry
 from laconic.compress.policies import H2O, RPC, FullKV, StreamingLLM
-from laconic.compress.policy import Policy, setting
-from laconic.compress.registry import Setting, broken, get, known, parse, register, settings_of
+from laconic.compress.policy import Policy
+from laconic.compress.registry import broken, get, known, parse, register, settings_of
 from laconic.compress.schedule import Fixed, Schedule
 from laconic.compress.scorers import Recency
 from laconic.errors import LaconicError
+from laconic.settings import Setting, setting
 
 
 @dataclass(frozen=True)
@@ -117,14 +118,14 @@ def test_parse() -> None:
         ("rpc", {"budget": 3}, "setting 'budget' of policy rpc is unknown"),
         ("rpc:interval", {}, "'interval' in policy 'rpc:interval' has no value; expected setting=value"),
         ("rpc:ratio=2,ratio=4", {}, "ratio is given twice"),
-        ("rpc:interval=many", {}, "interval of policy rpc is 'many'; expected int"),
-        ("rpc:interval=1024.5", {}, "interval of policy rpc is '1024.5'; expected int"),
-        ("rpc:ratio=four", {}, "ratio of policy rpc is 'four'; expected number"),
+        ("rpc:interval=many", {}, "interval of policy rpc is 'many'; expected a whole number"),
+        ("rpc:interval=1024.5", {}, "interval of policy rpc is '1024.5'; expected a whole number"),
+        ("rpc:ratio=four", {}, "ratio of policy rpc is 'four'; expected a number"),
         ("rpc:ratio=nan", {}, "ratio is nan; expected a number at least 1"),
         ("rpc:pooling=mean", {}, "pooling of policy rpc is 'mean'; expected avg or max"),
-        ("h2o:window=half", {}, "window of policy h2o is 'half'; expected int or none"),
+        ("h2o:window=half", {}, "window of policy h2o is 'half'; expected a whole number or none"),
         ("rpc:ratio=0.5", {}, "ratio is 0.5; expected a number at least 1"),
-        ("rpc:interval=", {}, "interval of policy rpc is ''; expected int"),
+        ("rpc:interval=", {}, "interval of policy rpc is ''; expected a whole number"),
         ("oracle", {}, "keep of policy oracle is missing"),
         ("oracle:keep=odd", {}, "keep of policy oracle can't be written as text; make the policy in Python"),
     ],

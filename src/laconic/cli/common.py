@@ -16,6 +16,7 @@ from laconic import checks
 from laconic.errors import InputError, LaconicError, LaconicWarning
 from laconic.files import check_regular
 from laconic.jsonl import NotJSONError, parse
+from laconic.settings import given_keys
 
 if TYPE_CHECKING:
     from laconic.compress import Policy
@@ -123,8 +124,7 @@ def choose_policy(spec: str, small: bool, **options: Any) -> Policy:
     from laconic.compress import get, parse
 
     spec = "full" if spec == "none" else spec
-    name, _, rest = spec.partition(":")
-    given = {part.partition("=")[0].strip() for part in rest.split(",")}
+    given = given_keys(spec)
     # The command line reads 4 as 4.0, which would be another policy's name for the same thing.
     exact = {key: int(v) if isinstance(v, float) and v.is_integer() else v for key, v in options.items()}
     overrides = {key: value for key, value in exact.items() if value is not None}
@@ -132,7 +132,7 @@ def choose_policy(spec: str, small: bool, **options: Any) -> Policy:
         if key in given:
             raise InputError(f"{key} is given both in --policy {spec} and as --{key}; give it once")
     if small:
-        defaults = {field.name: field.default for field in dataclasses.fields(get(name))}
+        defaults = {field.name: field.default for field in dataclasses.fields(get(spec.partition(":")[0]))}
         wanted = {key: value for key, value in SMALL.items() if key in defaults}
         if "budget" in defaults:
             wanted.pop("window", None)
@@ -169,7 +169,7 @@ def choose_strategy(spec: str, n: int, judge: Judge | None, small: bool, **optio
     """
     from laconic.prune.strategies.registry import parse, settings
 
-    given = {part.partition("=")[0].strip() for part in spec.partition(":")[2].split(",")}
+    given = given_keys(spec)
     overrides = {key: value for key, value in options.items() if value is not None}
     for key in overrides:
         if key in given:

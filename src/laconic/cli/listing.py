@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from laconic.errors import InputError
+from laconic.settings import find_name
 
 UNBROKEN = 10_000
 """Columns where no terminal says how many there are: no line is wrapped, so each can be searched for."""
@@ -41,8 +42,8 @@ def pick(entries: Iterable[Entry], name: str | None, kind: str) -> list[Entry]:
     found = list(entries)
     if name is None:
         return found
-    plain = name.partition(":")[0].strip().lower().replace("_", "-")
-    picked = [entry for entry in found if entry.name == plain]
+    meant = find_name(name.partition(":")[0], [entry.name for entry in found])
+    picked = [entry for entry in found if entry.name == meant]
     if not picked:
         raise InputError(f"{kind} {name!r} is unknown; expected one of {', '.join(entry.name for entry in found)}")
     return picked

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
         StreamingLLM,
         with_budget,
     )
-    from laconic.compress.policy import Policy, described, setting
+    from laconic.compress.policy import Policy
     from laconic.compress.redundancy import Redundancy
-    from laconic.compress.registry import Setting, broken, get, known, parse, register, settings_of
+    from laconic.compress.registry import broken, get, known, parse, register, settings_of
     from laconic.compress.schedule import Fixed, Never, Periodic, Proportional, Schedule
     from laconic.compress.scorers import (
         AccumulatedAttention,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Recency,
         WindowAttention,
     )
+    from laconic.settings import Setting, described, setting
 
 _HOMES = {
     "evidence": ("Aggregation", "Evidence", "Scorer"),
@@ -50,9 +51,9 @@ _HOMES = {
         "StreamingLLM",
         "with_budget",
     ),
-    "policy": ("Policy", "described", "setting"),
+    "policy": ("Policy",),
     "redundancy": ("Redundancy",),
-    "registry": ("Setting", "broken", "get", "known", "parse", "register", "settings_of"),
+    "registry": ("broken", "get", "known", "parse", "register", "settings_of"),
     "schedule": ("Fixed", "Never", "Periodic", "Proportional", "Schedule"),
     "scorers": (
         "AccumulatedAttention",
@@ -63,7 +64,8 @@ _HOMES = {
         "WindowAttention",
     ),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_HOME_OF = {name: f"{__name__}.{home}" for home, names in _HOMES.items() for name in names}
+_HOME_OF |= dict.fromkeys(("Setting", "described", "setting"), "laconic.settings")
 
 __all__ = [
     "H2O",
@@ -107,7 +109,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    value = getattr(import_module(_HOME_OF[name]), name)
     globals()[name] = value
     return value
 

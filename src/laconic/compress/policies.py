@@ -12,7 +12,7 @@ from torch import Tensor
 from laconic import checks
 from laconic.checks import whole
 from laconic.compress.evidence import Scorer
-from laconic.compress.policy import Policy, described, setting
+from laconic.compress.policy import Policy
 from laconic.compress.redundancy import Redundancy
 from laconic.compress.schedule import Fixed, Never, Proportional, Schedule
 from laconic.compress.scorers import (
@@ -24,6 +24,7 @@ from laconic.compress.scorers import (
     WindowAttention,
 )
 from laconic.errors import InputError
+from laconic.settings import described, setting
 
 INTERVAL = "generated tokens between two compressions (P)"
 RATIO = "how many times slower than the output the kept part grows (c)"

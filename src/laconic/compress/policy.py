@@ -12,16 +12,7 @@ from laconic import checks
 from laconic.compress.evidence import Scorer
 from laconic.compress.schedule import Schedule
 from laconic.errors import InputError
-
-
-def described(meaning: str, *, shown: bool = True) -> dict[str, Any]:
-    """A field's metadata: its one-line meaning, and whether `spec()` always names it."""
-    return {"meaning": meaning, "shown": shown}
-
-
-def setting(default: Any, meaning: str, *, shown: bool = False) -> Any:
-    """A policy's field with a default and a one-line meaning. shown: part of `spec()` even at its default."""
-    return dataclasses.field(default=default, metadata=described(meaning, shown=shown))
+from laconic.settings import typed
 
 
 @dataclass(frozen=True)
@@ -93,10 +84,6 @@ class Policy(ABC):
 
 
 def _readable(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, (bool, int, float, str)):
-        return str(value).lower() if isinstance(value, bool) else str(value)
-    if dataclasses.is_dataclass(value):
-        return repr(value)
-    return str(getattr(value, "__qualname__", repr(value)))
+    if isinstance(value, (bool, int, float, str, type(None))):
+        return typed(value)
+    return repr(value) if dataclasses.is_dataclass(value) else str(getattr(value, "__qualname__", repr(value)))

@@ -5,66 +5,63 @@ Importing this module loads no model and no transformers; a judge's own module i
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from laconic import checks
-from laconic.errors import InputError, LaconicError
+from laconic.errors import InputError
 from laconic.prune.judge import Excerpt, Judge
+from laconic.settings import Setting, SettingsReader, find_name, parameters_of, split_spec
 
 Answers = Mapping[str, str | None] | Callable[[Excerpt], str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """One judge for people to read. form: how its spec is written; meaning: what it does, one clause; source: its paper."""
+class JudgeListing:
+    """One judge for people to read: an entry of `laconic judges`."""
 
     form: str
+    """How its spec is written."""
     meaning: str
+    """What it does, one clause."""
     source: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One setting of a judge, for people to read. default: as it is typed."""
-
-    field: str
-    type: str
-    default: str
-    meaning: str
+    """Its paper."""
 
 
 _DEEPPRUNE = "arXiv 2510.08483"
 _KNOWN = {
-    "bundled": Known("bundled", "the pair encoder that ships with the bundled reasoner"),
-    "encoder": Known("encoder:DIRECTORY", "a pair encoder that `laconic judge train` wrote"),
-    "llm": Known(
+    "bundled": JudgeListing("bundled", "the pair encoder that ships with the bundled reasoner"),
+    "encoder": JudgeListing("encoder:DIRECTORY", "a pair encoder that `laconic judge train` wrote"),
+    "llm": JudgeListing(
         "llm:NAME_OR_DIRECTORY",
         "a causal language model that is asked about two excerpts; or llm:FILE.json",
         _DEEPPRUNE,
     ),
-    "probe": Known("probe", "what the reasoner itself would answer at the excerpt's end"),
-    "jaccard": Known("jaccard", "tokens in common"),
-    "facts": Known("facts", "stated facts in common"),
-    "embedding": Known("embedding:NAME_OR_DIRECTORY", "cosine of text embeddings"),
-    "random": Known("random", "chance: the floor"),
-    "perfect": Known("perfect", "knows the answers: the ceiling; needs recorded traces"),
+    "probe": JudgeListing("probe", "what the reasoner itself would answer at the excerpt's end"),
+    "jaccard": JudgeListing("jaccard", "tokens in common"),
+    "facts": JudgeListing("facts", "stated facts in common"),
+    "embedding": JudgeListing("embedding:NAME_OR_DIRECTORY", "cosine of text embeddings"),
+    "random": JudgeListing("random", "chance: the floor"),
+    "perfect": JudgeListing("perfect", "knows the answers: the ceiling; needs recorded traces"),
 }
 _MEANINGS = {
-    ("probe", "suffix"): "what is appended before the answer; none: the model's own end of thinking, and \\boxed{",
-    ("probe", "steps"): "tokens that are read of an answer",
-    ("jaccard", "ngram"): "tokens of an n-gram; 1 is the set of tokens",
-    ("facts", "decay"): "above 0 to 1: how much less a fact weighs than the one after it; 1 is none",
-    ("random", "p"): "probability with which two traces are said to agree",
-    ("random", "seed"): "another seed, another word on each pair",
+    "probe": {
+        "suffix": "what is appended before the answer; none: the model's own end of thinking, and \\boxed{",
+        "steps": "tokens that are read of an answer",
+    },
+    "jaccard": {"ngram": "tokens of an n-gram; 1 is the set of tokens"},
+    "facts": {"decay": "above 0 to 1: how much less a fact weighs than the one after it; 1 is none"},
+    "random": {
+        "p": "probability with which two traces are said to agree",
+        "seed": "another seed, another word on each pair",
+    },
 }
 _WITH_PLACE = ("encoder", "llm", "embedding")
 
 
-def known() -> dict[str, Known]:
+def known() -> dict[str, JudgeListing]:
     """Every judge by the name that its spec begins with."""
     return dict(_KNOWN)
 
@@ -74,14 +71,7 @@ def settings(name: str) -> list[Setting]:
 
     Raises InputError for an unknown name.
     """
-    if name not in _KNOWN:
-        raise _unknown(name)
-    cls = _settable(name)
-    parameters = inspect.signature(cls).parameters.values() if cls is not None else ()
-    return [
-        Setting(p.name, _type(p.default), "none" if p.default is None else str(p.default), _MEANINGS[name, p.name])
-        for p in parameters
-    ]
+    return _reader(_name(name)).listed()
 
 
 def split(spec: str) -> tuple[str, str]:
@@ -89,17 +79,19 @@ def split(spec: str) -> tuple[str, str]:
 
     Raises InputError for an unknown name (lists the known ones), or a judge that needs a place and has none.
     """
-    name, _, rest = checks.text("judge", spec, "NAME or NAME:..., such as probe").strip().partition(":")
-    name, rest = name.strip().lower(), rest.strip()
-    if name not in _KNOWN:
-        raise _unknown(name)
+    typed, rest = split_spec("judge", spec, "probe or random:p=0.5")
+    name = _name(typed)
     if name in _WITH_PLACE and not rest:
         raise InputError(f"judge {name} needs to know which; write {_KNOWN[name].form}")
     return name, rest
 
 
-def _unknown(name: str) -> LaconicError:
-    return InputError(f"judge {name!r} is unknown; expected one of {', '.join(k.form for k in _KNOWN.values())}")
+def _name(typed: str) -> str:
+    """The known name that is meant."""
+    name = find_name(typed, _KNOWN)
+    if name is None:
+        raise InputError(f"judge {typed!r} is unknown; expected one of {', '.join(k.form for k in _KNOWN.values())}")
+    return name
 
 
 def place_of(spec: str) -> Path | None:
@@ -166,14 +158,13 @@ def _made(name: str, rest: str, model: Any, tokenizer: Any, answers: Answers | N
     if name == "perfect":
         from laconic.judges.baselines import PerfectJudge
 
-        _settings(name, rest, None)
+        _read(name, rest)
         if answers is None:
             raise InputError(
                 "judge perfect needs the answers of finished traces, which only recorded ones have; use it with them"
             )
         return PerfectJudge(answers)
-    cls = _settable(name)
-    judge: Judge = cls(**_settings(name, rest, cls))
+    judge: Judge = _settable(name)(**_read(name, rest))
     return judge
 
 
@@ -189,39 +180,21 @@ def _settable(name: str) -> Any:
     return simple.get(name)
 
 
-def _type(default: Any) -> str:
-    return "text or none" if default is None else {int: "int", float: "number", str: "text"}[type(default)]
-
-
 def _bundled(rest: str) -> Path:
     from laconic.assets import reasoner_path
 
-    _settings("bundled", rest, None)
+    _read("bundled", rest)
     place = reasoner_path().parent / "judge"
     if not (place / "config.json").is_file():
         raise InputError("this laconic has no bundled judge; use another, such as probe or jaccard")
     return place
 
 
-def _settings(name: str, text: str, cls: Any) -> dict[str, Any]:
-    """`p=0.5,seed=1` as arguments of a class, each of the type of its default (None: a text)."""
-    parameters = dict(inspect.signature(cls).parameters) if cls is not None else {}
-    values: dict[str, Any] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        key, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals:
-            raise InputError(f"{part!r} in judge {name}:{text} has no value; expected setting=value")
-        if key not in parameters:
-            raise InputError(
-                f"setting {key!r} of judge {name} is unknown; its settings: {', '.join(parameters) or 'none'}"
-            )
-        if key in values:
-            raise InputError(f"{key} is given twice in judge {name}:{text}; give it once")
-        default = parameters[key].default
-        kind = str if default is None else type(default)
-        try:
-            values[key] = kind(value)
-        except ValueError:
-            said = "a whole number" if kind is int else "a number"
-            raise InputError(f"{key} of judge {name} is {value!r}; expected {said}") from None
-    return values
+def _reader(name: str) -> SettingsReader:
+    cls = _settable(name)
+    return SettingsReader("judge", name, parameters_of(cls, _MEANINGS[name]) if cls is not None else {})
+
+
+def _read(name: str, text: str) -> dict[str, Any]:
+    """`p=0.5,seed=1` as arguments of the judge's class."""
+    return _reader(name).read(f"{name}:{text}", text)

@@ -10,8 +10,9 @@ from laconic.errors import InputError
 from laconic.prune.source import Source
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.run import DECIDED, MOST_TRACES, StrategyRunBase, TraceState, traces
-from laconic.prune.strategies.settings import check_sampling, setting, settings_of
+from laconic.prune.strategies.settings import check_sampling, settings_of
 from laconic.prune.voting import Confidence, Tally, consensus, percentile
+from laconic.settings import setting
 
 KEPT = {"low": 0.1, "high": 0.9}
 MOST_WINDOW, MOST_CANDIDATES = 1 << 20, 1000

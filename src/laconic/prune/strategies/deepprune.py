@@ -17,8 +17,9 @@ from laconic.prune.source import Source
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.panels import VOTES, Panel, panels
 from laconic.prune.strategies.run import DECIDED, MOST_TRACES, StrategyRunBase, TraceState, traces
-from laconic.prune.strategies.settings import check_sampling, setting, settings_of
+from laconic.prune.strategies.settings import check_sampling, settings_of
 from laconic.prune.voting import Pending, decided, enough
+from laconic.settings import setting
 
 DEFAULT_EXCERPT = "words:25"
 FINISHES = ("needed", "together")

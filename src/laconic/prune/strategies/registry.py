@@ -2,49 +2,40 @@
 
 from __future__ import annotations
 
-import dataclasses
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
 from typing import Any
 
-from laconic import checks
 from laconic.errors import InputError
 from laconic.prune.judge import Judge
 from laconic.prune.strategies.base import Strategy
-from laconic.prune.strategies.deepconf import DeepConf
+from laconic.prune.strategies.deepconf import KEPT, DeepConf
 from laconic.prune.strategies.deepprune import DeepPrune
 from laconic.prune.strategies.self_consistency import SelfConsistency
+from laconic.settings import Setting, SettingsReader, find_name, parameters_of, split_spec
 
 _CLASSES: Mapping[str, type[Strategy]] = {
     "self-consistency": SelfConsistency,
     "deepprune": DeepPrune,
     "deepconf": DeepConf,
 }
-_MODES = {"deepconf": ("low", "high")}
-# What people also type.
-_ALIASES = {"cons": "self-consistency", "sc": "self-consistency", "selfconsistency": "self-consistency"}
+_MODES = {"deepconf": tuple(KEPT)}
+"""Words that may stand for `mode=...`."""
+_ALIASES = {"cons": "self-consistency", "sc": "self-consistency"}
+"""What people also type."""
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """One setting of a strategy, for people to read. default: as it is typed."""
-
-    field: str
-    type: str
-    default: str
-    meaning: str
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """One strategy for people to read. forms: how its spec is written; source: its paper."""
+class StrategyListing:
+    """One strategy for people to read: an entry of `laconic strategies`."""
 
     name: str
     forms: tuple[str, ...]
+    """How its spec is written."""
     summary: str
+    """What it does, one clause."""
     source: str
+    """Its paper."""
     settings: tuple[Setting, ...]
 
 
@@ -53,10 +44,10 @@ def known() -> tuple[str, ...]:
     return tuple(f"{name}:{mode}" if mode else name for name in _CLASSES for mode in _MODES.get(name, ("",)))
 
 
-def described() -> list[Described]:
+def listings() -> list[StrategyListing]:
     """Every strategy, in order."""
     return [
-        Described(
+        StrategyListing(
             name,
             tuple(f"{name}:{mode}" if mode else name for mode in _MODES.get(name, ("",))),
             cls.summary,
@@ -74,9 +65,7 @@ def needs_judge(spec: str) -> bool:
 
 def settings(name: str) -> list[Setting]:
     """What can be set in a spec, in order. Raises InputError for an unknown name."""
-    cls, _ = _find(name)
-    hints = typing.get_type_hints(cls)
-    return [Setting(f.name, _said(hints[f.name]), _shown(f.default), f.metadata["meaning"]) for f in _fields(cls)]
+    return _find(name)[1].listed()
 
 
 def parse(spec: str, n: int, judge: Judge | None = None, **overrides: Any) -> Strategy:
@@ -85,24 +74,8 @@ def parse(spec: str, n: int, judge: Judge | None = None, **overrides: Any) -> St
     Raises InputError for an unknown name (lists the known), an unknown setting (lists that strategy's), a value of the
     wrong type or range, or a judge that is missing. A judge that a strategy has no use for is ignored.
     """
-    cls, rest = _find(spec)
-    fields = {f.name: f for f in _fields(cls)}
-    hints = typing.get_type_hints(cls)
-    values: dict[str, Any] = {}
-    for part in filter(None, (part.strip() for part in rest.split(","))):
-        key, equals, text = (piece.strip() for piece in part.partition("="))
-        if not equals and part in _MODES.get(_name(cls), ()):
-            key, text = "mode", part
-        elif not equals:
-            raise InputError(f"{part!r} in strategy {spec!r} has no value; expected setting=value")
-        if key in values:
-            raise InputError(f"{key} is given twice in strategy {spec!r}; give it once")
-        _check(cls, key, fields)
-        values[key] = _typed(cls, key, text, hints[key])
-    for key, value in overrides.items():
-        if value is not None:
-            _check(cls, key, fields)
-            values[key] = value
+    cls, reader, text = _find(spec)
+    values = reader.read(spec, text, overrides)
     if cls is DeepPrune:
         if judge is None:
             raise InputError("strategy deepprune needs a judge; give one")
@@ -110,57 +83,16 @@ def parse(spec: str, n: int, judge: Judge | None = None, **overrides: Any) -> St
     return cls(n, **values)  # type: ignore[call-arg]
 
 
-def _find(spec: str) -> tuple[type[Strategy], str]:
-    """The class that a spec names, and its settings as text."""
-    name, _, rest = (
-        checks.text("strategy", spec, "NAME or NAME:setting=value,..., such as deepprune").strip().partition(":")
+def _find(spec: str) -> tuple[type[Strategy], SettingsReader, str]:
+    """The class that a spec names, what reads its settings, and these as text."""
+    typed, text = split_spec("strategy", spec, "deepprune:tau=0.6")
+    name = find_name(typed, _CLASSES, _ALIASES)
+    if name is None:
+        raise InputError(f"strategy {typed!r} is unknown; expected one of {', '.join(known())}")
+    # Not n, and not the judge, which no text holds: they have no defaults.
+    settable = {key: p for key, p in parameters_of(_CLASSES[name]).items() if p.default is not MISSING}
+    return (
+        _CLASSES[name],
+        SettingsReader("strategy", name, settable, dict.fromkeys(_MODES.get(name, ()), "mode")),
+        text,
     )
-    plain = name.strip().lower().replace("_", "-").replace(" ", "-")
-    plain = _ALIASES.get(plain, plain)
-    if plain not in _CLASSES:
-        raise InputError(f"strategy {name!r} is unknown; expected one of {', '.join(known())}")
-    return _CLASSES[plain], rest
-
-
-def _name(cls: type[Strategy]) -> str:
-    return next(name for name, known_cls in _CLASSES.items() if known_cls is cls)
-
-
-def _fields(cls: type[Strategy]) -> list[dataclasses.Field[Any]]:
-    """What a spec can set: not n, and not the judge, which no text holds."""
-    return [f for f in dataclasses.fields(cls) if f.default is not MISSING]  # type: ignore[arg-type]
-
-
-def _check(cls: type[Strategy], key: str, fields: Mapping[str, Any]) -> None:
-    if key not in fields:
-        raise InputError(f"setting {key!r} of strategy {_name(cls)} is unknown; its settings: {', '.join(fields)}")
-
-
-def _said(hint: Any) -> str:
-    """A type as a person reads it: "int", "number", "text or none"."""
-    words = {bool: "true or false", int: "int", float: "number", str: "text", type(None): "none"}
-    members = typing.get_args(hint) if typing.get_origin(hint) is types.UnionType else (hint,)
-    return " or ".join(words[member] for member in members)
-
-
-def _shown(value: Any) -> str:
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _typed(cls: type[Strategy], key: str, text: str, hint: Any) -> Any:
-    """The text as the setting's type."""
-    members = typing.get_args(hint) if typing.get_origin(hint) is types.UnionType else (hint,)
-    if type(None) in members and text.lower() == "none":
-        return None
-    kind = members[0]
-    if kind is str:
-        return text
-    if kind is bool:
-        if text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        raise InputError(f"{key} of strategy {_name(cls)} is {text!r}; expected true or false")
-    try:
-        return kind(text)
-    except ValueError:
-        said = "a whole number" if kind is int else "a number"
-        raise InputError(f"{key} of strategy {_name(cls)} is {text!r}; expected {said}") from None

@@ -9,8 +9,9 @@ from laconic import checks
 from laconic.prune.source import Source
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.run import DECIDED, MOST_TRACES, StrategyRunBase, TraceState, traces
-from laconic.prune.strategies.settings import setting, settings_of
+from laconic.prune.strategies.settings import settings_of
 from laconic.prune.voting import decided
+from laconic.settings import setting
 
 
 @dataclass(frozen=True)

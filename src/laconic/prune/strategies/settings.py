@@ -1,4 +1,4 @@
-"""A strategy's settings as fields of its dataclass, each with a one-line meaning."""
+"""A strategy's settings as values, and what it is given beside them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,6 @@ from typing import Any
 
 from laconic import checks
 from laconic.prune.strategies.base import Strategy
-
-
-def setting(default: Any, meaning: str) -> Any:
-    """A field with a default and a meaning for people."""
-    return dataclasses.field(default=default, metadata={"meaning": meaning})
 
 
 def settings_of(strategy: Strategy) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def refused(path: Path, **arguments: Any) -> str:
         ({"policy": "rpc", "queries": 8}, ["queries is 8", "reads the latest 32"]),
         ({"policy": "rpc", "queries": -1}, ["queries is -1"]),
         (["rpc"], ["laconic's settings are ['rpc']; expected a mapping"]),
-        ("rpc:interval=64,ratio=four", ["ratio of policy rpc is 'four'; expected number"]),
+        ("rpc:interval=64,ratio=four", ["ratio of policy rpc is 'four'; expected a number"]),
     ],
 )
 def test_bad_settings(tiny: Path, laconic: Any, says: list[str]) -> None:
