@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 
 from laconic.checks import number, shown, unwrap_numpy_fields, whole
 from laconic.errors import InputError
@@ -57,7 +58,7 @@ class Schedule(ABC):
         """The most tokens held at any moment up to that count; a step that compresses first holds everything."""
         generated, prompt = _counts(generated, prompt)
         most, gone = 0, 0
-        for start, end in self._spans(generated):
+        for start, end in self.spans(generated):
             gone = self.evicted(start)
             most = max(most, end - gone)
         return prompt + most
@@ -65,7 +66,7 @@ class Schedule(ABC):
     def total(self, generated: int, prompt: int = 0) -> int:
         """Tokens attended, summed over steps 1..generated: at each, what is held before that step's eviction."""
         generated, prompt = _counts(generated, prompt)
-        gone = sum(self.evicted(start) * (end - start) for start, end in self._spans(generated))
+        gone = sum(self.evicted(start) * (end - start) for start, end in self.spans(generated))
         return generated * prompt + generated * (generated + 1) // 2 - gone
 
     def mean(self, generated: int, prompt: int = 0) -> float:
@@ -73,15 +74,25 @@ class Schedule(ABC):
         total = self.total(generated, prompt)
         return total / generated if generated > 0 else float(prompt)
 
-    def _spans(self, generated: int) -> list[tuple[int, int]]:
-        """Steps start+1..end between two compressions, over all steps up to `generated`."""
-        spans, start = [], 0
-        while start < generated:
-            boundary = self.next_boundary(start)
-            end = generated if boundary is None else min(boundary, generated)
-            spans.append((start, end))
-            start = end
-        return spans
+    def compression_points(self, generated: int) -> list[int]:
+        """The counts up to `generated` at which a compression is due, in order."""
+        generated, _ = _counts(generated, 0)
+        points, at = [], self.next_boundary(0)
+        while at is not None and at <= generated:
+            points.append(at)
+            at = self.next_boundary(at)
+        return points
+
+    def spans(self, generated: int) -> list[tuple[int, int]]:
+        """(from, to) of pieces that make up `generated` tokens and end at the compression points, where one is due.
+
+        A cache that is fed a trace's tokens in these pieces holds what it held when they were generated one by one.
+        """
+        generated, _ = _counts(generated, 0)
+        ends = self.compression_points(generated)
+        if generated > (ends[-1] if ends else 0):
+            ends.append(generated)
+        return list(pairwise([0, *ends]))
 
 
 @dataclass(frozen=True)

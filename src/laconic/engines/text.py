@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from tokenizers.decoders import DecodeStream
 
@@ -74,8 +74,21 @@ def end_ids(*sources: Any) -> frozenset[int]:
     return frozenset(found)
 
 
+class TextStream(Protocol):
+    """The text of one trace, as its tokens come."""
+
+    text: str
+    """What has been told so far."""
+
+    def add(self, token: int) -> str:
+        """The text that the next token adds; empty while a character is incomplete."""
+
+    def finish(self, token_ids: Sequence[int]) -> str:
+        """The trace has ended with these tokens: `text` becomes theirs. Returns what was held back (half a character, say)."""
+
+
 class Detokenizer:
-    """The text of one trace. text: what has been told so far. Without a tokenizer there is none."""
+    """A TextStream that a tokenizer tells. Without one there is no text."""
 
     __slots__ = ("_stream", "_tokenizer", "text")
 
@@ -85,7 +98,7 @@ class Detokenizer:
         self._stream: Any = None
 
     def add(self, token: int) -> str:
-        """The text that the next token adds; empty while a character is incomplete."""
+        """See TextStream.add."""
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         if backend is None:
             return ""  # no tokenizer, or a slow one, whose text comes whole at the end
@@ -96,7 +109,7 @@ class Detokenizer:
         return more
 
     def finish(self, token_ids: Sequence[int]) -> str:
-        """The trace has ended with these tokens: `text` becomes theirs. Returns what was held back (half a character, say)."""
+        """See TextStream.finish."""
         if self._tokenizer is None:
             return ""
         told, self.text = self.text, decode(self._tokenizer, token_ids)

@@ -133,7 +133,7 @@ def test_what_a_trace_holds_is_what_the_schedule_says_at_every_step():
             continue
         for i, trace in zip(ids, traces, strict=True):
             assert engine._batch.cache is not None
-            row = engine._batch.cache.ledger.rows[engine._batch.runs.index(engine._runs[i])]
+            row = engine._batch.cache.ledger.rows[engine._batch.entries.index(engine._scheduler.entry(i))]
             assert (
                 row.tokens
                 == trace.kv_tokens

@@ -197,7 +197,7 @@ def test_a_step_interrupted_after_some_rows_were_told_their_tokens_loses_none():
                 raise KeyboardInterrupt
             return super().add(token)
 
-    engine._runs[second].text = Interrupted(None)
+    engine._scheduler.entry(second).text = Interrupted(None)
     with pytest.raises(KeyboardInterrupt):
         for _ in engine.stream():
             pass

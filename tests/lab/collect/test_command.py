@@ -14,8 +14,7 @@ import pytest
 
 from laconic.compress import parse
 from laconic.engines.hf import load
-from laconic.engines.recorded import recorded_sampling
-from laconic.engines.replay import ReplayEngine
+from laconic.engines.replay import ReplayEngine, recorded_sampling
 from laconic.lab.collect import run
 from laconic.traces import TraceRecord, read_traces, tokenizer_fingerprint
 

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from laconic.answers import group_equivalent
-from laconic.engines.recorded import recorded_sampling
-from laconic.engines.replay import ReplayEngine
+from laconic.engines.replay import ReplayEngine, recorded_sampling
 from laconic.engines.text import decode
 from laconic.errors import InputError
 from laconic.prune.excerpts import Excerpts, parse

@@ -18,6 +18,8 @@ from laconic.compress import Policy
 from laconic.compress.registry import parse
 from laconic.engines.base import EngineStats, Sampling
 from laconic.engines.hf import HFEngine
+from laconic.engines.hf.batch import HFTrace
+from laconic.engines.loop import Loop
 from laconic.errors import InputError
 from laconic.lab.throughput.memory import PeakMemory, synchronize
 
@@ -116,29 +118,39 @@ class _TimedEngine(HFEngine):
         self.stamps: list[float] = []
         self.before = EngineStats()
         self.after = EngineStats()
+        self.started = 0.0
         self.where = next(model.parameters()).device
         self.memory = PeakMemory(self.where)
-
-    def _next_group(self, most: int) -> list[Any]:
         # All rows of a cell are alike, tokens included, so one of them is fed and copied; the engine itself shares only
         # the prefill of traces that have no tokens yet.
-        group = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
-        assert all(run.trace.token_ids == group[0].trace.token_ids for run in group)
-        return group
+        self._scheduler.shares_prefill = _same_tokens
+        self._loop = _TimedLoop(self)
+
+
+class _TimedLoop(Loop[HFTrace]):
+    def __init__(self, engine: _TimedEngine) -> None:
+        super().__init__(engine._scheduler, engine._batch)
+        self.engine = engine
 
     def _step(self) -> None:
-        if len(self.stamps) == self.skip:
-            synchronize(self.where)
-            self.before = self.stats
-            if self.skip:  # the peak of a whole run counts from its start
-                self.memory.start()
-            self.started = time.perf_counter()
+        engine = self.engine
+        if len(engine.stamps) == engine.skip:
+            synchronize(engine.where)
+            engine.before = engine.stats
+            if engine.skip:  # the peak of a whole run counts from its start
+                engine.memory.start()
+            engine.started = time.perf_counter()
         super()._step()
-        self.stamps.append(time.perf_counter())
-        if len(self.stamps) == self.last:
-            synchronize(self.where)
-            self.stamps[-1] = time.perf_counter()
-            self.after = self.stats
+        engine.stamps.append(time.perf_counter())
+        if len(engine.stamps) == engine.last:
+            synchronize(engine.where)
+            engine.stamps[-1] = time.perf_counter()
+            engine.after = engine.stats
+
+
+def _same_tokens(first: HFTrace, other: HFTrace) -> bool:
+    assert (first.trace.prompt_ids, first.trace.token_ids) == (other.trace.prompt_ids, other.trace.token_ids)
+    return True
 
 
 def _engine(model: PreTrainedModel, policy: Policy, cell: DecodingCase, seed: int) -> TimedSample:

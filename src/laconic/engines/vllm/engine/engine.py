@@ -16,21 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from laconic.compress import Policy
-from laconic.engines.base import Chunk, EngineStats, FinishReason, Prompt, Sampling, Trace
+from laconic.engines.base import Chunk, Engine, EngineStats, FinishReason, Prompt, Sampling, Trace
 from laconic.engines.chat import Chat, chat_of
-from laconic.engines.keeping import KeepingEngine
 from laconic.engines.requests import check_length, check_request, check_settings, check_vocabulary
 from laconic.engines.sampling import trace_key
-from laconic.engines.text import Detokenizer, decode, render, tokenize
+from laconic.engines.scheduler import Scheduler
+from laconic.engines.text import Detokenizer, begins_thinking, decode, render, tokenize
 from laconic.engines.vllm.engine.client import AHEAD, VLLMClient
 from laconic.engines.vllm.engine.counts import Counts
 from laconic.engines.vllm.engine.messages import RequestOutput
-from laconic.engines.vllm.engine.runs import Run
 from laconic.engines.vllm.engine.starting import RunningVLLM, start
+from laconic.engines.vllm.engine.traces import VLLMTrace
 from laconic.errors import EngineError
 
 
-class VLLMEngine(KeepingEngine[Run]):
+class VLLMEngine(Engine):
     """An engine on one model that vLLM runs in this machine. Close it, or use it as a context: vLLM has processes of its own.
 
     model: a directory or a name on the Hub. policy: None is FullKV; others run through laconic's plugin. max_batch: traces
@@ -83,15 +83,15 @@ class VLLMEngine(KeepingEngine[Run]):
         return engine
 
     def _prepare(self, started: RunningVLLM, max_batch: int, chunk_tokens: int, chat: Chat | None) -> None:
-        self._open(max_batch, chunk_tokens)
         self.chat = chat_of(chat)
         self.policy, self.tokenizer = started.policy, started.tokenizer
         self.generation_config = started.generation_config
         self._client, self._facts, self._end_ids = started.client, started.facts, started.end_ids
+        self._scheduler: Scheduler[VLLMTrace] = Scheduler(self.policy.schedule, max_batch, chunk_tokens)
         self._compresses = self.policy.schedule.next_boundary(0) is not None
         self._counts = Counts(self.policy.schedule, self._facts.bytes_per_token)
         self._counts.stats.reserved_kv_bytes = self._facts.reserved_bytes
-        self._live: dict[str, Run] = {}  # by request
+        self._live: dict[str, VLLMTrace] = {}  # by request
         self._prefix = f"{started.client.unique_prefix()}-"  # of this engine's requests
         self._requests = 0
         self._given_up: list[str] = []  # in this stream: a sentence for each trace that vLLM ended by itself
@@ -131,24 +131,30 @@ class VLLMEngine(KeepingEngine[Run]):
         limit = min(sampling.max_new_tokens, self._facts.context - len(tokens))
         stop_ids = frozenset(i for i in self._end_ids.union(sampling.stop_token_ids) if i < self._facts.vocabulary)
 
-        def make(trace: Trace, number: int) -> Run:
-            text = Detokenizer(self.tokenizer)
-            return Run(trace, number, trace_key(sampling.seed, trace.index), limit, stop_ids, text)
+        def make(trace: Trace, number: int) -> VLLMTrace:
+            return VLLMTrace(
+                trace=trace,
+                number=number,
+                key=trace_key(sampling.seed, trace.index),
+                limit=limit,
+                stop_ids=stop_ids,
+                text=Detokenizer(self.tokenizer),
+            )
 
-        return self._enter(tokens, sampling, n, ids, make)
+        return self._scheduler.submit(tokens, sampling, n, ids, begins_thinking(self.tokenizer, tokens), make)
 
     def stream(self) -> Generator[Chunk, None, None]:
-        reading = False
-        with self._alone():
+        reading, outbox = False, self._scheduler.outbox
+        with self._scheduler.streaming():
             self._given_up.clear()  # of a stream that was closed
             try:
                 while True:
                     # Requests are gone before their last chunk goes out: closing the iterator here loses nothing.
-                    while self._outbox:
-                        yield self._outbox.popleft()
-                    self._settle()
+                    while outbox:
+                        yield outbox.popleft()
+                    self._stop_leaving()
                     self._send()
-                    if self._outbox:
+                    if outbox:
                         continue
                     if not self._live:
                         if self._given_up:
@@ -162,44 +168,64 @@ class VLLMEngine(KeepingEngine[Run]):
                 if reading:
                     self._client.set_reading(False)
 
-    def _withdraw(self, run: Run) -> None:
-        if run.request:
-            self._client.abort([run.request])
-            self._drop(run)
-        else:
-            super()._withdraw(run)
+    def stop(self, trace_id: str) -> None:
+        entry = self._scheduler.entry(trace_id)
+        if entry.trace.state == "waiting" and entry.request:  # vLLM has it, and has sent nothing of it yet
+            self._client.abort([entry.request])
+            self._drop(entry)
+        self._scheduler.stop(trace_id)
+
+    def resume(self, trace_id: str) -> None:
+        self._scheduler.resume(trace_id)
+
+    def trace(self, trace_id: str) -> Trace:
+        return self._scheduler.trace(trace_id)
+
+    def forget(self, trace_ids: Sequence[str]) -> None:
+        self._scheduler.forget(trace_ids)
 
     @property
     def stats(self) -> EngineStats:
         return replace(self._counts.stats)
 
+    @property
+    def max_batch(self) -> int:
+        """Traces that run at once."""
+        return self._scheduler.max_batch
+
+    @property
+    def chunk_tokens(self) -> int:
+        """Tokens a chunk holds at most."""
+        return self._scheduler.chunk_tokens
+
     # ---- the loop -------------------------------------------------------------------------------------------------
 
     def _send(self) -> None:
         """Waiting traces take free places."""
-        runs = [self._waiting.popleft() for _ in range(min(len(self._waiting), self.max_batch - len(self._live)))]
-        if not runs:
+        waiting = self._scheduler.waiting
+        entries = [waiting.popleft() for _ in range(min(len(waiting), self.max_batch - len(self._live)))]
+        if not entries:
             return
-        for run in runs:
+        for entry in entries:
             self._requests += 1
-            run.request = f"{self._prefix}{self._requests}"
+            entry.request = f"{self._prefix}{self._requests}"
         try:
-            self._client.add_requests([run.make_request(self._compresses, self._facts.vocabulary) for run in runs])
+            self._client.add_requests([e.make_request(self._compresses, self._facts.vocabulary) for e in entries])
         except BaseException:  # none has been taken: the traces wait on
-            for run in runs:
-                run.request = ""
-            self._waiting.extendleft(reversed(runs))
+            for entry in entries:
+                entry.request = ""
+            self._scheduler.put_back(entries)
             raise
-        self._live.update((run.request, run) for run in runs)
+        self._live.update((entry.request, entry) for entry in entries)
 
-    def _settle(self) -> None:
+    def _stop_leaving(self) -> None:
         """Traces that were asked to stop leave."""
-        if self._leaving:
-            runs = list(self._leaving.values())
-            self._leaving.clear()
-            self._client.abort([run.request for run in runs])
-            for run in runs:
-                self._end(run, "stopped")
+        entries = list(self._scheduler.leaving.values())
+        if entries:
+            self._scheduler.leaving.clear()
+            self._client.abort([entry.request for entry in entries])
+            for entry in entries:
+                self._end(entry, "stopped")
 
     def _take(self) -> None:
         """What the next step brought, as chunks: those that are full or last."""
@@ -210,65 +236,58 @@ class VLLMEngine(KeepingEngine[Run]):
         # What came for requests that are gone is dropped.
         moved = [(self._live[out.id], out) for out in step.outputs if out.id in self._live]
         moved.sort(key=lambda pair: pair[0].number)
-        if all(run.holding is not None for run, _ in moved) and moved:
+        if all(entry.holding is not None for entry, _ in moved) and moved:
             stats.decode_seconds += step.seconds
         else:
             stats.prefill_seconds += step.seconds
-        for run, out in moved:
-            self._accept(run, out)
-        for run, out in moved:
-            self._emit(run, out)
+        for entry, out in moved:
+            self._accept(entry, out)
+        for entry, out in moved:
+            self._emit(entry, out)
 
-    def _accept(self, run: Run, out: RequestOutput) -> None:
+    def _accept(self, entry: VLLMTrace, out: RequestOutput) -> None:
         """Note a request's new tokens."""
-        trace = run.trace
+        trace = entry.trace
         for i, token in enumerate(out.tokens):
-            if len(run.pending) == self.chunk_tokens:
-                self._outbox.append(run.flush())
-            if run.holding is None:
+            if len(entry.pending) == self._scheduler.chunk_tokens:
+                self._scheduler.outbox.append(entry.flush())
+            if entry.holding is None:
                 trace.state = "running"
-                run.holding = self._counts.enter(len(trace.prompt_ids), len(trace.token_ids))
+                entry.holding = self._counts.enter(len(trace.prompt_ids), len(trace.token_ids))
                 self._counts.stats.prompt_tokens += len(trace.prompt_ids) + len(trace.token_ids) - out.cached
             else:
-                self._counts.step(run.holding)
-            run.add(token, out.logprobs[i] if trace.sampling.logprobs else None)
+                self._counts.step(entry.holding)
+            entry.add(token, out.logprobs[i] if trace.sampling.logprobs else None)
 
-    def _emit(self, run: Run, out: RequestOutput) -> None:
+    def _emit(self, entry: VLLMTrace, out: RequestOutput) -> None:
         if out.ended is not None:
             if out.ended not in ("stop", "length"):
                 # Told when the others have come to their ends.
                 self._given_up.append(
-                    f"vLLM gave trace {run.trace.id!r} up ({out.ended}): {self._client.last_error()}; it is stopped, with "
-                    f"{len(run.trace.token_ids)} tokens"
+                    f"vLLM gave trace {entry.trace.id!r} up ({out.ended}): {self._client.last_error()}; it is stopped, with "
+                    f"{len(entry.trace.token_ids)} tokens"
                 )
-                self._end(run, "stopped")
+                self._end(entry, "stopped")
             else:
-                self._end(run, "stop" if out.ended == "stop" else "length")
-        elif len(run.pending) >= self.chunk_tokens:
-            self._outbox.append(run.flush())
+                self._end(entry, "stop" if out.ended == "stop" else "length")
+        elif len(entry.pending) >= self._scheduler.chunk_tokens:
+            self._scheduler.outbox.append(entry.flush())
 
-    def _end(self, run: Run, reason: FinishReason) -> None:
+    def _end(self, entry: VLLMTrace, reason: FinishReason) -> None:
         """The trace's last chunk."""
-        trace = run.trace
-        trace.state, trace.finish_reason = "stopped" if reason == "stopped" else "finished", reason
-        self._account(run)
-        trace.kv_tokens = 0
-        self._drop(run)
-        self._leaving.pop(trace.id, None)
-        if reason != "stopped":
-            run.finish_text()
-        self._outbox.append(run.flush(reason))
+        self._drop(entry)
+        self._scheduler.outbox.append(self._scheduler.end(entry, reason))
 
-    def _drop(self, run: Run) -> None:
+    def _drop(self, entry: VLLMTrace) -> None:
         """The trace has no request any more, and holds nothing."""
-        self._live.pop(run.request, None)
-        run.request = ""
-        if run.holding is not None:
-            self._counts.leave(run.holding)
-            run.holding = None
+        self._live.pop(entry.request, None)
+        entry.request = ""
+        if entry.holding is not None:
+            self._counts.leave(entry.holding)
+            entry.holding = None
 
 
-def _abandon(client: VLLMClient, live: dict[str, Run]) -> None:
+def _abandon(client: VLLMClient, live: dict[str, VLLMTrace]) -> None:
     if live and not client.closed:
         client.abort_soon(live)
         live.clear()

@@ -14,8 +14,7 @@ import torch
 from laconic.compress import RPC, FullKV, Policy, StreamingLLM
 from laconic.engines.base import Engine, Sampling, Trace
 from laconic.engines.hf import HFEngine
-from laconic.engines.recorded import recorded_sampling
-from laconic.engines.replay import ReplayEngine
+from laconic.engines.replay import ReplayEngine, recorded_sampling
 from laconic.errors import LaconicError
 from laconic.traces import TraceRecord, tokenizer_fingerprint
 from tests.engines.conformance import GREEDY, WARM, Conformance

@@ -20,13 +20,16 @@ Draws = tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """What a request gets of a record: its tokens up to an end of its own or of the request's, and why it ends there."""
+class RecordedOutput:
+    """What a request gets of a record."""
 
     record: TraceRecord
     tokens: tuple[int, ...]
+    """Up to the record's end, or one that the request sets before."""
     finish_reason: FinishReason
+    """Why they end there."""
     logprobs: bool
+    """Whether the request asks for log-probabilities."""
 
     @property
     def whole(self) -> bool:
@@ -40,15 +43,18 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Pieces:
-    """A trace's text as it comes: after i + 1 tokens it is text[: ends[i]]."""
+class TextByToken:
+    """A record's text as its tokens come."""
 
     text: str
     ends: array[int]
+    """After i + 1 tokens the text is text[: ends[i]]."""
 
 
-class Recorded:
-    """Records of one policy. tokenizer: theirs, for texts token by token and for prompts given as text.
+class RecordIndex:
+    """Records of one policy, found by prompt, sampling and index.
+
+    tokenizer: theirs, for texts token by token and for prompts given as text.
 
     Raises InputError for no records, records of several policies, without token ids or without the settings that say how
     they were drawn, two for one place, or a tokenizer that is not theirs.
@@ -63,7 +69,7 @@ class Recorded:
         self.bytes_per_token = int(records[0].kv.get("bytes_per_token", 0))
         self._found: dict[tuple[int, ...], dict[Draws, dict[int, TraceRecord]]] = {}
         self._prompts: dict[str, set[tuple[int, ...]]] = {}
-        self._pieces: dict[int, Pieces] = {}
+        self._texts: dict[int, TextByToken] = {}
         for record in records:
             self._add(record)
         self._check_tokenizer(records)
@@ -100,7 +106,7 @@ class Recorded:
 
     # ---- what a request gets --------------------------------------------------------------------------------------
 
-    def find(self, prompt: Prompt, sampling: Sampling, n: int) -> tuple[tuple[int, ...], list[Part]]:
+    def find(self, prompt: Prompt, sampling: Sampling, n: int) -> tuple[tuple[int, ...], list[RecordedOutput]]:
         """The prompt's token ids, and its first n traces under this sampling.
 
         Raises InputError for a prompt that was not recorded, drawn in another way, or with fewer than n traces; for
@@ -123,7 +129,7 @@ class Recorded:
                 f"n is {n}, but trace {missing} of this prompt was not recorded ({len(places)} were); ask for at most "
                 f"{missing}, or collect more"
             )
-        return ids, [self._part(places[i], sampling) for i in range(n)]
+        return ids, [self._output(places[i], sampling) for i in range(n)]
 
     def _ids(self, prompt: Prompt) -> tuple[int, ...]:
         if not isinstance(prompt, str):
@@ -143,7 +149,7 @@ class Recorded:
             raise InputError("the prompt is empty: give at least one token")
         return ids
 
-    def _part(self, record: TraceRecord, sampling: Sampling) -> Part:
+    def _output(self, record: TraceRecord, sampling: Sampling) -> RecordedOutput:
         where = f"trace {record.index} of problem {record.problem}"
         if sampling.logprobs:
             mine = record.settings.get("logprobs") if record.logprobs is not None else 0
@@ -155,9 +161,9 @@ class Recorded:
         ends = frozenset(sampling.stop_token_ids)
         stop = next((i + 1 for i, token in enumerate(tokens[:limit]) if token in ends), None) if ends else None
         if stop is not None:
-            part = Part(record, tokens[:stop], "stop", sampling.logprobs > 0)
+            output = RecordedOutput(record, tokens[:stop], "stop", sampling.logprobs > 0)
         elif len(tokens) > limit:
-            part = Part(record, tokens[:limit], "length", sampling.logprobs > 0)
+            output = RecordedOutput(record, tokens[:limit], "length", sampling.logprobs > 0)
         else:
             most = record.settings.get("max_new_tokens", len(tokens))
             # One that ended before its own limit ended at the model's context, where it would end again.
@@ -165,22 +171,24 @@ class Recorded:
                 raise InputError(
                     f"max_new_tokens is {limit}, but {where} was cut at {len(tokens)} when recorded; ask for at most that"
                 )
-            part = Part(record, tokens, "stop" if record.finish_reason == "stop" else "length", sampling.logprobs > 0)
-        if not part.whole and self.tokenizer is None:
+            output = RecordedOutput(
+                record, tokens, "stop" if record.finish_reason == "stop" else "length", sampling.logprobs > 0
+            )
+        if not output.whole and self.tokenizer is None:
             raise InputError(
                 f"{where} would end before its recorded end, and its text there needs a tokenizer: give one"
             )
-        return part
+        return output
 
     # ---- texts ----------------------------------------------------------------------------------------------------
 
-    def pieces(self, part: Part) -> Pieces | None:
-        """The text by tokens; None where no (fast) tokenizer tells."""
-        record = part.record
+    def text_by_token(self, output: RecordedOutput) -> TextByToken | None:
+        """The record's text as its tokens come; None where no (fast) tokenizer tells."""
+        record = output.record
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is None:
             return None
-        known = self._pieces.get(id(record))
+        known = self._texts.get(id(record))
         if known is None:
             stream, texts, ends, length = DecodeStream(skip_special_tokens=False), [], array("I"), 0
             shown = len(record.token_ids) - (record.finish_reason == "stop")
@@ -190,15 +198,43 @@ class Recorded:
                 length += len(text)
                 ends.append(length)
             joined = "".join(texts)
-            known = Pieces(record.text if record.text.startswith(joined) else joined, ends)
-            self._pieces[id(record)] = known
+            known = TextByToken(record.text if record.text.startswith(joined) else joined, ends)
+            self._texts[id(record)] = known
         return known
 
-    def text(self, part: Part) -> str:
+    def text(self, output: RecordedOutput) -> str:
         """The whole text of what a request gets."""
-        if part.whole:
-            return part.record.text
-        return decode(self.tokenizer, part.tokens[: part.shown])
+        if output.whole:
+            return output.record.text
+        return decode(self.tokenizer, output.tokens[: output.shown])
+
+
+class RecordedText:
+    """A TextStream: the text of one output, as its tokens are played."""
+
+    __slots__ = ("_added", "_by_token", "_index", "_output", "text")
+
+    def __init__(self, index: RecordIndex, output: RecordedOutput) -> None:
+        self.text = ""
+        self._index, self._output = index, output
+        self._by_token: TextByToken | None = None
+        self._added = 0  # tokens
+
+    def add(self, token: int) -> str:
+        """See TextStream.add."""
+        at, told = self._added, len(self.text)
+        self._added += 1
+        if at == 0:  # only now: a trace that never runs needs no text
+            self._by_token = self._index.text_by_token(self._output)
+        if self._by_token is None or at >= self._output.shown:
+            return ""
+        self.text = self._by_token.text[: self._by_token.ends[at]]
+        return self.text[told:]
+
+    def finish(self, token_ids: Sequence[int]) -> str:
+        """See TextStream.finish."""
+        told, self.text = self.text, self._index.text(self._output)
+        return self.text[len(told) :] if self.text.startswith(told) else ""
 
 
 def recorded_sampling(record: TraceRecord) -> Sampling:

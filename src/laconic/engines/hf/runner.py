@@ -1,0 +1,124 @@
+"""Forward passes of one model under one policy, and caches rebuilt from tokens.
+
+Shapes: n rows, q tokens a row and pass, K generated tokens, V vocabulary, D hidden size times layers.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from laconic.compress import Policy
+from laconic.compress.schedule import Never
+from laconic.engines.hf.cache import CompressedCache
+from laconic.engines.hf.layer import CompressedLayer, TokenLookup
+from laconic.engines.hf.models import text_config
+
+
+class Rebuilt(NamedTuple):
+    cache: CompressedCache
+    logits: Tensor
+    """After the last token that was fed: [n, V], or [1, V] where that is the prompt's."""
+    states: Tensor | None
+    """Hidden states of the generated tokens, float32 [n, K, D] on the CPU; None where no layers were asked for."""
+
+
+class ModelRunner:
+    """Runs a model's forward passes. The caller binds the model (`attention`)."""
+
+    def __init__(self, model: PreTrainedModel, policy: Policy) -> None:
+        self.model, self.policy = model, policy
+        self.device = next(model.parameters()).device
+
+    def forward(
+        self,
+        cache: CompressedCache,
+        tokens: Sequence[Sequence[int]] | Tensor,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+        states: bool = False,
+    ) -> tuple[Tensor, Sequence[Tensor] | None]:
+        """tokens: n rows of q. Returns the last position's logits [n, V], and all layers' hidden states if asked for."""
+        out = self.model(
+            input_ids=torch.as_tensor(tokens, device=self.device),
+            position_ids=positions,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+            output_hidden_states=states,
+        )
+        return out.logits[:, -1], out.hidden_states if states else None
+
+    @torch.inference_mode()
+    def rebuild(
+        self,
+        prompt: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        lookup: TokenLookup,
+        numbers: Sequence[int] | None = None,
+        limit: int | None = None,
+        layers: Sequence[int] = (),
+    ) -> Rebuilt:
+        """The cache of n traces of one prompt and of equal length, as decoding left it once it had fed `tokens`.
+
+        The prompt goes through the model once. The tokens are fed in pieces that end at the compression points, so each trace
+        holds what it held. lookup, numbers: of the rows, for policies that look at tokens or draw (default: 0, 1, ...).
+        limit: tokens a row may generate, for sizing buffers. layers: whose hidden states are returned.
+        """
+        n, length = len(tokens), len(tokens[0])
+        cache = CompressedCache(text_config(self.model), self.policy, limit=limit)
+        cache.set_token_lookup(lookup)
+        logits, _ = self.forward(cache, [prompt])
+        if n > 1:
+            cache.batch_repeat_interleave(n)
+        for row, number in zip(cache.ledger.rows, numbers or range(n), strict=True):
+            row.number = number
+        seen = []
+        for start, end in self.policy.schedule.spans(length):
+            logits, hidden = self.forward(cache, [row[start:end] for row in tokens], states=bool(layers))
+            if hidden is not None:
+                seen.append(pick_states(hidden, layers).cpu())
+        return Rebuilt(cache, logits, torch.cat(seen, dim=1) if seen else None)
+
+
+def pick_states(hidden: Sequence[Tensor], layers: Sequence[int]) -> Tensor:
+    """hidden: the model's own, [n, q, H] each. Those of `layers` side by side, float32 [n, q, D]."""
+    return torch.cat([hidden[layer] for layer in layers], dim=-1).float()
+
+
+def fork(cache: CompressedCache, rows: Sequence[int]) -> CompressedCache:
+    """A copy of some rows that can be fed on its own and never compresses; the original is not touched."""
+    twin = copy.copy(cache)
+    twin.ledger = copy.copy(cache.ledger)
+    twin.layers = [copy.copy(layer) for layer in cache.layers]
+    twin.compressed_layers = [layer for layer in twin.layers if isinstance(layer, CompressedLayer)]
+    for layer in twin.compressed_layers:
+        layer.ledger = twin.ledger
+    twin.batch_select_indices(rows)
+    return freeze(twin)
+
+
+def freeze(cache: CompressedCache) -> CompressedCache:
+    """The cache, which never compresses from here on."""
+    cache.ledger.schedule = Never()
+    cache.ledger.refresh()
+    return cache
+
+
+def held_tokens(cache: CompressedCache, row: int, generated: int) -> Tensor:
+    """bool [compressible layers, g, generated]: which of a row's generated tokens each layer holds, on the CPU.
+
+    g is 1, or the number of KV heads where the policy chooses per head.
+    """
+    at = [layer.held_positions(row).cpu() for layer in cache.compressed_layers]
+    groups = max(positions.shape[0] for positions in at)
+    held = torch.zeros((len(at), groups, generated), dtype=torch.bool)
+    for layer, positions in zip(held, at, strict=True):
+        layer.scatter_(-1, positions.expand(groups, -1), True)
+    return held

@@ -1,0 +1,37 @@
+"""One trace as VLLMEngine's loop sees it, and the request that goes on with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from laconic.engines.scheduler import ScheduledTrace
+from laconic.engines.vllm.engine.messages import Request
+from laconic.engines.vllm.engine.counts import Holding
+from laconic.engines.vllm.engine.draw_params import DrawParams
+from laconic.engines.vllm.plugin.settings import KEY
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class VLLMTrace(ScheduledTrace):
+    """A trace in VLLMEngine."""
+
+    key: int
+    """Of its random stream."""
+    request: str = ""
+    """Its present request's id; empty: it has none."""
+    holding: Holding | None = None
+    """What it holds, from that request's first token on."""
+
+    def make_request(self, compresses: bool, vocabulary: int) -> Request:
+        """The request that goes on from the trace's tokens. compresses: the engine has a policy that does."""
+        trace, sampling = self.trace, self.trace.sampling
+        at = len(trace.token_ids)
+        extra: dict[str, Any] = {}
+        if sampling.temperature > 0:
+            extra |= DrawParams(self.key, at, sampling).to_extra_args()
+        if at and compresses:
+            extra[KEY] = {"prompt_tokens": len(trace.prompt_ids)}
+        tokens = (*trace.prompt_ids, *trace.token_ids)
+        logprobs = min(sampling.logprobs, vocabulary)
+        return Request(self.request, tokens, self.limit - at, self.stop_ids, logprobs, extra)
