@@ -227,6 +227,10 @@ CALLS: dict[str, Call] = {
     "Schedule.total": Call(
         compress.Never().total, lambda: {"generated": 9}, {"generated": WHOLE[:-3], "prompt": WHOLE[:-3]}
     ),
+    "Schedule.compression_points": Call(
+        compress.Fixed().compression_points, lambda: {"generated": 9}, {"generated": WHOLE[:-3]}
+    ),
+    "Schedule.spans": Call(compress.Fixed().spans, lambda: {"generated": 9}, {"generated": WHOLE[:-3]}),
     # ---- pruning
     "prune.SelfConsistency": Call(prune.SelfConsistency, lambda: {"n": 4}, {"n": WHOLE, "early_end": FLAG}),
     "prune.DeepConf": Call(

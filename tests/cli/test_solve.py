@@ -13,7 +13,7 @@ from laconic.assets import reasoner_path
 from laconic.cli.common import judged_engine
 from laconic.compress import RPC, FullKV
 from laconic.engines.base import Sampling
-from laconic.engines.hf import HFEngine, load
+from laconic.engines.hf import HFEngine, batch, load
 from laconic.judges.baselines import TokenJaccard
 from laconic.judges.encoder import PairEncoder
 from laconic.judges.input_spec import EncoderInputSpec
@@ -163,16 +163,16 @@ def test_ctrl_c_in_a_step_of_the_engine_ends_with_the_verdict_so_far(
     invoke: Any, tiny: Path, monkeypatch: pytest.MonkeyPatch, presses: int
 ) -> None:
     """Pressed between the forward pass and the drawing of the tenth tokens; the second press breaks the step off there."""
-    accept, steps = HFEngine._accept, []
+    draw_next, steps = batch.draw_next, []
 
-    def pressed(self: HFEngine, runs: Any, logits: Any) -> None:
-        steps.append(len(runs))
+    def pressed(entries: Any, logits: Any) -> Any:
+        steps.append(len(entries))
         if len(steps) == 10:
             for _ in range(presses):
                 signal.raise_signal(signal.SIGINT)
-        accept(self, runs, logits)
+        return draw_next(entries, logits)
 
-    monkeypatch.setattr(HFEngine, "_accept", pressed)
+    monkeypatch.setattr(batch, "draw_next", pressed)
     before = signal.getsignal(signal.SIGINT)
     options = ("-m", tiny, "-n", 4, "-s", "self-consistency", "--temperature", 0)
     result = invoke("solve", "c d e", *options, "--json")

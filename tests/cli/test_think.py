@@ -11,7 +11,7 @@ import pytest
 from laconic.cli.common import size
 from laconic.compress import RPC, FullKV
 from laconic.engines.base import Sampling
-from laconic.engines.hf import HFEngine, load
+from laconic.engines.hf import HFEngine, batch, load
 
 RPC_OPTIONS = ("--interval", 16, "--ratio", 4, "--window", 8)
 
@@ -163,16 +163,16 @@ def test_a_page_that_could_not_be_written_is_refused_before_the_work(
 def test_ctrl_c_ends_the_trace_where_it_is(
     invoke: Any, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, presses: int
 ) -> None:
-    accept, steps = HFEngine._accept, []
+    draw_next, steps = batch.draw_next, []
 
-    def pressed(self: HFEngine, runs: Any, logits: Any) -> None:
-        steps.append(len(runs))
+    def pressed(entries: Any, logits: Any) -> Any:
+        steps.append(len(entries))
         if len(steps) == 30:
             for _ in range(presses):
                 signal.raise_signal(signal.SIGINT)
-        accept(self, runs, logits)
+        return draw_next(entries, logits)
 
-    monkeypatch.setattr(HFEngine, "_accept", pressed)
+    monkeypatch.setattr(batch, "draw_next", pressed)
     before = signal.getsignal(signal.SIGINT)
     page = tmp_path / "x.html"
     result = invoke("think", "c d e", "-m", tiny, *RPC_OPTIONS, "--temperature", 0, "--html", page)

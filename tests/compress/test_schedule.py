@@ -189,3 +189,14 @@ def test_schedules_need_no_torch() -> None:
     code = "import sys, laconic.compress.schedule; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("schedule", [Proportional(interval=8, ratio=4, window=4), Never()], ids=["rpc", "never"])
+def test_spans_end_at_the_compression_points_and_make_up_the_whole(schedule: Schedule) -> None:
+    for generated in range(60):
+        points = [t for t in range(1, generated + 1) if schedule.rounds(t) > schedule.rounds(t - 1)]
+        assert schedule.compression_points(generated) == points
+        spans = schedule.spans(generated)
+        assert [t for start, end in spans for t in range(start, end)] == list(range(generated))
+        assert all(start < end for start, end in spans)
+        assert [end for _, end in spans if end != generated or end in points] == points

@@ -24,22 +24,23 @@ COLDEST = 1e-30
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are drawn.
-
-    temperature: 0 is greedy, and so is what is too small for float32 to divide logits by (below 1e-30, kept as 0). top_p in
-    (0, 1]; top_k 0 is off. seed: trace i of a prompt draws from a stream of its own, keyed by (seed, i, position), so its
-    text does not depend on which other traces run beside it.
-    stop_token_ids: added to the model's own end tokens. logprobs: also return this many top candidates' mean
-    log-probability a token (0 is off). Raises InputError for a value of another type or out of range.
-    """
+    """How tokens are drawn. Raises InputError for a value of another type or out of range."""
 
     max_new_tokens: int = 1024
+    """Tokens that a trace generates at most; fewer where the model's context ends before."""
     temperature: float = 0.6
+    """0 is greedy, and so is what is too small for float32 to divide logits by (below 1e-30, kept as 0)."""
     top_p: float = 0.95
+    """In (0, 1]: draw from the fewest likeliest tokens that hold this share of the probability."""
     top_k: int = 0
+    """Draw from this many likeliest tokens; 0 is off."""
     seed: int = 0
+    """Trace i of a prompt draws from a stream of its own, keyed by (seed, i, position), so its text does not depend on which
+    other traces run beside it."""
     stop_token_ids: tuple[int, ...] = ()
+    """Tokens that end a trace, besides the model's own end tokens."""
     logprobs: int = 0
+    """Also return this many top candidates' mean log-probability a token; 0 is off."""
 
     def __post_init__(self) -> None:
         checks.unwrap_numpy_fields(self)
@@ -57,69 +58,87 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The next tokens of one trace. `finish_reason` is set on the trace's last chunk only."""
+    """The next tokens of one trace."""
 
     trace_id: str
     token_ids: tuple[int, ...]
+    """May be none in the last chunk of a trace that was stopped."""
     text: str
+    """What they add to the trace's text; it may lag behind by an incomplete character."""
     logprobs: tuple[float, ...] | None = None
+    """One a token, as `Sampling.logprobs` asks; None: it doesn't."""
     finish_reason: FinishReason | None = None
+    """Set on the trace's last chunk only."""
 
 
 @dataclass(slots=True)
 class Trace:
-    """One chain of thought as the engine holds it.
-
-    state: waiting (not prefilled yet), running, stopped (by `stop`, can be resumed), finished.
-    thinking: whether the prompt left the thinking open, so that the text begins within it (`answers.answer_of` needs it).
-    kv_tokens: tokens of KV cache the trace holds now, a layer; peak_kv_tokens: the most it ever held;
-    mean_kv_tokens: mean over its generated tokens.
-    """
+    """One chain of thought as the engine holds it."""
 
     id: str
+    """Its name in the engine."""
     index: int
+    """Which of its prompt's traces it is, from 0."""
     prompt_ids: tuple[int, ...]
     sampling: Sampling
     token_ids: list[int] = field(default_factory=list)
+    """Generated so far."""
     text: str = ""
+    """Of the generated tokens, without the one that ended it."""
     logprobs: list[float] = field(default_factory=list)
+    """One a generated token, as `Sampling.logprobs` asks; empty: it doesn't."""
     state: Literal["waiting", "running", "stopped", "finished"] = "waiting"
+    """waiting: not prefilled yet, or to be rebuilt. stopped: by `stop`; it can be resumed."""
     finish_reason: FinishReason | None = None
+    """Why it has ended, or stopped; None: it hasn't."""
     kv_tokens: int = 0
+    """Tokens of KV cache that it holds now, one layer."""
     peak_kv_tokens: int = 0
+    """The most it ever held."""
     mean_kv_tokens: float = 0.0
+    """What it held on average over its generated tokens."""
     thinking: bool = False
+    """Whether the prompt left the thinking open, so that the text begins within it (`answers.answer_of` needs it)."""
 
 
 @dataclass(slots=True)
 class EngineStats:
-    """What a run cost. Tokens of KV are summed over the rows in the batch, one layer; bytes over all layers.
-
-    evicted, kept: tokens summed over rows and compressions (one layer); compressions: row-compressions;
-    live_kv_bytes: held now by tokens that can be attended, compressible layers; reserved_kv_bytes: what the buffers take;
-    generated_tokens: drawn by the engine; under `laconic.compress`, those whose KV was computed, all but each row's last;
-    kv_token_steps: sum over steps and rows of tokens attended, the work that a KV-bound step does; side_tokens: run through
-    the model beside decoding, for `states` and `probe`; preemptions: times that a trace's cache was given up for others
-    and had to be computed again (vLLM).
-    """
+    """What a run cost. Tokens of KV are summed over the rows in the batch, one layer; bytes over compressible layers."""
 
     steps: int = 0
+    """Forward passes that fed generated tokens; in vLLM those of prompts as well."""
     prompt_tokens: int = 0
+    """Tokens of prompts that were computed: once for all traces that share a prefill, again for a trace that resumes."""
     generated_tokens: int = 0
+    """Drawn by the engine; under `laconic.compress`, those whose KV was computed, all but each row's last."""
     compressions: int = 0
+    """Row-compressions: one for each row that a compression was due for."""
     evicted: int = 0
+    """Tokens evicted, summed over rows and compressions, one layer."""
     kept: int = 0
+    """Generated tokens that stayed at a compression, window included, summed over rows and compressions, one layer."""
     live_kv_tokens: int = 0
+    """Tokens held now that can be attended."""
     peak_kv_tokens: int = 0
+    """The most that were ever held at once."""
     live_kv_bytes: int = 0
+    """What `live_kv_tokens` take."""
     peak_kv_bytes: int = 0
+    """What `peak_kv_tokens` took."""
     reserved_kv_bytes: int = 0
+    """What the buffers take now, tokens in them or not."""
     kv_token_steps: int = 0
+    """Tokens attended, summed over steps and rows: the work that a KV-bound step does."""
     side_tokens: int = 0
+    """Tokens run through the model beside decoding, for `states` and `probe`."""
     preemptions: int = 0
+    """Times that a trace's cache was given up for others and had to be computed again (vLLM)."""
     prefill_seconds: float = 0.0
+    """Spent on letting traces join: prompts, and caches that were rebuilt."""
     decode_seconds: float = 0.0
+    """Spent on steps, drawing included."""
     left_alone: dict[str, list[int]] = field(default_factory=dict)
+    """Layers that are not compressed, by kind: their indices."""
 
 
 _CANNOT = {

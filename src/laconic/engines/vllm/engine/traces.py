@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from laconic.engines.scheduler import ScheduledTrace
-from laconic.engines.vllm.engine.messages import Request
 from laconic.engines.vllm.engine.counts import Holding
 from laconic.engines.vllm.engine.draw_params import DrawParams
+from laconic.engines.vllm.engine.messages import Request
 from laconic.engines.vllm.plugin.settings import KEY
 
 
