@@ -9,7 +9,6 @@ ROOT = Path(__file__).parents[1]
 SHARED: dict[str, str] = {
     "Kept": "to do: a trace that an engine keeps, and an excerpt of the tokens that a policy kept",
     "Run": "to do: a trace of an engine's batch, on transformers and in vLLM",
-    "Setting": "to do: a setting of a policy, of a strategy and of a judge",
 }
 MOST_WORDS = 30
 
