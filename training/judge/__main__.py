@@ -15,7 +15,8 @@ from laconic.engines.hf import HFEngine, load
 from laconic.lab.judges.losses import Loss
 from laconic.lab.judges.pairs import Pairs, make_pairs
 from laconic.lab.judges.recipe import CHECKPOINTS, EncoderPlan, TrainingData, prepare, train_encoder, write_record
-from laconic.lab.judges.training import TrainSettings, ValidationCheck
+from laconic.lab.judges.train_settings import TrainSettings
+from laconic.lab.judges.training import ValidationCheck
 from laconic.traces import TraceFile, read_traces
 from training.judge.renaming import rename_problem
 

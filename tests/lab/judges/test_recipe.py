@@ -27,7 +27,8 @@ from laconic.lab.judges.recipe import (
     unknown_to,
     write_record,
 )
-from laconic.lab.judges.training import TrainSettings, predict
+from laconic.lab.judges.train_settings import TrainSettings
+from laconic.lab.judges.training import predict
 from laconic.traces import TraceFile, TraceRecord, tokenizer_fingerprint
 
 PLAN = EncoderPlan(width=16, embedding=8)

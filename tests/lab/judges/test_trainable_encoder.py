@@ -17,8 +17,9 @@ from laconic.judges.input_spec import EncoderInputSpec
 from laconic.judges.network import EncoderConfig
 from laconic.judges.vectors import ReasonerStates
 from laconic.lab.judges.pairs import Pairs
+from laconic.lab.judges.train_settings import TrainSettings
 from laconic.lab.judges.trainable import TrainableEncoder
-from laconic.lab.judges.training import TrainSettings, fit, predict
+from laconic.lab.judges.training import fit, predict
 from laconic.prune.judge import Excerpt, judge_pairs
 
 KIND = "tokens:5"

@@ -20,8 +20,9 @@ from laconic.errors import LaconicError
 from laconic.judges.adapters import LoRA
 from laconic.judges.prompts import LLMJudgeSettings
 from laconic.lab.judges.scoring import auroc
+from laconic.lab.judges.train_settings import TrainSettings
 from laconic.lab.judges.trainable import TrainableLLMJudge
-from laconic.lab.judges.training import TrainSettings, fit, predict
+from laconic.lab.judges.training import fit, predict
 from laconic.prune.judge import judge_pairs
 
 

@@ -18,7 +18,8 @@ from laconic.errors import LaconicError
 from laconic.lab.judges.losses import Loss
 from laconic.lab.judges.pairs import Pairs, make_pairs
 from laconic.lab.judges.scoring import auroc
-from laconic.lab.judges.training import TrainSettings, ValidationCheck, batches, fit, predict
+from laconic.lab.judges.train_settings import TrainSettings
+from laconic.lab.judges.training import ValidationCheck, batches, fit, predict
 from laconic.traces import TraceRecord
 
 Make = Callable[..., TraceRecord]

@@ -13,7 +13,7 @@ from typing import Any
 from laconic.errors import InputError
 from laconic.lab.judges.losses import Loss
 from laconic.lab.judges.recipe import TrainedJudge, TrainingData
-from laconic.lab.judges.training import TrainSettings
+from laconic.lab.judges.train_settings import TrainSettings
 from laconic.lab.shared.journal import Journal, Record
 from laconic.lab.shared.progress import Progress, Watcher
 

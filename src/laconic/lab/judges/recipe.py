@@ -23,8 +23,9 @@ from laconic.judges.network import EncoderConfig
 from laconic.lab.judges.pairs import PARTS, SHARES, Pairs, make_pairs, split_problems
 from laconic.lab.judges.reread import Reread
 from laconic.lab.judges.scoring import Score, score
+from laconic.lab.judges.train_settings import TrainSettings
 from laconic.lab.judges.trainable import Trainable, TrainableEncoder
-from laconic.lab.judges.training import TrainingHistory, TrainSettings, ValidationCheck, fit, predict
+from laconic.lab.judges.training import TrainingHistory, ValidationCheck, fit, predict
 from laconic.traces import TraceFile, tokenizer_fingerprint
 
 FORMAT = "laconic.training/1"

@@ -19,8 +19,8 @@ from laconic.lab.judges.recipe import check_tokenizer, unknown_to
 from laconic.lab.judges.reread import Reread
 from laconic.lab.judges.scoring import RESAMPLES, difference, score
 from laconic.lab.judges.training import digest
-from laconic.lab.parallel.outcomes import described_judge
 from laconic.lab.shared.journal import Journal, Record
+from laconic.lab.shared.judges import describe_judge
 from laconic.lab.shared.progress import Progress, Watcher
 from laconic.prune.judge import Judge
 from laconic.traces import TraceFile
@@ -125,7 +125,7 @@ def _recall_judges(entries: Sequence[ComparedJudge], journal: Journal) -> None:
     known = {r["judge"]: r for r in journal.records if r["kind"] == "judge" and r["judge"] in judged}
     new = []
     for entry in entries:
-        described = {**(described_judge(entry.judge) or {}), "excerpt": entry.excerpt}
+        described = {**(describe_judge(entry.judge) or {}), "excerpt": entry.excerpt}
         found = known.get(entry.label)
         if found is None:
             new.append({"kind": "judge", "judge": entry.label, **described})

@@ -6,15 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
-
 from laconic.answers import equivalent
 from laconic.compress import Policy
-from laconic.fingerprint import fingerprint
 from laconic.lab.parallel.lineup import ComparedStrategy, LabelledPolicy
 from laconic.lab.shared.journal import Record
+from laconic.lab.shared.judges import describe_judge
 from laconic.problems import Problem
-from laconic.prune.judge import Judge
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.verdict import Verdict
 from laconic.traces import TraceRecord
@@ -68,19 +65,9 @@ def describe(entry: ComparedStrategy, policy: Policy, strategy: Strategy) -> dic
     for field in dataclasses.fields(strategy):  # type: ignore[arg-type]  # every strategy is a frozen record
         value = getattr(strategy, field.name)
         if field.name == "judge":
-            found["judge"] = described_judge(value)
+            found["judge"] = describe_judge(value)
         elif value is None or isinstance(value, (bool, int, float, str)):
             found[field.name] = value
         else:
             found[field.name] = str(value)
     return found
-
-
-def described_judge(judge: Judge | None) -> dict[str, Any] | None:
-    """Its name, its excerpt's kind and its weights, so that results of one are told from those of another."""
-    if judge is None:
-        return None
-    # A judge that was trained anew under the same name is another one.
-    network: Any = judge if isinstance(judge, nn.Module) else getattr(judge, "model", None)
-    weights = fingerprint(network) if isinstance(network, nn.Module) else None
-    return {"name": judge.name, "excerpt": judge.excerpt, "weights": weights}
