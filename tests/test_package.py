@@ -97,6 +97,40 @@ def test_calling_the_package_compresses() -> None:
         laconic.compress("not a model", laconic.RPC())  # type: ignore[arg-type]
 
 
+def test_the_package_shows_the_functions_signature_and_docstring() -> None:
+    code = """
+import inspect, pydoc, sys, laconic
+assert 'torch' not in sys.modules
+from laconic.engines.hf import compress
+assert inspect.signature(laconic.compress) == inspect.signature(compress)
+shown = pydoc.render_doc(laconic.compress, renderer=pydoc.plaintext)
+assert 'laconic.compress(model: ' in shown and 'policy: ' in shown, shown
+assert inspect.getdoc(compress).splitlines()[0] in shown
+assert 'As a package: KV-cache compression policies' in shown
+print('shown')
+"""
+    assert run(code) == "shown"
+
+
+def test_what_every_user_needs_is_at_the_top() -> None:
+    from laconic import equivalent, extract, load, open_judge
+
+    assert equivalent(extract("so it is \\boxed{4}"), "4.0")
+    assert open_judge("jaccard").name == "jaccard"
+    assert load.__module__.startswith("laconic.engines.hf")
+    assert "VLLMEngine" in dir(laconic)
+    assert "VLLMEngine" not in laconic.__all__  # it only resolves where vLLM is installed
+
+
+@pytest.mark.parametrize("name", ["Random", "Oracle"])
+def test_a_name_that_has_moved_says_where_and_works(name: str) -> None:
+    with pytest.warns(laconic.LaconicWarning, match=f"laconic.{name} is laconic.compress.{name} now"):
+        found = getattr(laconic, name)
+    assert found is getattr(laconic.compress, name)
+    assert name not in laconic.__all__
+    assert name not in dir(laconic)
+
+
 def test_version_is_the_distributions() -> None:
     assert laconic.__version__ == version("laconic")
 

@@ -12,17 +12,22 @@ The public names are found on first use, so that ``import laconic`` imports neit
 from __future__ import annotations
 
 import importlib
+import inspect
+import warnings
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from laconic.version import __version__
 
 if TYPE_CHECKING:
-    from laconic.compress import H2O, RKV, RPC, TOVA, FullKV, Oracle, Policy, Random, StreamingLLM
+    from laconic.answers import equivalent, extract
+    from laconic.compress import H2O, RKV, RPC, TOVA, FullKV, Policy, StreamingLLM
     from laconic.engines.base import Sampling
-    from laconic.engines.hf import HFEngine, compress
+    from laconic.engines.hf import HFEngine, compress, load
     from laconic.engines.hf.planning import plan
+    from laconic.engines.vllm.engine.engine import VLLMEngine as VLLMEngine
     from laconic.errors import EngineError, InputError, LaconicError, LaconicWarning
+    from laconic.judges.registry import open_judge
     from laconic.prune import DeepConf, DeepPrune, SelfConsistency, Verdict
 
 _HOMES = {
@@ -35,19 +40,25 @@ _HOMES = {
     "InputError": "laconic.errors",
     "LaconicError": "laconic.errors",
     "LaconicWarning": "laconic.errors",
-    "Oracle": "laconic.compress",
     "Policy": "laconic.compress",
     "RKV": "laconic.compress",
     "RPC": "laconic.compress",
-    "Random": "laconic.compress",
     "Sampling": "laconic.engines.base",
     "SelfConsistency": "laconic.prune",
     "StreamingLLM": "laconic.compress",
     "TOVA": "laconic.compress",
+    "VLLMEngine": "laconic.engines.vllm",
     "Verdict": "laconic.prune",
+    "equivalent": "laconic.answers",
+    "extract": "laconic.answers",
+    "load": "laconic.engines.hf",
+    "open_judge": "laconic.judges.registry",
     "plan": "laconic.engines.hf.planning",
 }
+_MOVED = {"Oracle": "laconic.compress", "Random": "laconic.compress"}
+"""Names that were handed out here before: for one release they say where they are now, and work."""
 
+# Without VLLMEngine, which only resolves where vLLM is installed.
 __all__ = [
     "H2O",
     "RKV",
@@ -61,21 +72,38 @@ __all__ = [
     "InputError",
     "LaconicError",
     "LaconicWarning",
-    "Oracle",
     "Policy",
-    "Random",
     "Sampling",
     "SelfConsistency",
     "StreamingLLM",
     "Verdict",
     "__version__",
     "compress",
+    "equivalent",
+    "extract",
+    "load",
+    "open_judge",
     "plan",
 ]
 
 
 class _CallableModule(ModuleType):
-    """The package ``laconic.compress``, which can also be called."""
+    # No docstring: `__doc__` is the property below.
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """The function's, for `inspect.signature(laconic.compress)`."""
+        from laconic.engines.hf import compress
+
+        return inspect.signature(compress)
+
+    @property
+    def __doc__(self) -> str:  # type: ignore[override]
+        """For `help(laconic.compress)`: the function first, then the package."""
+        from laconic.engines.hf import compress
+
+        package = self.__dict__.get("__doc__") or ""
+        return f"{self.__name__}{inspect.signature(compress)}\n\n{inspect.getdoc(compress)}\n\nAs a package: {package}"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         from laconic.engines.hf import compress
@@ -93,8 +121,16 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_HOMES[name]), name)
         globals()[name] = value
         return value
+    if name in _MOVED:
+        home = _MOVED[name]
+        warnings.warn(
+            f"laconic.{name} is {home}.{name} now; laconic.{name} goes with the next release",
+            importlib.import_module("laconic.errors").LaconicWarning,
+            stacklevel=2,
+        )
+        return getattr(importlib.import_module(home), name)
     raise AttributeError(f"module 'laconic' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_HOMES})
