@@ -180,7 +180,7 @@ def test_the_guard_bites(where: str, source: str, said: str) -> None:
         ("compress", "from .schedule import Fixed\nfrom . import select"),
         ("engines", "import transformers\nfrom laconic.compress import FullKV, Policy"),
         ("cli", "from laconic.engines.hf import HFEngine"),
-        ("lab", "from laconic.cli.common import complain\nfrom laconic.lab.accuracy import run"),
+        ("lab", "from laconic.cli.common import print_to_stderr\nfrom laconic.lab.accuracy import run"),
         ("__init__", "from laconic.engines.hf import compress"),
     ],
 )

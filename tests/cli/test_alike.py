@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from laconic.cli.common import told_warnings
+from laconic.cli.messages import print_warnings
 from laconic.errors import LaconicWarning
 
 LINE = "warning: temperature is 0, at which all traces of a problem are the same; expected temperature above 0, or one trace"
@@ -46,7 +46,7 @@ def test_both_benchmarks(invoke: Any, tiny: Path, problem_file: Path, tmp_path: 
 
 def test_others_warnings_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     def warn() -> None:
-        with told_warnings():
+        with print_warnings():
             warnings.warn("theirs", DeprecationWarning, stacklevel=1)
             warnings.warn("ours", LaconicWarning, stacklevel=1)
             warnings.warn("ours", LaconicWarning, stacklevel=1)

@@ -5,11 +5,11 @@ import random
 import pytest
 from rich.cells import cell_len
 
-from laconic.cli.board import Heading, Meter, board, votes
+from laconic.cli.board import BoardHeading, SavingsEstimator, board, votes
 from laconic.cli.live import plain
 from laconic.prune.strategies.base import Snapshot, TraceRow
 
-HEADING = Heading("deepprune · 64 traces", "what is 6 * 7?")
+HEADING = BoardHeading("deepprune · 64 traces", "what is 6 * 7?")
 STATES = ("running", "finished", "waiting", "pruned", "abandoned", "interrupted")
 
 
@@ -31,9 +31,9 @@ def rows(count: int, seed: int = 0) -> tuple[TraceRow, ...]:
 
 
 def draw(
-    snapshot: Snapshot, width: int = 80, height: int = 24, meter: Meter | None = None, note: str = ""
+    snapshot: Snapshot, width: int = 80, height: int = 24, estimator: SavingsEstimator | None = None, note: str = ""
 ) -> list[str]:
-    return board(HEADING, snapshot, meter or Meter(), width, height, note).plain.split("\n")
+    return board(HEADING, snapshot, estimator or SavingsEstimator(), width, height, note).plain.split("\n")
 
 
 @pytest.mark.parametrize("height", [1, 2, 5, 10, 11, 24, 40])
@@ -120,7 +120,9 @@ def test_no_line_for_clusters_that_the_strategy_does_not_make() -> None:
 def test_a_model_cannot_steer_the_board() -> None:
     evil = "4\x1b[2J\n2\x9b1m\x07"
     row = TraceRow("a", 0, 5, "finished", 0, evil)
-    text = board(Heading(evil, evil), Snapshot("finish", (row,), (), ((evil, 1.0),)), Meter(), 80, 24).plain
+    text = board(
+        BoardHeading(evil, evil), Snapshot("finish", (row,), (), ((evil, 1.0),)), SavingsEstimator(), 80, 24
+    ).plain
     assert not {"\x1b", "\x9b", "\x07"} & set(text)
     assert text.count("\n") == 7  # seven lines of top and one of a trace
     assert plain(evil) == "4[2J 21m"
@@ -135,38 +137,38 @@ def test_what_is_saved_is_what_the_verdict_will_say() -> None:
     ends, cut, judged = [100, 140], [30, 50, 40], 25
     done = [TraceRow(f"f{i}", i, tokens, "finished") for i, tokens in enumerate(ends)]
     stopped = [TraceRow(f"s{i}", 2 + i, tokens, "pruned") for i, tokens in enumerate(cut)]
-    meter = Meter()
-    meter.note(Snapshot("finish", (*done, *stopped), generated=sum(ends) + sum(cut), judged=judged, seconds=2.0))
-    saving = meter.saving()
-    assert saving is not None
-    assert saving.finished == 2
-    assert saving.tokens == 5 * 120 - (360 + judged)
+    estimator = SavingsEstimator()
+    estimator.add(Snapshot("finish", (*done, *stopped), generated=sum(ends) + sum(cut), judged=judged, seconds=2.0))
+    estimate = estimator.estimate()
+    assert estimate is not None
+    assert estimate.finished == 2
+    assert estimate.tokens == 5 * 120 - (360 + judged)
 
 
 def test_seconds_are_priced_at_the_rate_of_exploring() -> None:
     run = TraceRow("a", 0, 100, "running"), TraceRow("b", 1, 100, "running")
-    meter = Meter()
-    assert meter.saving() is None
-    meter.note(Snapshot("explore", run, generated=0, seconds=0.0))
-    assert meter.rate is None
-    meter.note(Snapshot("explore", run, generated=150, seconds=1.7, phases={"explore": 1.5, "judge": 0.2}))
+    estimator = SavingsEstimator()
+    assert estimator.estimate() is None
+    estimator.add(Snapshot("explore", run, generated=0, seconds=0.0))
+    assert estimator.rate is None
+    estimator.add(Snapshot("explore", run, generated=150, seconds=1.7, phases={"explore": 1.5, "judge": 0.2}))
     # 200 tokens in 2 s of exploring, and a second of judging
-    meter.note(Snapshot("finish", run, generated=200, judged=10, seconds=3.0, phases={"explore": 2.0, "judge": 1.0}))
-    assert meter.rate == 100
-    assert meter.saving() is None  # nobody has finished
+    estimator.add(Snapshot("finish", run, generated=200, judged=10, seconds=3.0, phases={"explore": 2.0, "judge": 1.0}))
+    assert estimator.rate == 100
+    assert estimator.estimate() is None  # nobody has finished
     end = TraceRow("a", 0, 400, "finished"), TraceRow("b", 1, 100, "abandoned")
     phases = {"explore": 2.0, "judge": 1.0, "finish": 3.0}
-    meter.note(Snapshot("vote", end, generated=500, judged=10, seconds=6.0, phases=phases))
-    assert meter.rate == 100
-    saving = meter.saving()
-    assert saving is not None
-    assert saving.tokens == 290  # 400 - 100, less 10
-    assert saving.seconds == pytest.approx(800 / 100 - 6.0)
+    estimator.add(Snapshot("vote", end, generated=500, judged=10, seconds=6.0, phases=phases))
+    assert estimator.rate == 100
+    estimate = estimator.estimate()
+    assert estimate is not None
+    assert estimate.tokens == 290  # 400 - 100, less 10
+    assert estimate.seconds == pytest.approx(800 / 100 - 6.0)
 
 
 def test_a_run_that_never_explores_is_priced_at_its_own_rate() -> None:
-    meter = Meter()
-    meter.note(
+    estimator = SavingsEstimator()
+    estimator.add(
         Snapshot(
             "finish",
             (TraceRow("a", 0, 300, "finished"), TraceRow("b", 1, 100, "abandoned")),
@@ -174,6 +176,6 @@ def test_a_run_that_never_explores_is_priced_at_its_own_rate() -> None:
             seconds=4.0,
         )
     )
-    saving = meter.saving()
-    assert saving is not None
-    assert (saving.tokens, saving.seconds) == (200, pytest.approx(2.0))
+    estimate = estimator.estimate()
+    assert estimate is not None
+    assert (estimate.tokens, estimate.seconds) == (200, pytest.approx(2.0))

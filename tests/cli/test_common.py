@@ -10,13 +10,12 @@ from laconic.cli.common import (
     PUBLISHED_JUDGE,
     SMALL,
     SMALL_STRATEGY,
-    Question,
     choose_judge,
     choose_policy,
     choose_sampling,
     choose_strategy,
-    read_question,
 )
+from laconic.cli.questions import Question, read_question
 from laconic.compress import H2O, RKV, RPC, FullKV, Random, StreamingLLM
 from laconic.errors import LaconicError
 from laconic.judges.baselines import RandomJudge

@@ -22,12 +22,12 @@ def nothing_told() -> Iterator[None]:
 
 
 def test_what_was_told_last_counts() -> None:
-    assert interruption.told() == "interrupted"
+    assert interruption.describe() == "interrupted"
     if_interrupted("one")
     if_interrupted(NOTHING)
-    assert interruption.told() == "interrupted; nothing is kept; the same command begins anew"
+    assert interruption.describe() == "interrupted; nothing is kept; the same command begins anew"
     if_interrupted(None)
-    assert interruption.told() == "interrupted"
+    assert interruption.describe() == "interrupted"
 
 
 def test_a_file_counts_once_it_holds_more_than_its_header(tmp_path: Path) -> None:

@@ -8,7 +8,16 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from laconic.cli.live import BAR, Moment, PlainTextView, SilentTextView, TerminalView, choose_view, gauge, settle
+from laconic.cli.live import (
+    BAR,
+    PlainTextView,
+    SilentTextView,
+    TerminalTextView,
+    TraceProgress,
+    choose_text_view,
+    gauge,
+    settle,
+)
 
 
 def reference(text: str, width: int) -> list[str]:
@@ -50,25 +59,25 @@ def test_settle_cuts_what_has_no_blank_and_counts_wide_characters() -> None:
 
 
 def test_gauge_says_held_of_logical_and_fits_the_width() -> None:
-    line = gauge(Moment(logical=400, held=100, generated=350, compressions=1), 5.0, 200).plain
+    line = gauge(TraceProgress(logical=400, held=100, generated=350, compressions=1), 5.0, 200).plain
     assert "100 of 400 tokens held (25%) · 1 compression · 70 tok/s" in line
     assert line.count("━") == BAR
     assert line.index("━") == 3
     for width in (10, 30, 60, 90):
-        assert gauge(Moment(40000, 10000, 35000, 12), 5.0, width).cell_len <= width
+        assert gauge(TraceProgress(40000, 10000, 35000, 12), 5.0, width).cell_len <= width
 
 
 def test_gauge_before_anything() -> None:
-    assert "0 of 0 tokens held (100%)" in gauge(Moment(0, 0, 0, 0), 0.0, 100).plain
+    assert "0 of 0 tokens held (100%)" in gauge(TraceProgress(0, 0, 0, 0), 0.0, 100).plain
 
 
 def test_terminal_view_leaves_the_text_and_no_gauge(capsys: pytest.CaptureFixture[str]) -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=80, highlight=False, color_system=None)
     words = [f"w{i} " for i in range(60)]
-    with TerminalView(console) as view:
+    with TerminalTextView(console) as view:
         for i, word in enumerate(words):
-            view.feed(word, Moment(100 + i, 50, i, 2))
+            view.feed(word, TraceProgress(100 + i, 50, i, 2))
     text = out.getvalue()
     assert "tokens held" in text  # it was there ...
     assert "tokens held" not in text.rpartition("\x1b[2K")[2]  # ... and its last line was erased
@@ -77,40 +86,40 @@ def test_terminal_view_leaves_the_text_and_no_gauge(capsys: pytest.CaptureFixtur
 
 def test_a_model_cannot_steer_the_terminal() -> None:
     out = io.StringIO()
-    with TerminalView(Console(file=out, force_terminal=True, width=80, color_system=None)) as view:
-        view.feed("a\x1b[2Jb\x07\x9b1mc\td", Moment(1, 1, 1, 0))
+    with TerminalTextView(Console(file=out, force_terminal=True, width=80, color_system=None)) as view:
+        view.feed("a\x1b[2Jb\x07\x9b1mc\td", TraceProgress(1, 1, 1, 0))
     assert "a[2Jb1mc    d" in out.getvalue()
     assert not {"\x1b[2J", "\x07", "\x9b"} & set(re.findall(r"\x1b\[2J|\x07|\x9b", out.getvalue()))
 
 
 def test_plain_view_is_the_text_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    moment = Moment(1, 1, 1, 0)
+    progress = TraceProgress(1, 1, 1, 0)
     with PlainTextView() as view:
-        view.feed("a b", moment)
-        view.feed("", moment)
-        view.feed(" [c]", moment)
+        view.feed("a b", progress)
+        view.feed("", progress)
+        view.feed(" [c]", progress)
     assert capsys.readouterr().out == "a b [c]\n"
     with PlainTextView() as view:
-        view.feed("ends\n", moment)
+        view.feed("ends\n", progress)
     assert capsys.readouterr().out == "ends\n"
 
 
 def test_choose_view() -> None:
     terminal = Console(file=io.StringIO(), force_terminal=True)
     pipe = Console(file=io.StringIO())
-    assert type(choose_view(False, terminal)) is TerminalView
-    assert type(choose_view(False, pipe)) is PlainTextView
-    assert type(choose_view(True, terminal)) is SilentTextView
+    assert type(choose_text_view(False, terminal)) is TerminalTextView
+    assert type(choose_text_view(False, pipe)) is PlainTextView
+    assert type(choose_text_view(True, terminal)) is SilentTextView
 
 
 def test_the_gauge_drops_words_rather_than_figures() -> None:
-    moment = Moment(logical=38123, held=9876, generated=35000, compressions=12)
+    progress = TraceProgress(logical=38123, held=9876, generated=35000, compressions=12)
     for width in range(25, 120):
-        line = gauge(moment, 5.0, width).plain
+        line = gauge(progress, 5.0, width).plain
         assert "…" not in line, (width, line)
         assert "26%" in line
         assert cell_len(line) <= width
-    at_80 = gauge(moment, 5.0, 80).plain
+    at_80 = gauge(progress, 5.0, 80).plain
     assert "9,876 of 38,123 tokens held (26%) · 12 compressions · 7,000 tok/s" in at_80
     assert "━" * 6 in at_80
-    assert "9,876 of 38,123" in gauge(moment, 5.0, 40).plain
+    assert "9,876 of 38,123" in gauge(progress, 5.0, 40).plain

@@ -11,13 +11,13 @@ class Terminal(io.StringIO):
     def isatty(self):
         return True
 sys.stderr = Terminal()
-from laconic.cli.loading import say_loading
-say_loading(None)
-say_loading("some/model")
-say_loading("unseen", False)
+from laconic.cli.loading import announce_loading
+announce_loading(None)
+announce_loading("some/model")
+announce_loading("unseen", False)
 assert "torch" not in sys.modules, "too late to say so"
 sys.modules["transformers.modeling_utils"] = sys
-say_loading("loaded")
+announce_loading("loaded")
 print(sys.stderr.getvalue(), end="")
 """
 

@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 
 from laconic.cli import solving as module
-from laconic.cli.board import Heading
-from laconic.cli.solving import BoardView, PlainBoardView, SilentBoardView, choose_view, watch
+from laconic.cli.board import BoardHeading
+from laconic.cli.solving import BoardView, PlainBoardView, SilentBoardView, choose_board_view, watch
 from laconic.prune.strategies.base import Snapshot, StrategyProgress, StrategyRun, TraceRow
 from laconic.prune.verdict import Tokens, Verdict
 
-HEADING = Heading("deepprune · 2 traces", "what is 6 * 7?")
+HEADING = BoardHeading("deepprune · 2 traces", "what is 6 * 7?")
 
 
 class Scripted(StrategyRun):
@@ -143,7 +143,9 @@ def test_phases_are_metered_even_between_two_drawings(monkeypatch: pytest.Monkey
         ),
         view,
     )
-    assert view.meter.explored == 3  # a token a step, and the first step of another phase tells that the last one ended
+    assert (
+        view.estimator.explored == 3
+    )  # a token a step, and the first step of another phase tells that the last one ended
 
 
 def test_ctrl_c_in_the_middle_of_a_step_ends_after_it() -> None:
@@ -204,8 +206,8 @@ def test_beside_the_main_thread_there_is_no_signal_to_set() -> None:
 
 def test_choose_view(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
-    assert type(choose_view(False, terminal()[1], HEADING)) is BoardView
-    assert type(choose_view(True, terminal()[1], HEADING)) is SilentBoardView
-    assert type(choose_view(False, Console(file=io.StringIO()), HEADING)) is PlainBoardView
+    assert type(choose_board_view(False, terminal()[1], HEADING)) is BoardView
+    assert type(choose_board_view(True, terminal()[1], HEADING)) is SilentBoardView
+    assert type(choose_board_view(False, Console(file=io.StringIO()), HEADING)) is PlainBoardView
     monkeypatch.setenv("TERM", "dumb")
-    assert type(choose_view(False, terminal()[1], HEADING)) is PlainBoardView
+    assert type(choose_board_view(False, terminal()[1], HEADING)) is PlainBoardView

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from laconic.cli.common import size
+from laconic.cli.messages import size
 from laconic.compress import RPC, FullKV
 from laconic.engines.base import Sampling
 from laconic.engines.hf import HFEngine, batch, load

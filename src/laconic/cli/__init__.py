@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from laconic.cli import interruption
-from laconic.cli.common import BAD_INPUT, INTERRUPTED, complain, sentence, told_warnings
+from laconic.cli.messages import BAD_INPUT, INTERRUPTED, print_to_stderr, print_warnings, sentence
 from laconic.cli.renamed import Command
 from laconic.cli.terminal import ReaderGone, flush, prepare
 from laconic.errors import LaconicError
@@ -45,12 +45,12 @@ class _Group(TyperGroup):
         interruption.if_interrupted(None)
         try:
             try:
-                with told_warnings():
+                with print_warnings():
                     return super().invoke(ctx)
             finally:
                 flush()  # what can't be written is told here, not by Python after the end
         except KeyboardInterrupt:
-            complain(interruption.told())
+            print_to_stderr(interruption.describe())
             raise typer.Exit(INTERRUPTED) from None
         except ReaderGone:
             raise typer.Exit(0) from None
@@ -59,7 +59,7 @@ class _Group(TyperGroup):
             # traceback, which is what a bug report needs.
             if ctx.params.get("debug"):
                 traceback.print_exc()
-            complain(f"error: {sentence(error)}")
+            print_to_stderr(f"error: {sentence(error)}")
             raise typer.Exit(BAD_INPUT) from None
 
 
@@ -120,6 +120,6 @@ def main() -> NoReturn:
     except ReaderGone:
         pass
     except LaconicError as error:  # help, which is printed before any command runs
-        complain(f"error: {sentence(error)}")
+        print_to_stderr(f"error: {sentence(error)}")
         raise SystemExit(BAD_INPUT) from None
     raise SystemExit(0)

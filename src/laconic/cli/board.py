@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from laconic.cli.common import size
 from laconic.cli.live import plain
+from laconic.cli.messages import size
 from laconic.prune.strategies.base import Snapshot, TraceRow
 
 # What is going on comes first where not all traces fit.
@@ -27,7 +27,7 @@ LEAST_ROWS = 3  # of traces, before the heading gives way
 
 
 @dataclass(frozen=True, slots=True)
-class Heading:
+class BoardHeading:
     """What does not change while a run goes on: the setting in one line, and the question."""
 
     setting: str
@@ -35,7 +35,7 @@ class Heading:
 
 
 @dataclass(frozen=True, slots=True)
-class Saving:
+class SavingsEstimate:
     """What the traces stopped so far save against letting them run to the end, both estimated; below 0: a loss.
 
     finished: traces whose mean length the estimate takes for that of the stopped ones.
@@ -46,7 +46,7 @@ class Saving:
     finished: int
 
 
-class Meter:
+class SavingsEstimator:
     """Watches snapshots go by and estimates what has been saved.
 
     A stopped trace saves the mean length of the finished ones less its own tokens; the judge's tokens count against it. Once
@@ -58,7 +58,7 @@ class Meter:
         self.last = Snapshot("", ())
         self.explored = 0  # tokens generated while exploring
 
-    def note(self, snapshot: Snapshot) -> None:
+    def add(self, snapshot: Snapshot) -> None:
         """To be told at least whenever the phase changes."""
         if "explore" in (snapshot.phase, self.last.phase):
             self.explored = snapshot.generated
@@ -72,7 +72,7 @@ class Meter:
             tokens, seconds = self.last.generated, self.last.seconds
         return tokens / seconds if tokens and seconds > 0 else None
 
-    def saving(self) -> Saving | None:
+    def estimate(self) -> SavingsEstimate | None:
         """None as long as no trace has finished: nothing is known of their length."""
         if self.rate is None:
             return None
@@ -82,17 +82,19 @@ class Meter:
         mean = sum(ends) / len(ends)
         avoided = sum(mean - row.tokens for row in self.last.rows if row.state in STOPPED)
         seconds = (self.last.generated + avoided) / self.rate - self.last.seconds
-        return Saving(round(avoided - self.last.judged), seconds, len(ends))
+        return SavingsEstimate(round(avoided - self.last.judged), seconds, len(ends))
 
 
-def board(heading: Heading, snapshot: Snapshot, meter: Meter, width: int, height: int, note: str = "") -> Text:
+def board(
+    heading: BoardHeading, snapshot: Snapshot, estimator: SavingsEstimator, width: int, height: int, note: str = ""
+) -> Text:
     """At most `height` lines of at most `width` cells. note: takes the place of the hint on the line of the phase."""
     top = [
         Text(plain(heading.setting), style="bold"),
         Text(plain(heading.question), style="dim"),
         _phase(snapshot, note),
         _named("tokens", f"{snapshot.generated:,} generated + {snapshot.judged:,} judged"),
-        _named("saved", _saved(meter.saving())),
+        _named("saved", _saved(estimator.estimate())),
         *([_named("clusters", _clusters(snapshot.clusters))] if snapshot.clusters else []),
         _named("votes", votes(snapshot.votes)),
         Text(_columns("#", "tokens", "state", "cluster", "answer"), style="dim"),
@@ -121,11 +123,13 @@ def _named(name: str, value: str) -> Text:
     return Text.assemble((f"{name:<9}", "dim"), value)
 
 
-def _saved(saving: Saving | None) -> str:
-    if saving is None:
+def _saved(estimate: SavingsEstimate | None) -> str:
+    if estimate is None:
         return "not known before a trace has finished"
-    noun = "trace" if saving.finished == 1 else "traces"
-    return f"about {saving.tokens:,} tokens, {saving.seconds:,.1f} s so far (estimate from {saving.finished} {noun})"
+    noun = "trace" if estimate.finished == 1 else "traces"
+    return (
+        f"about {estimate.tokens:,} tokens, {estimate.seconds:,.1f} s so far (estimate from {estimate.finished} {noun})"
+    )
 
 
 def _clusters(sizes: Sequence[int]) -> str:

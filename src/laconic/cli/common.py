@@ -1,21 +1,14 @@
-"""What the commands share: how an error reads, where policies and questions come from, the bundled model's settings."""
+"""What the commands share: policies, judges, strategies and sampling from their options, the bundled model's settings."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import sys
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from laconic import checks
-from laconic.errors import InputError, LaconicError, LaconicWarning
+from laconic.errors import InputError, LaconicError
 from laconic.files import check_regular
-from laconic.jsonl import NotJSONError, parse
 from laconic.settings import given_keys
 
 if TYPE_CHECKING:
@@ -23,11 +16,7 @@ if TYPE_CHECKING:
     from laconic.engines.base import Sampling
     from laconic.engines.chat import Chat
     from laconic.engines.hf import HFEngine
-    from laconic.problems import Problem
     from laconic.prune import Judge, Strategy
-
-BAD_INPUT = 2
-INTERRUPTED = 130
 
 BUNDLED = "bundled"
 # RPC's published interval is ten times a whole trace of the bundled model. These compress such a trace several times,
@@ -38,57 +27,6 @@ SMALL_STRATEGY = {"excerpt": "tokens:56", "window": 64}
 WARMUP_SHARE = 4  # DeepConf's warm-up: a quarter of the traces, where that is fewer than its own 16
 PUBLISHED_JUDGE = "llm:THU-KEG/DeepPrune-Judge-4B"
 PUBLISHED = {"temperature": 0.6, "top_p": 0.95, "max_new_tokens": 32768}
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked of a model; answer: the right one, None if unknown; source: where it came from, for the summary."""
-
-    text: str
-    answer: str | None = None
-    source: str = "the command line"
-
-    def __post_init__(self) -> None:
-        checks.text("the problem", self.text)
-        checks.text("its answer", self.answer or "")
-
-
-def complain(line: str) -> None:
-    """One line on stderr."""
-    print(line, file=sys.stderr, flush=True)
-
-
-def sentence(error: BaseException) -> str:
-    """An error or a warning as one line, without a full stop: the system's errors with the path they are about, others as
-    their message says."""
-    if isinstance(error, (FileExistsError, NotADirectoryError)) and error.filename is not None:
-        return f"{error.filename} can't be made a directory, as a file is in the way; name another place"
-    if isinstance(error, OSError) and error.strerror:
-        where = f": {error.filename}" if error.filename is not None else ""
-        return f"{error.strerror}{where}"
-    if isinstance(error, MemoryError):
-        return "out of memory: use a smaller model, fewer traces or fewer new tokens"
-    said = " ".join(str(error).split()) or type(error).__name__
-    return said if said.endswith("..") else said.removesuffix(".")
-
-
-@contextmanager
-def told_warnings() -> Iterator[None]:
-    """Our own warnings become lines on stderr, each told once; others stay as they are."""
-    told: set[str] = set()
-    others = warnings.showwarning
-
-    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        if not issubclass(category, LaconicWarning):
-            others(message, category, *where, **more)
-        elif str(message) not in told:
-            told.add(str(message))
-            complain(f"warning: {sentence(message) if isinstance(message, Warning) else message}")
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", LaconicWarning)
-        warnings.showwarning = show
-        yield
 
 
 def is_bundled(model: str | None) -> bool:
@@ -231,91 +169,6 @@ def choose_sampling(model: Any, **options: Any) -> Sampling:
     return Sampling(**chosen | {key: value for key, value in options.items() if value is not None})
 
 
-def read_question(path: str) -> Question:
-    """The question in a file, ``-`` for standard input: its whole text, or the first record of a ``.jsonl``.
-
-    Raises InputError for a file that is no text, is empty, or whose first record has no question.
-    """
-    name = "standard input" if path == "-" else path
-    try:
-        text = _read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{name} is no UTF-8 text; give the problem as text or as JSON lines") from None
-    if not text.strip():
-        raise InputError(f"{name} is empty; expected a problem")
-    if not path.endswith(".jsonl"):
-        return Question(text.strip(), source=name)
-    try:
-        record = parse(next(line for line in text.split("\n") if line.strip()))
-        question, answer = record["question"], record.get("answer")
-    except NotJSONError:
-        question = answer = None
-    except LaconicError as error:
-        raise InputError(f"the first line of {name} {error}") from None
-    except (KeyError, TypeError, AttributeError):
-        question = answer = None
-    if not isinstance(question, str) or not question.strip():
-        raise InputError(
-            f'the first line of {name} is no problem; expected JSON such as {{"question": "...", "answer": "..."}}'
-        )
-    return Question(question.strip(), None if answer is None else str(answer), name)
-
-
-def _read_bytes(path: str) -> bytes:
-    if path != "-":
-        if Path(path).is_char_device():  # /dev/zero has no end
-            raise InputError(f"{path} is a device; expected a file, or - for standard input")
-        return Path(path).read_bytes()
-    buffer = getattr(sys.stdin, "buffer", None)
-    return buffer.read() if buffer is not None else sys.stdin.read().encode("utf-8", "surrogatepass")
-
-
-def choose_question(
-    problem: str | None, file: str | None, bundled: int | None, level: int | None, small: bool
-) -> Question:
-    """The one question that the arguments name. Raises InputError for two of them, or none for another model."""
-    named = [
-        name for name, value in (("PROBLEM", problem), ("--file", file), ("--bundled", bundled)) if value is not None
-    ]
-    if len(named) > 1:
-        raise InputError(f"{' and '.join(named)} each name a problem; give one of them")
-    if level is not None and named and named != ["--bundled"]:
-        raise InputError(
-            f"--level {level} is for problems of the bundled set, but {named[0]} names another; leave it out"
-        )
-    if problem is not None:
-        if not problem.strip():
-            raise InputError("the problem is empty; give a question, --file or --bundled")
-        return Question(problem.strip())
-    if file is not None:
-        return read_question(file)
-    if bundled is None and not small:
-        raise InputError("there is no problem; give one as the argument, or --file or --bundled")
-    from laconic.problems import generate
-
-    found = generate(1, seed=bundled or 0, level=level)[0]
-    return Question(found.question, found.answer, f"the bundled set ({found.id})")
-
-
-def check_vocabulary(tokenizer: Any, question: Question) -> None:
-    """The bundled reasoner reads a notation of its own; a question in another would be a row of unknown tokens."""
-    ids = tokenizer(question.text, add_special_tokens=False)["input_ids"]
-    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
-        raise InputError(
-            "the bundled reasoner only reads the notation that `laconic problems` prints; give such a problem, or name "
-            "another model with --model"
-        )
-
-
-def check_problems(tokenizer: Any, problems: Iterable[Problem]) -> None:
-    """`check_vocabulary` of many, naming the problem."""
-    for problem in problems:
-        try:
-            check_vocabulary(tokenizer, Question(problem.question))
-        except LaconicError as error:
-            raise InputError(f"problem {problem.id}: {error}") from None
-
-
 def check_writable(path: Path, what: str) -> None:
     """Refuse a file that can't be written before minutes of decoding, not after; missing directories are made.
 
@@ -325,13 +178,3 @@ def check_writable(path: Path, what: str) -> None:
     path.absolute().parent.mkdir(parents=True, exist_ok=True)
     if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
         raise InputError(f"{path} can't be written; name a file where you may write")
-
-
-def size(count: int) -> str:
-    """Bytes for people: 1,023 B, 1.5 KiB, 12.0 MiB."""
-    value, unit = float(count), "B"
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024 or unit == "GiB":
-            break
-        value /= 1024
-    return f"{count:,} B" if unit == "B" else f"{value:,.1f} {unit}"

@@ -10,18 +10,16 @@ import typer
 from laconic.cli.common import (
     BUNDLED,
     SMALL,
-    Question,
     choose_policy,
     choose_sampling,
     choose_strategy,
-    complain,
     judged_engine,
     model_path,
     one_thread,
-    size,
 )
 from laconic.cli.interruption import NOTHING, if_interrupted
-from laconic.cli.loading import say_loading
+from laconic.cli.loading import announce_loading
+from laconic.cli.messages import print_to_stderr, size
 from laconic.cli.options import (
     AsJson,
     Problems,
@@ -29,6 +27,7 @@ from laconic.cli.options import (
     Seed,
     Traces,
 )
+from laconic.cli.questions import Question
 from laconic.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from laconic.cli.demo_figures import Figures
-    from laconic.cli.outcome import SolveOutcome
+    from laconic.cli.solve_report import SolveReport
     from laconic.cli.solving import SilentBoardView
     from laconic.compress import Policy
     from laconic.engines.base import Sampling
@@ -67,11 +66,11 @@ def demo(
         if count < 1:
             raise InputError(f"{option} is {count}; expected at least 1")
     if_interrupted(NOTHING)
-    say_loading(None, not as_json)
+    announce_loading(None, not as_json)
     from rich.console import Console
 
     from laconic.cli.demo_figures import compared_policies, figures, label_of, solve
-    from laconic.cli.progress import Bar
+    from laconic.cli.progress import ProgressBar
     from laconic.cli.solving import SilentBoardView
     from laconic.engines.hf import HFEngine, load
     from laconic.problems import generate
@@ -83,11 +82,13 @@ def demo(
     model, tokenizer = load(model_path(None))
     sampling = choose_sampling(model, seed=seed)
     warn_alike(samples, sampling)
-    complain(f"The bundled reasoner on {problems} held-out problems x {samples}, under {len(policies)} policies ...")
+    print_to_stderr(
+        f"The bundled reasoner on {problems} held-out problems x {samples}, under {len(policies)} policies ..."
+    )
     rows: list[Figures] = []
     right_of_full = None
     per_token = 0.0
-    with Bar() as bar:
+    with ProgressBar() as bar:
         done, total = 0, len(policies) * problems * samples
 
         def advance() -> None:
@@ -129,9 +130,9 @@ def _has_judge() -> bool:
 
 def _solve(
     model: Any, tokenizer: Any, policy: Policy, problem: Problem, sampling: Sampling, view: SilentBoardView
-) -> SolveOutcome:
-    """One problem by many traces, both ways of saving at once."""
-    from laconic.cli.outcome import SolveOutcome
+) -> SolveReport:
+    """One problem by many traces, both ways of estimate at once."""
+    from laconic.cli.solve_report import SolveReport
     from laconic.cli.solving import watch
     from laconic.judges.registry import open_judge
 
@@ -142,24 +143,24 @@ def _solve(
     if not verdict.complete:
         raise KeyboardInterrupt
     question = Question(problem.question, problem.answer)
-    return SolveOutcome(question, "bundled reasoner", policy.spec(), BUNDLED, sampling, verdict)
+    return SolveReport(question, "bundled reasoner", policy.spec(), BUNDLED, sampling, verdict)
 
 
 def _show_solving(
     console: Console, model: Any, tokenizer: Any, policy: Policy, problem: Problem, sampling: Sampling
 ) -> None:
-    from laconic.cli.board import Heading
+    from laconic.cli.board import BoardHeading
     from laconic.cli.solve import summarise
     from laconic.cli.solving import BoardView, SilentBoardView, can_show
 
     setting = f"deepprune · {TRACES} traces · bundled reasoner · {policy.spec()} · bundled judge"
-    view = BoardView(console, Heading(setting, problem.question)) if can_show(console) else SilentBoardView()
+    view = BoardView(console, BoardHeading(setting, problem.question)) if can_show(console) else SilentBoardView()
     console.print()
     console.print(
         f"The first problem by {TRACES} traces: DeepPrune stops those that would agree, RPC compresses the others."
     )
-    outcome = _solve(model, tokenizer, policy, problem, sampling, view)
-    summarise(console, outcome)
+    report = _solve(model, tokenizer, policy, problem, sampling, view)
+    summarise(console, report)
     console.print("The same, live, for any problem: laconic solve --policy rpc", style="dim")
 
 

@@ -28,7 +28,7 @@ def resumed(*files: Path, what: str = "what is finished") -> Callable[[], str]:
     return say
 
 
-def told() -> str:
+def describe() -> str:
     """The line."""
     return "interrupted" if _kept is None else f"interrupted; {_kept()}"
 

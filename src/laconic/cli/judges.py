@@ -12,11 +12,11 @@ def judges(name: ListedName = None, as_json: AsJson = False) -> None:
 
     --json prints one array: name, forms, summary, source, settings of each.
     """
-    from laconic.cli.listing import Entry, pick, show
+    from laconic.cli.listing import CatalogEntry, pick, show
     from laconic.judges.registry import known, settings
 
     entries = [
-        Entry(key, (judge.form,), judge.meaning, judge.source, [dataclasses.asdict(s) for s in settings(key)])
+        CatalogEntry(key, (judge.form,), judge.meaning, judge.source, [dataclasses.asdict(s) for s in settings(key)])
         for key, judge in known().items()
     ]
     show(

@@ -20,7 +20,7 @@ UNBROKEN = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CatalogEntry:
     """One thing that has a name. forms: how it is written on the command line; source: its paper, "" for none.
 
     settings: dicts of `field`, `type`, `default` (as it is typed; "": it has to be given) and `meaning`.
@@ -37,7 +37,7 @@ class Entry:
         return f"{self.summary} ({self.source})" if self.source else self.summary
 
 
-def pick(entries: Iterable[Entry], name: str | None, kind: str) -> list[Entry]:
+def pick(entries: Iterable[CatalogEntry], name: str | None, kind: str) -> list[CatalogEntry]:
     """All of them, or the one of that name. Raises InputError for an unknown name (lists the known ones)."""
     found = list(entries)
     if name is None:
@@ -49,7 +49,7 @@ def pick(entries: Iterable[Entry], name: str | None, kind: str) -> list[Entry]:
     return picked
 
 
-def show(entries: Sequence[Entry], hint: str, as_json: bool) -> None:
+def show(entries: Sequence[CatalogEntry], hint: str, as_json: bool) -> None:
     """The list on stdout. hint: how one is used, the last line."""
     if as_json:
         typer.echo(json.dumps([_record(entry) for entry in entries], indent=2))
@@ -79,5 +79,5 @@ def show(entries: Sequence[Entry], hint: str, as_json: bool) -> None:
         typer.echo(line.rstrip())
 
 
-def _record(entry: Entry) -> dict[str, Any]:
+def _record(entry: CatalogEntry) -> dict[str, Any]:
     return {**dataclasses.asdict(entry), "forms": list(entry.forms), "settings": list(entry.settings)}

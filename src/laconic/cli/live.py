@@ -25,7 +25,7 @@ def plain(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class TraceProgress:
     """Where a trace stands. logical: tokens whose KV has been computed, the prompt's included; held: those of them that
     a layer still has; generated: tokens written so far."""
 
@@ -35,16 +35,16 @@ class Moment:
     compressions: int
 
 
-class View(Protocol):
+class TextView(Protocol):
     """A context in which pieces of text arrive."""
 
-    def __enter__(self) -> View: ...
+    def __enter__(self) -> TextView: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def feed(self, text: str, moment: Moment) -> None: ...
+    def feed(self, text: str, progress: TraceProgress) -> None: ...
 
 
 class SilentTextView:
@@ -58,7 +58,7 @@ class SilentTextView:
     ) -> None:
         pass
 
-    def feed(self, text: str, moment: Moment) -> None:
+    def feed(self, text: str, progress: TraceProgress) -> None:
         pass
 
 
@@ -75,14 +75,14 @@ class PlainTextView(SilentTextView):
         if not self.ends_line and not isinstance(error, BrokenPipeError):
             print(flush=True)
 
-    def feed(self, text: str, moment: Moment) -> None:
+    def feed(self, text: str, progress: TraceProgress) -> None:
         if text:
             sys.stdout.write(text)
             sys.stdout.flush()
             self.ends_line = text.endswith("\n")
 
 
-class TerminalView(SilentTextView):
+class TerminalTextView(SilentTextView):
     """The text as it comes, and under it a line that says how much of it is still in the cache.
 
     A terminal can only redraw what has not scrolled away, so finished lines are printed for good, and only the
@@ -95,7 +95,7 @@ class TerminalView(SilentTextView):
         self.start = time.monotonic()
         self.live = Live(console=console, transient=True, refresh_per_second=12)
 
-    def __enter__(self) -> TerminalView:
+    def __enter__(self) -> TerminalTextView:
         self.live.start()
         return self
 
@@ -106,10 +106,10 @@ class TerminalView(SilentTextView):
         if self.tail:
             self.console.print(Text(self.tail))
 
-    def feed(self, text: str, moment: Moment) -> None:
+    def feed(self, text: str, progress: TraceProgress) -> None:
         lines, self.tail = settle(self.tail + text.translate(PRINTABLE), self.console.width)
         # In this order: printing redraws what is live below, which must not be the old unfinished line any more.
-        self.live.update(Group(Text(self.tail), gauge(moment, time.monotonic() - self.start, self.console.width)))
+        self.live.update(Group(Text(self.tail), gauge(progress, time.monotonic() - self.start, self.console.width)))
         for line in lines:
             self.console.print(Text(line))
 
@@ -137,18 +137,18 @@ def _wrap(line: str, width: int) -> tuple[list[str], str]:
     return whole, line
 
 
-def gauge(moment: Moment, seconds: float, width: int) -> Text:
+def gauge(progress: TraceProgress, seconds: float, width: int) -> Text:
     """One line of at most `width` cells: the share of the written tokens that is still held, and how fast it goes.
 
     Where there is too little room the bar gets shorter, then the words do; figures go last, whole ones only.
     """
-    share = moment.held / moment.logical if moment.logical else 1.0
-    speed = moment.generated / seconds if seconds > 0 else 0.0
-    times = "compression" if moment.compressions == 1 else "compressions"
-    of = f"{moment.held:,} of {moment.logical:,}"
+    share = progress.held / progress.logical if progress.logical else 1.0
+    speed = progress.generated / seconds if seconds > 0 else 0.0
+    times = "compression" if progress.compressions == 1 else "compressions"
+    of = f"{progress.held:,} of {progress.logical:,}"
     forms = (
-        (f"{of} tokens held ({share:.0%})", f" · {moment.compressions} {times} · {speed:,.0f} tok/s"),
-        (f"{of} held ({share:.0%})", f" · {moment.compressions}x · {speed:,.0f} tok/s"),
+        (f"{of} tokens held ({share:.0%})", f" · {progress.compressions} {times} · {speed:,.0f} tok/s"),
+        (f"{of} held ({share:.0%})", f" · {progress.compressions}x · {speed:,.0f} tok/s"),
         (f"{of} ({share:.0%})", f" · {speed:,.0f} tok/s"),
         (f"{of} ({share:.0%})", ""),
         (f"{share:.0%}", ""),
@@ -171,8 +171,8 @@ def gauge(moment: Moment, seconds: float, width: int) -> Text:
     return line
 
 
-def choose_view(as_json: bool, console: Console) -> View:
+def choose_text_view(as_json: bool, console: Console) -> TextView:
     """The view for where the output goes."""
     if as_json:
         return SilentTextView()
-    return TerminalView(console) if console.is_terminal else PlainTextView()
+    return TerminalTextView(console) if console.is_terminal else PlainTextView()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from laconic.cli.common import complain, is_bundled
+from laconic.cli.common import is_bundled
+from laconic.cli.messages import print_to_stderr
 
 
-def say_loading(model: str | None, shown: bool = True) -> None:
+def announce_loading(model: str | None, shown: bool = True) -> None:
     """A line on stderr where somebody looks; to be called before torch and transformers are imported.
 
     model: as in ``--model``. Nothing where they are there already, for then nobody has to wait.
     """
     if shown and sys.stderr.isatty() and "transformers.modeling_utils" not in sys.modules:
-        complain(f"loading torch, transformers and {'the bundled reasoner' if is_bundled(model) else model} ...")
+        print_to_stderr(f"loading torch, transformers and {'the bundled reasoner' if is_bundled(model) else model} ...")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-class Bar:
+class ProgressBar:
     """A progress bar on stderr with rate and time left; silent where stderr is no terminal."""
 
     def __init__(self, shown: bool = True) -> None:
@@ -25,14 +25,14 @@ class Bar:
         self.task: Any = None
         self.first = 0
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> ProgressBar:
         self.progress.__enter__()
         return self
 
     def __exit__(self, *exc: Any) -> None:
         self.progress.__exit__(*exc)
 
-    def tell_journal(self, journal: Any, kind: str = "trace", what: str = "finished traces") -> None:
+    def print_resumed(self, journal: Any, kind: str = "trace", what: str = "finished traces") -> None:
         """Say what was found of an earlier run: records of a kind, in words."""
         if journal.torn:
             self.console.print(

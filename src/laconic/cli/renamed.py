@@ -11,7 +11,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-from laconic.cli.common import complain
+from laconic.cli.messages import print_to_stderr
 from laconic.errors import InputError
 
 
@@ -96,7 +96,7 @@ class Command(TyperCommand):
                         f"{entry.old} of {entry.command} is {entry.new} now, which is given too; give it once"
                     )
                 given[name] = entry.convert(values)
-                complain(entry.warning())
+                print_to_stderr(entry.warning())
             return given, *rest
 
         parser.parse_args = parse_args

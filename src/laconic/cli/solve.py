@@ -10,21 +10,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from laconic.cli.chat import choose_chat
-from laconic.cli.common import (
-    INTERRUPTED,
-    check_vocabulary,
-    check_writable,
-    choose_judge,
-    choose_policy,
-    choose_question,
-    choose_sampling,
-    choose_strategy,
-    complain,
-    one_thread,
-)
+from laconic.cli.common import check_writable, choose_judge, choose_policy, choose_sampling, choose_strategy, one_thread
 from laconic.cli.engines import check_device, choose_engine, open_reasoner
 from laconic.cli.interruption import NOTHING, if_interrupted
-from laconic.cli.loading import say_loading
+from laconic.cli.loading import announce_loading
+from laconic.cli.messages import INTERRUPTED, print_to_stderr
 from laconic.cli.options import (
     AsJson,
     Batch,
@@ -63,13 +53,14 @@ from laconic.cli.options import (
     Traces,
     Window,
 )
+from laconic.cli.questions import check_vocabulary, choose_question
 from laconic.errors import InputError
 from laconic.files import write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from laconic.cli.outcome import SolveOutcome
+    from laconic.cli.solve_report import SolveReport
 
 NO_ANSWER = 1
 SHOWN = ("winner", "all")
@@ -128,7 +119,7 @@ def solve(
     question = choose_question(problem, file, bundled, level, small)
     if gold is not None:
         question = dataclasses.replace(question, answer=gold)
-    say_loading(chosen_engine.model, not as_json)
+    announce_loading(chosen_engine.model, not as_json)
     if_interrupted(NOTHING)
     compression = choose_policy(
         policy,
@@ -158,9 +149,9 @@ def solve(
 
     from rich.console import Console
 
-    from laconic.cli.board import Heading
-    from laconic.cli.outcome import SolveOutcome
-    from laconic.cli.solving import choose_view, watch
+    from laconic.cli.board import BoardHeading
+    from laconic.cli.solve_report import SolveReport
+    from laconic.cli.solving import choose_board_view, watch
     from laconic.judges.registry import open_judge
     from laconic.prune.alike import warn_alike
 
@@ -185,36 +176,36 @@ def solve(
         f" · judge {judge_spec}" if judge_spec else ""
     )
     with reasoner.engine(compression, batch, chosen) as running:
-        view = choose_view(as_json, Console(highlight=False), Heading(setting, question.text))
+        view = choose_board_view(as_json, Console(highlight=False), BoardHeading(setting, question.text))
         verdict = watch(chosen.begin(running, question.text, sampling), view)
-    outcome = SolveOutcome(question, name, compression.spec(), judge_spec, sampling, verdict, chat.to_json())
+    report = SolveReport(question, name, compression.spec(), judge_spec, sampling, verdict, chat.to_json())
     if out is not None:
-        write_text(out, json.dumps(outcome.to_json(), indent=1) + "\n")
+        write_text(out, json.dumps(report.to_json(), indent=1) + "\n")
     if show_texts is not None:
-        show_traces(outcome, show_texts)
-    show(outcome, as_json)
+        show_traces(report, show_texts)
+    show(report, as_json)
     if out is not None:
-        complain(f"wrote {out}")
+        print_to_stderr(f"wrote {out}")
     if not verdict.complete:
         place = (
             f"the verdict so far is in {out}"
             if out is not None
             else "the verdict so far is all that is kept (see --out)"
         )
-        complain(f"interrupted; {place}, and the same command begins anew")
+        print_to_stderr(f"interrupted; {place}, and the same command begins anew")
         raise typer.Exit(INTERRUPTED)
     if verdict.answer is None:
         raise typer.Exit(NO_ANSWER)
 
 
-def show_traces(outcome: SolveOutcome, which: str) -> None:
+def show_traces(report: SolveReport, which: str) -> None:
     """The texts of traces on stdout, each under a line that says which it is."""
     from rich.console import Console
     from rich.text import Text
 
-    found = outcome.texts(which)
+    found = report.texts(which)
     if not found:
-        complain("there is no winning trace to show: no trace gave an answer")
+        print_to_stderr("there is no winning trace to show: no trace gave an answer")
     if sys.stdout.isatty():
         console = Console(highlight=False)
         for heading, text in found:
@@ -225,28 +216,28 @@ def show_traces(outcome: SolveOutcome, which: str) -> None:
             typer.echo(f"== {heading}\n{text}\n")
 
 
-def show(outcome: SolveOutcome, as_json: bool) -> None:
+def show(report: SolveReport, as_json: bool) -> None:
     """The verdict: as JSON, with a table on a terminal, or the answer alone on stdout and what it cost on stderr."""
     if as_json:
-        typer.echo(json.dumps(outcome.to_json()))
+        typer.echo(json.dumps(report.to_json()))
     elif sys.stdout.isatty():
         from rich.console import Console
 
-        summarise(Console(highlight=False), outcome)
+        summarise(Console(highlight=False), report)
     else:
-        for name, value in outcome.facts():
-            complain(f"{name}: {value}")
-        typer.echo(outcome.sentence())
+        for name, value in report.facts():
+            print_to_stderr(f"{name}: {value}")
+        typer.echo(report.sentence())
 
 
-def summarise(console: Console, outcome: SolveOutcome) -> None:
+def summarise(console: Console, report: SolveReport) -> None:
     """The answer, and under it a table of what it cost."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name, value in outcome.facts():
+    for name, value in report.facts():
         table.add_row(Text(name, style="dim"), Text(value))
-    mark = {True: ("✓ ", "bold green"), False: ("✗ ", "bold red"), None: ("", "bold")}[outcome.right]
-    console.print(Text.assemble(mark, (outcome.sentence(), mark[1])))
+    mark = {True: ("✓ ", "bold green"), False: ("✗ ", "bold red"), None: ("", "bold")}[report.right]
+    console.print(Text.assemble(mark, (report.sentence(), mark[1])))
     console.print(table)

@@ -11,9 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from laconic.cli.board import Heading, Meter, board
-from laconic.cli.common import complain
+from laconic.cli.board import BoardHeading, SavingsEstimator, board
 from laconic.cli.live import plain
+from laconic.cli.messages import print_to_stderr
 from laconic.prune.strategies.base import Snapshot, StrategyProgress, StrategyRun
 from laconic.prune.verdict import Verdict
 
@@ -36,11 +36,11 @@ class SilentBoardView:
         """Another step. interrupt: whether the user has asked for the end."""
 
 
-class MeteredView(SilentBoardView):
-    """Takes a snapshot now and then, and whenever the phase changes, so that `meter` can tell what is saved."""
+class SnapshotView(SilentBoardView):
+    """Takes a snapshot now and then, and whenever the phase changes, so that `estimator` can tell what is saved."""
 
     def __init__(self) -> None:
-        self.meter = Meter()
+        self.estimator = SavingsEstimator()
         self.phase = ""
         self.due = 0.0
         self.snapshot = Snapshot("", ())
@@ -51,7 +51,7 @@ class MeteredView(SilentBoardView):
         if due or progress.phase != self.phase:
             self.phase = progress.phase
             self.snapshot = solving.snapshot()
-            self.meter.note(self.snapshot)
+            self.estimator.add(self.snapshot)
         if due:
             self.draw(self.snapshot, interrupt)
             end = time.monotonic()
@@ -61,7 +61,7 @@ class MeteredView(SilentBoardView):
         """Nothing to see but the decisions."""
 
 
-class PlainBoardView(MeteredView):
+class PlainBoardView(SnapshotView):
     """A line on stderr for each decision, and one where a phase is entered for the first time: for pipes and files."""
 
     def __init__(self) -> None:
@@ -73,15 +73,15 @@ class PlainBoardView(MeteredView):
         if progress.phase not in self.entered:
             self.entered.add(progress.phase)
             at = self.snapshot
-            complain(f"{progress.phase} phase ({at.seconds:.1f} s, {at.generated:,} tokens so far)")
+            print_to_stderr(f"{progress.phase} phase ({at.seconds:.1f} s, {at.generated:,} tokens so far)")
         if progress.message:
-            complain(plain(progress.message))
+            print_to_stderr(plain(progress.message))
 
 
-class BoardView(MeteredView):
+class BoardView(SnapshotView):
     """The board on the terminal's second screen: it may be as high as the terminal, and leaves nothing behind."""
 
-    def __init__(self, console: Console, heading: Heading) -> None:
+    def __init__(self, console: Console, heading: BoardHeading) -> None:
         super().__init__()
         self.console, self.heading = console, heading
         # Drawn by this thread only, when there is something new: another thread would read records as they change.
@@ -99,7 +99,7 @@ class BoardView(MeteredView):
     def draw(self, snapshot: Snapshot, interrupt: InterruptHandler) -> None:
         note = "stopping after this step; Ctrl-C again: at once" if interrupt.requested else ""
         width, height = self.console.size
-        self.live.update(board(self.heading, snapshot, self.meter, width, height, note), refresh=True)
+        self.live.update(board(self.heading, snapshot, self.estimator, width, height, note), refresh=True)
 
 
 class InterruptHandler:
@@ -130,7 +130,7 @@ class InterruptHandler:
         self.requested = True
 
 
-def choose_view(as_json: bool, console: Console, heading: Heading) -> SilentBoardView:
+def choose_board_view(as_json: bool, console: Console, heading: BoardHeading) -> SilentBoardView:
     """The view for where the output goes."""
     if as_json:
         return SilentBoardView()

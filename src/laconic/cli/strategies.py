@@ -12,11 +12,12 @@ def strategies(name: ListedName = None, as_json: AsJson = False) -> None:
 
     --json prints one array: name, forms, summary, source, settings of each.
     """
-    from laconic.cli.listing import Entry, pick, show
+    from laconic.cli.listing import CatalogEntry, pick, show
     from laconic.prune.strategies.registry import listings
 
     entries = [
-        Entry(a.name, a.forms, a.summary, a.source, [dataclasses.asdict(s) for s in a.settings]) for a in listings()
+        CatalogEntry(a.name, a.forms, a.summary, a.source, [dataclasses.asdict(s) for s in a.settings])
+        for a in listings()
     ]
     show(
         pick(entries, name, "strategy"),

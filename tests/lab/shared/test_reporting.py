@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from laconic.cli import tables
-from laconic.cli.progress import Bar
+from laconic.cli.progress import ProgressBar
 from laconic.cli.tables import Table
 from laconic.errors import LaconicError
 from laconic.lab.shared import reporting
@@ -47,7 +47,7 @@ def test_results_never_go_into_what_is_no_file(tmp_path: Path) -> None:
 
 
 def test_a_full_bar_tells_what_it_took_and_not_that_it_is_left() -> None:
-    bar = Bar()
+    bar = ProgressBar()
     screen = Console(file=io.StringIO(), force_terminal=True, width=120)
     bar.update("traces", 1, 2)
     screen.print(bar.progress.get_renderable())

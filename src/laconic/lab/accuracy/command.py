@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from laconic.cli.interruption import if_interrupted, resumed
-from laconic.cli.loading import say_loading
+from laconic.cli.loading import announce_loading
 from laconic.cli.options import (
     AsJson,
     Batch,
@@ -80,11 +80,12 @@ def bench(
     Other settings are refused.
     """
     if_interrupted(resumed(out / "traces.jsonl"))
-    say_loading(model, not as_json)
+    announce_loading(model, not as_json)
     from laconic.cli.chat import choose_chat
-    from laconic.cli.common import SMALL, check_problems, choose_sampling, is_bundled, model_path
+    from laconic.cli.common import SMALL, choose_sampling, is_bundled, model_path
     from laconic.cli.lists import split_numbers, split_specs
-    from laconic.cli.progress import Bar
+    from laconic.cli.progress import ProgressBar
+    from laconic.cli.questions import check_problems
     from laconic.engines.hf import HFEngine, load
     from laconic.environment import environment, hide_directories
     from laconic.errors import InputError
@@ -153,8 +154,8 @@ def bench(
         chat=chat.to_json(),
     )
     journal = Journal(out / "traces.jsonl", FORMAT, described, may_grow=may_grow)
-    with journal, Bar(not as_json) as bar:
-        bar.tell_journal(journal)
+    with journal, ProgressBar(not as_json) as bar:
+        bar.print_resumed(journal)
         rows = run_accuracy(
             asked,
             contenders,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from laconic.cli.interruption import if_interrupted
-from laconic.cli.loading import say_loading
+from laconic.cli.loading import announce_loading
 from laconic.cli.options import (
     AsJson,
     Batch,
@@ -76,7 +76,7 @@ def analyze(
         else "the traces written so far are not kept; the same command begins anew (`laconic collect` would keep them)"
     )
     if model is not None:
-        say_loading(model, not as_json)
+        announce_loading(model, not as_json)
     from laconic.cli.chat import choose_chat
     from laconic.cli.common import is_bundled
     from laconic.cli.lists import split_whole
@@ -142,7 +142,7 @@ def analyze(
 
 
 def _from_file(file: Path, tokenizer: str | None) -> list[WrittenTrace]:
-    from laconic.cli.common import complain
+    from laconic.cli.messages import print_to_stderr
     from laconic.engines.text import decode
     from laconic.lab.analyze.reading import read_traces
     from laconic.traces import TraceFile
@@ -159,7 +159,7 @@ def _from_file(file: Path, tokenizer: str | None) -> list[WrittenTrace]:
             skip=broken.append,
         )
     if broken:
-        complain(TraceFile((), tuple(broken)).describe_broken(file))
+        print_to_stderr(TraceFile((), tuple(broken)).describe_broken(file))
     return found
 
 
@@ -192,9 +192,10 @@ def _from_model(
     """One trace of each problem under each policy."""
     import dataclasses
 
-    from laconic.cli.common import check_problems, choose_policy, choose_sampling, is_bundled, model_path
+    from laconic.cli.common import choose_policy, choose_sampling, is_bundled, model_path
     from laconic.cli.lists import split_specs
-    from laconic.cli.progress import Bar
+    from laconic.cli.progress import ProgressBar
+    from laconic.cli.questions import check_problems
     from laconic.engines.hf import HFEngine, load
     from laconic.errors import InputError
     from laconic.lab.analyze.reading import WrittenTrace
@@ -210,7 +211,7 @@ def _from_model(
         check_problems(cut, asked)
     sampling = choose_sampling(language, max_new_tokens=max_new_tokens, temperature=temperature)
     traces: list[WrittenTrace] = []
-    with Bar(shown) as bar:
+    with ProgressBar(shown) as bar:
         for policy in chosen:
             engine = HFEngine(language, cut, policy=policy, max_batch=batch, chunk_tokens=16, chat=chat)
             of: dict[str, str] = {}

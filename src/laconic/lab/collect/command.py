@@ -11,7 +11,7 @@ import typer
 from laconic.cli.chat import choose_chat
 from laconic.cli.engines import check_device, choose_engine, open_reasoner
 from laconic.cli.interruption import if_interrupted, resumed
-from laconic.cli.loading import say_loading
+from laconic.cli.loading import announce_loading
 from laconic.cli.options import (
     AsJson,
     Batch,
@@ -35,7 +35,7 @@ from laconic.cli.options import (
     TopP,
     Traces,
 )
-from laconic.cli.progress import Bar
+from laconic.cli.progress import ProgressBar
 from laconic.lab.shared.options import (
     Logprobs,
     SampleSeedOrNone,
@@ -83,14 +83,9 @@ def collect(
     """
     if_interrupted(resumed(out))
     chosen_engine = choose_engine(engine, model, engine_set or ())
-    say_loading(chosen_engine.model, not as_json)
-    from laconic.cli.common import (
-        Question,
-        check_vocabulary,
-        choose_policy,
-        choose_sampling,
-        one_thread,
-    )
+    announce_loading(chosen_engine.model, not as_json)
+    from laconic.cli.common import choose_policy, choose_sampling, one_thread
+    from laconic.cli.questions import Question, check_vocabulary
     from laconic.environment import hide_directories
     from laconic.errors import InputError
     from laconic.lab.collect.run import TraceProvenance, open_file
@@ -134,7 +129,7 @@ def collect(
             chat=chat.to_json(),
         )
         with open_file(out, origin, sampling) as journal, bar:
-            bar.tell_journal(journal)
+            bar.print_resumed(journal)
             found = run(
                 asked,
                 running,
@@ -203,7 +198,7 @@ def _share(interval: tuple[float, float, float], problems: int) -> str:
     return f"{mean:.1%} (95 % interval {low:.1%} to {high:.1%})"
 
 
-class ProgressOrLines(Bar):
+class ProgressOrLines(ProgressBar):
     """The bar where stderr is a terminal, else a line every few seconds; problems that are skipped are told in both."""
 
     def __init__(self, shown: bool = True) -> None:
@@ -212,8 +207,8 @@ class ProgressOrLines(Bar):
         self.start = self.told = time.monotonic()
         self.before: int | None = None
 
-    def tell_journal(self, journal: Any, kind: str = "trace", what: str = "finished traces") -> None:
-        super().tell_journal(journal, kind, what)
+    def print_resumed(self, journal: Any, kind: str = "trace", what: str = "finished traces") -> None:
+        super().print_resumed(journal, kind, what)
         if journal.broken:
             lines = "1 broken line" if len(journal.broken) == 1 else f"{len(journal.broken)} broken lines"
             first = "; ".join(journal.broken[:5])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from laconic.cli.interruption import if_interrupted, resumed
-from laconic.cli.loading import say_loading
+from laconic.cli.loading import announce_loading
 from laconic.cli.options import (
     AsJson,
     Device,
@@ -60,12 +60,12 @@ def ablate(
     --out is a directory of cells.jsonl, results.json and table.md; the same command goes on where an interrupted one stopped.
     """
     if_interrupted(resumed(out / "cells.jsonl"))
-    say_loading(model, not as_json)
+    announce_loading(model, not as_json)
     from dataclasses import asdict
 
     from laconic.cli.common import is_bundled, one_thread
     from laconic.cli.lists import split_names
-    from laconic.cli.progress import Bar
+    from laconic.cli.progress import ProgressBar
     from laconic.environment import environment, hide_directories
     from laconic.lab.judges.ablation import FORMAT, run_ablation
     from laconic.lab.judges.losses import Loss
@@ -98,8 +98,8 @@ def ablate(
         "plan": {**asdict(plan), "layers": list(plan.layers)},
         "training": asdict(base),
     }
-    with Journal(out / "cells.jsonl", FORMAT, described) as journal, Bar(not as_json) as bar:
-        bar.tell_journal(journal, "cell", "trained judges")
+    with Journal(out / "cells.jsonl", FORMAT, described) as journal, ProgressBar(not as_json) as bar:
+        bar.print_resumed(journal, "cell", "trained judges")
         rows = run_ablation(
             split_names(excerpts),
             base,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from laconic.cli.interruption import if_interrupted, resumed
-from laconic.cli.loading import say_loading
+from laconic.cli.loading import announce_loading
 from laconic.cli.options import (
     AsJson,
     Device,
@@ -39,10 +39,10 @@ def evaluate(
     interrupted one stopped; more judges, or more traces in the files, add to the directory.
     """
     if_interrupted(resumed(out / "judged.jsonl"))
-    say_loading(model, not as_json)
+    announce_loading(model, not as_json)
     from laconic.cli.common import is_bundled, one_thread
     from laconic.cli.lists import split_specs
-    from laconic.cli.progress import Bar
+    from laconic.cli.progress import ProgressBar
     from laconic.environment import environment, hide_directories
     from laconic.lab.judges.options import Reasoner, describe_traces, open_judges, read_file
     from laconic.lab.judges.run import FORMAT, may_grow, prepare_sets, run_judging, summarise
@@ -72,8 +72,11 @@ def evaluate(
         "model": "bundled" if is_bundled(model) else hide_directories(str(model)),
         "problems": {name: len(next(iter(kinds.values())).problem.unique()) for name, kinds in sets.items()},
     }
-    with Journal(out / "judged.jsonl", FORMAT, described, may_grow=may_grow) as journal, Bar(not as_json) as bar:
-        bar.tell_journal(journal, "judged", "judged problems")
+    with (
+        Journal(out / "judged.jsonl", FORMAT, described, may_grow=may_grow) as journal,
+        ProgressBar(not as_json) as bar,
+    ):
+        bar.print_resumed(journal, "judged", "judged problems")
         records = run_judging(entries, sets, journal, lambda p: bar.update(p.label, p.done, p.total))
     report = {"format": FORMAT, **environment(), "settings": described, "rows": summarise(entries, sets, records)}
     write_report(report, [judges_table(report)], None, out, False, as_json)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from laconic.cli.common import SMALL_STRATEGY, complain, is_bundled, model_path
+from laconic.cli.common import SMALL_STRATEGY, is_bundled, model_path
+from laconic.cli.messages import print_to_stderr
 
 if TYPE_CHECKING:
     from laconic.cli.tables import Table
@@ -51,7 +52,7 @@ def read_file(path: Path) -> TraceFile:
 
     found = read_traces(path)
     if found.broken:
-        complain(found.describe_broken(path))
+        print_to_stderr(found.describe_broken(path))
     return found
 
 
@@ -139,7 +140,7 @@ def open_judges(
 def tell(look: ValidationCheck) -> None:
     """A look at the validation part, as a line on stderr."""
     best = ", the best so far" if look.best else ""
-    complain(f"step {look.step:,} of {look.of:,}: loss {look.loss:.4f}, validation AUROC {look.auroc:.4f}{best}")
+    print_to_stderr(f"step {look.step:,} of {look.of:,}: loss {look.loss:.4f}, validation AUROC {look.auroc:.4f}{best}")
 
 
 def show(record: dict[str, Any], tables: Sequence[Table], as_json: bool) -> None:

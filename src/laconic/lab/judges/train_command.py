@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from laconic.cli.interruption import if_interrupted, resumed
-from laconic.cli.loading import say_loading
+from laconic.cli.loading import announce_loading
 from laconic.cli.options import (
     AsJson,
     Device,
@@ -75,11 +75,12 @@ def train(
     judge's directory.
     """
     if_interrupted(resumed(out / "checkpoints" / "trainer.pt", what="the training up to its latest look"))
-    say_loading(base if base is not None else model, not as_json)
+    announce_loading(base if base is not None else model, not as_json)
     import json
     from dataclasses import asdict
 
-    from laconic.cli.common import complain, is_bundled, one_thread
+    from laconic.cli.common import is_bundled, one_thread
+    from laconic.cli.messages import print_to_stderr
     from laconic.errors import InputError
     from laconic.files import lock_directory
     from laconic.lab.judges.losses import Loss
@@ -154,4 +155,4 @@ def train(
         write_record(out, kind, data, settings, trained, **more)
         record = json.loads((out / RECORD).read_text(encoding="utf-8"))
         show(record, [training_table(record)], as_json)
-        complain(f"Written to {out}; use it as {kind}:{out}.")
+        print_to_stderr(f"Written to {out}; use it as {kind}:{out}.")

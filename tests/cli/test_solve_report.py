@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from laconic.cli.common import Question
-from laconic.cli.outcome import SolveOutcome
+from laconic.cli.questions import Question
+from laconic.cli.solve_report import SolveReport
 from laconic.engines.base import Sampling
 from laconic.prune.verdict import Tokens, TraceFate, Verdict, Vote
 
@@ -30,32 +30,32 @@ VERDICT = Verdict(
 )
 
 
-def outcome(verdict: Verdict = VERDICT, gold: str | None = None) -> SolveOutcome:
-    return SolveOutcome(Question("a half?", gold), "tiny", "full", "jaccard", Sampling(), verdict)
+def report(verdict: Verdict = VERDICT, gold: str | None = None) -> SolveReport:
+    return SolveReport(Question("a half?", gold), "tiny", "full", "jaccard", Sampling(), verdict)
 
 
 def facts(verdict: Verdict) -> dict[str, str]:
-    return dict(outcome(verdict).facts())
+    return dict(report(verdict).facts())
 
 
 def test_the_answer_is_compared_as_mathematics() -> None:
-    assert outcome().sentence() == "answer 1/2"
-    assert outcome().right is None
-    assert outcome(gold="0.5").sentence() == "answer 1/2, which is right"
-    assert outcome(gold="2").sentence() == "answer 1/2, but it is 2"
+    assert report().sentence() == "answer 1/2"
+    assert report().right is None
+    assert report(gold="0.5").sentence() == "answer 1/2, which is right"
+    assert report(gold="2").sentence() == "answer 1/2, but it is 2"
 
 
 def test_no_answer_is_never_right_and_says_so() -> None:
     nothing = replace(VERDICT, answer=None, votes=())
-    assert outcome(nothing).sentence() == "no answer"
-    assert outcome(nothing, "2").sentence() == "no answer (it is 2)"
-    assert outcome(nothing, "2").right is False
+    assert report(nothing).sentence() == "no answer"
+    assert report(nothing, "2").sentence() == "no answer (it is 2)"
+    assert report(nothing, "2").right is False
     assert facts(nothing)["votes"] == "none"
 
 
 def test_an_interrupted_run_says_so_and_estimates_nothing() -> None:
     cut = replace(VERDICT, complete=False)
-    assert outcome(cut).sentence() == "interrupted; so far answer 1/2"
+    assert report(cut).sentence() == "interrupted; so far answer 1/2"
     assert "saved" not in facts(cut)
 
 
@@ -82,7 +82,7 @@ def test_the_share_saved_is_of_what_all_traces_would_take() -> None:
 
 @pytest.mark.parametrize("verdict", [VERDICT, Verdict("cons", 1, None, (), (), Tokens(0), complete=False)])
 def test_json_is_the_whole_verdict_and_more(verdict: Verdict) -> None:
-    record: dict[str, Any] = json.loads(json.dumps(outcome(verdict, "0.5").to_json()))
+    record: dict[str, Any] = json.loads(json.dumps(report(verdict, "0.5").to_json()))
     told = json.loads(json.dumps(verdict.to_dict()))
     assert {key: record[key] for key in told} == told
     assert record["problem"] == "a half?"
@@ -95,7 +95,7 @@ def test_json_is_the_whole_verdict_and_more(verdict: Verdict) -> None:
 
 def test_a_model_cannot_steer_the_summary() -> None:
     evil = replace(VERDICT, answer="\x1b[2J7", votes=(Vote("\x1b[2J7", 1.0, (0,)),))
-    text = outcome(evil).sentence() + "".join(value for _, value in outcome(evil).facts())
+    text = report(evil).sentence() + "".join(value for _, value in report(evil).facts())
     assert "\x1b" not in text
     assert "[2J7" in text
 
@@ -110,14 +110,14 @@ def test_the_winner_is_the_heaviest_vote_for_the_answer_and_the_first_of_several
 
 def test_texts_of_the_winner_or_of_all_cannot_steer_a_terminal() -> None:
     written = tuple(replace(t, text=f"text {t.index}\x1b[2J\nend\n") for t in VERDICT.traces)
-    shown = outcome(replace(VERDICT, traces=written))
+    shown = report(replace(VERDICT, traces=written))
     heading = "trace 0, the winner: answer 1/2, 100 tokens, finished (came to its end)"
     assert shown.texts("winner") == [(heading, "text 0[2J\nend")]
     assert [heading.partition(":")[0] for heading, _ in shown.texts("all")] == [
         "trace 0, the winner", "trace 1", "trace 2", "trace 3",
     ]  # fmt: skip
     assert "no answer, 40 tokens, pruned (agrees with cluster 0 (1.00))" in shown.texts("all")[3][0]
-    assert outcome(replace(VERDICT, votes=(), answer=None)).texts("winner") == []
+    assert report(replace(VERDICT, votes=(), answer=None)).texts("winner") == []
     assert shown.to_json()["traces"][3]["text"] == "text 3\x1b[2J\nend\n"  # a file gets what was written
 
 
@@ -125,5 +125,5 @@ def test_evictions_and_the_mean_cache_under_compression() -> None:
     told = replace(VERDICT, kv={"mean_tokens": 1234.4, "evicted": 5678, "compressions": 12})
     assert facts(told)["KV, mean"] == "1,234 tokens a trace"
     assert "evicted" not in facts(told)  # full KV evicts nothing
-    compressed = replace(outcome(told), policy="rpc:ratio=4")
+    compressed = replace(report(told), policy="rpc:ratio=4")
     assert dict(compressed.facts())["evicted"] == "5,678 tokens in 12 compressions"

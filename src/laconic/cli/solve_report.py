@@ -10,8 +10,9 @@ from typing import Any
 
 from laconic.answers import equivalent
 from laconic.cli.board import votes
-from laconic.cli.common import Question, size
 from laconic.cli.live import PRINTABLE, plain
+from laconic.cli.messages import size
+from laconic.cli.questions import Question
 from laconic.engines.base import Sampling
 from laconic.prune.verdict import Verdict
 
@@ -20,7 +21,7 @@ FATES = ("finished", "pruned", "abandoned", "interrupted", "waiting", "running")
 
 
 @dataclass(frozen=True)
-class SolveOutcome:
+class SolveReport:
     """A verdict, and what it was reached with. policy, judge: specs; judge: None for a strategy that asks none. chat:
     `Chat.to_json`."""
 
