@@ -6,10 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 # Names that two classes share, and why. May only shrink: an entry that is no longer needed fails.
-SHARED: dict[str, str] = {
-    "Kept": "to do: a trace that an engine keeps, and an excerpt of the tokens that a policy kept",
-    "Run": "to do: a trace of an engine's batch, on transformers and in vLLM",
-}
+SHARED: dict[str, str] = {}
 MOST_WORDS = 30
 
 
