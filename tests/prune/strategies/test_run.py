@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from laconic.errors import LaconicError
@@ -101,6 +103,41 @@ def test_whatever_happens_in_the_judge_the_engine_is_left_clean():
     judge = TableJudge(perfect(SCRIPTS), fail=LaconicError("no such model"))
     with pytest.raises(LaconicError, match="no such model"):
         DeepPrune(12, judge, excerpt="tokens:4").solve(engine, "why?", SAMPLING)
+    assert engine.clean
+
+
+@dataclasses.dataclass
+class StopFailsOnce(ScriptedEngine):
+    """Its first `stop` raises before anything is done."""
+
+    stop_error: BaseException | None = None
+    failed: str = ""
+
+    def stop(self, trace_id):
+        if self.stop_error is not None:
+            error, self.stop_error, self.failed = self.stop_error, None, trace_id
+            raise error
+        super().stop(trace_id)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("the stop got lost"), KeyboardInterrupt()])
+def test_a_stop_that_failed_is_asked_for_again(error):
+    engine = StopFailsOnce(SCRIPTS, stop_error=error)
+    run = DeepPrune(12, TableJudge(perfect(SCRIPTS)), excerpt="tokens:4").begin(engine, "why?", SAMPLING)
+    with pytest.raises(type(error)):
+        for _ in run:
+            pass
+    assert engine.failed
+    assert ("stop", engine.failed) not in engine.log
+    before = len(engine.trace(engine.failed).token_ids)
+    assert engine.trace(engine.failed).state == "running"
+    verdict = checked(run.interrupt(), complete=False)
+    assert engine.log.count(("stop", engine.failed)) == 1
+    trace = next(t for t in verdict.traces if t.id == engine.failed)
+    assert trace.fate == "interrupted"
+    assert engine.trace(trace.id).state == "stopped"
+    assert trace.tokens == len(engine.trace(trace.id).token_ids) == before  # it was not left to run on
+    engine.forget([t.id for t in verdict.traces])
     assert engine.clean
 
 
