@@ -64,7 +64,7 @@ def parse(kind: str, decode: Decode | None = None, words: Iterable[str] | None =
             raise InputError("the list of reasoning words is empty; expected at least one word")
         return FirstWords(decode, _count(kind, counts[0]), span, listed)
     if name == "kept" and len(counts) <= 1:
-        return Kept(decode, _count(kind, counts[0]) if counts else None)
+        return KeptTokens(decode, _count(kind, counts[0]) if counts else None)
     raise InputError(f"excerpt {kind!r} is unknown; expected one of {', '.join(KINDS)}, such as tokens:500 or words:25")
 
 
@@ -235,7 +235,7 @@ class FirstWords(Excerpts):
 
 
 @dataclass(frozen=True)
-class Kept(Excerpts):
+class KeptTokens(Excerpts):
     """The tokens that the compression policy kept, of our own: what the model itself still attends to.
 
     at: look when so many tokens have been generated, at what the latest compression kept of them; None: right after the
