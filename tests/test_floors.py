@@ -38,7 +38,7 @@ OUTSIDE = {
     "tempfile",
     "urllib",
 }
-NAMED_POLICIES = {"RPC", "H2O", "TOVA", "StreamingLLM", "RKV", "Random", "Oracle", "Custom"}
+NAMED_POLICIES = {"RPC", "H2O", "TOVA", "StreamingLLM", "RKV", "SnapKV", "KNorm", "Random", "Oracle", "Custom"}
 
 
 def imports(source: str, package: tuple[str, ...]) -> Iterator[tuple[str, str]]:

@@ -142,6 +142,7 @@ def sampling() -> base.Sampling:
     return base.Sampling(max_new_tokens=3)
 
 
+SHARE = {"compression_ratio": ("x", True, math.nan, math.inf, [0.5], 10**400, -0.5, 1, 4)}
 RPC = {"interval": WHOLE, "ratio": NUMBER, "window": WHOLE}
 FIXED = {"budget": WHOLE, "buffer": WHOLE}
 PLAN = {"names": TEXTS, "ratios": (None, 5, ["x"], [True], [math.nan], [0]), "interval": WHOLE, "window": WHOLE}
@@ -158,19 +159,27 @@ CALLS: dict[str, Call] = {
     # ---- compression
     "compress.FullKV": Call(compress.FullKV),
     "compress.RPC": Call(
-        compress.RPC, lambda: {"kernel": 7}, {**RPC, "pooling": WORD, "kernel": WHOLE, "aggregation": WORD}
+        compress.RPC, lambda: {"kernel": 7}, {**RPC, **SHARE, "pooling": WORD, "kernel": WHOLE, "aggregation": WORD}
     ),
-    "compress.H2O": Call(compress.H2O, dict, {**FIXED, "window": optional(WHOLE), "aggregation": WORD}),
-    "compress.TOVA": Call(compress.TOVA, dict, {**FIXED, "aggregation": WORD}),
-    "compress.StreamingLLM": Call(compress.StreamingLLM, dict, {**FIXED, "sinks": WHOLE}),
+    "compress.H2O": Call(compress.H2O, dict, {**FIXED, **SHARE, "window": optional(WHOLE), "aggregation": WORD}),
+    "compress.SnapKV": Call(
+        compress.SnapKV,
+        dict,
+        {**FIXED, **SHARE, "window": WHOLE, "pooling": WORD, "kernel": WHOLE, "aggregation": WORD},
+        said={"window": ""},  # the scorer reads as many queries, and may be the first to say so
+    ),
+    "compress.KNorm": Call(compress.KNorm, dict, {**FIXED, **SHARE, "window": WHOLE, "aggregation": WORD}),
+    "compress.ShortKeys": Call(compress.ShortKeys, dict, {"aggregation": WORD}),
+    "compress.TOVA": Call(compress.TOVA, dict, {**FIXED, **SHARE, "aggregation": WORD}),
+    "compress.StreamingLLM": Call(compress.StreamingLLM, dict, {**FIXED, **SHARE, "sinks": WHOLE}),
     "compress.RKV": Call(
         compress.RKV,
         dict,
-        {**FIXED, "window": WHOLE, "lam": NUMBER, "kernel": WHOLE, "threshold": NUMBER, "aggregation": WORD},
+        {**FIXED, **SHARE, "window": WHOLE, "lam": NUMBER, "kernel": WHOLE, "threshold": NUMBER, "aggregation": WORD},
         said={"window": ""},  # the scorer reads as many queries, and may be the first to say so
     ),
-    "compress.Random": Call(compress.Random, dict, {**RPC, "seed": WHOLE}),
-    "compress.Oracle": Call(compress.Oracle, lambda: {"keep": torch.abs}, {**RPC, "keep": (None, *FUNCTION)}),
+    "compress.Random": Call(compress.Random, dict, {**RPC, **SHARE, "seed": WHOLE}),
+    "compress.Oracle": Call(compress.Oracle, lambda: {"keep": torch.abs}, {**RPC, **SHARE, "keep": (None, *FUNCTION)}),
     "compress.Custom": Call(
         compress.Custom,
         lambda: {"schedule": compress.Fixed(), "scorer": compress.Recency()},

@@ -21,7 +21,7 @@ from laconic.version import __version__
 
 if TYPE_CHECKING:
     from laconic.answers import equivalent, extract
-    from laconic.compress import H2O, RKV, RPC, TOVA, FullKV, Policy, StreamingLLM
+    from laconic.compress import H2O, RKV, RPC, TOVA, FullKV, KNorm, Policy, SnapKV, StreamingLLM
     from laconic.engines.base import Sampling
     from laconic.engines.hf import HFEngine, compress, load
     from laconic.engines.hf.planning import plan
@@ -38,6 +38,7 @@ _HOMES = {
     "H2O": "laconic.compress",
     "HFEngine": "laconic.engines.hf",
     "InputError": "laconic.errors",
+    "KNorm": "laconic.compress",
     "LaconicError": "laconic.errors",
     "LaconicWarning": "laconic.errors",
     "Policy": "laconic.compress",
@@ -45,6 +46,7 @@ _HOMES = {
     "RPC": "laconic.compress",
     "Sampling": "laconic.engines.base",
     "SelfConsistency": "laconic.prune",
+    "SnapKV": "laconic.compress",
     "StreamingLLM": "laconic.compress",
     "TOVA": "laconic.compress",
     "VLLMEngine": "laconic.engines.vllm",
@@ -70,11 +72,13 @@ __all__ = [
     "FullKV",
     "HFEngine",
     "InputError",
+    "KNorm",
     "LaconicError",
     "LaconicWarning",
     "Policy",
     "Sampling",
     "SelfConsistency",
+    "SnapKV",
     "StreamingLLM",
     "Verdict",
     "__version__",

@@ -61,6 +61,8 @@ class Parameter:
     default: Any
     """MISSING if it must be given."""
     meaning: str
+    listed: bool = True
+    """False: it is read, and told to no one: what is only there to be refused with a sentence of its own."""
 
     @property
     def type(self) -> str:
@@ -82,9 +84,17 @@ def parameters_of(cls: type, meanings: Mapping[str, str] | None = None) -> dict[
     class's `__init__` with the meanings given."""
     if meanings is None:
         hints = typing.get_type_hints(cls)
+        init_only = [f for f in cls.__dataclass_fields__.values() if isinstance(hints[f.name], dataclasses.InitVar)]  # type: ignore[attr-defined]
+        hints |= {f.name: hints[f.name].type for f in init_only}
         return {
-            f.name: Parameter(f.name, hints[f.name], _default_of(f), str(f.metadata.get("meaning", "")))
-            for f in dataclasses.fields(cls)
+            f.name: Parameter(
+                f.name,
+                hints[f.name],
+                _default_of(f),
+                str(f.metadata.get("meaning", "")),
+                f.metadata.get("listed", True),
+            )
+            for f in (*dataclasses.fields(cls), *init_only)
         }
     hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
     return {
@@ -144,7 +154,7 @@ class SettingsReader:
 
     def listed(self) -> list[Setting]:
         """Every setting for people to read, in order."""
-        return [Setting(p.name, p.type, p.typed_default, p.meaning) for p in self.parameters.values()]
+        return [Setting(p.name, p.type, p.typed_default, p.meaning) for p in self.parameters.values() if p.listed]
 
     def read(self, spec: str, text: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Arguments for the class: those of `text`, the settings' part of `spec`, and of overrides, which win.

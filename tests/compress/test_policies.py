@@ -18,8 +18,10 @@ from laconic.compress.policies import (
     TOVA,
     Custom,
     FullKV,
+    KNorm,
     Oracle,
     Random,
+    SnapKV,
     StreamingLLM,
     with_budget,
 )
@@ -33,6 +35,7 @@ from laconic.compress.scorers import (
     OracleScore,
     RandomScore,
     Recency,
+    ShortKeys,
     WindowAttention,
 )
 from laconic.errors import LaconicError
@@ -59,6 +62,8 @@ def everything(token_ids):
         (TOVA(budget=9), Fixed(9, 1, 1), NewestQuery()),
         (StreamingLLM(budget=9, buffer=4, sinks=2), Fixed(9, 4, 7), Recency(2)),
         (RKV(), Fixed(1024, 128, 8), Redundancy(8, 0.1, 7, 0.5, "group")),
+        (SnapKV(), Fixed(1024, 128, 64), WindowAttention(64, "avg", 5, "group")),
+        (KNorm(budget=9, buffer=2, aggregation="layer"), Fixed(9, 2, 1), ShortKeys("layer")),
         (Random(8, 2, 4, seed=3), Proportional(8, 2, 4), RandomScore(3)),
         (Oracle(everything, 8, 2, 4), Proportional(8, 2, 4), OracleScore(everything)),
         (Custom(Fixed(8, 2, 1), Recency(2)), Fixed(8, 2, 1), Recency(2)),
@@ -91,7 +96,7 @@ def test_what_scorers_ask_of_an_engine() -> None:
     assert scorer_of(TOVA()).reads_prompt
     assert scorer_of(TOVA()).queries == 1
     assert scorer_of(Oracle(everything)).needs_token_ids
-    for policy in (RPC(), RKV(), StreamingLLM(), Random()):
+    for policy in (RPC(), RKV(), SnapKV(), KNorm(), StreamingLLM(), Random()):
         scorer = scorer_of(policy)
         assert not any([scorer.accumulates, scorer.reads_prompt, scorer.needs_token_ids])
 
@@ -106,6 +111,8 @@ def test_what_scorers_ask_of_an_engine() -> None:
         H2O(budget=100, buffer=3, window=7, aggregation="group"),
         TOVA(budget=5, buffer=2),
         StreamingLLM(sinks=0),
+        SnapKV(budget=70, pooling="max"),
+        KNorm(window=3),
         RKV(lam=0.25, threshold=0.75, window=4, kernel=3, aggregation="layer"),
         Random(seed=9),
     ],

@@ -80,7 +80,18 @@ def strangers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_ours() -> None:
-    assert list(known())[:8] == ["full", "rpc", "h2o", "tova", "streamingllm", "rkv", "random", "oracle"]
+    assert list(known())[:10] == [
+        "full",
+        "rpc",
+        "h2o",
+        "tova",
+        "streamingllm",
+        "rkv",
+        "snapkv",
+        "knorm",
+        "random",
+        "oracle",
+    ]
     assert all(cls.name == name and cls.summary for name, cls in list(known().items())[:8])
 
 
@@ -137,7 +148,7 @@ def test_parse_refuses(spec: str, overrides: dict[str, object], message: str) ->
 
 def test_settings_of() -> None:
     settings = {s.field: s for s in settings_of("rpc")}
-    assert list(settings) == ["interval", "ratio", "window", "pooling", "kernel", "aggregation"]
+    assert list(settings) == ["interval", "ratio", "window", "pooling", "kernel", "aggregation", "compression_ratio"]
     assert settings["interval"] == Setting("interval", "int", "4096", "generated tokens between two compressions (P)")
     assert settings["ratio"].type == "number"
     assert settings["pooling"].type == "avg or max"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from laconic.compress import attention
-from laconic.compress.evidence import Evidence, Scorer
+from laconic.compress.evidence import Aggregation, Evidence, Scorer
 from laconic.compress.redundancy import Redundancy, mean_similarity
 from laconic.compress.scorers import (
     AccumulatedAttention,
@@ -18,6 +18,7 @@ from laconic.compress.scorers import (
     OracleScore,
     RandomScore,
     Recency,
+    ShortKeys,
     WindowAttention,
 )
 from laconic.errors import LaconicError
@@ -132,6 +133,15 @@ def test_window_attention(aggregation: str, pooling: str, kernel: int, heads: in
         return reference.window_attention(q, k, row.candidates, SCALING, where, pooling, kernel, aggregation)
 
     check(scorer, evidence(heads, queries, per_head=aggregation == "group"), slow)
+
+
+@pytest.mark.parametrize("junk", [torch.nan, torch.inf])
+@pytest.mark.parametrize("aggregation", ["layer", "group"])
+def test_short_keys(aggregation: Aggregation, junk: float) -> None:
+    def slow(e: Evidence) -> list[list[float]]:
+        return reference.short_keys(e.keys[0].tolist(), e.candidates, aggregation)
+
+    check(ShortKeys(aggregation), evidence(junk=junk), slow)
 
 
 def test_window_attention_of_a_query_that_sees_no_candidate() -> None:
@@ -307,6 +317,7 @@ def test_bfloat16_is_scored_in_fp32() -> None:
         (lambda: WindowAttention(pooling="median"), "pooling is 'median'; expected one of avg, max"),  # type: ignore[arg-type]
         (lambda: WindowAttention(kernel=4), "kernel is 4; expected an odd width.*3 or 5"),
         (lambda: WindowAttention(kernel=0), "kernel is 0;"),
+        (lambda: ShortKeys("head"), "expected one of layer, group"),  # type: ignore[arg-type]
         (lambda: WindowAttention(aggregation="head"), "expected one of layer, group"),  # type: ignore[arg-type]
         (lambda: Redundancy(lam=1.5), "lam is 1.5; expected a number from 0 to 1"),
         (lambda: Redundancy(threshold=-2), "threshold is -2; expected a number from -1 to 1"),

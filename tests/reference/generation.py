@@ -145,7 +145,7 @@ def _plan(policy: Any, held: int, kept: int) -> tuple[int, int] | None:
         if held - kept - policy.window < policy.interval:
             return None
         return kept + int(policy.interval / Fraction(str(policy.ratio))), policy.window
-    if policy.name in ("h2o", "tova", "streamingllm", "rkv"):
+    if policy.name in ("h2o", "tova", "streamingllm", "rkv", "snapkv", "knorm"):
         if held < policy.budget + policy.buffer:
             return None
         window = {
@@ -153,6 +153,8 @@ def _plan(policy: Any, held: int, kept: int) -> tuple[int, int] | None:
             "tova": lambda: 1,
             "streamingllm": lambda: policy.budget - policy.sinks,
             "rkv": lambda: policy.window,
+            "snapkv": lambda: policy.window,
+            "knorm": lambda: policy.window,
         }[policy.name]()
         return policy.budget - window, window
     assert policy.name == "full", f"the reference doesn't know policy {policy.name}"
@@ -210,7 +212,7 @@ def _scores(
     keys = state.keys[:, prompt:].tolist()
     each = len(keys) // len(state.positions)  # heads attended to that are made of one cached head
     where = [held[:M] for held in state.positions for _ in range(each)]
-    if policy.name == "rpc":
+    if policy.name in ("rpc", "snapkv"):
         queries = _latest(state, policy.window)
         return scorers.window_attention(
             queries, keys, M, state.scaling, where, policy.pooling, policy.kernel, policy.aggregation
@@ -228,6 +230,8 @@ def _scores(
             policy.threshold,
             policy.aggregation,
         )
+    if policy.name == "knorm":
+        return scorers.short_keys(keys, M, policy.aggregation)
     if policy.name == "tova":
         context = state.keys[:, :prompt].tolist()
         return scorers.newest_query(_latest(state, 1), context, keys, M, state.scaling, policy.aggregation)

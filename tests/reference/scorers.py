@@ -117,6 +117,14 @@ def newest_query(queries: Heads, context: Heads, keys: Heads, M: int, scaling: f
     return over_heads([row[start : start + M] for row in per_head], len(keys), aggregation)
 
 
+def short_keys(keys: Heads, M: int, aggregation: str) -> Scores:
+    """KNorm: minus the length of each candidate's key."""
+    lengths = [[math.sqrt(dot(k, k)) for k in head[:M]] for head in keys]
+    if aggregation == "layer":
+        lengths = [[sum(column) / len(keys) for column in zip(*lengths, strict=True)]]
+    return [[-length for length in head] for head in lengths]
+
+
 def redundancy(
     queries: Heads,
     keys: Heads,

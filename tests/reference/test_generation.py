@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import GptOssConfig, GptOssForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from laconic.compress.policies import H2O, RKV, RPC, TOVA, FullKV, Oracle, Random, StreamingLLM
+from laconic.compress.policies import H2O, RKV, RPC, TOVA, FullKV, KNorm, Oracle, Random, SnapKV, StreamingLLM
 from laconic.compress.policy import Policy
 from tests.reference.generation import reference_generate, reference_run
 
@@ -37,6 +37,9 @@ POLICIES: list[Policy] = [
     H2O(budget=10, buffer=3, aggregation="group"),
     TOVA(budget=10),
     StreamingLLM(budget=10, buffer=2, sinks=3),
+    SnapKV(budget=10, buffer=4, window=4, kernel=3),
+    KNorm(budget=10, buffer=3),
+    KNorm(budget=10, buffer=3, window=4, aggregation="layer"),
     RKV(budget=12, buffer=6, window=4, threshold=0.3),
     RKV(budget=12, buffer=6, window=4, threshold=0.3, aggregation="layer"),
 ]

@@ -60,6 +60,7 @@ def choose_policy(spec: str, small: bool, **options: Any) -> Policy:
     interval. Raises InputError for an unknown policy or setting, a value out of range, or a setting given twice.
     """
     from laconic.compress import get, parse
+    from laconic.compress.shares import SHARE
 
     spec = "full" if spec == "none" else spec
     given = given_keys(spec)
@@ -77,6 +78,8 @@ def choose_policy(spec: str, small: bool, **options: Any) -> Policy:
             buffer = defaults.get("buffer")
             if isinstance(buffer, int) and buffer > SMALL["interval"]:
                 wanted["buffer"] = SMALL["interval"]
+        if SHARE in given:
+            wanted.pop("ratio", None)
         overrides = {key: value for key, value in wanted.items() if key not in given} | overrides
     return parse(spec, **overrides)
 

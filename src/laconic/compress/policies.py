@@ -21,8 +21,10 @@ from laconic.compress.scorers import (
     OracleScore,
     RandomScore,
     Recency,
+    ShortKeys,
     WindowAttention,
 )
+from laconic.compress.shares import WithBudget, WithRatio
 from laconic.errors import InputError
 from laconic.settings import described, setting
 
@@ -49,7 +51,7 @@ class FullKV(Policy):
 
 
 @dataclass(frozen=True)
-class RPC(Policy):
+class RPC(WithRatio):
     """Reasoning Path Compression (arXiv 2505.13866): what the last `window` queries attend to stays."""
 
     name: ClassVar[str] = "rpc"
@@ -71,7 +73,7 @@ class RPC(Policy):
 
 
 @dataclass(frozen=True)
-class H2O(Policy):
+class H2O(WithBudget):
     """H2O (arXiv 2306.14048): heavy hitters of accumulated attention, and the recent window."""
 
     name: ClassVar[str] = "h2o"
@@ -94,7 +96,7 @@ class H2O(Policy):
 
 
 @dataclass(frozen=True)
-class TOVA(Policy):
+class TOVA(WithBudget):
     """TOVA (arXiv 2401.06104): drop what the newest query attends to least. The newest token itself always stays."""
 
     name: ClassVar[str] = "tova"
@@ -113,7 +115,7 @@ class TOVA(Policy):
 
 
 @dataclass(frozen=True)
-class StreamingLLM(Policy):
+class StreamingLLM(WithBudget):
     """StreamingLLM (arXiv 2309.17453): the first `sinks` generated tokens and the most recent ones."""
 
     name: ClassVar[str] = "streamingllm"
@@ -139,7 +141,7 @@ class StreamingLLM(Policy):
 
 
 @dataclass(frozen=True)
-class RKV(Policy):
+class RKV(WithBudget):
     """R-KV (arXiv 2505.24133): attention minus redundancy; `Redundancy` says which normalisation."""
 
     name: ClassVar[str] = "rkv"
@@ -162,7 +164,53 @@ class RKV(Policy):
 
 
 @dataclass(frozen=True)
-class Random(Policy):
+class SnapKV(WithBudget):
+    """SnapKV (arXiv 2404.14469): what the last `window` queries attend to, smoothed, each KV head for itself.
+
+    The paper compresses a long prompt once, before the first token. Here prompts stay whole and generated tokens are
+    compressed, on a fixed budget; window, kernel and pooling are those of its authors' code and of kvpress.
+    """
+
+    name: ClassVar[str] = "snapkv"
+    summary: ClassVar[str] = "keeps what the latest queries attend to, each KV head for itself, on a fixed budget"
+    source: ClassVar[str] = "arXiv 2404.14469"
+
+    budget: int = setting(1024, BUDGET, shown=True)
+    buffer: int = setting(128, BUFFER, shown=True)
+    window: int = setting(64, WINDOW + ", whose queries judge the others")
+    pooling: Literal["avg", "max"] = setting("avg", "how scores are smoothed over neighbouring tokens")
+    kernel: int = setting(5, "neighbourhood of the pooling, odd; 1 is none")
+    aggregation: Literal["layer", "group"] = setting("group", AGGREGATION)
+
+    def make_schedule(self) -> Schedule:
+        return Fixed(self.budget, self.buffer, self.window)
+
+    def make_scorer(self) -> Scorer:
+        return WindowAttention(self.window, self.pooling, self.kernel, self.aggregation)
+
+
+@dataclass(frozen=True)
+class KNorm(WithBudget):
+    """KNorm (arXiv 2406.11430): tokens whose keys have a small L2 norm stay, each KV head for itself. Reads no attention."""
+
+    name: ClassVar[str] = "knorm"
+    summary: ClassVar[str] = "keeps tokens whose keys are short, on a fixed budget; reads no attention"
+    source: ClassVar[str] = "arXiv 2406.11430"
+
+    budget: int = setting(1024, BUDGET, shown=True)
+    buffer: int = setting(128, BUFFER, shown=True)
+    window: int = setting(1, WINDOW)
+    aggregation: Literal["layer", "group"] = setting("group", AGGREGATION)
+
+    def make_schedule(self) -> Schedule:
+        return Fixed(self.budget, self.buffer, self.window)
+
+    def make_scorer(self) -> Scorer:
+        return ShortKeys(self.aggregation)
+
+
+@dataclass(frozen=True)
+class Random(WithRatio):
     """The floor: random tokens on RPC's schedule."""
 
     name: ClassVar[str] = "random"
@@ -181,7 +229,7 @@ class Random(Policy):
 
 
 @dataclass(frozen=True)
-class Oracle(Policy):
+class Oracle(WithRatio):
     """The ceiling: on RPC's schedule, the tokens that `keep` says matter."""
 
     name: ClassVar[str] = "oracle"

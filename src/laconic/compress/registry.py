@@ -22,6 +22,11 @@ GROUP = "laconic.policies"
 _registered: dict[str, type[Policy]] = {}
 _ALIASES = {"fullkv": "full", "streaming": "streamingllm"}
 """What people also type."""
+_LAYERWISE = "gives each layer a budget of its own, and here all layers hold equally many tokens"
+_ABSENT = {  # flattened names that users of other packages type: why it is not here, what to use
+    "pyramidkv": f"{_LAYERWISE}: use snapkv, the same scores on a uniform budget",
+    "adakv": "gives each head a budget of its own, and here all heads hold equally many tokens: use snapkv",
+}
 
 
 def register(policy: type[Policy]) -> type[Policy]:
@@ -60,6 +65,9 @@ def get(name: str) -> type[Policy]:
     failed = find_name(name, broken())
     if failed is not None:
         raise InputError(broken()[failed])
+    absent = _ABSENT.get(flatten(name))
+    if absent is not None:
+        raise InputError(f"policy {name!r} is not offered, as it {absent}")
     raise InputError(f"policy {name!r} is unknown; expected one of {', '.join(found)}")
 
 
@@ -129,6 +137,8 @@ for _policy in (
     policies.TOVA,
     policies.StreamingLLM,
     policies.RKV,
+    policies.SnapKV,
+    policies.KNorm,
     policies.Random,
     policies.Oracle,
 ):

@@ -125,6 +125,23 @@ class NewestQuery(Scorer):
 
 
 @dataclass(frozen=True)
+class ShortKeys(Scorer):
+    """KNorm (arXiv 2406.11430): minus the L2 norm of a token's key, which RoPE leaves as it is; layer: the KV heads' mean."""
+
+    aggregation: Aggregation = "group"
+
+    def __post_init__(self) -> None:
+        unwrap_numpy_fields(self)
+        word("aggregation", self.aggregation, ("layer", "group"))
+
+    def score(self, evidence: Evidence) -> Tensor:
+        norms = evidence.keys[:, :, : evidence.candidates].float().norm(dim=-1)
+        if evidence.valid is not None:
+            norms = norms.masked_fill(~evidence.valid[:, None], 0.0)  # junk slots may hold anything, infinities too
+        return -norms if self.aggregation == "group" else -evidence.over_heads(norms.mean(1, keepdim=True))
+
+
+@dataclass(frozen=True)
 class Recency(Scorer):
     """StreamingLLM (arXiv 2309.17453): the first `sinks` generated tokens, then the later the better.
 
