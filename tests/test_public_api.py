@@ -151,7 +151,7 @@ SOLVE = {"source": OBJECT, "question": TEXT, "sampling": OBJECT}
 
 def solving(cls: type) -> Call:
     script = [Script(3, "1"), Script(3, "1")]
-    good = {"question": "What?", "sampling": base.Sampling(max_new_tokens=100, temperature=1.0, logprobs=1)}
+    good = {"question": "What?", "sampling": base.Sampling(max_new_tokens=100, temperature=1.0, confidence_top_k=1)}
     return Call(strategy(cls), lambda: {"source": ScriptedEngine(script), **good}, SOLVE, runs=False)
 
 
@@ -350,7 +350,7 @@ CALLS: dict[str, Call] = {
             "answer": optional(TEXT),
             "correct": FLAG,
             "finish_reason": WORD,
-            "logprobs": (5, "ab", [math.nan, 0.0], [0.0]),
+            "confidences": (5, "ab", [math.nan, 0.0], [0.0]),
         },
     ),
     # ---- engines
@@ -358,7 +358,8 @@ CALLS: dict[str, Call] = {
         base.Sampling,
         lambda: {"stop_token_ids": (3,)},
         {
-            **dict.fromkeys(("max_new_tokens", "top_k", "seed", "logprobs"), WHOLE),
+            **dict.fromkeys(("max_new_tokens", "top_k", "seed", "confidence_top_k"), WHOLE),
+            "logprobs": optional(WHOLE),
             **dict.fromkeys(("temperature", "top_p"), NUMBER),
             "stop_token_ids": WHOLES,
         },

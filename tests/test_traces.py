@@ -32,7 +32,7 @@ def record(problem: str = "p0", index: int = 0, **changes: Any) -> TraceRecord:
         answer="7",
         correct=True,
         finish_reason="stop",
-        logprobs=(-0.5, -1.25, -3.0),
+        confidences=(0.5, 1.25, 3.0),
         kv={"peak": 5, "mean": 4.5, "bytes_per_token": 768},
     )
     return replace(made, **changes)
@@ -40,7 +40,7 @@ def record(problem: str = "p0", index: int = 0, **changes: Any) -> TraceRecord:
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     records = [record(problem, index) for problem in ("p1", "p0") for index in (1, 0)]
-    records.append(record("p0", 2, answer=None, correct=False, finish_reason="length", logprobs=None))
+    records.append(record("p0", 2, answer=None, correct=False, finish_reason="length", confidences=None))
     write_traces(tmp_path / "t.jsonl", records)
     found = read_traces(tmp_path / "t.jsonl")
     assert list(found.records) == records
@@ -121,8 +121,8 @@ def test_a_file_without_traces_is_refused(tmp_path: Path) -> None:
         ({"answer": 7}, "answer is '7'; expected a text or null"),
         ({"correct": 1}, "correct is 1; expected true or false"),
         ({"finish_reason": "stopped"}, "finish_reason is 'stopped'; expected stop or length"),
-        ({"logprobs": (-1.0,)}, "logprobs has 1 entries for 3 token_ids"),
-        ({"logprobs": (-1.0, float("nan"), -1.0)}, "logprobs has an entry that is no number"),
+        ({"confidences": (1.0,)}, "confidences has 1 entries for 3 token_ids"),
+        ({"confidences": (1.0, float("nan"), 1.0)}, "confidences has an entry that is no number"),
         ({"token_ids": (1, -1, 3)}, "token_ids has the entry -1, which is no token id; expected 0 to"),
         ({"prompt_ids": (10**30,)}, f"prompt_ids has the entry {10**30}"),
         ({"kv": {"peak": "x"}}, "kv.peak is 'x'; expected a number"),

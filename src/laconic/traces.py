@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class TraceRecord:
     """What the engine was given: trace `index` under `seed` can be made again."""
     settings: Mapping[str, Any]
     """model, weights (a fingerprint), policy (a spec), temperature, top_p, top_k, max_new_tokens, logprobs (how many candidates
-    each mean is over, 0 for none), tokenizer (a fingerprint)."""
+    each confidence is over, 0 for none), tokenizer (a fingerprint)."""
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
     """Generated tokens, the end token included."""
@@ -54,8 +54,8 @@ class TraceRecord:
     correct: bool
     finish_reason: str
     """One of FINISH_REASONS."""
-    logprobs: tuple[float, ...] | None = None
-    """One mean over the likeliest candidates a token, or None."""
+    confidences: tuple[float, ...] | None = None
+    """One a token, or None. Files hold their opposites, mean log-probabilities, as `logprobs`."""
     kv: Mapping[str, float] = field(default_factory=dict)
     """`peak` and `mean`: tokens held, the prompt's included, one layer; `bytes_per_token`: over all layers, where known."""
 
@@ -87,12 +87,8 @@ class TraceRecord:
             raise InputError(f"correct is {self.correct!r}; expected true or false")
         if self.finish_reason not in FINISH_REASONS:
             raise InputError(f"finish_reason is {self.finish_reason!r}; expected {' or '.join(FINISH_REASONS)}")
-        if self.logprobs is not None:
-            checks.instance("logprobs", self.logprobs, (tuple, list), "numbers, or None")
-            if len(self.logprobs) != len(self.token_ids):
-                raise InputError(f"logprobs has {len(self.logprobs)} entries for {len(self.token_ids)} token_ids")
-            if not set(map(type, self.logprobs)) <= {int, float} or any(value != value for value in self.logprobs):
-                raise InputError("logprobs has an entry that is no number")
+        if self.confidences is not None:
+            _check_one_a_token("confidences", self.confidences, self.token_ids)
 
     @property
     def thinking(self) -> bool:
@@ -102,9 +98,13 @@ class TraceRecord:
     def to_json(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, with `kind` first."""
         record: dict[str, Any] = {"kind": KIND}
-        record |= {name: getattr(self, name) for name in _NAMES}
-        for name in ("prompt_ids", "token_ids", "logprobs"):
-            record[name] = None if record[name] is None else list(record[name])
+        for name in _NAMES:
+            if name == "confidences":  # the file's own word, and its sign
+                record["logprobs"] = None if self.confidences is None else [-value for value in self.confidences]
+            else:
+                record[name] = getattr(self, name)
+        for name in ("prompt_ids", "token_ids"):
+            record[name] = list(record[name])
         for name in ("settings", "kv"):
             record[name] = dict(record[name])
         return record
@@ -115,18 +115,31 @@ class TraceRecord:
         missing = [name for name in _NEEDED if name not in record]
         if missing:
             raise InputError(f"lacks {', '.join(missing)}")
-        values = {name: record[name] for name in _NAMES if name in record}
-        for name in ("prompt_ids", "token_ids", "logprobs"):
-            value = values.get(name)
-            if isinstance(value, list):
-                values[name] = tuple(value)
-            elif value is not None or name != "logprobs":
+        values = {name: record[name] for name in _NAMES if name in record and name != "confidences"}
+        logprobs = record.get("logprobs")
+        for name in ("prompt_ids", "token_ids"):
+            if not isinstance(values[name], list):
                 raise InputError(f"{name} is no list")
-        return cls(**values)
+            values[name] = tuple(values[name])
+        if logprobs is not None and not isinstance(logprobs, list):
+            raise InputError("logprobs is no list")
+        made = cls(**values)
+        if logprobs is None:
+            return made
+        _check_one_a_token("logprobs", logprobs, made.token_ids)
+        return replace(made, confidences=tuple(-value for value in logprobs))
 
 
 _NAMES = tuple(f.name for f in fields(TraceRecord))
-_NEEDED = tuple(name for name in _NAMES if name not in ("logprobs", "kv"))
+_NEEDED = tuple(name for name in _NAMES if name not in ("confidences", "kv"))
+
+
+def _check_one_a_token(name: str, values: Any, tokens: Sequence[int]) -> None:
+    checks.instance(name, values, (tuple, list), "numbers, or None")
+    if len(values) != len(tokens):
+        raise InputError(f"{name} has {len(values)} entries for {len(tokens)} token_ids")
+    if not set(map(type, values)) <= {int, float} or any(value != value for value in values):
+        raise InputError(f"{name} has an entry that is no number")
 
 
 def _expect(record: TraceRecord, name: str, kind: type, meaning: str) -> None:

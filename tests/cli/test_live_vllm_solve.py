@@ -66,14 +66,27 @@ def test_traces_of_many_problems(invoke: Any, clients: list[VLLMClient], tmp_pat
     found = {}
     for engine in ("hf", "vllm"):
         out = tmp_path / f"{engine}.jsonl"
-        options = ("--problems", 2, "-n", 3, "--logprobs", 2, "--max-new-tokens", 150, "--batch", 4, "--out", out)
+        options = (
+            "--problems",
+            2,
+            "-n",
+            3,
+            "--confidence-top-k",
+            2,
+            "--max-new-tokens",
+            150,
+            "--batch",
+            4,
+            "--out",
+            out,
+        )
         result = invoke("collect", "--engine", engine, "--policy", "rpc:interval=64,ratio=4,window=16", *options)
         assert result.exit_code == 0, result.output
         found[engine] = sorted(read_traces(out).records, key=lambda r: (r.problem, r.index))
     assert len(found["vllm"]) == 6
     for one, same in zip(found["vllm"], found["hf"], strict=True):
         assert (one.problem, one.index, one.token_ids) == (same.problem, same.index, same.token_ids)
-        assert one.logprobs == pytest.approx(same.logprobs, abs=1e-3)
+        assert one.confidences == pytest.approx(same.confidences, abs=1e-3)
         assert one.settings == same.settings  # the fingerprint of the weights too
     assert clients[0].closed
 

@@ -163,7 +163,7 @@ def test_an_option_without_effect_is_refused(invoke: Any, tmp_path: Path, args: 
         ("bench", "accuracy", "-o", "{out}", "--batch", "99999999999999999999"),
         ("bench", "accuracy", "-o", "{out}", "--interval", "99999999999999999999"),
         ("collect", "-o", "{out}", "-n", "99999999999999999999"),
-        ("collect", "-o", "{out}", "--logprobs", "99999999999999999999"),
+        ("collect", "-o", "{out}", "--confidence-top-k", "99999999999999999999"),
         ("analyze", "{traces}", "--spans", "99999999999999999999"),
         ("analyze", "{traces}", "--lengths", "99999999999999999999"),
     ],

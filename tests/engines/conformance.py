@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from laconic.engines.base import Engine, Sampling
@@ -169,12 +171,38 @@ class Conformance:
 
     def test_logprobs_come_when_asked(self):
         engine = self.make()
-        sampling = Sampling(max_new_tokens=12, temperature=1.0, logprobs=5)
+        settings = Sampling(max_new_tokens=12, temperature=1.0, seed=3)
+        asked = [replace(settings, logprobs=2, confidence_top_k=2), replace(settings, logprobs=0), settings]
+        chunks: dict[str, list] = {}
+        ids = [engine.submit(self.prompts[0], sampling)[0] for sampling in asked]
+        for chunk in engine.stream():
+            chunks.setdefault(chunk.trace_id, []).append(chunk)
+        both, drawn, plain = (engine.trace(name) for name in ids)
+        assert both.token_ids == drawn.token_ids == plain.token_ids
+        assert len(both.logprobs) == len(drawn.logprobs) == 12
+        assert [len(one.top) for one in both.logprobs] == [2] * 12
+        assert [one.top for one in drawn.logprobs] == [()] * 12
+        assert [one.logprob for one in both.logprobs] == pytest.approx(
+            [one.logprob for one in drawn.logprobs], abs=1e-4
+        )
+        for token, one, confidence in zip(both.token_ids, both.logprobs, both.confidences, strict=True):
+            top = dict(one.top)
+            assert list(top.values()) == sorted(top.values(), reverse=True)
+            assert one.logprob <= max(top.values())
+            assert top.get(token, one.logprob) == pytest.approx(one.logprob, abs=1e-6)
+            assert confidence == pytest.approx(-sum(top.values()) / 2, abs=1e-5)
+        assert [one for chunk in chunks[ids[0]] for one in chunk.logprobs] == both.logprobs
+        assert plain.logprobs == []
+        assert {chunk.logprobs for chunk in chunks[ids[2]]} == {None}
+
+    def test_confidences_come_when_asked(self):
+        engine = self.make()
+        sampling = Sampling(max_new_tokens=12, temperature=1.0, confidence_top_k=5)
         (trace,) = engine.generate([self.prompts[0]], sampling)[0]
-        assert len(trace.logprobs) == 12
-        assert all(p < 0 for p in trace.logprobs)
+        assert len(trace.confidences) == 12
+        assert all(c > 0 for c in trace.confidences)
         (trace,) = engine.generate([self.prompts[0]], GREEDY)[0]
-        assert trace.logprobs == []
+        assert trace.confidences == []
 
     def test_different_samplings_share_a_batch(self):
         engine = self.make()

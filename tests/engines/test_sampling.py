@@ -7,7 +7,7 @@ import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from laconic.engines.base import Sampling
-from laconic.engines.sampling import NONE, draw, mean_top_logprob, mix64, trace_key, uniform
+from laconic.engines.sampling import NONE, confidence, draw, mix64, token_logprobs, trace_key, uniform
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0, -3.0]])
 
@@ -97,10 +97,10 @@ def test_mix64_is_splitmix64():
     assert outputs == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
 
 
-def test_mean_top_logprob():
+def test_confidence():
     want = LOGITS.log_softmax(-1)[0, :3].mean()
-    assert torch.allclose(mean_top_logprob(LOGITS, 3), want[None])
-    assert torch.allclose(mean_top_logprob(LOGITS, 99), LOGITS.log_softmax(-1).mean()[None])
+    assert torch.allclose(confidence(LOGITS, 3), -want[None])
+    assert torch.allclose(confidence(LOGITS, 99), -LOGITS.log_softmax(-1).mean()[None])
 
 
 NAN, INF = float("nan"), float("inf")
@@ -150,8 +150,21 @@ def test_a_tiny_temperature_is_greedy(temperature):
 def test_banned_tokens_are_no_candidates_of_a_confidence():
     logits = torch.tensor([[1.0, -INF, 0.0, -INF], [1.0, 2.0, 0.0, -1.0]])
     want = torch.tensor([1.0, 0.0]).log_softmax(-1).mean()
-    assert mean_top_logprob(logits, 3)[0] == pytest.approx(float(want))
-    assert mean_top_logprob(logits, 3)[1] == mean_top_logprob(logits[1:], 3)[0]
+    assert confidence(logits, 3)[0] == pytest.approx(-float(want))
+    assert confidence(logits, 3)[1] == confidence(logits[1:], 3)[0]
+
+
+def test_logprobs_are_the_models_own_without_banned_tokens():
+    logits = torch.tensor([[1.0, -INF, 0.0, -INF], [1.0, 2.0, 0.0, -1.0]])
+    first, second = token_logprobs(logits, [2, 3], 3)
+    own = logits.log_softmax(-1)
+    assert first.logprob == pytest.approx(float(own[0, 2]))
+    assert [token for token, _ in first.top] == [0, 2]
+    assert second.logprob == pytest.approx(float(own[1, 3]))
+    assert [token for token, _ in second.top] == [1, 0, 2]
+    assert [value for _, value in second.top] == pytest.approx([float(own[1, i]) for i in (1, 0, 2)])
+    assert [one.top for one in token_logprobs(logits, [0, 0], 0)] == [(), ()]
+    assert [len(one.top) for one in token_logprobs(logits, [0, 0], 99)] == [2, 4]
 
 
 @pytest.mark.parametrize(
@@ -162,6 +175,7 @@ def test_banned_tokens_are_no_candidates_of_a_confidence():
         ({"top_p": 0}, "top_p is 0"),
         ({"top_p": 1.5}, "top_p is 1.5"),
         ({"top_k": -2}, "top_k is -2"),
+        ({"confidence_top_k": -1}, "confidence_top_k is -1"),
         ({"logprobs": -1}, "logprobs is -1"),
     ],
 )

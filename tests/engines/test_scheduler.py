@@ -154,13 +154,13 @@ def test_what_a_trace_holds_follows_the_schedule() -> None:
 
 
 def test_a_trace_ends_at_an_end_token_or_its_limit() -> None:
-    entry = make(Trace("a", 0, (1,), Sampling(logprobs=2)), 0)
+    entry = make(Trace("a", 0, (1,), Sampling(confidence_top_k=2)), 0)
     reasons = []
     for token in (5, 6, 7, 8):
         entry.add(token, -0.5)
         reasons.append(entry.end_reason())
     assert reasons == [None, None, None, "length"]
-    assert entry.flush().logprobs == (-0.5,) * 4
+    assert entry.flush().confidences == (-0.5,) * 4
     entry.add(0, -1.0)
     assert entry.end_reason() == "stop"
     assert (entry.flush("stop").token_ids, entry.computed, entry.length) == ((0,), 4, 5)

@@ -131,8 +131,8 @@ class ScriptedEngine:
         at = len(trace.token_ids)
         trace.token_ids.append(100 * trace.index + at)
         trace.text += script.piece(at)
-        if trace.sampling.logprobs:
-            trace.logprobs.append(script.logprob(at))
+        if trace.sampling.confidence_top_k:
+            trace.confidences.append(-script.logprob(at))
         row.pending += 1
 
     def _emit(self):

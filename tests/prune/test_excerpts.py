@@ -24,7 +24,7 @@ class View:
     prompt_ids: tuple[int, ...] = (1, 2, 3)
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
-    logprobs: list[float] = field(default_factory=list)
+    confidences: list[float] = field(default_factory=list)
     state: str = "running"
     finish_reason: str | None = None
     thinking: bool = False

@@ -157,10 +157,12 @@ def test_percentile_of_nothing():
 @pytest.mark.parametrize("seed", range(5))
 def test_confidence_is_the_least_of_all_windows(window, seed):
     draw = random.Random(seed)
-    logprobs = [-draw.uniform(0, 30) for _ in range(33)]
+    confidences = [draw.uniform(0, 30) for _ in range(33)]
     made = Confidence(window)
     assert made.lowest == 0
-    for count, value in enumerate(logprobs, start=1):
+    for count, value in enumerate(confidences, start=1):
         made.add(value)
-        assert made.lowest == pytest.approx(float(slow.window_confidence(logprobs[:count], window)), rel=1e-12)
+        assert made.lowest == pytest.approx(
+            float(slow.window_confidence([-c for c in confidences[:count]], window)), rel=1e-12
+        )
     assert made.tokens == 33

@@ -53,6 +53,7 @@ RENAMED = (
     Renamed("collect", "--file", "--source"),
     Renamed("collect", "-f", "--source"),
     Renamed("collect", "--dataset", "--source", _hub),
+    Renamed("collect", "--logprobs", "--confidence-top-k"),
     Renamed("analyze", "-n", "--problems"),
     Renamed("judge train", "-e", "--excerpt"),
     Renamed("judge train", "-k", "--kind"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
 
 from laconic import checks
 from laconic.errors import InputError
@@ -39,8 +39,12 @@ class Sampling:
     other traces run beside it."""
     stop_token_ids: tuple[int, ...] = ()
     """Tokens that end a trace, besides the model's own end tokens."""
-    logprobs: int = 0
-    """Also return this many top candidates' mean log-probability a token; 0 is off."""
+    confidence_top_k: int = 0
+    """Also return each token's confidence: minus the mean log-probability of this many likeliest tokens (DeepConf, arXiv
+    2508.15260); 0 is off."""
+    logprobs: int | None = None
+    """Also return each token's log-probability, and those of this many likeliest tokens; 0: the drawn token's alone; None is
+    off."""
 
     def __post_init__(self) -> None:
         checks.unwrap_numpy_fields(self)
@@ -53,7 +57,18 @@ class Sampling:
         checks.seed("seed", self.seed)
         stops = checks.wholes("stop_token_ids", self.stop_token_ids, 0, meaning="ids of tokens")
         object.__setattr__(self, "stop_token_ids", tuple(stops))
-        checks.whole("logprobs", self.logprobs, 0, meaning="0 is off")
+        checks.whole("confidence_top_k", self.confidence_top_k, 0, meaning="0 is off")
+        if self.logprobs is not None:
+            checks.whole("logprobs", self.logprobs, 0, meaning="None is off")
+
+
+class TokenLogprobs(NamedTuple):
+    """Of a generated token, under the model's own distribution: before temperature, top-k and top-p."""
+
+    logprob: float
+    """The drawn token's log-probability."""
+    top: tuple[tuple[int, float], ...] = ()
+    """(token id, log-probability) of the likeliest tokens, likeliest first, without those that are banned (-inf)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +80,12 @@ class Chunk:
     """May be none in the last chunk of a trace that was stopped."""
     text: str
     """What they add to the trace's text; it may lag behind by an incomplete character."""
-    logprobs: tuple[float, ...] | None = None
+    logprobs: tuple[TokenLogprobs, ...] | None = None
     """One a token, as `Sampling.logprobs` asks; None: it doesn't."""
     finish_reason: FinishReason | None = None
     """Set on the trace's last chunk only."""
+    confidences: tuple[float, ...] | None = None
+    """One a token, as `Sampling.confidence_top_k` asks; None: it doesn't."""
 
 
 @dataclass(slots=True)
@@ -85,7 +102,9 @@ class Trace:
     """Generated so far."""
     text: str = ""
     """Of the generated tokens, without the one that ended it."""
-    logprobs: list[float] = field(default_factory=list)
+    confidences: list[float] = field(default_factory=list)
+    """One a generated token, as `Sampling.confidence_top_k` asks; empty: it doesn't."""
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
     """One a generated token, as `Sampling.logprobs` asks; empty: it doesn't."""
     state: Literal["waiting", "running", "stopped", "finished"] = "waiting"
     """waiting: not prefilled yet, or to be rebuilt. stopped: by `stop`; it can be resumed."""

@@ -95,13 +95,13 @@ class Loop(Generic[T]):
 
     def _accept(self, entries: Sequence[T], drawn: Sequence[NextToken]) -> None:
         """Note every row's next token."""
-        for entry, (token, logprob) in zip(entries, drawn, strict=True):
-            if token is None:
+        for entry, drawn_token in zip(entries, drawn, strict=True):
+            if drawn_token.token is None:
                 self._broken.append(entry)
                 self._undrawn.append(entry)
             else:
-                entry.add(token, logprob)
-        self.counted.generated_tokens += sum(token is not None for token, _ in drawn)
+                entry.add(drawn_token.token, drawn_token.confidence, drawn_token.logprobs)
+        self.counted.generated_tokens += sum(one.token is not None for one in drawn)
 
     def _set_aside(self) -> None:
         """All rows leave. The next stream rebuilds them from their tokens; those that were to stop have stopped."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
-from laconic.engines.base import EngineStats
+from laconic.engines.base import EngineStats, TokenLogprobs
 from laconic.engines.scheduler import ScheduledTrace
 
 if TYPE_CHECKING:
@@ -21,7 +21,9 @@ class NextToken(NamedTuple):
 
     token: int | None
     """None: the model gave no distribution for it (NaN or infinite logits)."""
-    logprob: float | None
+    confidence: float | None = None
+    """As `Sampling.confidence_top_k` asks; None: it doesn't."""
+    logprobs: TokenLogprobs | None = None
     """As `Sampling.logprobs` asks; None: it doesn't."""
 
 

@@ -7,12 +7,13 @@ the one exception: another batch size may use another matrix kernel, whose last 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from laconic.engines.base import Sampling
+from laconic.engines.base import Sampling, TokenLogprobs
 
 _GOLDEN, _MIX1, _MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _MASK = (1 << 64) - 1
@@ -114,11 +115,27 @@ def _inverse(probs: Tensor, at: Tensor) -> Tensor:
     return (total <= at * total[:, -1:]).sum(-1, keepdim=True).clamp(max=total.shape[-1] - 1)
 
 
-def mean_top_logprob(logits: Tensor, k: int) -> Tensor:
-    """Mean log-probability of each row's k likeliest tokens: minus DeepConf's token confidence (2508.15260). [B, V] -> [B].
+def confidence(logits: Tensor, k: int) -> Tensor:
+    """Each row's confidence: minus the mean log-probability of its k likeliest tokens. [B, V] -> [B].
 
-    Tokens that are banned (-inf) are no candidates: where fewer than k are left, the mean is over those.
+    DeepConf (arXiv 2508.15260). Tokens that are banned (-inf) are no candidates: where fewer than k are left, the mean is over
+    those.
     """
     best = logits.float().log_softmax(-1).topk(min(k, logits.shape[-1]), dim=-1).values
     left = best > -torch.inf
-    return best.masked_fill(~left, 0.0).sum(-1) / left.sum(-1).clamp(min=1)
+    return -best.masked_fill(~left, 0.0).sum(-1) / left.sum(-1).clamp(min=1)
+
+
+def token_logprobs(logits: Tensor, tokens: Sequence[int], k: int) -> list[TokenLogprobs]:
+    """Each row's log-probability of its token and of its k likeliest ones, before temperature and cuts. logits: [B, V].
+
+    tokens: one a row. Banned ones (-inf) are left out of the likeliest.
+    """
+    whole = logits.float().log_softmax(-1)
+    drawn = whole.gather(-1, torch.tensor(tokens, device=whole.device)[:, None])[:, 0].tolist()
+    best = whole.topk(min(k, whole.shape[-1]), dim=-1)
+    likeliest = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [
+        TokenLogprobs(logprob, tuple((i, v) for i, v in zip(ids, values, strict=True) if v > -math.inf))
+        for logprob, (ids, values) in zip(drawn, likeliest, strict=True)
+    ]

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from laconic import checks
 from laconic.compress import Schedule
-from laconic.engines.base import Chunk, FinishReason, Sampling, Trace
+from laconic.engines.base import Chunk, FinishReason, Sampling, TokenLogprobs, Trace
 from laconic.engines.requests import check_settings, name_traces
 from laconic.engines.text import TextStream
 from laconic.errors import InputError, UnknownNameError
@@ -34,7 +34,9 @@ class ScheduledTrace:
     """Tokens that no chunk has carried yet."""
     pending_text: list[str] = field(default_factory=list)
     """Their texts."""
-    pending_logprobs: list[float] = field(default_factory=list)
+    pending_confidences: list[float] = field(default_factory=list)
+    """Their confidences, where they were asked for."""
+    pending_logprobs: list[TokenLogprobs] = field(default_factory=list)
     """Their log-probabilities, where they were asked for."""
 
     @property
@@ -47,14 +49,17 @@ class ScheduledTrace:
         """Tokens before the newest, prompt included: the position of the newest."""
         return len(self.trace.prompt_ids) + self.computed
 
-    def add(self, token: int, logprob: float | None) -> None:
-        """Note the next token."""
+    def add(self, token: int, confidence: float | None = None, logprobs: TokenLogprobs | None = None) -> None:
+        """Note the next token, and what was asked for of it."""
         trace = self.trace
         trace.token_ids.append(token)
         self.pending.append(token)
-        if logprob is not None:
-            trace.logprobs.append(logprob)
-            self.pending_logprobs.append(logprob)
+        if confidence is not None:
+            trace.confidences.append(confidence)
+            self.pending_confidences.append(confidence)
+        if logprobs is not None:
+            trace.logprobs.append(logprobs)
+            self.pending_logprobs.append(logprobs)
         if token not in self.stop_ids:
             self.pending_text.append(self.text.add(token))
             trace.text = self.text.text
@@ -73,9 +78,11 @@ class ScheduledTrace:
 
     def flush(self, reason: FinishReason | None = None) -> Chunk:
         """What is pending, as a chunk."""
-        logprobs = tuple(self.pending_logprobs) if self.trace.sampling.logprobs else None
-        chunk = Chunk(self.trace.id, tuple(self.pending), "".join(self.pending_text), logprobs, reason)
-        self.pending, self.pending_text, self.pending_logprobs = [], [], []
+        sampling, tokens, text = self.trace.sampling, tuple(self.pending), "".join(self.pending_text)
+        confidences = tuple(self.pending_confidences) if sampling.confidence_top_k else None
+        logprobs = tuple(self.pending_logprobs) if sampling.logprobs is not None else None
+        chunk = Chunk(self.trace.id, tokens, text, logprobs, reason, confidences)
+        self.pending, self.pending_text, self.pending_confidences, self.pending_logprobs = [], [], [], []
         return chunk
 
 

@@ -148,15 +148,15 @@ class Confidence:
     _sum: float = 0.0
     _lowest: float = math.inf
 
-    def add(self, logprob: float) -> None:
-        """The next token's mean log-probability."""
+    def add(self, confidence: float) -> None:
+        """The next token's confidence."""
         if self._latest is None:
             self._latest = [0.0] * self.window
         place = self.tokens % self.window
         self.tokens += 1
-        old, self._latest[place] = self._latest[place], -logprob
+        old, self._latest[place] = self._latest[place], confidence
         # Summed anew once a window, so that rounding does not pile up over a long trace.
-        self._sum = math.fsum(self._latest) if place == self.window - 1 else self._sum - old - logprob
+        self._sum = math.fsum(self._latest) if place == self.window - 1 else self._sum - old + confidence
         if self.tokens >= self.window:
             self._lowest = min(self._lowest, self._sum / self.window)
 

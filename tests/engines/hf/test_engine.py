@@ -286,7 +286,7 @@ def poisoned(name, value, at):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_a_trace_without_probabilities_is_named_and_the_others_run_on(value, temperature, record_held):
     short, long = prompts([12, 40])
-    sampling = Sampling(max_new_tokens=30, temperature=temperature, seed=3, logprobs=4)
+    sampling = Sampling(max_new_tokens=30, temperature=temperature, seed=3, confidence_top_k=4)
     policy = RPC(interval=8, ratio=4, window=4)
     healthy = HFEngine(family("llama"), tokenizer(), policy=policy)
     wanted = [trace.token_ids for (trace,) in healthy.generate([short, long], sampling)]
@@ -301,7 +301,7 @@ def test_a_trace_without_probabilities_is_named_and_the_others_run_on(value, tem
     bad, good = map(engine.trace, ids)
     # Positions 12 to 21 hold ten tokens, and the eleventh can't be drawn.
     assert (bad.state, bad.finish_reason, bad.token_ids) == ("stopped", "stopped", wanted[0][:10])
-    assert len(bad.logprobs) == 10
+    assert len(bad.confidences) == 10
     assert (good.state, good.finish_reason, good.token_ids) == ("finished", "length", wanted[1])
     assert [t for c in chunks if c.trace_id == "bad" for t in c.token_ids] == wanted[0][:10]
     assert engine.stats.generated_tokens == 40

@@ -43,7 +43,7 @@ def written(trace: Trace, engine: HFEngine) -> TraceRecord:
             "top_p": sampling.top_p,
             "top_k": sampling.top_k,
             "max_new_tokens": sampling.max_new_tokens,
-            "logprobs": sampling.logprobs,
+            "logprobs": sampling.confidence_top_k,
             "tokenizer": tokenizer_fingerprint(tokenizer()),
         },
         prompt_ids=trace.prompt_ids,
@@ -52,7 +52,7 @@ def written(trace: Trace, engine: HFEngine) -> TraceRecord:
         answer=None,
         correct=False,
         finish_reason=str(trace.finish_reason),
-        logprobs=tuple(trace.logprobs) if sampling.logprobs else None,
+        confidences=tuple(trace.confidences) if sampling.confidence_top_k else None,
         kv={"bytes_per_token": engine.stats.peak_kv_bytes // engine.stats.peak_kv_tokens},
     )
 
@@ -110,6 +110,10 @@ class TestConformance(Conformance):
         with pytest.raises(KeyError, match="no trace 'yours'"):
             engine.trace("yours")
 
+    def test_logprobs_come_when_asked(self):
+        with pytest.raises(LaconicError, match="logprobs is 2, but recorded traces hold none"):
+            self.make().submit(self.prompts[0], replace(GREEDY, logprobs=2))
+
     def test_token_ids_out_of_the_vocabulary_are_refused(self):
         with pytest.raises(LaconicError, match="no traces of this prompt"):
             self.make().submit([1, 10**7], GREEDY)
@@ -119,7 +123,7 @@ class TestConformance(Conformance):
 def conforming() -> tuple[TraceRecord, ...]:
     """What the conformance tests ask for."""
     again = replace(WARM, seed=12)
-    marked = Sampling(max_new_tokens=12, temperature=1.0, logprobs=5)
+    marked = Sampling(max_new_tokens=12, temperature=1.0, confidence_top_k=5)
     found = []
     for prompt in PROMPTS:
         for sampling in (GREEDY, WARM, again, marked):
@@ -257,24 +261,24 @@ def test_a_trace_that_ended_with_the_context_ends_there_again() -> None:
         engine.submit(PROMPTS[0], replace(LONG, max_new_tokens=500))
 
 
-def test_logprobs_are_those_recorded_or_refused() -> None:
-    sampling = replace(LONG, max_new_tokens=20, logprobs=5)
+def test_confidences_are_those_recorded_or_refused() -> None:
+    sampling = replace(LONG, max_new_tokens=20, confidence_top_k=5)
     records = record(PROMPTS[0], sampling, 2, FullKV())
     engine = ReplayEngine(records)
     chunks: dict[str, list[float]] = {}
     ids = engine.submit(PROMPTS[0], sampling, n=2)
     for chunk in engine.stream():
-        assert chunk.logprobs is not None
-        assert len(chunk.logprobs) == len(chunk.token_ids)
-        chunks.setdefault(chunk.trace_id, []).extend(chunk.logprobs)
-    assert [tuple(chunks[i]) for i in ids] == [r.logprobs for r in records]
-    assert engine.trace(ids[0]).logprobs == chunks[ids[0]]
-    ids = engine.submit(PROMPTS[0], replace(sampling, logprobs=0))
-    assert {chunk.logprobs for chunk in engine.stream()} == {None}
-    with pytest.raises(LaconicError, match=r"logprobs is 20, but trace 0 of problem p12 was recorded with 5"):
-        engine.submit(PROMPTS[0], replace(sampling, logprobs=20))
+        assert chunk.confidences is not None
+        assert len(chunk.confidences) == len(chunk.token_ids)
+        chunks.setdefault(chunk.trace_id, []).extend(chunk.confidences)
+    assert [tuple(chunks[i]) for i in ids] == [r.confidences for r in records]
+    assert engine.trace(ids[0]).confidences == chunks[ids[0]]
+    ids = engine.submit(PROMPTS[0], replace(sampling, confidence_top_k=0))
+    assert {chunk.confidences for chunk in engine.stream()} == {None}
+    with pytest.raises(LaconicError, match=r"confidence_top_k is 20, but trace 0 of problem p12 was recorded with 5"):
+        engine.submit(PROMPTS[0], replace(sampling, confidence_top_k=20))
     with pytest.raises(LaconicError, match=r"was recorded with 0"):
-        ReplayEngine(recorded(FullKV())).submit(PROMPTS[0], replace(LONG, logprobs=5))
+        ReplayEngine(recorded(FullKV())).submit(PROMPTS[0], replace(LONG, confidence_top_k=5))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,9 @@ PAGE = (Path(__file__).parents[3] / "docs" / "collect.md").read_text(encoding="u
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invoke) -> Path:
     monkeypatch.chdir(tmp_path)
-    result = invoke("collect", "-o", "traces.jsonl", "-n", 4, "--problems", 2, "--max-new-tokens", 40, "--logprobs", 2)
+    result = invoke(
+        "collect", "-o", "traces.jsonl", "-n", 4, "--problems", 2, "--max-new-tokens", 40, "--confidence-top-k", 2
+    )
     assert result.exit_code == 0, result.output
     return tmp_path / "traces.jsonl"
 

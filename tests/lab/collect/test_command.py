@@ -30,7 +30,7 @@ def problem_file(tmp_path: Path) -> Path:
 def arguments(tiny: Path, problem_file: Path, out: Path, n: int = 3) -> list[object]:
     return [
         "collect", "-m", tiny, "--source", problem_file, "-n", n, "--temperature", 1, "--policy",
-        "rpc:interval=16,ratio=4,window=8", "--logprobs", 4, "--max-new-tokens", 40, "--batch", 8, "-o", out,
+        "rpc:interval=16,ratio=4,window=8", "--confidence-top-k", 4, "--max-new-tokens", 40, "--batch", 8, "-o", out,
     ]  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def test_collects_goes_on_and_is_played_back(invoke, tiny: Path, problem_file: P
     assert str(tmp_path) not in out.read_text()
     assert first.settings["tokenizer"] == tokenizer_fingerprint(tokenizer)
     longest = next(record for record in records.values() if record.finish_reason == "length")
-    assert (longest.gold, len(longest.token_ids), len(longest.logprobs or ())) == (longest.problem[0], 40, 40)
+    assert (longest.gold, len(longest.token_ids), len(longest.confidences or ())) == (longest.problem[0], 40, 40)
     schedule, prompt = parse(longest.settings["policy"]).schedule, len(longest.prompt_ids)
     assert longest.kv["peak"] == schedule.peak(39, prompt) < prompt + 39
     assert longest.kv["mean"] == pytest.approx(schedule.mean(39, prompt), abs=1e-3)
@@ -184,7 +184,7 @@ def test_broken_lines_are_told(invoke, tiny: Path, problem_file: Path, tmp_path:
         (["--split", "test"], "split is 'test'; expected one of train, heldout"),
         (["--policy", "nothing"], "nothing"),
         (["--temperature", -1], "temperature is -1"),
-        (["--logprobs", -1], "logprobs is -1"),
+        (["--confidence-top-k", -1], "confidence_top_k is -1"),
         (["--model", "./nowhere"], "no model at ./nowhere"),
     ],
 )

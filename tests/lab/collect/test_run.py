@@ -222,7 +222,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(
     [
         (replace(SAMPLING, seed=6), ORIGIN, "sampling.seed was 5, now 6"),
         (replace(SAMPLING, temperature=0.5), ORIGIN, "sampling.temperature was 1.0, now 0.5"),
-        (replace(SAMPLING, logprobs=3), ORIGIN, "sampling.logprobs was 0, now 3"),
+        (replace(SAMPLING, confidence_top_k=3), ORIGIN, "sampling.logprobs was 0, now 3"),
         (SAMPLING, replace(ORIGIN, weights="v" * 16), "weights was 'w"),
         (SAMPLING, replace(ORIGIN, policy="rpc"), "policy was 'full', now 'rpc'"),
         (SAMPLING, replace(ORIGIN, problems="others"), "problems was 'questions', now 'others'"),
@@ -350,12 +350,12 @@ def test_votes_and_pairs(traces: list[dict], right: bool, equal: float | None) -
 
 def test_only_a_finished_trace_makes_a_record() -> None:
     problem = Problem("p", "q", "1")
-    trace = Trace("t", 0, (1, 2), replace(SAMPLING, logprobs=2), [5, 6], "\\boxed{1}", [-1.23456789, -2.0])
+    trace = Trace("t", 0, (1, 2), replace(SAMPLING, confidence_top_k=2), [5, 6], "\\boxed{1}", [1.23456789, 2.0])
     with pytest.raises(LaconicError, match="only a finished one"):
         trace_record(problem, trace, {})
     trace.finish_reason = "stop"
     record = trace_record(problem, trace, {}, bytes_per_token=64)
-    assert record.logprobs == (-1.234568, -2.0)
+    assert record.confidences == (1.234568, 2.0)
     assert record.kv["bytes_per_token"] == 64
     assert record.correct
     trace.finish_reason = "stopped"

@@ -162,14 +162,14 @@ def test_a_trace_shorter_than_the_window_is_one_group_and_never_stopped():
     assert {t.fate for t in verdict.traces} == {"finished"}
 
 
-def test_an_engine_without_logprobs_is_refused():
+def test_an_engine_without_confidences_is_refused():
     class Mute(ScriptedEngine):
         def _draw(self, row):
             super()._draw(row)
-            row.trace.logprobs.clear()
+            row.trace.confidences.clear()
 
     engine = Mute([Script(5, "1")])
-    with pytest.raises(LaconicError, match="0 log-probabilities for 2 tokens; DeepConf needs one of each"):
+    with pytest.raises(LaconicError, match="0 confidences for 2 tokens; DeepConf needs one of each"):
         DeepConf(1).solve(engine, "why?", SAMPLING)
     assert engine.clean
 

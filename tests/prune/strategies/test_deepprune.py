@@ -430,16 +430,16 @@ def test_a_judge_that_loses_count_is_refused():
         solve(MIXED, Thin(lambda a, b: 1.0))
 
 
-def test_logprobs_are_asked_for_where_confidence_votes():
+def test_confidences_are_asked_for_where_confidence_votes():
     asked = []
 
     class Engine(ScriptedEngine):
         def submit(self, prompt, sampling, n=1, ids=None):
-            asked.append(sampling.logprobs)
+            asked.append(sampling.confidence_top_k)
             return super().submit(prompt, sampling, n, ids)
 
     scripts = [Script(9, "1")]
     solve(scripts, engine=Engine(scripts))
     solve(scripts, engine=Engine(scripts), vote="confidence")
-    solve(scripts, engine=Engine(scripts), vote="confidence", sampling=Sampling(max_new_tokens=99, logprobs=5))
+    solve(scripts, engine=Engine(scripts), vote="confidence", sampling=Sampling(max_new_tokens=99, confidence_top_k=5))
     assert asked == [0, 20, 5]

@@ -51,7 +51,7 @@ def reasoner():
 def plain(reasoner):
     """The traces as they are when nobody stops them."""
     engine = HFEngine(reasoner[0], reasoner[1], max_batch=N)
-    return engine.generate([engine.render(QUESTION)], dataclasses.replace(SAMPLING, logprobs=20), N)[0]
+    return engine.generate([engine.render(QUESTION)], dataclasses.replace(SAMPLING, confidence_top_k=20), N)[0]
 
 
 def test_self_consistency(reasoner, plain):
@@ -135,7 +135,7 @@ def records(plain):
             answer=None,
             correct=False,
             finish_reason=t.finish_reason,
-            logprobs=tuple(t.logprobs),
+            confidences=tuple(t.confidences),
         )
         for t in plain
     ]

@@ -14,14 +14,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from laconic.compress import Policy
-from laconic.engines.base import EngineStats
+from laconic.engines.base import EngineStats, Sampling, TokenLogprobs
 from laconic.engines.hf.cache import CompressedCache
 from laconic.engines.hf.models import text_config
 from laconic.engines.hf.rows import check_rows
 from laconic.engines.hf.runner import ModelRunner, fork, held_tokens, pick_states
 from laconic.engines.hf.stats import add_stats, count_cache
 from laconic.engines.rows import NextToken
-from laconic.engines.sampling import NONE, draw, mean_top_logprob, uniform
+from laconic.engines.sampling import NONE, confidence, draw, token_logprobs, uniform
 from laconic.engines.scheduler import ScheduledTrace
 from laconic.errors import InputError
 
@@ -221,16 +221,38 @@ def draw_next(entries: Sequence[HFTrace], logits: Tensor) -> list[NextToken]:
     samplings = [entry.trace.sampling for entry in entries]
     uniforms = [uniform(entry.key, len(entry.trace.token_ids)) for entry in entries]
     picked = draw(logits, samplings, uniforms).tolist()
-    most = max(sampling.logprobs for sampling in samplings)
+    if all(not sampling.confidence_top_k and sampling.logprobs is None for sampling in samplings):
+        return [NextToken(None if token == NONE else token) for token in picked]
+    confidences = _confidences(samplings, logits)
+    logprobs = _logprobs(samplings, logits, picked)
+    return [
+        NextToken(None if token == NONE else token, confidences.get(i), logprobs.get(i))
+        for i, token in enumerate(picked)
+    ]
+
+
+def _confidences(samplings: Sequence[Sampling], logits: Tensor) -> dict[int, float]:
+    """By row, for those that ask. logits: [B, V]."""
+    most = max(sampling.confidence_top_k for sampling in samplings)
     if not most:
-        return [NextToken(None if token == NONE else token, None) for token in picked]
-    means = mean_top_logprob(logits, most).tolist()
-    drawn = []
-    for i, (token, sampling) in enumerate(zip(picked, samplings, strict=True)):
-        mean = None
-        if sampling.logprobs == most:
-            mean = means[i]
-        elif sampling.logprobs:
-            mean = float(mean_top_logprob(logits[i : i + 1], sampling.logprobs)[0])
-        drawn.append(NextToken(None if token == NONE else token, mean))
-    return drawn
+        return {}
+    found = confidence(logits, most).tolist()
+    return {
+        i: found[i] if k == most else float(confidence(logits[i : i + 1], k)[0])
+        for i, k in enumerate(sampling.confidence_top_k for sampling in samplings)
+        if k
+    }
+
+
+def _logprobs(samplings: Sequence[Sampling], logits: Tensor, picked: Sequence[int]) -> dict[int, TokenLogprobs]:
+    """By row, for those that ask and drew a token. logits: [B, V]."""
+    asked = {
+        i: sampling.logprobs
+        for i, sampling in enumerate(samplings)
+        if sampling.logprobs is not None and picked[i] != NONE
+    }
+    if not asked:
+        return {}
+    rows = list(asked)
+    found = token_logprobs(logits[rows], [picked[i] for i in rows], max(asked.values()))
+    return {i: TokenLogprobs(one.logprob, one.top[: asked[i]]) for i, one in zip(rows, found, strict=True)}

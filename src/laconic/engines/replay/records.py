@@ -28,7 +28,7 @@ class RecordedOutput:
     """Up to the record's end, or one that the request sets before."""
     finish_reason: FinishReason
     """Why they end there."""
-    logprobs: bool
+    confidences: bool
     """Whether the request asks for log-probabilities."""
 
     @property
@@ -151,19 +151,25 @@ class RecordIndex:
 
     def _output(self, record: TraceRecord, sampling: Sampling) -> RecordedOutput:
         where = f"trace {record.index} of problem {record.problem}"
-        if sampling.logprobs:
-            mine = record.settings.get("logprobs") if record.logprobs is not None else 0
-            if mine != sampling.logprobs:
+        if sampling.logprobs is not None:
+            raise InputError(
+                f"logprobs is {sampling.logprobs}, but recorded traces hold none (they may hold confidences); ask an "
+                "engine that runs the model"
+            )
+        if sampling.confidence_top_k:
+            mine = record.settings.get("logprobs") if record.confidences is not None else 0
+            if mine != sampling.confidence_top_k:
                 raise InputError(
-                    f"logprobs is {sampling.logprobs}, but {where} was recorded with {mine or 0}; collect with that many"
+                    f"confidence_top_k is {sampling.confidence_top_k}, but {where} was recorded with {mine or 0}; collect with "
+                    "that many"
                 )
         tokens, limit = record.token_ids, sampling.max_new_tokens
         ends = frozenset(sampling.stop_token_ids)
         stop = next((i + 1 for i, token in enumerate(tokens[:limit]) if token in ends), None) if ends else None
         if stop is not None:
-            output = RecordedOutput(record, tokens[:stop], "stop", sampling.logprobs > 0)
+            output = RecordedOutput(record, tokens[:stop], "stop", sampling.confidence_top_k > 0)
         elif len(tokens) > limit:
-            output = RecordedOutput(record, tokens[:limit], "length", sampling.logprobs > 0)
+            output = RecordedOutput(record, tokens[:limit], "length", sampling.confidence_top_k > 0)
         else:
             most = record.settings.get("max_new_tokens", len(tokens))
             # One that ended before its own limit ended at the model's context, where it would end again.
@@ -172,7 +178,7 @@ class RecordIndex:
                     f"max_new_tokens is {limit}, but {where} was cut at {len(tokens)} when recorded; ask for at most that"
                 )
             output = RecordedOutput(
-                record, tokens, "stop" if record.finish_reason == "stop" else "length", sampling.logprobs > 0
+                record, tokens, "stop" if record.finish_reason == "stop" else "length", sampling.confidence_top_k > 0
             )
         if not output.whole and self.tokenizer is None:
             raise InputError(
@@ -248,7 +254,7 @@ def recorded_sampling(record: TraceRecord) -> Sampling:
             top_p=settings["top_p"],
             top_k=settings["top_k"],
             seed=record.seed,
-            logprobs=settings.get("logprobs", 0),
+            confidence_top_k=settings.get("logprobs", 0),
         )
     except LaconicError as error:
         raise _undrawable(record, error) from error

@@ -128,5 +128,5 @@ def _pass(ledger: Ledger, rows: int, tokens: int) -> None:
 
 def _next(entry: ReplayedTrace) -> NextToken:
     output, at = entry.output, len(entry.trace.token_ids)
-    logprobs = output.record.logprobs if output.logprobs else None
-    return NextToken(output.tokens[at], None if logprobs is None else logprobs[at])
+    confidences = output.record.confidences if output.confidences else None
+    return NextToken(output.tokens[at], None if confidences is None else confidences[at])

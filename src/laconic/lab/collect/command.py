@@ -37,7 +37,7 @@ from laconic.cli.options import (
 )
 from laconic.cli.progress import ProgressBar
 from laconic.lab.shared.options import (
-    Logprobs,
+    ConfidenceTopK,
     SampleSeedOrNone,
     Source,
 )
@@ -60,7 +60,7 @@ def collect(
     level: Level = None,
     model: ModelName = None,
     policy: PolicySpec = "full",
-    logprobs: Logprobs = 0,
+    confidence_top_k: ConfidenceTopK = 0,
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     top_p: TopP = None,
@@ -113,7 +113,7 @@ def collect(
         top_p=top_p,
         top_k=top_k,
         seed=seed if sample_seed is None else sample_seed,
-        logprobs=logprobs,
+        confidence_top_k=confidence_top_k,
     )
     warn_alike(n, sampling)
     bar = ProgressOrLines(not as_json)

@@ -20,7 +20,7 @@ from laconic.engines.base import Engine, Sampling, Trace
 from laconic.errors import InputError, LaconicError
 from laconic.lab.collect.summary import CollectionSummary, sum_up
 from laconic.lab.shared.journal import Journal, Record
-from laconic.lab.shared.problems import check_problems, problem_digest
+from laconic.lab.shared.problems import check_problems, problem_digest, sampling_settings
 from laconic.lab.shared.progress import Progress, Watcher
 from laconic.problems import Problem
 from laconic.problems.base import problem_seed
@@ -49,18 +49,18 @@ class TraceProvenance:
 
     def header(self, sampling: Sampling) -> dict[str, Any]:
         """What must be equal for traces to stand in one file: for `open_file`."""
-        asked = dataclasses.asdict(sampling) | {"stop_token_ids": list(sampling.stop_token_ids)}
         mine = {name: value for name, value in dataclasses.asdict(self).items() if name != "chat" or value}
-        return {**mine, "sampling": asked}
+        return {**mine, "sampling": sampling_settings(sampling)}
 
     def line(self, sampling: Sampling) -> dict[str, Any]:
         """`TraceRecord.settings`."""
-        names = ("temperature", "top_p", "top_k", "max_new_tokens", "logprobs")
+        names = ("temperature", "top_p", "top_k", "max_new_tokens")
         return {
             "model": self.model,
             "weights": self.weights,
             "policy": self.policy,
             **{name: getattr(sampling, name) for name in names},
+            "logprobs": sampling.confidence_top_k,
             "tokenizer": self.tokenizer,
             **({"chat": dict(self.chat)} if self.chat else {}),
         }
@@ -120,7 +120,7 @@ def trace_record(problem: Problem, trace: Trace, settings: Mapping[str, Any], by
     if trace.finish_reason is None:
         raise InputError(f"trace {trace.id!r} is {trace.state}; only a finished one is recorded")
     answer = answer_of(trace)
-    logprobs = tuple(round(value, 6) for value in trace.logprobs) if trace.sampling.logprobs else None
+    confidences = tuple(round(value, 6) for value in trace.confidences) if trace.sampling.confidence_top_k else None
     kv: dict[str, float] = {"peak": trace.peak_kv_tokens, "mean": round(trace.mean_kv_tokens, 3)}
     return TraceRecord(
         problem=problem.id,
@@ -136,7 +136,7 @@ def trace_record(problem: Problem, trace: Trace, settings: Mapping[str, Any], by
         answer=answer,
         correct=equivalent(answer, problem.answer),
         finish_reason=trace.finish_reason,
-        logprobs=logprobs,
+        confidences=confidences,
         kv=kv | ({"bytes_per_token": bytes_per_token} if bytes_per_token else {}),
     )
 

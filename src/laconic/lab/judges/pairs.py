@@ -198,7 +198,7 @@ class _RecordedTrace:
     record: TraceRecord
     id: str
     token_ids: list[int]
-    logprobs: list[float] = field(default_factory=list)
+    confidences: list[float] = field(default_factory=list)
     state: str = "finished"
 
     @property

@@ -109,7 +109,7 @@ def bench(
     from laconic.lab.parallel.plot import parallel_plot
     from laconic.lab.parallel.rows import agreement, summarise
     from laconic.lab.parallel.run import FORMAT, ParallelExperiment, run_parallel, settings
-    from laconic.lab.parallel.setup import HFSetup, logprobs_of
+    from laconic.lab.parallel.setup import HFSetup, confidence_top_k_of
     from laconic.lab.parallel.table import parallel_tables
     from laconic.lab.shared.journal import Journal
     from laconic.lab.shared.reporting import check_plot, write_report
@@ -138,7 +138,7 @@ def bench(
         needs_judge,
         split_whole("--few", few),
     )
-    logprobs = logprobs_of(specs)
+    confidence_top_k = confidence_top_k_of(specs)
     if not any(map(needs_judge, specs)):
         refuse_unused("without a strategy that asks a judge", "judges", "excerpt")
     if small:
@@ -183,7 +183,7 @@ def bench(
             sampling=sampling,
             n=experiment.most,
             directory=out,
-            logprobs=logprobs,
+            confidence_top_k=confidence_top_k,
             batch=batch,
             device=device,
             chat=chat,

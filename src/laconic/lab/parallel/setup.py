@@ -39,7 +39,7 @@ EngineMaker = Callable[[Policy, int, Strategy], HFEngine]
 class HFSetup:
     """What `run_parallel` is given. model, tokenizer: an HFEngine's. origin: of the traces under a policy, for their files.
 
-    sampling: of all traces, without log-probabilities. n: traces a problem. logprobs: candidates whose mean log-probability
+    sampling: of all traces, without confidences. n: traces a problem. confidence_top_k: candidates whose mean log-probability
     is recorded with each token, 0 for none. batch: rows that run at once while traces are generated. make: a strategy from
     its spec, the number of traces and the judge. engine: one that notes what a strategy's judge asks for, from a policy and
     the rows that run at once. device: for judges with a network. chat: as HFEngine's, which `engine` gives its own too.
@@ -56,7 +56,7 @@ class HFSetup:
     directory: Path
     make: Maker
     engine: EngineMaker
-    logprobs: int = 0
+    confidence_top_k: int = 0
     batch: int = 64
     device: str = "auto"
     chat: Chat | None = None
@@ -65,7 +65,7 @@ class HFSetup:
 
     def traces(self, compression: LabelledPolicy) -> Mapping[str, Sequence[TraceRecord]]:
         """Generated where the compression's file lacks them, as `laconic collect` does."""
-        sampling = dataclasses.replace(self.sampling, logprobs=self.logprobs)
+        sampling = dataclasses.replace(self.sampling, confidence_top_k=self.confidence_top_k)
         origin = self.origin(compression)
         path = self.directory / f"traces-{slug(compression.label)}.jsonl"
         with open_file(path, origin, sampling) as journal:
@@ -111,7 +111,7 @@ class HFSetup:
         return self.make(entry.strategy, entry.n, judge)
 
 
-def logprobs_of(specs: Sequence[str]) -> int:
+def confidence_top_k_of(specs: Sequence[str]) -> int:
     """How many candidates' mean log-probability the strategies need with each token; 0 for none.
 
     Raises InputError where two need different ones: a trace is recorded with one.

@@ -30,9 +30,12 @@ WrittenTraces = Annotated[
     Path | None,
     typer.Argument(help="JSON lines with token_ids or text, such as traces.jsonl of `bench accuracy --keep-tokens`."),
 ]
-Logprobs = Annotated[
+ConfidenceTopK = Annotated[
     int,
-    typer.Option("--logprobs", help="Also write each token's mean log-probability of so many candidates; 0 is off."),
+    typer.Option(
+        "--confidence-top-k",
+        help="Also write each token's confidence: its mean log-probability of so many candidates; 0 is off.",
+    ),
 ]
 KeepTokens = Annotated[
     bool, typer.Option("--keep-tokens/--no-keep-tokens", help="Also write token ids, for `laconic analyze`.")

@@ -52,6 +52,14 @@ def problem_settings(
             "count": len(problems),
             "digest": hashlib.blake2b(content.encode(), digest_size=8).hexdigest(),
         },
-        "sampling": {**dataclasses.asdict(sampling), "stop_token_ids": list(sampling.stop_token_ids)},
+        "sampling": sampling_settings(sampling),
         **({"chat": dict(chat)} if chat else {}),
     }
+
+
+def sampling_settings(sampling: Sampling) -> dict[str, Any]:
+    """A Sampling as headers of results files say it. The words are those of the first files, so that a run which an older
+    version began goes on: there `logprobs` is how many candidates a confidence is over."""
+    said = dataclasses.asdict(sampling) | {"stop_token_ids": list(sampling.stop_token_ids)}
+    said["logprobs"] = said.pop("confidence_top_k")
+    return said

@@ -58,7 +58,7 @@ class DeepConf(Strategy):
         return f"deepconf:{self.mode}"
 
     def begin(self, source: Source, question: str, sampling: Any) -> DeepConfRun:
-        return DeepConfRun(self, source, question, replace(check_sampling(sampling), logprobs=self.top_k))
+        return DeepConfRun(self, source, question, replace(check_sampling(sampling), confidence_top_k=self.top_k))
 
 
 class DeepConfRun(StrategyRunBase):
@@ -99,14 +99,14 @@ class DeepConfRun(StrategyRunBase):
 
     def _read(self, record: TraceState) -> None:
         """Read the trace's new tokens, up to the first group under the bar: one at a time or many, the outcome is the same."""
-        confidence, logprobs = self.confidence[record.index], record.view.logprobs
-        if len(logprobs) < len(record.view.token_ids):
+        confidence, found = self.confidence[record.index], record.view.confidences
+        if len(found) < len(record.view.token_ids):
             raise InputError(
-                f"trace {record.id} has {len(logprobs)} log-probabilities for {len(record.view.token_ids)} tokens; DeepConf "
+                f"trace {record.id} has {len(found)} confidences for {len(record.view.token_ids)} tokens; DeepConf "
                 "needs one of each: use an engine that returns them"
             )
-        while confidence.tokens < len(logprobs) and not self._fell(record):
-            confidence.add(logprobs[confidence.tokens])
+        while confidence.tokens < len(found) and not self._fell(record):
+            confidence.add(found[confidence.tokens])
 
     def _fell(self, record: TraceState) -> bool:
         """Whether a whole group of a trace after the warm-up was under the bar."""

@@ -96,8 +96,8 @@ class DeepPrune(Strategy):
         return Clustering(self.tau, self.K, self.K1, self.seed, self.similarity)
 
     def begin(self, source: Source, question: str, sampling: Any) -> DeepPruneRun:
-        if self.vote == "confidence" and not check_sampling(sampling).logprobs:
-            sampling = replace(sampling, logprobs=CANDIDATES)
+        if self.vote == "confidence" and not check_sampling(sampling).confidence_top_k:
+            sampling = replace(sampling, confidence_top_k=CANDIDATES)
         return DeepPruneRun(self, source, question, sampling)
 
 

@@ -29,8 +29,8 @@ class Panel:
     def weight(self, record: TraceState) -> float:
         """Of its vote; infinite where that can't be known yet."""
         if self.by_confidence:
-            logprobs = record.view.logprobs
-            return -math.fsum(logprobs) / len(logprobs) if record.ended else math.inf
+            confidences = record.view.confidences
+            return math.fsum(confidences) / len(confidences) if record.ended else math.inf
         return self.weights.get(record.index, 1.0)
 
 

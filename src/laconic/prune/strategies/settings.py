@@ -18,6 +18,10 @@ def settings_of(strategy: Strategy) -> dict[str, Any]:
 
 def check_sampling(sampling: Any) -> Any:
     """What can be an engine's own record of how tokens are drawn. Raises InputError for anything else."""
-    if not dataclasses.is_dataclass(sampling) or isinstance(sampling, type) or not hasattr(sampling, "logprobs"):
+    if (
+        not dataclasses.is_dataclass(sampling)
+        or isinstance(sampling, type)
+        or not hasattr(sampling, "confidence_top_k")
+    ):
         raise checks.input_error("sampling", sampling, "the engine's own record, such as Sampling(temperature=0.6)")
     return sampling

@@ -14,6 +14,7 @@ import pytest
 
 from laconic.engines.vllm.engine import client as module
 from laconic.engines.vllm.engine.client import VLLMClient
+from laconic.engines.vllm.engine.messages import Request
 from laconic.errors import EngineError, InputError
 
 
@@ -30,6 +31,10 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield made
 
 
+def asked(name: str) -> Request:
+    return Request(name, (1,), 9, frozenset(), 0, None, {})
+
+
 def collector(output: Any) -> Any:
     return SimpleNamespace(get_nowait=lambda: output)
 
@@ -41,9 +46,9 @@ def output(tokens: list[int], finished: bool = False) -> Any:
 
 def test_steps_come_in_order_and_requests_that_ended_are_forgotten(client: Any) -> None:
     client._collectors = {
-        "a": (collector(output([1])), 0),
-        "b": (collector(None), 0),
-        "c": (collector(output([2], True)), 0),
+        "a": (collector(output([1])), asked("a")),
+        "b": (collector(None), asked("b")),
+        "c": (collector(output([2], True)), asked("c")),
     }
     client._collect_step(preempted=3)
     client._collect_step(preempted=0)

@@ -53,7 +53,7 @@ class Client:
             self.made[request.id] += 1
             after, why = self.ends.get(number, (request.max_tokens, "length"))
             ended = why if self.made[request.id] == after else None
-            outputs.append(RequestOutput(request.id, (20,), (), 0, ended))
+            outputs.append(RequestOutput(request.id, (20,), (), (), 0, ended))
             if ended:
                 del self.made[request.id]
         return StepOutput(tuple(outputs), 0, 0.01)

@@ -75,8 +75,8 @@ def plain_model(path: str) -> Any:
 
 
 HOT = Sampling(max_new_tokens=80, temperature=1.3, top_p=1.0, seed=3)
-FEW = Sampling(max_new_tokens=80, temperature=0.8, top_k=7, seed=4, logprobs=3)
-MOST = Sampling(max_new_tokens=80, temperature=1.0, top_p=0.9, seed=5, logprobs=8)
+FEW = Sampling(max_new_tokens=80, temperature=0.8, top_k=7, seed=4, confidence_top_k=3)
+MOST = Sampling(max_new_tokens=80, temperature=1.0, top_p=0.9, seed=5, confidence_top_k=8, logprobs=2)
 
 
 @pytest.fixture
@@ -96,7 +96,14 @@ def test_text_is_that_of_the_hf_engine(engine: VLLMEngine, hf: HFEngine, samplin
 
 def test_samplings_mixed_in_one_batch_draw_as_alone(engine: VLLMEngine, hf: HFEngine) -> None:
     """Rows come and go at different steps, so that the batch's rows are moved under the draws."""
-    mixed = [GREEDY, HOT, FEW, MOST, replace(HOT, max_new_tokens=9), replace(FEW, max_new_tokens=33, logprobs=0)]
+    mixed = [
+        GREEDY,
+        HOT,
+        FEW,
+        MOST,
+        replace(HOT, max_new_tokens=9),
+        replace(FEW, max_new_tokens=33, confidence_top_k=0),
+    ]
     ids = {i: s for s in mixed for i in engine.submit([20, 21, 22], s, n=3)}
     for _ in engine.stream():
         pass
@@ -105,8 +112,13 @@ def test_samplings_mixed_in_one_batch_draw_as_alone(engine: VLLMEngine, hf: HFEn
         trace = engine.trace(name)
         same = alone[sampling][trace.index]
         assert (trace.token_ids, trace.text) == (same.token_ids, same.text)
-        assert trace.logprobs == pytest.approx(same.logprobs, abs=1e-4)
-        assert len(trace.logprobs) == (sampling.max_new_tokens if sampling.logprobs else 0)
+        assert trace.confidences == pytest.approx(same.confidences, abs=1e-4)
+        assert len(trace.confidences) == (sampling.max_new_tokens if sampling.confidence_top_k else 0)
+        assert [one.logprob for one in trace.logprobs] == pytest.approx(
+            [one.logprob for one in same.logprobs], abs=1e-4
+        )
+        assert [[i for i, _ in one.top] for one in trace.logprobs] == [[i for i, _ in one.top] for one in same.logprobs]
+        assert len(trace.logprobs) == (sampling.max_new_tokens if sampling.logprobs is not None else 0)
 
 
 @pytest.mark.parametrize("seed", range(2))

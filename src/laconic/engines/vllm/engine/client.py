@@ -63,7 +63,7 @@ class VLLMClient:
         # What has come for the reader: steps, or what went wrong in the loop's thread, to be raised in the reader's.
         self._inbox: queue.SimpleQueue[StepOutput | Exception] = queue.SimpleQueue()
         # By request id: where vLLM collects the request's outputs, and how many candidates' log-probabilities are asked for.
-        self._collectors: dict[str, tuple[Any, int]] = {}
+        self._collectors: dict[str, tuple[Any, Request]] = {}
         self._closed = False
         self._step_began = time.perf_counter()
         self._prefixes = itertools.count()
@@ -216,7 +216,7 @@ class VLLMClient:
                 if isinstance(error, LaconicError) or is_fault(error):
                     raise
                 raise InputError(f"vLLM refused a request: {failure_reason(error, self._log)}") from None
-            self._collectors[request.id] = collector, request.logprobs
+            self._collectors[request.id] = collector, request
 
     async def _abort(self, ids: list[str]) -> None:
         for name in ids:
@@ -240,7 +240,7 @@ class VLLMClient:
     def _step_output(self, preempted: int) -> StepOutput:
         seconds = time.perf_counter() - self._step_began
         outputs = []
-        for name, (collector, candidates) in list(self._collectors.items()):
+        for name, (collector, request) in list(self._collectors.items()):
             try:
                 out = collector.get_nowait()
             except Exception:  # what vLLM died of, kept by each of its collectors; `next_step` tells of it
@@ -248,7 +248,7 @@ class VLLMClient:
                 continue
             if out is None:
                 continue
-            outputs.append(RequestOutput.of(name, out, candidates))
+            outputs.append(RequestOutput.of(request, out))
             if out.finished:
                 del self._collectors[name]
         return StepOutput(tuple(outputs), preempted, seconds)

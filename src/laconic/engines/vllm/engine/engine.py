@@ -257,7 +257,8 @@ class VLLMEngine(Engine):
                 self._counts.stats.prompt_tokens += len(trace.prompt_ids) + len(trace.token_ids) - out.cached
             else:
                 self._counts.step(entry.holding)
-            entry.add(token, out.logprobs[i] if trace.sampling.logprobs else None)
+            confidence = out.confidences[i] if out.confidences else None
+            entry.add(token, confidence, out.logprobs[i] if out.logprobs else None)
 
     def _emit(self, entry: VLLMTrace, out: RequestOutput) -> None:
         if out.ended is not None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from laconic.engines.base import TokenLogprobs
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -19,10 +21,17 @@ class Request:
     """Tokens to generate, at most."""
     stop_ids: frozenset[int]
     """Tokens that end it, the model's end tokens among them."""
-    logprobs: int
-    """Of each token, how many of the likeliest candidates' log-probabilities are averaged; 0: none."""
+    confidence_top_k: int
+    """See Sampling."""
+    logprobs: int | None
+    """See Sampling."""
     extra_args: dict[str, Any]
     """vLLM's field of that name: `DrawParams`, and laconic's settings of the request."""
+
+    @property
+    def asks_logprobs(self) -> bool:
+        """Whether vLLM has to return any."""
+        return self.confidence_top_k > 0 or self.logprobs is not None
 
     def sampling_params(self) -> Any:
         """vLLM's SamplingParams."""
@@ -34,7 +43,7 @@ class Request:
             max_tokens=self.max_tokens,
             stop_token_ids=sorted(self.stop_ids),
             ignore_eos=True,  # all end tokens are among the stop tokens
-            logprobs=self.logprobs or None,
+            logprobs=max(self.confidence_top_k, self.logprobs or 0) if self.asks_logprobs else None,
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
             extra_args=self.extra_args or None,
@@ -48,19 +57,26 @@ class RequestOutput:
     id: str
     tokens: tuple[int, ...]
     """Newly generated ones."""
-    logprobs: tuple[float, ...]
-    """Mean log-probability of the likeliest candidates, a token each; empty if not asked for."""
+    confidences: tuple[float, ...]
+    """One a token; empty if not asked for."""
+    logprobs: tuple[TokenLogprobs, ...]
+    """One a token; empty if not asked for."""
     cached: int
     """Of the tokens sent, those whose KV vLLM had already."""
     ended: str | None
     """Why it has ended, in vLLM's word ("stop", "length", "abort", "error"); None: it goes on."""
 
     @classmethod
-    def of(cls, name: str, output: Any, candidates: int) -> RequestOutput:
-        """From vLLM's RequestOutput. candidates: `Request.logprobs`."""
+    def of(cls, request: Request, output: Any) -> RequestOutput:
+        """From vLLM's RequestOutput of that request."""
         (one,) = output.outputs
-        means = tuple(mean_logprob(entries, candidates) for entries in one.logprobs or ())
-        return cls(name, tuple(one.token_ids), means, output.num_cached_tokens or 0, one.finish_reason)
+        tokens, entries, k = tuple(one.token_ids), one.logprobs or (), request.confidence_top_k
+        confidences = tuple(confidence_of(entry, k) for entry in entries) if k else ()
+        logprobs: tuple[TokenLogprobs, ...] = ()
+        if request.logprobs is not None:
+            pairs = zip(tokens, entries, strict=True)
+            logprobs = tuple(logprobs_of(token, entry, request.logprobs) for token, entry in pairs)
+        return cls(request.id, tokens, confidences, logprobs, output.num_cached_tokens or 0, one.finish_reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +90,18 @@ class StepOutput:
     """What the step took."""
 
 
-def mean_logprob(entries: Mapping[int, Any], candidates: int) -> float:
-    """Mean log-probability of the likeliest candidates; the token that was drawn comes besides, where it isn't one of them.
-    Banned tokens (-inf) are no candidates.
+def confidence_of(entries: Mapping[int, Any], top_k: int) -> float:
+    """Minus the mean log-probability of the likeliest tokens; the one that was drawn comes besides, where it isn't one of them.
+    Banned tokens (-inf) don't count.
 
     entries: token id -> vLLM's Logprob.
     """
-    likeliest = sorted((entry.logprob for entry in entries.values()), reverse=True)[:candidates]
+    likeliest = sorted((entry.logprob for entry in entries.values()), reverse=True)[:top_k]
     left = [logprob for logprob in likeliest if logprob != -math.inf]
-    return float(sum(left) / max(len(left), 1))
+    return -float(sum(left) / max(len(left), 1))
+
+
+def logprobs_of(token: int, entries: Mapping[int, Any], top: int) -> TokenLogprobs:
+    """Of the token that was drawn and of the likeliest `top`, without banned ones. entries: token id -> vLLM's Logprob."""
+    ranked = sorted(((name, float(entry.logprob)) for name, entry in entries.items()), key=lambda one: -one[1])
+    return TokenLogprobs(float(entries[token].logprob), tuple(one for one in ranked[:top] if one[1] != -math.inf))

@@ -33,5 +33,6 @@ class VLLMTrace(ScheduledTrace):
         if at and compresses:
             extra[KEY] = {"prompt_tokens": len(trace.prompt_ids)}
         tokens = (*trace.prompt_ids, *trace.token_ids)
-        logprobs = min(sampling.logprobs, vocabulary)
-        return Request(self.request, tokens, self.limit - at, self.stop_ids, logprobs, extra)
+        top_k = min(sampling.confidence_top_k, vocabulary)
+        logprobs = None if sampling.logprobs is None else min(sampling.logprobs, vocabulary)
+        return Request(self.request, tokens, self.limit - at, self.stop_ids, top_k, logprobs, extra)
