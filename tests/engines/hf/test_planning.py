@@ -132,8 +132,9 @@ def test_scoring_is_what_the_layers_keep() -> None:
             if engine._batch.cache is not None:
                 layers = engine._batch.cache.compressed_layers
         (wanted,) = plan(model.config, policy, prompt=PROMPT, length=40).policies
-        ring = sum(layer.ring.numel() * 4 for layer in layers if layer.ring is not None)
-        mass = sum(layer.mass[..., :1].numel() * 4 for layer in layers if layer.mass is not None)
+        buffers = [layer.buffers for layer in layers if layer.buffers is not None]
+        ring = sum(one.query_ring.numel() * 4 for one in buffers if one.query_ring is not None)
+        mass = sum(one.mass[..., :1].numel() * 4 for one in buffers if one.mass is not None)
         assert wanted.scoring == ring + mass * wanted.peak_tokens
         assert wanted.a_trace == wanted.peak + wanted.scoring
 

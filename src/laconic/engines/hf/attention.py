@@ -2,7 +2,7 @@
 
 `AttentionBinding` registers one name for one model: the attention the model had, followed by a look at the queries; and the
 mask the model had, cut to what the cache really holds. It wraps the model's `forward`, so that what is due happens when a
-forward pass is over (`passes.py`). Name and wrapper disappear with the binding.
+forward pass is over (`ForwardPass`). Name and wrapper disappear with the binding.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
@@ -19,15 +21,131 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from laconic.engines.hf.cache import CompressedCache
+from laconic.engines.hf.ledger import Ledger
 from laconic.engines.hf.models import attention_of, eager_attention_of, switch_attention
-from laconic.engines.hf.passes import forward_pass, running_pass
 from laconic.errors import InputError
 
 PREFIX = "laconic_"
 _numbers = itertools.count()
 _lock = threading.RLock()
 _stacks: WeakKeyDictionary[PreTrainedModel, list[AttentionBinding]] = WeakKeyDictionary()
+
+
+# The pass that runs now, in this thread. It travels with the call itself, so several models and threads do not meet.
+_RUNNING: ContextVar[ForwardPass | None] = ContextVar("laconic_pass", default=None)
+
+
+class WritingLayer(Protocol):
+    """What a pass needs of a layer of a compressed cache."""
+
+    ledger: Ledger
+    index: int
+
+    @property
+    def must_be_seen(self) -> bool: ...
+
+    def attended(self, query: Tensor, key: Tensor, scaling: float, mask: Tensor | None) -> None: ...
+
+    def evict(self) -> None: ...
+
+
+class ForwardPass:
+    """One forward pass of a bound model: which cache it feeds, who has attended, and the eviction at its end.
+
+    Eviction waits until the whole pass is over. Within a pass any layer may read any layer's keys and values again (KV-sharing
+    layers read another layer's, some models attend twice), and the pass that compresses attends to everything.
+    """
+
+    __slots__ = ("given", "layers", "ledger", "mask_of", "model", "seen", "writer")
+
+    def __init__(self, model: str, given: Ledger | None) -> None:
+        self.model = model
+        self.given = given  # of the compressed cache that the call names, if it names one
+        self.ledger: Ledger | None = None  # of the cache that was written to
+        self.layers: list[WritingLayer] = []  # that have written
+        self.seen = 0  # of the layers, those whose attention was seen
+        self.writer: WritingLayer | None = None  # wrote its keys and values, has not attended yet
+        self.mask_of: Ledger | None = None  # was asked for the sizes of the mask that transformers makes next
+
+    def write(self, layer: WritingLayer, batch: int, q: int) -> None:
+        """`layer` is about to append `q` tokens to each of `batch` rows."""
+        ledger = layer.ledger
+        if self.ledger is None:
+            ledger.begin_pass(batch, q)
+            self.ledger = ledger
+        elif ledger is not self.ledger:
+            raise InputError(f"one forward pass of {self.model} feeds two compressed caches; give it one")
+        elif layer in self.layers:
+            raise InputError(
+                f"{self.model} writes the KV cache of layer {layer.index} twice in one forward pass, which can't be compressed"
+            )
+        self.layers.append(layer)
+        self.writer = layer
+
+    def attended(self, query: Tensor, key: Tensor, scaling: float, mask: Tensor | None) -> None:
+        """An attention call is over. It is the latest writer's if that hasn't attended yet; otherwise somebody reads again."""
+        layer, self.writer = self.writer, None
+        if layer is not None:
+            self.seen += 1
+            layer.attended(query, key, scaling, mask)
+
+    def finish(self) -> None:
+        """All layers have read: evict what is due."""
+        ledger = self.ledger
+        if ledger is None:
+            if self.given is not None and not self.given.rows:
+                raise InputError(
+                    f"{self.model} wrote nothing into its KV cache; laconic compresses decoders that keep one "
+                    "(encoders such as BERT don't)"
+                )
+            return
+        if self.seen < len(self.layers) and any(layer.must_be_seen for layer in self.layers):
+            raise InputError(
+                f"{self.model} does not go through transformers' attention interface in every layer, so laconic can't see "
+                "its queries; models written for transformers 5 do"
+            )
+        if ledger.eviction is not None:
+            for layer in self.layers:
+                layer.evict()
+        ledger.end_pass()
+
+
+def required_pass() -> ForwardPass:
+    """The pass that runs now. Raises InputError where there is none: the model is not bound to laconic."""
+    running = _RUNNING.get()
+    if running is None:
+        raise InputError(
+            "this compressed KV cache is used outside of laconic, where nobody looks at the queries: it serves the generate "
+            "call that made it, inside `with laconic.compress(...)`; leave past_key_values out, or call generate there anew"
+        )
+    return running
+
+
+def running_pass() -> ForwardPass | None:
+    """The pass that runs now, or None."""
+    return _RUNNING.get()
+
+
+@contextmanager
+def forward_pass(model: str, given: Ledger | None) -> Iterator[None]:
+    """Around one forward pass. A pass inside another (a decoder called by its language model) is part of it.
+
+    given: the ledger of the compressed cache that the call names, if it names one.
+    """
+    if _RUNNING.get() is not None:
+        yield
+        return
+    running = ForwardPass(model, given)
+    token = _RUNNING.set(running)
+    try:
+        yield
+        running.finish()
+    except BaseException:
+        if running.ledger is not None:
+            running.ledger.fail_pass()
+        raise
+    finally:
+        _RUNNING.reset(token)
 
 
 class AttentionBinding:
@@ -83,7 +201,7 @@ class AttentionBinding:
             attend = eager_attention_of(module) if base == "eager" else ALL_ATTENTION_FUNCTIONS[base]
             out = attend(module, query, key, value, attention_mask, **kwargs)
             running = running_pass()
-            if running is not None and running.last is not None:
+            if running is not None and running.writer is not None:
                 if getattr(module, "is_causal", None) is False:
                     raise InputError(
                         f"{running.model} attends to later tokens as well, as encoders do; laconic runs decoder-only models"
@@ -100,9 +218,9 @@ class AttentionBinding:
 
         def mask(*args: Any, **kwargs: Any) -> Any:
             running = running_pass()
-            if running is None or running.masked is None:
+            if running is None or running.mask_of is None:
                 return base_mask(*args, **kwargs)
-            ledger, running.masked = running.masked, None
+            ledger, running.mask_of = running.mask_of, None
             q, held = kwargs["q_length"], ledger.length
             if ledger.prompt_left is None or ledger.prompt_left > 0:
                 ledger.set_prompt_mask(kwargs.get("attention_mask"), held + q)
@@ -126,8 +244,8 @@ def _wrap(module: nn.Module) -> None:
 
     @functools.wraps(inner)
     def forward(*args: Any, **kwargs: Any) -> Any:
-        cache = next((v for v in (*kwargs.values(), *args) if isinstance(v, CompressedCache)), None)
-        with forward_pass(name, cache):
+        ledgers = (getattr(value, "ledger", None) for value in (*kwargs.values(), *args))
+        with forward_pass(name, next((found for found in ledgers if isinstance(found, Ledger)), None)):
             return inner(*args, **kwargs)
 
     forward.laconic_before = had  # type: ignore[attr-defined]

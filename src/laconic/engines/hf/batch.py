@@ -16,9 +16,9 @@ from transformers import PreTrainedModel
 from laconic.compress import Policy
 from laconic.engines.base import EngineStats, Sampling, TokenLogprobs
 from laconic.engines.hf.cache import CompressedCache
+from laconic.engines.hf.left_alone import check_rows
 from laconic.engines.hf.models import text_config
-from laconic.engines.hf.rows import check_rows
-from laconic.engines.hf.runner import ModelRunner, fork, held_tokens, pick_states
+from laconic.engines.hf.runner import ModelRunner, held_tokens, pick_states
 from laconic.engines.hf.stats import add_stats, count_cache
 from laconic.engines.rows import NextToken
 from laconic.engines.sampling import NONE, confidence, draw, token_logprobs, uniform
@@ -190,7 +190,7 @@ class Batch:
     def fork(self, entries: Sequence[HFTrace]) -> CompressedCache:
         """See ReadableRows.fork."""
         assert self.cache is not None
-        return fork(self.cache, [self.entries.index(entry) for entry in entries])
+        return self.cache.fork([self.entries.index(entry) for entry in entries])
 
     # ---- helpers --------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -10,9 +11,10 @@ from transformers import DynamicCache, PretrainedConfig
 from transformers.cache_utils import DynamicLayer, LinearAttentionAndFullAttentionLayer
 
 from laconic.compress import Policy
-from laconic.engines.hf import rows
-from laconic.engines.hf.layer import CompressedHybridLayer, CompressedLayer, TokenLookup
+from laconic.engines.hf.layer import CompressedHybridLayer, CompressedLayer
 from laconic.engines.hf.ledger import Ledger
+from laconic.engines.hf.left_alone import append_others, kind_of, take_others
+from laconic.engines.hf.scoring import TokenLookup
 from laconic.errors import InputError
 
 
@@ -39,7 +41,7 @@ class CompressedCache(DynamicCache):
         self.left_alone: dict[str, list[int]] = {}
         for i, layer in enumerate(self.layers):
             if i not in plain:
-                self.left_alone.setdefault(rows.kind_of(layer), []).append(i)
+                self.left_alone.setdefault(kind_of(layer), []).append(i)
         if not plain:
             raise InputError(
                 f"{type(config).__name__} has no plain full-attention layer to compress (it has {_list(self.left_alone)}); "
@@ -60,7 +62,8 @@ class CompressedCache(DynamicCache):
     def set_token_lookup(self, lookup: TokenLookup) -> None:
         """lookup: row numbers -> long [rows, generated], for policies that look at token ids."""
         for layer in self.compressed_layers:
-            layer.lookup = lookup
+            if layer.scoring is not None:
+                layer.scoring.lookup = lookup
 
     @property
     def batch_size(self) -> int:
@@ -74,37 +77,45 @@ class CompressedCache(DynamicCache):
         wanted = [int(i) for i in indices]
         for layer in self.layers:
             if isinstance(layer, CompressedLayer):
-                rows.take_rows(layer, wanted)
-            rows.take_others(layer, wanted)
+                layer.take_rows(wanted)
+            take_others(layer, wanted)
         self.ledger.take_rows(wanted)
 
     def remove_rows(self, leavers: Sequence[int]) -> list[int]:
         """Rows leave, their memory too once half the buffer's rows are unused. Returns the order of those that remain."""
+        length = self.ledger.length
         order = self.ledger.remove_rows(leavers)
-        left, moves = len(order), [(source, hole) for hole, source in enumerate(order) if source != hole]
+        slack = self.ledger.trim_slots() if order else 0
         for layer in self.layers:
             if isinstance(layer, CompressedLayer):
-                rows.move_rows(layer, moves, left)
-            rows.take_others(layer, order)
-        if left:
-            slack = self.ledger.trim_slots()
-            if slack:
-                for layer in self.compressed_layers:
-                    rows.shift(layer, left, -slack, self.ledger.length)
+                layer.remove_rows(order, length)
+                if slack and layer.buffers is not None:  # a long row has left: those that remain need fewer slots
+                    layer.buffers.shift(len(order), -slack, self.ledger.length)
+            take_others(layer, order)
         return order
 
     def append_rows(self, other: CompressedCache) -> None:
         """Append the rows of another cache of the same model and policy, whose logical length may differ."""
         before = len(self.ledger.rows)
         mine, theirs = self.ledger.logical_length, other.ledger.logical_length
-        ring_next = self.ledger.ring_next
-        by = self.ledger.append_rows(other.ledger)
+        shift = self.ledger.append_rows(other.ledger)
         for layer, its in zip(self.layers, other.layers, strict=True):
             if isinstance(layer, CompressedLayer) and isinstance(its, CompressedLayer):
-                self.ledger.ring_next = ring_next
-                rows.absorb(layer, its, before, by)
-            rows.absorb_others(layer, its, mine, theirs)
-        self.ledger.ring_next = 0
+                layer.append_rows(its, before, shift)
+            append_others(layer, its, mine, theirs)
+        self.ledger.ring_next = 0  # every layer's ring begins with its oldest query now
+
+    def fork(self, rows: Sequence[int]) -> CompressedCache:
+        """A copy of some rows that can be fed on its own and never compresses; this cache is not touched."""
+        twin = copy.copy(self)
+        twin.ledger = self.ledger.fork()
+        twin.layers = [copy.copy(layer) for layer in self.layers]
+        twin.compressed_layers = [layer for layer in twin.layers if isinstance(layer, CompressedLayer)]
+        for layer in twin.compressed_layers:
+            layer.ledger = twin.ledger
+        twin.batch_select_indices(rows)
+        twin.ledger.freeze()
+        return twin
 
     @property
     def live_bytes(self) -> int:

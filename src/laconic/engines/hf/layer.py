@@ -1,12 +1,11 @@
-"""One layer's KV: buffers written in place, the latest queries in a ring, and what happens once the layer has attended.
+"""One layer's KV, as transformers sees it: what is written, what is held, and what happens once the layer has attended.
 
-Shapes: B rows, G KV heads, H query heads, C slots of the buffer, L slots in use, D head size, S captured queries, g index
-sets a layer (1, or G when a policy chooses per KV head).
+Shapes: B rows, G KV heads, H query heads, L slots in use, D head size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,13 +13,11 @@ from torch import Tensor
 from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 
 from laconic.compress import Scorer
-from laconic.engines.hf.eviction import Selection, choose, move
-from laconic.engines.hf.ledger import Eviction, Ledger
-from laconic.engines.hf.passes import required_pass
-from laconic.engines.hf.rows import grow
+from laconic.engines.hf.attention import required_pass
+from laconic.engines.hf.buffers import KVBuffers
+from laconic.engines.hf.ledger import Ledger
+from laconic.engines.hf.scoring import LayerScoring, Selection
 from laconic.errors import InputError
-
-TokenLookup = Callable[[list[int]], Tensor]
 
 
 class CompressedLayer(DynamicLayer):
@@ -29,29 +26,22 @@ class CompressedLayer(DynamicLayer):
     is_croppable = False
 
     def __init__(self, ledger: Ledger, scorer: Scorer | None, index: int) -> None:
-        self.ledger, self.scorer, self.index = ledger, scorer, index
+        self.ledger, self.index = ledger, index
         self.is_initialized = False
-        self.spare_rows = 0
-        self.lookup: TokenLookup | None = None
-        self.key_buffer: Tensor | None = None
-        self.value_buffer: Tensor | None = None
-        self.ring: Tensor | None = None  # [B, H, S, D]
-        self.mass: Tensor | None = None  # fp32 [B, g, C]
-        self.stored: Tensor | None = None  # long [B, g, n]: positions kept by the last compression, right-aligned
-        self.choice: Selection | None = None  # what stays, from this pass's attention to its end
-        self.watches = scorer is not None  # somebody has to see this layer's attention calls
+        self.buffers: KVBuffers | None = None  # made by the first write, which shows their shapes
+        self.scoring = LayerScoring(scorer, index) if scorer is not None else None  # None: nothing is ever compressed
+        self.selection: Selection | None = None  # what stays, from this pass's attention to its end
+        self.spare_rows = 0  # rows that will be needed in all, so that buffers grow once
 
     # ---- what transformers asks -----------------------------------------------------------------------------------
 
     @property
     def keys(self) -> Tensor | None:  # type: ignore[override]
-        return None if self.key_buffer is None else self.key_buffer[: len(self.ledger.rows), :, : self.ledger.length]
+        return None if self.buffers is None else self.buffers.keys[: len(self.ledger.rows), :, : self.ledger.length]
 
     @property
     def values(self) -> Tensor | None:  # type: ignore[override]
-        return (
-            None if self.value_buffer is None else self.value_buffer[: len(self.ledger.rows), :, : self.ledger.length]
-        )
+        return None if self.buffers is None else self.buffers.values[: len(self.ledger.rows), :, : self.ledger.length]
 
     def get_seq_length(self) -> int:
         """The logical length: positions count on as if nothing had been evicted."""
@@ -59,36 +49,26 @@ class CompressedLayer(DynamicLayer):
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         ledger = self.ledger
-        required_pass().masked = ledger
+        required_pass().mask_of = ledger
         return ledger.length + query_length, ledger.logical_length - ledger.length
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
         rows = max(key_states.shape[0], self.spare_rows)
         slots = max(self.ledger.slots_to_reserve(), self.ledger.write_at + key_states.shape[2])
-        self.key_buffer = key_states.new_empty((rows, key_states.shape[1], slots, key_states.shape[3]))
-        self.value_buffer = value_states.new_empty((rows, value_states.shape[1], slots, value_states.shape[3]))
+        self.buffers = KVBuffers.allocate(key_states, value_states, rows, slots)
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append [B, G, q, D] in place; returns views over all that is held, this step's tokens included."""
         ledger = self.ledger
-        batch, _, q, _ = key_states.shape
-        required_pass().write(self, batch, q)
+        required_pass().write(self, key_states.shape[0], key_states.shape[2])
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        start, end = ledger.write_at, ledger.length
-        keys, values = self.key_buffer, self.value_buffer
-        assert keys is not None
-        assert values is not None
-        if end > keys.shape[2]:
-            grow(self, start, slots=max(end, ledger.slots_to_reserve()))
-            keys, values = self.key_buffer, self.value_buffer
-            assert keys is not None
-        assert values is not None
-        keys[:batch, :, start:end] = key_states
-        values[:batch, :, start:end] = value_states
-        return keys[:batch, :, :end], values[:batch, :, :end]
+        assert self.buffers is not None
+        if ledger.length > self.buffers.slots:  # the ledger counts this pass's tokens already
+            self.buffers.reallocate(ledger.write_at, slots=max(ledger.length, ledger.slots_to_reserve()))
+        return self.buffers.append(key_states, value_states, ledger.write_at)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         raise RuntimeError("repeat rows through the cache, not a layer of it")
@@ -113,106 +93,86 @@ class CompressedLayer(DynamicLayer):
 
     # ---- after attention ------------------------------------------------------------------------------------------
 
+    @property
+    def must_be_seen(self) -> bool:
+        """Whether somebody has to see this layer's attention calls."""
+        return self.scoring is not None
+
     def attended(self, query: Tensor, key: Tensor, scaling: float, mask: Tensor | None) -> None:
         """Called once this layer has attended.
 
         query: [B, H, q, D] after RoPE; key: [B, Gk, L, D], what it attended to: the cached keys, or what the model made of them
         (latent attention expands what is cached); mask: bool or additive [B, 1 or H, q, L], or None.
         """
-        ledger, scorer = self.ledger, self.scorer
-        if scorer is None:
+        ledger, buffers, scoring = self.ledger, self.buffers, self.scoring
+        if scoring is None:
             return
+        assert buffers is not None
         if key.shape[2] != ledger.length or query.shape[0] != len(ledger.rows):
             raise InputError(
                 f"layer {self.index} attends to {key.shape[2]} tokens while its KV cache holds {ledger.length}: laconic can't "
                 "compress a layer that selects or regroups what it has cached"
             )
-        if ledger.capture:
-            self._capture(query)
-        if scorer.accumulates and ledger.rows[0].generated:
-            self._accumulate(query, key, scaling, mask)
+        if ledger.captures_queries:
+            buffers.capture_queries(query, ledger.queries, ledger.ring_at, rows=self.spare_rows)
+        if scoring.scorer.accumulates and ledger.rows[0].generated:
+            scoring.add_attention(ledger, buffers, query, key, scaling, mask)
         if ledger.eviction is not None:
-            self.choice = choose(self, ledger.eviction, key, scaling)
+            self.selection = scoring.choose(ledger, buffers, key, scaling)
 
-    def evict(self, plan: Eviction) -> None:
-        """At the end of the pass: move what was chosen."""
-        choice, self.choice = self.choice, None
-        assert choice is not None
-        move(self, plan, choice)
-
-    def _capture(self, query: Tensor) -> None:
-        size = self.ledger.queries
-        batch, heads, q, dim = query.shape
-        if self.ring is None or self.ring.shape[0] < batch:
-            rows = max(batch, self.spare_rows)
-            ring = query.new_zeros((rows, heads, size, dim))
-            if self.ring is not None:
-                ring[: self.ring.shape[0]] = self.ring
-            self.ring = ring
-        at = self.ledger.ring_at
-        if q == 1:
-            self.ring[:batch, :, at] = query[:, :, 0]
-            return
-        take = min(q, size)
-        slots = (torch.arange(take, device=query.device) + at) % size
-        self.ring[:batch, :, slots] = query[:, :, -take:]
-
-    def queries(self) -> Tensor | None:
-        """[B, H, S, D], oldest first."""
-        if self.ring is None:
-            return None
-        ring = self.ring[: len(self.ledger.rows)]
-        at = self.ledger.ring_next
-        return ring if at == 0 else torch.cat((ring[:, :, at:], ring[:, :, :at]), dim=2)
-
-    def _accumulate(self, query: Tensor, key: Tensor, scaling: float, mask: Tensor | None) -> None:
-        assert self.scorer is not None
-        assert self.key_buffer is not None
-        batch, end = query.shape[0], self.ledger.length
-        if mask is not None and mask.dtype != torch.bool:
-            # Eager attention's masks are added to the logits: the most negative number hides a slot.
-            mask = mask > torch.finfo(mask.dtype).min / 2
-        paid = self.by_cached_head(self.scorer.observe(query, key, mask, scaling))
-        if self.mass is None:
-            self.mass = paid.new_zeros((self.key_buffer.shape[0], paid.shape[1], self.key_buffer.shape[2]))
-        # A slot's sum starts with the step that writes it: what stood there before an eviction moved the end is not its own.
-        self.mass[:batch, :, self.ledger.write_at : end] = 0
-        self.mass[:batch, :, :end] += paid
-
-    def by_cached_head(self, scores: Tensor) -> Tensor:
-        """[B, g, T] for each head attended to -> for each cached head: several that are made of one are averaged."""
-        assert self.key_buffer is not None
-        heads = self.key_buffer.shape[1]
-        return scores if scores.shape[1] in (1, heads) else scores.unflatten(1, (heads, -1)).mean(2)
-
-    def buffers(self) -> list[Tensor]:
-        return [b for b in (self.key_buffer, self.value_buffer, self.mass) if b is not None]
+    def evict(self) -> None:
+        """At the end of the pass: move what was chosen. Another layer may have read this one's keys until now."""
+        selection, self.selection = self.selection, None
+        assert self.buffers is not None
+        assert self.ledger.eviction is not None
+        assert selection is not None
+        self.buffers.evict(self.ledger.eviction, len(self.ledger.rows), selection.slots, selection.positions)
 
     def held_positions(self, row: int) -> Tensor:
         """long [g, held]: which generated tokens of a row this layer holds, in order."""
-        record = self.ledger.rows[row]
-        since = record.generated - record.compressed_at
-        recent = torch.arange(record.compressed_at, record.generated)
-        if self.stored is None or record.held == since:
-            return recent[None]
-        stored = self.stored[row, :, self.stored.shape[-1] - (record.held - since) :].cpu()
-        return torch.cat((stored, recent.expand(stored.shape[0], -1)), dim=-1)
+        slots = self.ledger.rows[row]
+        if self.buffers is None:
+            return torch.arange(slots.compressed_at, slots.generated)[None]
+        return self.buffers.held_positions(row, slots.generated, slots.compressed_at, slots.held)
+
+    # ---- rows come and go: the ledger has changed its rows already ------------------------------------------------
+
+    def take_rows(self, indices: Sequence[int]) -> None:
+        """Rows `indices`, in that order, in buffers of their own; a copy of this layer keeps the old ones."""
+        if self.buffers is not None:
+            self.buffers = self.buffers.take_rows(indices)
+
+    def remove_rows(self, order: Sequence[int], length: int) -> None:
+        """Which rows stand where from here on; `length` slots are in use."""
+        if self.buffers is not None:
+            moves = [(source, hole) for hole, source in enumerate(order) if source != hole]
+            self.buffers.fill_holes(moves, len(order), length)
+
+    def append_rows(self, other: CompressedLayer, before: int, shift: int) -> None:
+        """Append the rows of `other`. `before` rows were here, which move by `shift` slots to the right."""
+        if other.buffers is None:
+            return
+        assert self.buffers is not None
+        ledger, buffers = self.ledger, self.buffers
+        after, length = len(ledger.rows), ledger.length
+        if after > buffers.rows or length >= buffers.slots:
+            # With a slot for the next token at least.
+            slots = max(length + 1, ledger.slots_to_reserve()) if length >= buffers.slots else buffers.slots
+            rows = buffers.rows if after <= buffers.rows else max(after, self.spare_rows)
+            buffers.reallocate(length - shift, slots=slots, rows=rows)
+        if shift:
+            buffers.shift(before, shift, length)
+        its = other.ledger
+        buffers.append_rows(other.buffers, before, after, length, its.length, ledger.ring_next, its.ring_next)
 
     @property
     def bytes_per_token(self) -> int:
         """Bytes of keys and values that one token of one row takes in this layer."""
-        if self.key_buffer is None or self.value_buffer is None:
-            return 0
-        item = self.key_buffer.element_size()
-        return item * (
-            self.key_buffer.shape[1] * self.key_buffer.shape[3]
-            + self.value_buffer.shape[1] * self.value_buffer.shape[3]
-        )
+        return 0 if self.buffers is None else self.buffers.bytes_per_token
 
     @property
     def reserved_bytes(self) -> int:
-        tensors = (self.key_buffer, self.value_buffer, self.mass, self.ring, self.stored)
-        return sum(t.numel() * t.element_size() for t in tensors if t is not None)
+        return 0 if self.buffers is None else self.buffers.reserved_bytes
 
 
 class CompressedHybridLayer(LinearAttentionLayer, CompressedLayer):  # type: ignore[misc]

@@ -12,61 +12,20 @@ only *which* tokens stay differs from layer to layer.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from laconic.compress.schedule import Schedule
+from laconic.compress.schedule import Never, Schedule
+from laconic.engines.hf.slots import Eviction, RowSlots, order_without, plan_eviction
+from laconic.engines.hf.validity import ValidityMask
 from laconic.errors import InputError
 
 GROWTH_STEP = 4096
-
-
-@dataclass(slots=True)
-class RowSlots:
-    """One row of the batch. prompt: slots that hold its prompt (padding inside it included), never evicted.
-
-    generated: tokens whose KV has been computed; held: of those, tokens still in the cache; compressed_at: `generated`
-    at the last compression; number: a stable number of the trace; limit: tokens it may generate, if known.
-    """
-
-    prompt: int = 0
-    generated: int = 0
-    held: int = 0
-    compressed_at: int = 0
-    number: int = 0
-    limit: int | None = None
-    pads: int = 0
-
-    @property
-    def slots(self) -> int:
-        return self.prompt + self.held
-
-    @property
-    def tokens(self) -> int:
-        return self.prompt + self.held - self.pads
-
-
-@dataclass(frozen=True, slots=True)
-class Eviction:
-    """What one compression does to every layer. Lists run over the due rows.
-
-    length, new_length: slots in use before and after. candidates, keep: tokens scored and kept; since: tokens generated
-    after the row's previous compression. uniform: all rows of the batch are due and alike, so their prompts stay in place.
-    """
-
-    due: tuple[int, ...]
-    prompt: tuple[int, ...]
-    candidates: tuple[int, ...]
-    keep: tuple[int, ...]
-    since: tuple[int, ...]
-    generated: tuple[int, ...]
-    window: int
-    length: int
-    new_length: int
-    uniform: bool
+"""Generated tokens for which buffers are made at first, and which they at least double from then on."""
 
 
 class Ledger:
@@ -77,22 +36,23 @@ class Ledger:
 
     def __init__(self, schedule: Schedule, queries: int, prompt: int | None = None, limit: int | None = None) -> None:
         self.schedule = schedule
-        self.queries = queries
+        self.queries = queries  # the latest ones that the scorer reads
+        self.prompt_left = prompt  # slots of the prompt that are still to be fed; None: the first pass is the prompt
+        self.limit = limit  # of rows that the first pass makes
         self.rows: list[RowSlots] = []
-        self.length = 0
-        self.logical_length = 0
-        self.write_at = 0
-        self.capture = False
-        self.ring_at = 0
-        self.ring_next = 0
-        self.eviction: Eviction | None = None
-        self.in_step = self.broken = False
-        self.prompt_left = prompt
-        self.limit = limit
-        self.tokens = 0
-        self._to_compression: int | None = None
-        self._valid: dict[torch.device, Tensor] = {}  # layers may lie on several devices
-        self._prompt_mask: Tensor | None = None
+        self.length = 0  # slots in use, the same for every row
+        self.logical_length = 0  # as if nothing had been evicted, of the longest row
+        self.tokens = 0  # held by all rows, in one layer
+        # of the pass that runs
+        self.in_pass = False
+        self.broken = False  # a pass ended half-way
+        self.write_at = 0  # the first slot that it writes
+        self.captures_queries = False  # whether its queries may be read by a compression
+        self.ring_at = 0  # where its first query goes in the ring of the latest queries
+        self.ring_next = 0  # where the next pass's first goes: the oldest
+        self.eviction: Eviction | None = None  # what has to be done once it has attended
+        self._to_compression: int | None = None  # tokens a row, until one of them is due
+        self._validity = ValidityMask()
         # counted for the run's statistics
         self.steps = 0
         self.compressions = 0
@@ -101,21 +61,20 @@ class Ledger:
         self.peak_tokens = 0
         self.token_steps = 0
 
-    # ---- one step -------------------------------------------------------------------------------------------------
+    # ---- one forward pass -----------------------------------------------------------------------------------------
 
     def begin_pass(self, batch: int, q: int) -> None:
-        """Account for `q` new tokens in each of `batch` rows and plan what the step has to do once it has attended."""
+        """Account for `q` new tokens in each of `batch` rows and plan what the pass has to do once it has attended."""
         if self.broken:
             raise InputError(
                 "an earlier forward pass on this compressed KV cache ended half-way, so some layers hold its tokens and some "
                 "don't: make a new one (call generate anew)"
             )
-        if not self.rows:
-            self.rows = [RowSlots(number=i, limit=self.limit) for i in range(batch)]
+        self._make_rows(batch)
         if batch != len(self.rows):
             raise InputError(f"the batch has {batch} rows, but the compressed KV cache holds {len(self.rows)}")
         self.write_at = self.length
-        self.in_step = True
+        self.in_pass = True
         self.tokens += q * batch
         if self.prompt_left is None or self.prompt_left > 0:
             self._take_prompt(q)
@@ -128,9 +87,13 @@ class Ledger:
             self.token_steps += self.tokens
         self.peak_tokens = max(self.peak_tokens, self.tokens)
         if self._to_compression == 0:
-            self.eviction = self._plan_eviction()
-            if self.eviction is None:
+            self.eviction = plan_eviction(self.rows, self.schedule, self.length)
+            if self.eviction is None:  # nothing has to go: on to the next point
                 self._to_compression = self._count_to_compression()
+
+    def _make_rows(self, batch: int) -> None:
+        if not self.rows:
+            self.rows = [RowSlots(number=i, limit=self.limit) for i in range(batch)]
 
     def _take_prompt(self, q: int) -> None:
         if self.prompt_left is not None and q > self.prompt_left:
@@ -140,7 +103,7 @@ class Ledger:
         self.prompt_left = 0 if self.prompt_left is None else self.prompt_left - q
         for row in self.rows:
             row.prompt += q
-        self.capture = False
+        self.captures_queries = False
         self.refresh()
 
     def _take_generated(self, q: int) -> None:
@@ -155,80 +118,44 @@ class Ledger:
         for row in self.rows:
             row.generated += q
             row.held += q
-        self.capture = left is not None and self.queries > 0 and left < self.queries
-        if self.capture:
+        # Only queries that the next compression will read are kept: of the rest nobody pays for a copy.
+        self.captures_queries = left is not None and self.queries > 0 and left < self.queries
+        if self.captures_queries:
             self.ring_at = self.ring_next
             self.ring_next = (self.ring_at + min(q, self.queries)) % self.queries
 
     def fail_pass(self) -> None:
         """The pass ended half-way: what the layers hold is not whole any more."""
-        self.broken = self.in_step
+        self.broken = self.in_pass
 
     def end_pass(self) -> None:
         """All layers have attended, and evicted if that was planned."""
-        self.in_step = False
-        plan, self.eviction = self.eviction, None
-        if plan is None:
+        self.in_pass = False
+        eviction, self.eviction = self.eviction, None
+        if eviction is None:
             return
-        for index, candidates, keep in zip(plan.due, plan.candidates, plan.keep, strict=True):
+        for index, candidates, keep in zip(eviction.due, eviction.candidates, eviction.keep, strict=True):
             row = self.rows[index]
-            row.held = keep + plan.window
+            row.held = keep + eviction.window
             row.compressed_at = row.generated
             self.evicted += candidates - keep
-            self.kept += keep + plan.window
-        self.compressions += len(plan.due)
-        self.length = plan.new_length
+            self.kept += keep + eviction.window
+        self.compressions += len(eviction.due)
+        self.length = eviction.new_length
         self.refresh()
-
-    def _plan_eviction(self) -> Eviction | None:
-        """None if nothing has to go (a ratio of 1)."""
-        schedule, window = self.schedule, self.schedule.window
-        due = [i for i, row in enumerate(self.rows) if row.held > schedule.physical(row.generated)]
-        if not due:
-            return None
-        rounds = [schedule.rounds(self.rows[i].generated) for i in due]
-        keep = [schedule.kept(r) for r in rounds]
-        rows = [self.rows[i] for i in due]
-        candidates = [row.held - window for row in rows]
-        new_slots = [row.slots for row in self.rows]
-        for i, have, stay in zip(due, candidates, keep, strict=True):
-            new_slots[i] -= have - stay
-        first = rows[0]
-        uniform = len(due) == len(self.rows) and all(
-            (row.prompt, row.generated, row.held) == (first.prompt, first.generated, first.held) for row in rows
-        )
-        need = max(new_slots)
-        if uniform:  # prompts stay where they are, with the slack before them, if any
-            new_length = self.length - (candidates[0] - keep[0])
-        elif len(due) == len(self.rows) or self.length - need >= max(16, self.length // 8):
-            new_length = need
-        else:  # rows that are not due would have to move, which is not worth the copy
-            new_length = self.length
-        return Eviction(
-            due=tuple(due),
-            prompt=tuple(row.prompt for row in rows),
-            candidates=tuple(candidates),
-            keep=tuple(keep),
-            since=tuple(row.generated - row.compressed_at for row in rows),
-            generated=tuple(row.generated for row in rows),
-            window=window,
-            length=self.length,
-            new_length=new_length,
-            uniform=uniform,
-        )
 
     # ---- lengths and masks ----------------------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Recompute what depends on the set of rows: tokens held, steps to the next compression, the validity mask."""
+        """Recompute what depends on the set of rows: tokens held, tokens to the next compression, the validity mask."""
         self.tokens = sum(row.tokens for row in self.rows)
         self._to_compression = self._count_to_compression()
-        self._valid = {}
+        self._validity.clear()
 
     def _count_to_compression(self) -> int | None:
         ahead = [self.schedule.next_boundary(row.generated) for row in self.rows]
-        steps = [b - row.generated for b, row in zip(ahead, self.rows, strict=True) if b is not None]
-        return min(steps) if steps else None
+        tokens = [at - row.generated for at, row in zip(ahead, self.rows, strict=True) if at is not None]
+        return min(tokens) if tokens else None
 
     def tokens_to_compression(self) -> int | None:
         """Generated tokens that one forward pass may hold without crossing a compression point; None is no limit."""
@@ -241,44 +168,20 @@ class Ledger:
         """
         if mask is None or bool(mask[:, :width].all()):
             return
-        self._prompt_mask = mask[:, :width]
-        self._valid = {}
-        if not self.rows:
-            self.rows = [RowSlots(number=i, limit=self.limit) for i in range(mask.shape[0])]
-        for row, pads in zip(self.rows, (~self._prompt_mask).sum(-1).tolist(), strict=True):
+        self._make_rows(mask.shape[0])
+        for row, pads in zip(self.rows, self._validity.set_prompt(mask[:, :width]), strict=True):
             row.pads = pads
-
-    @property
-    def ragged(self) -> bool:
-        return self._prompt_mask is not None or any(row.slots != self.length for row in self.rows)
 
     def validity(self, q: int, device: torch.device | str) -> Tensor | None:
         """bool [B, length + q] on `device`, True where a slot may be attended; None when all may."""
-        device = torch.device(device)
-        valid = self._valid.get(device)
-        if valid is None:
-            valid = self._valid[device] = self._build_valid(device)
-        if valid.numel() == 0:
-            return None
-        need = self.length + q
-        if valid.shape[1] < need:
-            more = torch.ones((len(self.rows), need), dtype=torch.bool, device=device)
-            valid = self._valid[device] = torch.cat((valid, more), dim=1)
-        return valid[:, :need]
-
-    def _build_valid(self, device: torch.device) -> Tensor:
-        if not self.ragged:
-            return torch.empty(0, dtype=torch.bool, device=device)
-        starts = torch.tensor([self.length - row.slots for row in self.rows], device=device)
-        width = 0 if self._prompt_mask is None else self._prompt_mask.shape[1]
-        slots = torch.arange(max(self.length, width) + 64, device=device)
-        valid = slots >= starts[:, None]
-        if self._prompt_mask is not None:
-            valid.scatter_(1, starts[:, None] + torch.arange(width, device=device), self._prompt_mask.to(device))
-        return valid
+        return self._validity.of(self.rows, self.length, q, torch.device(device))
 
     def slots_to_reserve(self) -> int:
-        """Slots a buffer should have from here on: the schedule's peak, reached in doubling steps of generated tokens."""
+        """Slots a buffer should have from here on: the schedule's peak, reached in doubling steps of generated tokens.
+
+        A row that may generate 32K tokens mostly ends long before: reserving for its limit would pay for what never comes.
+        Doubling keeps the copies that growing costs below one copy of what is held in the end.
+        """
         most = self.length
         for row in self.rows:
             ahead = max(GROWTH_STEP, 2 * row.generated)
@@ -289,14 +192,10 @@ class Ledger:
 
     # ---- rows come and go -----------------------------------------------------------------------------------------
 
-    def take_rows(self, indices: list[int]) -> None:
+    def take_rows(self, indices: Sequence[int]) -> None:
         """Rows `indices`, in that order, stay (a row may be named several times)."""
-        picked = [self.rows[i] for i in indices]
-        self.rows = [
-            RowSlots(r.prompt, r.generated, r.held, r.compressed_at, r.number, r.limit, r.pads) for r in picked
-        ]
-        if self._prompt_mask is not None:
-            self._prompt_mask = self._prompt_mask[indices]
+        self.rows = [replace(self.rows[i]) for i in indices]
+        self._validity.take_rows(indices)
         self.refresh()
 
     def remove_rows(self, leavers: Sequence[int]) -> list[int]:
@@ -307,17 +206,16 @@ class Ledger:
 
     def trim_slots(self) -> int:
         """Leading slots that no row needs any more, if they are worth the copy; the caller moves the content."""
-        need = max((row.slots for row in self.rows), default=0)
-        slack = self.length - need
+        slack = self.length - max((row.slots for row in self.rows), default=0)
         if slack < max(32, self.length // 4):
             return 0
-        self.length = need
-        self._valid = {}
+        self.length -= slack
+        self._validity.clear()
         return slack
 
     def append_rows(self, other: Ledger) -> int:
-        """Append the rows of another ledger. Returns how far the frame grows to the left, in slots."""
-        if self._prompt_mask is not None or other._prompt_mask is not None:
+        """Append the rows of another ledger. Returns by how many slots the rows that were here move to the right."""
+        if self._validity.prompt is not None or other._validity.prompt is not None:
             raise RuntimeError("batches with padding inside the prompt can't be joined")
         shift = max(0, other.length - self.length)
         self.length += shift
@@ -332,14 +230,14 @@ class Ledger:
         self.peak_tokens = max(self.peak_tokens, self.tokens)
         return shift
 
+    def fork(self) -> Ledger:
+        """A copy that can be changed without this one."""
+        twin = copy.copy(self)
+        twin._validity = copy.copy(self._validity)
+        twin.rows = [replace(row) for row in self.rows]
+        return twin
 
-def order_without(rows: int, leavers: Sequence[int]) -> list[int]:
-    """Which of `rows` rows stand where once the leavers have left: each hole is filled by a row from the end, so that as few
-    rows as possible move."""
-    left = rows - len(set(leavers))
-    order = list(range(left))
-    holes = [i for i in sorted(set(leavers)) if i < left]
-    from_the_end = [i for i in range(left, rows) if i not in set(leavers)]
-    for source, hole in zip(from_the_end, holes, strict=True):
-        order[hole] = source
-    return order
+    def freeze(self) -> None:
+        """No row compresses from here on, however far it is fed."""
+        self.schedule = Never()
+        self.refresh()

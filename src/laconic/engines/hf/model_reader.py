@@ -14,9 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from laconic import checks
 from laconic.engines.hf.attention import AttentionBinding
 from laconic.engines.hf.cache import CompressedCache
-from laconic.engines.hf.layer import TokenLookup
 from laconic.engines.hf.models import text_config
-from laconic.engines.hf.runner import ModelRunner, freeze, held_tokens
+from laconic.engines.hf.runner import ModelRunner, held_tokens
+from laconic.engines.hf.scoring import TokenLookup
 from laconic.engines.requests import check_vocabulary
 from laconic.errors import InputError
 
@@ -83,7 +83,8 @@ class ModelReader:
                         cache, _ = self._rebuild(prompt[:-1], [[] for _ in part])
                         newest = [prompt[-1]] * len(part)
                     before = len(prompt) + length - 1
-                    answers = self._answer(freeze(cache), [before] * len(part), newest, tail, steps)
+                    cache.ledger.freeze()
+                    answers = self._answer(cache, [before] * len(part), newest, tail, steps)
                     run += len(part) * (len(tail) + steps) + before + max(length - 1, 0) * (len(part) - 1)
                     for i, answer in zip(part, answers, strict=True):
                         found[i] = answer

@@ -5,7 +5,6 @@ Shapes: n rows, q tokens a row and pass, K generated tokens, V vocabulary, D hid
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,10 +13,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from laconic.compress import Policy
-from laconic.compress.schedule import Never
 from laconic.engines.hf.cache import CompressedCache
-from laconic.engines.hf.layer import CompressedLayer, TokenLookup
 from laconic.engines.hf.models import text_config
+from laconic.engines.hf.scoring import TokenLookup
 
 
 class Rebuilt(NamedTuple):
@@ -90,25 +88,6 @@ class ModelRunner:
 def pick_states(hidden: Sequence[Tensor], layers: Sequence[int]) -> Tensor:
     """hidden: the model's own, [n, q, H] each. Those of `layers` side by side, float32 [n, q, D]."""
     return torch.cat([hidden[layer] for layer in layers], dim=-1).float()
-
-
-def fork(cache: CompressedCache, rows: Sequence[int]) -> CompressedCache:
-    """A copy of some rows that can be fed on its own and never compresses; the original is not touched."""
-    twin = copy.copy(cache)
-    twin.ledger = copy.copy(cache.ledger)
-    twin.layers = [copy.copy(layer) for layer in cache.layers]
-    twin.compressed_layers = [layer for layer in twin.layers if isinstance(layer, CompressedLayer)]
-    for layer in twin.compressed_layers:
-        layer.ledger = twin.ledger
-    twin.batch_select_indices(rows)
-    return freeze(twin)
-
-
-def freeze(cache: CompressedCache) -> CompressedCache:
-    """The cache, which never compresses from here on."""
-    cache.ledger.schedule = Never()
-    cache.ledger.refresh()
-    return cache
 
 
 def held_tokens(cache: CompressedCache, row: int, generated: int) -> Tensor:

@@ -307,18 +307,17 @@ def test_layers_on_two_devices_have_their_own_masks_and_choices():
     near, far = cache.compressed_layers
     with AttentionBinding(model):
         model(**padded(prompts([12, 5])), past_key_values=cache)
-    assert far.key_buffer is not None
-    assert far.value_buffer is not None
-    far.key_buffer, far.value_buffer = far.key_buffer.to("meta"), far.value_buffer.to("meta")
+    assert far.buffers is not None
+    far.buffers.keys, far.buffers.values = far.buffers.keys.to("meta"), far.buffers.values.to("meta")
     far.device = torch.device("meta")
     cpu, meta = validity(cache, 1, "cpu"), validity(cache, 1, torch.device("meta"))
     assert (cpu.device.type, meta.device.type) == ("cpu", "meta")
     assert cpu.shape == meta.shape == (2, 13)
     assert validity(cache, 1, "cpu").data_ptr() == cpu.data_ptr(), "each device's mask is built once"
-    from laconic.engines.hf.passes import forward_pass, running_pass
+    from laconic.engines.hf.attention import forward_pass, running_pass
 
     while cache.ledger.compressions == 0:
-        with forward_pass("test", cache):
+        with forward_pass("test", cache.ledger):
             for layer in (near, far):
                 kv = torch.randn(2, 2, 1, 8, device=layer.device)
                 keys, _ = cache.update(kv, kv, layer.index)
@@ -327,7 +326,8 @@ def test_layers_on_two_devices_have_their_own_masks_and_choices():
                 assert running is not None
                 running.attended(torch.randn(2, 4, 1, 8, device=layer.device), keys, 1.0, mask[:, None, None])
     for layer, kind in ((near, "cpu"), (far, "meta")):
-        for tensor in (layer.keys, layer.values, layer.ring, layer.stored):
+        assert layer.buffers is not None
+        for tensor in (layer.keys, layer.values, layer.buffers.query_ring, layer.buffers.kept_positions):
             assert tensor is not None
             assert tensor.device.type == kind
     assert near.keys is not None

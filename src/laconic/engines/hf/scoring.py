@@ -1,0 +1,167 @@
+"""What a policy's scorer sees of one layer, and what it chooses: once the layer has attended, nothing of it moves anything.
+
+Shapes: B rows, E rows that are due, G KV heads, H query heads, L slots in use, M candidates, K kept, g index sets (1 or G).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from laconic.compress import Evidence, Scorer
+from laconic.compress.select import select
+from laconic.engines.hf.buffers import KVBuffers
+from laconic.engines.hf.ledger import Ledger
+from laconic.engines.hf.slots import Eviction
+from laconic.errors import InputError
+
+TokenLookup = Callable[[list[int]], Tensor]
+"""Numbers of traces -> their generated token ids, long [traces, most generated]."""
+TakeRows = Callable[[Tensor], Tensor]
+"""Picks the due rows of a tensor whose first axis is the batch (or more rows, unused)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What stays of the due rows in one layer."""
+
+    slots: Tensor
+    """long [E, g, K], ascending, among the candidates."""
+    positions: Tensor
+    """long [E, g, K + window]: which generated tokens they and the window are; -1 before the first of a row with fewer."""
+
+
+class LayerScoring:
+    """One layer's scorer and what it needs beside the buffers."""
+
+    def __init__(self, scorer: Scorer, layer: int) -> None:
+        self.scorer, self.layer = scorer, layer
+        self.lookup: TokenLookup | None = None  # only laconic's own engine knows the tokens' ids
+
+    def add_attention(
+        self, ledger: Ledger, buffers: KVBuffers, query: Tensor, key: Tensor, scaling: float, mask: Tensor | None
+    ) -> None:
+        """Add up the attention that this pass's queries [B, H, q, D] paid to each slot."""
+        if mask is not None and mask.dtype != torch.bool:
+            # Eager attention's masks are added to the logits: the most negative number hides a slot.
+            mask = mask > torch.finfo(mask.dtype).min / 2
+        received = by_cached_head(self.scorer.observe(query, key, mask, scaling), buffers)
+        buffers.add_mass(received, ledger.write_at)
+
+    def choose(self, ledger: Ledger, buffers: KVBuffers, key: Tensor, scaling: float) -> Selection:
+        """Score the candidates of the rows that are due and choose. key: [B, Gk, L, D], what the layer attended to."""
+        eviction = ledger.eviction
+        assert eviction is not None
+        device, window, length = buffers.keys.device, eviction.window, eviction.length
+        widest, lowest = eviction.widest, eviction.lowest
+        take = _taker(eviction, len(ledger.rows), device)
+        valid = None
+        if min(eviction.candidates) < widest:
+            # Right-aligned, as the rows are: a row with fewer candidates has part of its prompt, or junk, before its first.
+            counts = torch.tensor(eviction.candidates, device=device)
+            valid = torch.arange(widest, device=device) >= widest - counts[:, None]
+        positions = _positions(eviction, buffers, take, widest + window)
+        candidates_at = positions[..., :widest]
+        numbers = [ledger.rows[i].number for i in eviction.due]
+        evidence = Evidence(
+            queries=self._queries(ledger, buffers, take),
+            keys=take(key[:, :, lowest:length]),
+            scaling=scaling,
+            valid=valid,
+            positions=candidates_at,
+            token_ids=self._token_ids(numbers, candidates_at),
+            mass=None if buffers.mass is None else take(buffers.mass[..., lowest : length - window]),
+            layer=self.layer,
+            rows=torch.tensor(numbers, device=device),
+        )
+        if self.scorer.reads_prompt:
+            evidence = _with_prompt(evidence, eviction, key, take, ledger.validity(0, device))
+        keep: int | Tensor = eviction.keep[0]
+        if min(eviction.keep) != max(eviction.keep):
+            keep = torch.tensor(eviction.keep)  # on the CPU: reading it there waits for no device
+        slots = select(by_cached_head(self.scorer.score(evidence), buffers), keep, valid, check=False)
+        return Selection(slots, _kept_positions(eviction, positions, slots))
+
+    def _queries(self, ledger: Ledger, buffers: KVBuffers, take: TakeRows) -> Tensor | None:
+        if self.scorer.queries == 0:
+            return None
+        queries = buffers.latest_queries(len(ledger.rows), ledger.ring_next)
+        if queries is None:
+            raise RuntimeError("a compression is due, but no queries were captured")
+        return take(queries)
+
+    def _token_ids(self, numbers: list[int], positions: Tensor) -> Tensor | None:
+        if not self.scorer.needs_token_ids:
+            return None
+        if self.lookup is None:
+            raise InputError(
+                "this policy looks at token ids, which only laconic's own engine knows: run it through HFEngine instead of "
+                "generate"
+            )
+        table = self.lookup(numbers).to(positions.device)
+        # A row with fewer candidates than the widest has junk positions before its first.
+        return table[:, None].expand(-1, positions.shape[1], -1).gather(-1, positions.clamp(min=0))
+
+
+def by_cached_head(scores: Tensor, buffers: KVBuffers) -> Tensor:
+    """[B, g, T] for each head attended to -> for each cached head: several that are made of one (latent attention) are
+    averaged."""
+    heads = buffers.keys.shape[1]
+    return scores if scores.shape[1] in (1, heads) else scores.unflatten(1, (heads, -1)).mean(2)
+
+
+def _taker(eviction: Eviction, rows: int, device: torch.device) -> TakeRows:
+    if len(eviction.due) == rows:
+        return lambda t: t[:rows]
+    due = torch.tensor(eviction.due, device=device)
+    return lambda t: t[due]
+
+
+def _positions(eviction: Eviction, buffers: KVBuffers, take: TakeRows, width: int) -> Tensor:
+    """long [E, g, width]: index among the row's generated tokens of its last `width` slots (junk before its first).
+
+    Tokens since the previous compression follow each other without a gap; older ones are what that compression kept.
+    """
+    device = buffers.keys.device
+    back = torch.arange(width - 1, -1, -1, device=device)  # distance from the newest
+    newest = torch.tensor(eviction.generated, device=device)[:, None, None] - 1
+    if buffers.kept_positions is None:
+        return (newest - back).clamp(min=0)
+    since = torch.tensor(eviction.since, device=device)[:, None, None]
+    kept = take(buffers.kept_positions)
+    older = (kept.shape[-1] - 1 - (back - since)).clamp(0, kept.shape[-1] - 1)  # [E, 1, width]
+    older = kept.gather(-1, older.expand(-1, kept.shape[1], -1))
+    return torch.where(back < since, (newest - back).clamp(min=0), older)
+
+
+def _with_prompt(
+    evidence: Evidence, eviction: Eviction, key: Tensor, take: TakeRows, validity: Tensor | None
+) -> Evidence:
+    """Add the prompts' keys, right-aligned. Rows whose candidates start later have part of their prompt in the widest row's
+    slice of candidates."""
+    device, lowest, widest_prompt = evidence.keys.device, eviction.lowest, max(eviction.prompt)
+    starts = [eviction.length - eviction.window - c for c in eviction.candidates]  # first generated slot of each row
+    if min(starts) == max(starts):
+        context = take(key[:, :, lowest - widest_prompt : lowest])
+        valid = None if validity is None else take(validity[:, lowest - widest_prompt : lowest])
+        return replace(evidence, context_keys=context, context_valid=valid)
+    offsets = torch.arange(widest_prompt, device=device) - widest_prompt
+    slots = (torch.tensor(starts, device=device)[:, None] + offsets).clamp(min=0)  # [E, slots of the widest prompt]
+    keys = take(key)
+    index = slots[:, None, :, None].expand(-1, keys.shape[1], -1, keys.shape[3])
+    prompts = torch.tensor(eviction.prompt, device=device)
+    valid = offsets + prompts[:, None] >= 0
+    return replace(evidence, context_keys=keys.gather(2, index), context_valid=valid)
+
+
+def _kept_positions(eviction: Eviction, positions: Tensor, slots: Tensor) -> Tensor:
+    """Which generated tokens stay: those chosen, then the window; right-aligned, -1 before a row's first."""
+    positions = positions.expand(-1, slots.shape[1], -1)
+    kept = positions[..., : eviction.widest].gather(-1, slots)
+    if min(eviction.keep) != max(eviction.keep):
+        counts = torch.tensor(eviction.keep, device=positions.device)[:, None, None]
+        kept = kept.masked_fill(torch.arange(kept.shape[-1], device=positions.device) < kept.shape[-1] - counts, -1)
+    return torch.cat((kept, positions[..., eviction.widest :]), dim=-1)

@@ -1,0 +1,125 @@
+"""What one row of a batch has, and what one compression does to the batch: integers, and the plan that is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from laconic.compress.schedule import Schedule
+
+
+@dataclass(slots=True)
+class RowSlots:
+    """What one row of the batch, a sequence, has in each compressible layer."""
+
+    prompt: int = 0
+    """Slots of its prompt, padding inside it included. Never evicted."""
+    generated: int = 0
+    """Generated tokens whose KV has been computed, evicted or not."""
+    held: int = 0
+    """Generated tokens that are still in the cache."""
+    compressed_at: int = 0
+    """`generated` at the last compression; 0 before the first."""
+    number: int = 0
+    """Of its trace, the same for as long as the trace lives: rows change their places, traces keep their numbers."""
+    limit: int | None = None
+    """Tokens it may generate, where that is known. Sizes buffers, nothing else."""
+    pads: int = 0
+    """Of the prompt's slots, those that are padding."""
+
+    @property
+    def slots(self) -> int:
+        return self.prompt + self.held
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt + self.held - self.pads
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    """What one compression does to every layer. The tuples have an entry for each row that is due."""
+
+    due: tuple[int, ...]
+    """The rows that compress now."""
+    prompt: tuple[int, ...]
+    """Slots of the row's prompt."""
+    candidates: tuple[int, ...]
+    """Tokens that are scored: all generated ones that are held, but the window."""
+    keep: tuple[int, ...]
+    """Of the candidates, how many stay."""
+    since: tuple[int, ...]
+    """Tokens generated after the row's previous compression."""
+    generated: tuple[int, ...]
+    """All tokens that the row has generated."""
+    window: int
+    """The latest tokens, which stay without being scored."""
+    length: int
+    """Slots in use before."""
+    new_length: int
+    """Slots in use afterwards."""
+    uniform: bool
+    """All rows of the batch are due and alike, so that their prompts can stay where they are."""
+
+    @property
+    def widest(self) -> int:
+        """The most candidates of a row; those of rows with fewer are right-aligned."""
+        return max(self.candidates)
+
+    @property
+    def lowest(self) -> int:
+        """The first slot of the widest row's candidates."""
+        return self.length - self.window - self.widest
+
+
+def plan_eviction(rows: Sequence[RowSlots], schedule: Schedule, length: int) -> Eviction | None:
+    """The eviction of the rows that hold more than the schedule allows; None if there are none (a ratio of 1, say).
+
+    length: slots in use, those of this pass included. A row is due by what it *holds*, not because its neighbours are: rows
+    that joined at different counts compress at different steps.
+    """
+    window = schedule.window
+    due = [i for i, row in enumerate(rows) if row.held > schedule.physical(row.generated)]
+    if not due:
+        return None
+    of_due = [rows[i] for i in due]
+    keep = [schedule.kept(schedule.rounds(row.generated)) for row in of_due]
+    candidates = [row.held - window for row in of_due]
+    first = of_due[0]
+    uniform = len(due) == len(rows) and all(
+        (row.prompt, row.generated, row.held) == (first.prompt, first.generated, first.held) for row in of_due
+    )
+    if uniform:  # prompts stay where they are, with the slack before them, if any
+        new_length = length - (candidates[0] - keep[0])
+    else:
+        slots = [row.slots for row in rows]
+        for i, have, stay in zip(due, candidates, keep, strict=True):
+            slots[i] -= have - stay
+        need = max(slots)
+        # Rows that are not due would have to move to the left with the end, which is not worth the copy for a few slots.
+        worth_it = len(due) == len(rows) or length - need >= max(16, length // 8)
+        new_length = need if worth_it else length
+    return Eviction(
+        due=tuple(due),
+        prompt=tuple(row.prompt for row in of_due),
+        candidates=tuple(candidates),
+        keep=tuple(keep),
+        since=tuple(row.generated - row.compressed_at for row in of_due),
+        generated=tuple(row.generated for row in of_due),
+        window=window,
+        length=length,
+        new_length=new_length,
+        uniform=uniform,
+    )
+
+
+def order_without(rows: int, leavers: Sequence[int]) -> list[int]:
+    """Which of `rows` rows stand where once the leavers have left: each hole is filled by a row from the end, so that as few
+    rows as possible move."""
+    left = rows - len(set(leavers))
+    order = list(range(left))
+    holes = [i for i in sorted(set(leavers)) if i < left]
+    from_the_end = [i for i in range(left, rows) if i not in set(leavers)]
+    for source, hole in zip(from_the_end, holes, strict=True):
+        order[hole] = source
+    return order
