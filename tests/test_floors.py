@@ -186,3 +186,66 @@ def test_the_guard_bites(where: str, source: str, said: str) -> None:
 )
 def test_the_guard_lets_pass(where: str, source: str) -> None:
     assert violations(where, source, ("laconic", where)) == []
+
+
+# ---- circles ----------------------------------------------------------------------------------------------------------
+
+
+def imported_on_import(source: str, module: str, is_package: bool, known: set[str]) -> set[str]:
+    """Which of the `known` modules a module names outside of its functions, under TYPE_CHECKING too."""
+    names = module.split(".")
+    package = tuple(names if is_package else names[:-1])
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.body = [ast.Pass()]
+    found = set()
+    for base, name in imports(ast.unparse(tree), package):
+        found.add(f"{base}.{name}" if f"{base}.{name}" in known else base)
+    return (found & known) - {module}
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Modules that import each other, directly or on a way round: what is left once those that import nothing are taken away,
+    and those that nothing imports, again and again."""
+    left = {module: set(to) for module, to in graph.items()}
+    while True:
+        named = set().union(*left.values()) if left else set()
+        gone = {module for module, to in left.items() if not to or module not in named}
+        if not gone:
+            return [[module, *sorted(to)] for module, to in sorted(left.items())]
+        left = {module: to - gone for module, to in left.items() if module not in gone}
+
+
+def graph_of(package: Path) -> dict[str, set[str]]:
+    paths = {}
+    for path in package.rglob("*.py"):
+        parts = (package.name, *path.relative_to(package).with_suffix("").parts)
+        paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return {
+        module: imported_on_import(path.read_text(encoding="utf-8"), module, path.name == "__init__.py", set(paths))
+        for module, path in paths.items()
+    }
+
+
+def test_no_modules_import_each_other() -> None:
+    graph = graph_of(ROOT)
+    assert "laconic.engines.hf.ledger" in graph["laconic.engines.hf.layer"]
+    assert circles(graph) == []
+
+
+def test_circles_are_found(tmp_path: Path) -> None:
+    package = tmp_path / "laconic"
+    package.mkdir()
+    sources = {
+        "__init__": "",
+        "a": "from laconic.b import x\nfrom laconic.alone import y",
+        "b": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from laconic import c",
+        "c": "import laconic.a",
+        "alone": "def f():\n    from laconic.a import x",
+        "top": "import laconic.a",
+    }
+    for name, source in sources.items():
+        (package / f"{name}.py").write_text(source)
+    found = {f"laconic.{name}" for name in "abc"}
+    assert {group[0] for group in circles(graph_of(package))} == found

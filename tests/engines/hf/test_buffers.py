@@ -75,12 +75,15 @@ class Pair:
 
 @st.composite
 def evictions(draw: st.DrawFn) -> tuple[list[RowSlots], RPC]:
-    """Rows of which at least one may be due, alike or not."""
-    interval, window = draw(st.integers(3, 6)), draw(st.integers(0, 2))
+    """Rows of which the first is due at least; others at once with it, at another count, or not."""
+    interval, window = draw(st.sampled_from([4, 8, 32])), draw(st.integers(1, 4))
     policy = RPC(interval=interval, ratio=draw(st.sampled_from([2, 4])), window=window)
-    rows = []
-    for _ in range(draw(st.integers(1, 4))):
-        generated = interval * draw(st.integers(1, 2)) + (0 if draw(st.booleans()) else draw(st.integers(0, 2)))
+    first, rows = policy.schedule.next_boundary(0), []
+    assert first is not None
+    for number in range(draw(st.integers(1, 4))):
+        generated = first + interval * draw(st.integers(0, 1))
+        if number and draw(st.booleans()):
+            generated = first - draw(st.integers(1, first - 1))  # not due yet
         rows.append(RowSlots(prompt=draw(st.integers(1, 20)), generated=generated, held=generated))
     return rows, policy
 
@@ -91,10 +94,9 @@ def test_an_eviction_keeps_what_was_chosen_the_window_and_the_prompt(case, rng, 
     rows, policy = case
     if alike:
         rows = [rows[0] for _ in rows]
-    pair = Pair([row.slots for row in rows], spare_rows=1, slots=40)
+    pair = Pair([row.slots for row in rows], spare_rows=1, slots=70)
     eviction = plan_eviction(rows, policy.schedule, pair.length)
-    if eviction is None:
-        return
+    assert eviction is not None
     groups, widest, most = HEADS if by_head else 1, eviction.widest, max(eviction.keep)
     slots = torch.zeros(len(eviction.due), groups, most, dtype=torch.long)
     for i, (candidates, keep) in enumerate(zip(eviction.candidates, eviction.keep, strict=True)):
@@ -193,15 +195,18 @@ def test_the_ring_gives_the_latest_queries_oldest_first(one, other) -> None:
 def test_positions_of_rows_that_compress_at_different_times_stay_right_aligned() -> None:
     state = torch.zeros(2, 1, 8, SIZE)
     buffers = KVBuffers.allocate(state, state, 2, 8)
-    rows = [RowSlots(prompt=1, generated=4, held=4), RowSlots(prompt=1, generated=2, held=2)]
-    eviction = plan_eviction(rows, RPC(interval=4, ratio=2, window=1).schedule, 5)
+    schedule = RPC(interval=4, ratio=2, window=1).schedule
+    due = schedule.next_boundary(0)
+    assert due == 5
+    rows = [RowSlots(prompt=1, generated=5, held=5), RowSlots(prompt=1, generated=2, held=2)]
+    eviction = plan_eviction(rows, schedule, 6)
     assert eviction is not None
     assert eviction.due == (0,)
     slots = torch.tensor([[list(range(eviction.keep[0]))]])
-    positions = torch.tensor([[[*range(eviction.keep[0]), 3]]])
+    positions = torch.tensor([[[*range(eviction.keep[0]), 4]]])
     buffers.evict(eviction, 2, slots, positions)
     assert buffers.kept_positions is not None
-    assert buffers.kept_positions.tolist() == [[[*range(eviction.keep[0]), 3]], [[-1] * (eviction.keep[0] + 1)]]
+    assert buffers.kept_positions.tolist() == [[[*range(eviction.keep[0]), 4]], [[-1] * (eviction.keep[0] + 1)]]
     held = eviction.keep[0] + 1
-    assert buffers.held_positions(0, 6, 4, held + 2).tolist() == [[*range(eviction.keep[0]), 3, 4, 5]]
+    assert buffers.held_positions(0, 7, 5, held + 2).tolist() == [[*range(eviction.keep[0]), 4, 5, 6]]
     assert buffers.held_positions(1, 2, 0, 2).tolist() == [[0, 1]]
