@@ -193,7 +193,7 @@ class Engine(ABC):
 
         `submit`, `stop` and `resume` may be called between two chunks. Closing the generator leaves the traces as they are;
         a new `stream` goes on. Where the model gives no distribution for a trace's next token (NaN or infinite logits), the
-        trace is stopped with the tokens it has; the others run on, then LaconicError names it (vLLM's ends at once).
+        trace is stopped with the tokens it has; the others run on, then a LaconicError names it.
         """
 
     @abstractmethod
