@@ -271,6 +271,17 @@ CALLS: dict[str, Call] = {
     "prune.Clustering.of": Call(
         prune.Clustering().of, dict, {"member": (3, None, "x")}, {"member": "placed"}, runs=False
     ),
+    "prune.Needs": Call(
+        prune.Needs,
+        dict,
+        {
+            "state_tokens": WHOLE,
+            "state_layers": (*optional(WHOLES), []),
+            "probe": FLAG,
+            "kept": FLAG,
+            "confidence_top_k": WHOLE,
+        },
+    ),
     "prune.Excerpt": Call(
         prune.Excerpt,
         excerpt,
@@ -394,7 +405,7 @@ CALLS: dict[str, Call] = {
             "policy": OBJECT,
             **dict.fromkeys(("max_batch", "chunk_tokens", "record_states"), WHOLE),
             "record_held": FLAG,
-            "state_layers": (*WHOLES, [], [99]),
+            "state_layers": (*optional(WHOLES), [], [99]),
             "chat": OBJECT,
         },
     ),

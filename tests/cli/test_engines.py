@@ -10,11 +10,13 @@ import pytest
 from tests.engines.vllm.tiny import tiny_tokenizer
 
 from laconic.cli.common import choose_strategy
-from laconic.cli.engines import EngineChoice, VLLMReasoner, check_readable, choose_engine, open_reasoner
+from laconic.cli.engines import EngineChoice, VLLMReasoner, choose_engine, open_reasoner
 from laconic.compress import FullKV
+from laconic.engines.vllm.engine.engine import VLLMEngine
 from laconic.errors import LaconicError
 from laconic.judges.baselines import RandomJudge
 from laconic.judges.probe import ProbeJudge
+from laconic.prune.needs import Needs
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,8 @@ def test_only_the_hf_engine_takes_a_device(invoke: Any) -> None:
 class StatesJudge(RandomJudge):
     """A judge that reads the hidden states of the first eight tokens, of one layer."""
 
-    states_wanted = (8, (1,))
+    def needs(self) -> Needs:
+        return Needs(state_tokens=8, state_layers=(1,))
 
 
 @pytest.mark.parametrize(
@@ -126,7 +129,7 @@ def test_a_judge_that_must_look_inside_is_refused(spec: str, judge: Any, says: s
     strategy = choose_strategy(spec, 8, judge, False)
     refusal = ""
     try:
-        check_readable("vllm", strategy)
+        VLLMEngine.check_needs(strategy.needs())
     except LaconicError as error:
         refusal = str(error)
     assert bool(refusal) == bool(says)

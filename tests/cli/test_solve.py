@@ -10,7 +10,6 @@ import pytest
 
 from laconic.answers import equivalent
 from laconic.assets import reasoner_path
-from laconic.cli.common import judged_engine
 from laconic.compress import RPC, FullKV
 from laconic.engines.base import Sampling
 from laconic.engines.hf import HFEngine, batch, load
@@ -100,11 +99,11 @@ def test_a_trained_judge_reads_states_that_the_engine_noted(
     PairEncoder(made, EncoderConfig(given=64, tokens=8), ReasonerStates(64, (1, 2))).save(tmp_path)
     engines: list[HFEngine] = []
 
-    def noted(*args: Any) -> HFEngine:
-        engines.append(judged_engine(*args))
+    def noted(*args: Any, **more: Any) -> HFEngine:
+        engines.append(HFEngine(*args, **more))
         return engines[-1]
 
-    monkeypatch.setattr("laconic.cli.engines.judged_engine", noted)
+    monkeypatch.setattr("laconic.engines.hf.HFEngine", noted)
     options = ("-m", tiny, "-j", f"encoder:{tmp_path}", "-n", 4, "--temperature", 1, "--json")
     record = json.loads(invoke("solve", "c d e", *options).stdout)
     assert record["settings"]["excerpt"] == "tokens:8"

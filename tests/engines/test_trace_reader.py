@@ -9,6 +9,7 @@ from laconic.compress import RPC, FullKV
 from laconic.engines.base import Sampling
 from laconic.engines.hf import HFEngine
 from laconic.errors import LaconicError
+from laconic.prune import Needs
 from tests.engines.hf.families import family, prompts
 from tests.engines.hf.tokens import tokenizer
 
@@ -71,6 +72,38 @@ def test_recorded_states_under_compression_are_those_read_again():
     full = torch.stack([reread("llama", t.prompt_ids, t.token_ids[:25], (-1,)) for t in map(engine.trace, ids)])
     torch.testing.assert_close(states[:, :11], full[:, :11])
     assert not torch.allclose(states[:, 12:], full[:, 12:], atol=1e-3), "later tokens no longer see what was evicted"
+
+
+def test_what_was_noted_of_other_layers_is_read_again():
+    """An engine whose layers nobody has fixed notes those that are asked for last; of its older traces, too, it tells those."""
+    engine, ids, stream = running("llama", upto=15, record_states=12)
+    stop(engine, ids[0], stream)
+    engine.prepare(Needs(state_tokens=12, state_layers=(1, -1)))
+    states = engine.states(ids, 12)
+    for row, trace in zip(states, map(engine.trace, ids), strict=True):
+        torch.testing.assert_close(row, reread("llama", trace.prompt_ids, trace.token_ids[:12], (1, -1)))
+    before = engine.stats.side_tokens
+    assert before > 0
+    its = engine.submit(PROMPTS[0], WARM)
+    for _ in stream:
+        pass
+    want = reread("llama", PROMPTS[0], engine.trace(its[0]).token_ids[:12], (1, -1))
+    torch.testing.assert_close(engine.states(its, 12)[0], want)
+    assert engine.stats.side_tokens == before
+
+
+def test_what_compression_kept_is_recorded_once_it_is_asked_for():
+    engine = HFEngine(family("llama"), tokenizer(), LEAN)
+    for ready in (False, True):
+        (trace_id,) = engine.submit(PROMPTS[0], WARM)
+        for _ in engine.stream():
+            pass
+        if ready:
+            assert 0 < len(engine.kept(trace_id)) < 40
+        else:
+            with pytest.raises(LaconicError, match="was not recorded"):
+                engine.kept(trace_id)
+        engine.prepare(Needs(kept=True))
 
 
 def test_states_end_where_a_trace_ends():

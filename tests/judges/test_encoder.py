@@ -24,6 +24,7 @@ from laconic.judges.vectors import DecoderStates, ReasonerStates
 from laconic.lab.judges.reread import Reread
 from laconic.prune.excerpts import parse
 from laconic.prune.judge import Excerpt, judge_pairs
+from laconic.prune.needs import Needs
 from laconic.traces import tokenizer_fingerprint
 from tests.judges.models import WORDS, llama, word_tokenizer
 
@@ -126,8 +127,8 @@ def test_states_are_asked_for_but_the_last_tokens() -> None:
     # Trace c has gone on since: what lies beyond its excerpt of two tokens changes nothing.
     longer = excerpt("c", 30, 31)
     torch.testing.assert_close(judge.read([longer], engine)[0], readings[2])  # type: ignore[arg-type]
-    assert judge.states_wanted == (5, (-1,))
-    assert plain().states_wanted is None
+    assert judge.needs() == Needs(state_tokens=5, state_layers=(-1,))
+    assert plain().needs() == Needs()
 
 
 def test_tokens_that_an_engine_ran_for_states_are_on_the_bill() -> None:
@@ -225,7 +226,7 @@ def test_what_is_saved_is_what_is_opened(tmp_path: Path) -> None:
 
 def test_a_judge_of_states_opens_with_its_layers(tmp_path: Path) -> None:
     PairEncoder(EncoderInputSpec(KIND, "states", (1, -1)), STATES, ReasonerStates(6, (1, -1))).save(tmp_path)
-    assert PairEncoder.open(tmp_path, device="cpu").states_wanted == (5, (1, -1))
+    assert PairEncoder.open(tmp_path, device="cpu").needs() == Needs(state_tokens=5, state_layers=(1, -1))
 
 
 def test_another_tokenizer_or_model_is_refused_naming_both(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "pruning.md").read_text(encoding="u
 
 def test_its_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     blocks = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     names: dict[str, object] = {"__name__": "pruning_page"}
     for block in blocks:
         exec(compile(block, "pruning.md", "exec", dont_inherit=True), names)

@@ -14,8 +14,6 @@ from laconic.settings import given_keys
 if TYPE_CHECKING:
     from laconic.compress import Policy
     from laconic.engines.base import Sampling
-    from laconic.engines.chat import Chat
-    from laconic.engines.hf import HFEngine
     from laconic.prune import Judge, Strategy
 
 BUNDLED = "bundled"
@@ -123,27 +121,6 @@ def choose_strategy(spec: str, n: int, judge: Judge | None, small: bool, **optio
         wanted["warmup"] = min(int(defaults["warmup"]), max(1, n // WARMUP_SHARE))
     own = {key: value for key, value in wanted.items() if key in defaults and key not in given}
     return parse(spec, n, judge, **own | overrides)
-
-
-def judged_engine(
-    model: Any, tokenizer: Any, policy: Policy, batch: int, strategy: Strategy | None, chat: Chat | None = None
-) -> HFEngine:
-    """An engine that notes while it decodes what the strategy's judge will ask for, so that nothing is run again for it:
-    the hidden states of the first tokens, or which tokens compression kept."""
-    from laconic.engines.hf import HFEngine
-
-    tokens, layers = getattr(getattr(strategy, "judge", None), "states_wanted", None) or (0, (-1,))
-    kept = getattr(strategy, "excerpt_kind", "").partition(":")[0] == "kept"
-    return HFEngine(
-        model,
-        tokenizer,
-        policy,
-        max_batch=batch,
-        record_held=kept,
-        record_states=tokens,
-        state_layers=layers,
-        chat=chat,
-    )
 
 
 def choose_sampling(model: Any, **options: Any) -> Sampling:

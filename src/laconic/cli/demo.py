@@ -13,7 +13,6 @@ from laconic.cli.common import (
     choose_policy,
     choose_sampling,
     choose_strategy,
-    judged_engine,
     model_path,
     one_thread,
 )
@@ -134,11 +133,12 @@ def _solve(
     """One problem by many traces, both ways of estimate at once."""
     from laconic.cli.solve_report import SolveReport
     from laconic.cli.solving import watch
+    from laconic.engines.hf import HFEngine
     from laconic.judges.registry import open_judge
 
     judge = open_judge(BUNDLED, model=model, tokenizer=tokenizer)
     strategy = choose_strategy("deepprune", TRACES, judge, True)
-    engine = judged_engine(model, tokenizer, policy, TRACES, strategy)
+    engine = HFEngine(model, tokenizer, policy, max_batch=TRACES)
     verdict = watch(strategy.begin(engine, problem.question, sampling), view)
     if not verdict.complete:
         raise KeyboardInterrupt

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from laconic.cli.common import is_bundled, judged_engine, model_path
+from laconic.cli.common import is_bundled, model_path
 from laconic.errors import InputError, LaconicError
 from laconic.jsonl import NotJSONError, parse
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from laconic.compress import Policy
     from laconic.engines.base import Engine
     from laconic.engines.chat import Chat
-    from laconic.prune import Strategy
+    from laconic.prune import Needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +88,22 @@ class HFReasoner:
         self,
         policy: Policy,
         batch: int = 1,
-        strategy: Strategy | None = None,
+        needs: Needs | None = None,
         record_held: bool = False,
         chunk_tokens: int = 1,
     ) -> AbstractContextManager[Engine]:
-        """An engine that notes while it decodes what the strategy's judge will ask for, or all that was held."""
-        engine = judged_engine(self.weights, self.tokenizer, policy, batch, strategy, self.chat)
-        engine.record_held = engine.record_held or record_held
-        engine.chunk_tokens = chunk_tokens
+        """record_held: the engine notes all that was held. needs: what a strategy will have it arrange, for the other kind."""
+        from laconic.engines.hf import HFEngine
+
+        engine = HFEngine(
+            self.weights,
+            self.tokenizer,
+            policy,
+            max_batch=batch,
+            chunk_tokens=chunk_tokens,
+            record_held=record_held,
+            chat=self.chat,
+        )
         return nullcontext(engine)
 
     def identity(self, engine: Engine) -> tuple[str, str]:
@@ -127,15 +135,16 @@ class VLLMReasoner:
         self,
         policy: Policy,
         batch: int = 1,
-        strategy: Strategy | None = None,
+        needs: Needs | None = None,
         record_held: bool = False,
         chunk_tokens: int = 1,
     ) -> AbstractContextManager[Engine]:
-        """Starts vLLM. Raises InputError for a strategy whose judge asks for more than vLLM gives away."""
+        """Starts vLLM. Raises InputError, before that, where a strategy needs more than vLLM tells of its traces."""
         from laconic.engines.base import refuse
         from laconic.engines.vllm import VLLMEngine
 
-        check_readable(VLLMEngine.name, strategy)
+        if needs is not None:
+            VLLMEngine.check_needs(needs)
         if record_held:
             refuse(VLLMEngine.name, "held")
         if sys.stderr.isatty():  # nothing else is to be seen for that long
@@ -163,17 +172,3 @@ def identity_of(model: Any) -> tuple[str, str]:
     from laconic.fingerprint import fingerprint
 
     return fingerprint(model), str(model.dtype).removeprefix("torch.")
-
-
-def check_readable(engine: str, strategy: Strategy | None) -> None:
-    """InputError if the strategy's judge has to look into an engine that shows nothing but its tokens."""
-    from laconic.engines.base import refuse
-    from laconic.judges.probe import ProbeJudge
-
-    judge = getattr(strategy, "judge", None)
-    if getattr(judge, "states_wanted", None):
-        refuse(engine, "states")
-    if isinstance(judge, ProbeJudge):
-        refuse(engine, "probe")
-    if getattr(strategy, "excerpt_kind", "").partition(":")[0] == "kept":
-        refuse(engine, "kept")

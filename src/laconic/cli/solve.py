@@ -175,7 +175,7 @@ def solve(
     setting = f"{chosen.name} · {n} traces · {name} · {compression.spec()}" + (
         f" · judge {judge_spec}" if judge_spec else ""
     )
-    with reasoner.engine(compression, batch, chosen) as running:
+    with reasoner.engine(compression, batch, chosen.needs()) as running:
         view = choose_board_view(as_json, Console(highlight=False), BoardHeading(setting, question.text))
         verdict = watch(chosen.begin(running, question.text, sampling), view)
     report = SolveReport(question, name, compression.spec(), judge_spec, sampling, verdict, chat.to_json())

@@ -17,6 +17,8 @@ from laconic.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from laconic.prune.needs import Needs
+
 FinishReason = Literal["stop", "length", "stopped"]
 Prompt = str | Sequence[int]
 COLDEST = 1e-30
@@ -220,6 +222,22 @@ class Engine(ABC):
     @abstractmethod
     def render(self, question: str) -> str:
         """The prompt text for a user's question: through the chat template where the model has one."""
+
+    # ---- what will be read of traces -----------------------------------------------------------------------------
+
+    @classmethod
+    def check_needs(cls, needs: Needs) -> None:
+        """Raises InputError for what engines of this class can't give at all; can be asked before there is one."""
+        for method, needed in (("states", needs.state_tokens > 0), ("probe", needs.probe), ("kept", needs.kept)):
+            if needed and getattr(cls, method) is getattr(Engine, method):
+                refuse(cls.name, method)
+
+    def prepare(self, needs: Needs) -> None:
+        """Traces submitted from here on will be read like this: an engine that can note it on the way does so.
+
+        A strategy's run calls it before it submits. Raises InputError for what this engine can't give.
+        """
+        self.check_needs(needs)
 
     # ---- what only some engines can: reading a trace beside its decoding ------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -176,6 +176,11 @@ class Scheduler(Generic[T]):
         if not isinstance(trace_id, str) or trace_id not in self._entries:
             raise UnknownNameError(f"there is no trace {checks.shown(trace_id)} in this engine")
         return self._entries[trace_id]
+
+    @property
+    def entries(self) -> Collection[T]:
+        """What is kept of all traces that haven't been forgotten."""
+        return self._entries.values()
 
     # ---- what a loop does with them -------------------------------------------------------------------------------
 

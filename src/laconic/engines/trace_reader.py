@@ -43,7 +43,7 @@ class TraceReader(Generic[T]):
         """See Engine.states."""
         tokens = checks.whole("tokens", tokens, 1)
         entries = self._entries(trace_ids)
-        model = self._need_model("states")
+        model = self.need_model("states")
         recorded = {entry.trace.id: self.rows.recorded_states(entry)[:tokens] for entry in entries}
         lacking = [entry for entry in entries if len(recorded[entry.trace.id]) < min(entry.computed, tokens)]
         found: dict[str, Tensor] = {}
@@ -64,7 +64,7 @@ class TraceReader(Generic[T]):
         checks.text("suffix", suffix)
         checks.whole("steps", steps, 1, meaning="tokens")
         entries = self._entries(trace_ids)
-        model = self._need_model("probe")
+        model = self.need_model("probe")
         found: dict[str, Tensor] = {}
         running = [entry for entry in entries if entry in self.rows.entries]
         if running:
@@ -87,8 +87,14 @@ class TraceReader(Generic[T]):
         latest = points[-1]
         held = self.rows.held(entry)
         if held is None:
-            held = self._need_model("kept").held(entry.trace.prompt_ids, entry.trace.token_ids[:latest])
+            held = self.need_model("kept").held(entry.trace.prompt_ids, entry.trace.token_ids[:latest])
         return held_by_half(held[..., :latest])
+
+    def need_model(self, what: str) -> ModelReader:
+        """What runs tokens again. Raises InputError where there is no model. what: is read of it."""
+        if self.model is None:
+            raise InputError(f"{what} needs the model that wrote the traces: make the replay with model_engine")
+        return self.model
 
     def _probe_running(self, model: ModelReader, entries: Sequence[T], suffix: str, steps: int) -> dict[str, Tensor]:
         copy = self.rows.fork(entries)
@@ -111,11 +117,6 @@ class TraceReader(Generic[T]):
 
     def _entries(self, trace_ids: Sequence[str]) -> list[T]:
         return [self.scheduler.entry(i) for i in checks.texts("trace_ids", trace_ids, some=True)]
-
-    def _need_model(self, what: str) -> ModelReader:
-        if self.model is None:
-            raise InputError(f"{what} needs the model that wrote the traces: make the replay with model_engine")
-        return self.model
 
 
 def held_by_half(held: Tensor) -> list[int]:

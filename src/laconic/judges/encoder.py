@@ -26,6 +26,7 @@ from laconic.judges.input_spec import EncoderInputSpec, check_trained_for
 from laconic.judges.network import ABSENT, EncoderBatch, EncoderConfig, EncoderNetwork
 from laconic.judges.vectors import DecoderStates, ReasonerStates, VectorSource
 from laconic.prune.judge import Excerpt
+from laconic.prune.needs import Needs
 from laconic.prune.source import Source
 
 FORMAT = "laconic.judge/1"
@@ -77,10 +78,11 @@ class PairEncoder(MatrixJudge):
             self.network = EncoderNetwork(config).to(self.device).eval()
         self.scale, self.shift = 1.0, 0.0
 
-    @property
-    def states_wanted(self) -> tuple[int, tuple[int, ...]] | None:
-        """(tokens, layers) that an engine should record while it decodes (`record_states`, `state_layers`); None for none."""
-        return (self.config.tokens, self.input_spec.layers) if self.input_spec.vectors == "states" else None
+    def needs(self) -> Needs:
+        """Hidden states, where it was trained on the reasoner's; else nothing."""
+        if self.input_spec.vectors != "states":
+            return Needs()
+        return Needs(state_tokens=self.config.tokens, state_layers=self.input_spec.layers)
 
     # ---- judging --------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from laconic.checks import whole
 from laconic.errors import InputError
 from laconic.judges.counted import MatrixJudge, same_class_matrix, stack_mappings
 from laconic.prune.judge import Excerpt
+from laconic.prune.needs import Needs
 from laconic.prune.source import Source
 
 # What ends the thinking of the models that have such a sign, and begins an answer; the first sign that a model has counts.
@@ -63,6 +64,10 @@ class ProbeJudge(MatrixJudge):
         if suffix is not None:
             checks.instance("suffix", suffix, str, "a text, or None for the model's own")
         self.suffix = suffix
+
+    def needs(self) -> Needs:
+        """An engine that can be probed."""
+        return Needs(probe=True)
 
     def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[AnswerDistributions]:
         if source is None:

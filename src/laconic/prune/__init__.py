@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from laconic.prune.cluster import Clustering
 from laconic.prune.judge import Cost, Excerpt, Judge
+from laconic.prune.needs import Needs
 from laconic.prune.source import Source
 from laconic.prune.strategies.base import Strategy, StrategyRun
 from laconic.prune.strategies.deepconf import DeepConf
@@ -27,6 +28,7 @@ __all__ = [
     "DeepPrune",
     "Excerpt",
     "Judge",
+    "Needs",
     "SelfConsistency",
     "Source",
     "Strategy",

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from laconic import answers, checks
 from laconic.errors import InputError, LaconicError
 from laconic.prune.judge import Excerpt
+from laconic.prune.needs import Needs
 from laconic.prune.source import Source, TraceView
 
 Decode = Callable[[Sequence[int]], str]
@@ -82,6 +83,15 @@ class Excerpts(ABC):
     def kind(self) -> str:
         """As `parse` takes it."""
 
+    @property
+    def most_tokens(self) -> int | None:
+        """Tokens that an excerpt holds at most; None: the kind doesn't say."""
+        return None
+
+    def needs(self) -> Needs:
+        """What cutting them takes of the engine, beside decoding."""
+        return Needs()
+
     @abstractmethod
     def ready(self, trace: TraceView) -> bool:
         """Whether the trace has reached its truncation point, or ended. Cheap: no text is read twice."""
@@ -125,6 +135,10 @@ class FirstTokens(Excerpts):
     @property
     def kind(self) -> str:
         return f"tokens:{self.count}"
+
+    @property
+    def most_tokens(self) -> int:
+        return self.count
 
     def ready(self, trace: TraceView) -> bool:
         return len(trace.token_ids) >= self.count or _ended(trace)
@@ -248,6 +262,9 @@ class KeptTokens(Excerpts):
     @property
     def kind(self) -> str:
         return "kept" if self.at is None else f"kept:{self.at}"
+
+    def needs(self) -> Needs:
+        return Needs(kept=True)
 
     def ready(self, trace: TraceView) -> bool:
         if _ended(trace):

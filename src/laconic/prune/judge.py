@@ -70,6 +70,9 @@ class Judge(Protocol):
     """Excerpts in, probabilities of agreement out.
 
     name: as in the registry. excerpt: the kind of excerpt that it was made or trained for (None: any).
+
+    A judge that reads more of the engine than tokens also has a method ``needs() -> Needs`` that says what, so that the engine
+    notes it on the way, or is refused before anything runs. One without needs nothing.
     """
 
     @property

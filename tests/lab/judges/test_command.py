@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 from laconic.files import lock_directory
 from laconic.judges.registry import open_judge
 from laconic.lab.judges.recipe import trained_on
+from laconic.prune.needs import Needs, needs_of
 from laconic.traces import TraceRecord, tokenizer_fingerprint, write_traces
 
 Invoke = Callable[..., Any]
@@ -89,7 +90,7 @@ def test_train_as_json_with_states_and_another_loss(tiny: Path, traces: Path, in
     assert record["plan"]["layers"] == [1, -1]
     assert record["settings"]["loss"]["focal"] is False
     assert "validation AUROC" in result.stderr
-    assert open_judge(f"encoder:{tmp_path / 'j'}").states_wanted == (3, (1, -1))  # type: ignore[attr-defined]
+    assert needs_of(open_judge(f"encoder:{tmp_path / 'j'}")) == Needs(state_tokens=3, state_layers=(1, -1))
 
 
 def test_train_a_language_model(tiny: Path, traces: Path, invoke: Invoke, tmp_path: Path) -> None:

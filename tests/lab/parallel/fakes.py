@@ -233,11 +233,11 @@ class FakeBench:
         self.generated.append(compression.label)
         return {p.id: [record(p, i, compression) for i in range(self.n)] for p in self.problems}
 
-    def replay(self, compression: LabelledPolicy, records: Sequence[TraceRecord], strategy: Strategy) -> Source:
+    def replay(self, compression: LabelledPolicy, records: Sequence[TraceRecord]) -> Source:
         self.replays.append(compression.label)
         return ScriptedSource(self, records)
 
-    def live(self, compression: LabelledPolicy, strategy: Strategy) -> Source:
+    def live(self, compression: LabelledPolicy) -> Source:
         self.lives.append(compression.label)
         return LiveSource(self, compression)
 

@@ -13,6 +13,7 @@ def test_log_probabilities_are_recorded_where_a_strategy_reads_them() -> None:
     assert confidence_top_k_of([]) == 0
     assert confidence_top_k_of(["deepprune", "deepconf:low", "deepconf:high"]) == 20
     assert confidence_top_k_of(["deepconf:low,top_k=5"]) == 5
+    assert confidence_top_k_of(["deepprune:vote=confidence", "cons"]) == 20
 
 
 def test_traces_are_recorded_with_one_number_of_candidates() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,16 +29,23 @@ from laconic.engines.sampling import trace_key
 from laconic.engines.scheduler import Scheduler
 from laconic.engines.text import Detokenizer, begins_thinking, decode, end_ids, render, tokenize
 from laconic.engines.trace_reader import TraceReader
+from laconic.errors import InputError
+
+if TYPE_CHECKING:
+    from laconic.prune.needs import Needs
 
 
 class HFEngine(Engine):
     """An engine on one transformers decoder.
 
     policy: None is FullKV. max_batch: rows that run at once. chunk_tokens: tokens a chunk holds at most (larger is cheaper).
+    chat: what `render` puts into the chat template beside the question. model_reader: runs tokens through the model again.
+
+    What a strategy reads of its traces it arranges by itself (`prepare`); by hand, for reading them yourself, that is
     record_held: remember, for `held` and `kept`, which tokens each layer held when a trace ended or was stopped.
-    record_states: remember, for `states`, the hidden states of a trace's first so many tokens, of `state_layers` (indices
-    into transformers' `hidden_states`; several stand side by side). chat: what `render` puts into the chat template beside
-    the question. model_reader: runs tokens through the model again.
+    record_states: remember, for `states`, the hidden states of a trace's first so many tokens. state_layers: of these layers
+    (indices into transformers' `hidden_states`; several stand side by side), and of no others: a strategy that reads others is
+    refused. None: the last one, until a strategy asks for others.
 
     Raises InputError for a model that can't be compressed, whatever the policy, so that policies can be compared, or a chat
     that the template does not take.
@@ -54,7 +62,7 @@ class HFEngine(Engine):
         chunk_tokens: int = 1,
         record_held: bool = False,
         record_states: int = 0,
-        state_layers: Sequence[int] = (-1,),
+        state_layers: Sequence[int] | None = None,
         chat: Chat | None = None,
     ) -> None:
         check_model(model)
@@ -63,13 +71,14 @@ class HFEngine(Engine):
         self._scheduler: Scheduler[HFTrace] = Scheduler(self.policy.schedule, max_batch, chunk_tokens)
         check_tokenizer(tokenizer)
         checks.flag("record_held", record_held)
-        check_layers(model, record_states, state_layers)
+        layers = (-1,) if state_layers is None else state_layers
+        check_layers(model, record_states, layers)
         self.model, self.tokenizer = model, tokenizer
         self.chat = chat_of(chat)
         self.chat.check(tokenizer)
-        self.state_layers = tuple(state_layers)
+        self._layers_given = state_layers is not None
         self._end_ids = end_ids(model.generation_config, model.config, tokenizer)
-        self._batch = Batch(model, self.policy, record_states, self.state_layers, record_held)
+        self._batch = Batch(model, self.policy, record_states, tuple(layers), record_held)
         self._loop = Loop(self._scheduler, self._batch)
         self.model_reader = ModelReader(self._batch.runner, tokenizer, self.state_layers)
         self._trace_reader = TraceReader(self._scheduler, self._batch, self.model_reader, self._loop.counted)
@@ -137,6 +146,39 @@ class HFEngine(Engine):
     def chunk_tokens(self, tokens: int) -> None:
         self._scheduler.chunk_tokens = tokens
 
+    # ---- what will be read of traces ------------------------------------------------------------------------------
+
+    def prepare(self, needs: Needs) -> None:
+        """See Engine.prepare. Hidden states and what was held are recorded from here on, as far as anything has asked for yet.
+
+        Raises InputError for layers that the model doesn't have, or others than the engine was made for.
+        """
+        super().prepare(needs)
+        if needs.state_tokens:
+            if needs.state_layers is not None:
+                self._set_layers(needs.state_layers)
+            self._batch.record_states = max(self._batch.record_states, needs.state_tokens)
+        if needs.kept:
+            self._batch.record_held = True
+
+    def _set_layers(self, layers: tuple[int, ...]) -> None:
+        if layers == self.state_layers:
+            return
+        check_layers(self.model, self._batch.record_states, layers)
+        if self._layers_given:
+            raise InputError(
+                f"hidden states of layers {list(layers)} are to be read, the engine gives those of {list(self.state_layers)}; "
+                f"make the engine with state_layers={layers}, or without state_layers"
+            )
+        self._batch.layers = self.model_reader.layers = layers
+        for entry in self._scheduler.entries:  # those of other layers; whoever asks for them again, they are read again
+            entry.states.clear()
+
+    @property
+    def state_layers(self) -> tuple[int, ...]:
+        """Whose hidden states `states` gives, side by side."""
+        return tuple(self._batch.layers)
+
     # ---- reading a trace beside its decoding ----------------------------------------------------------------------
 
     def decode(self, token_ids: Sequence[int]) -> str:
@@ -145,7 +187,7 @@ class HFEngine(Engine):
         return decode(self.tokenizer, token_ids)
 
     def states(self, trace_ids: Sequence[str], tokens: int) -> Tensor:
-        """See Engine.states. Recorded as far as `record_states` goes, of the layers `state_layers`."""
+        """See Engine.states. Recorded as far as `record_states` or a strategy asked, of the layers `state_layers`."""
         return self._trace_reader.states(trace_ids, tokens)
 
     def states_of(self, prompt_ids: Sequence[int], token_lists: Sequence[Sequence[int]], tokens: int) -> Tensor:
@@ -163,7 +205,7 @@ class HFEngine(Engine):
         return self.model_reader.probe(prompt_ids, token_lists, suffix, steps)[0]
 
     def kept(self, trace_id: str) -> list[int]:
-        """See Engine.kept. A trace that has left the batch needs record_held=True."""
+        """See Engine.kept. Of a trace that has left the batch only where that is recorded (`record_held`)."""
         return self._trace_reader.kept(trace_id)
 
     def held(self, trace_id: str) -> Tensor:

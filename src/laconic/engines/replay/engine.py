@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -27,6 +28,9 @@ from laconic.engines.text import begins_thinking, decode
 from laconic.engines.trace_reader import TraceReader
 from laconic.errors import InputError
 from laconic.traces import TraceRecord
+
+if TYPE_CHECKING:
+    from laconic.prune.needs import Needs
 
 
 class ReplayEngine(Engine):
@@ -140,6 +144,15 @@ class ReplayEngine(Engine):
         """Tokens a chunk holds at most."""
         return self._scheduler.chunk_tokens
 
+    def prepare(self, needs: Needs) -> None:
+        """See Engine.prepare. What compression kept needs no model before the first compression, so it isn't refused here."""
+        if self.model_engine is not None:
+            self.model_engine.prepare(needs)
+            return
+        for what, needed in (("states", needs.state_tokens > 0), ("probe", needs.probe)):
+            if needed:
+                self._trace_reader.need_model(what)
+
     # ---- reading a trace beside its decoding: with `model_engine` --------------------------------------------------
 
     def decode(self, token_ids: Sequence[int]) -> str:
@@ -148,7 +161,7 @@ class ReplayEngine(Engine):
         return decode(self.recorded.tokenizer, token_ids)
 
     def states(self, trace_ids: Sequence[str], tokens: int) -> Tensor:
-        """See Engine.states. Nothing is counted: an engine made with `record_states` notes them as it decodes."""
+        """See Engine.states. Nothing is counted: an engine that decodes notes them on the way."""
         return self._trace_reader.states(trace_ids, tokens)
 
     def probe(self, trace_ids: Sequence[str], suffix: str, steps: int) -> Tensor:

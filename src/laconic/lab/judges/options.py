@@ -118,6 +118,7 @@ def open_judges(
     from laconic.lab.judges.recipe import trained_on
     from laconic.lab.judges.run import ComparedJudge, excerpt_for
     from laconic.prune.excerpts import parse
+    from laconic.prune.needs import needs_of
 
     given = None if excerpt is None else parse(excerpt).kind
     judges: dict[str, Judge] = {}
@@ -131,8 +132,8 @@ def open_judges(
     default = str(SMALL_STRATEGY["excerpt"]) if is_bundled(model) else None
     entries = []
     for spec, judge in judges.items():
-        wanted = getattr(judge, "states_wanted", None)
-        engine = reasoner.engine_of(wanted[1]) if wanted else reasoner.engine
+        layers = needs_of(judge).state_layers
+        engine = reasoner.engine if layers is None else reasoner.engine_of(layers)
         entries.append(ComparedJudge(spec, judge, excerpt_for(judge, given, judges.values(), default), engine))
     return entries, known
 

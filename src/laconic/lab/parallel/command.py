@@ -12,7 +12,6 @@ from laconic.cli.common import (
     choose_sampling,
     choose_strategy,
     is_bundled,
-    judged_engine,
     model_path,
     one_thread,
 )
@@ -188,7 +187,6 @@ def bench(
             device=device,
             chat=chat,
             make=make,
-            engine=lambda policy, rows, strategy: judged_engine(language, tokenizer, policy, rows, strategy, chat),
             check_question=(lambda text: check_vocabulary(tokenizer, Question(text))) if small else None,
             watch=lambda label, event: phases.tell(
                 f"traces {label}", event.done, event.total, f"{event.tokens:,} tokens"

@@ -42,12 +42,12 @@ class ParallelSetup(Protocol):
         """Every problem's traces under a compression by the problem's id, in the order of their index."""
         ...
 
-    def replay(self, compression: LabelledPolicy, records: Sequence[TraceRecord], strategy: Strategy) -> Source:
-        """An engine that plays one problem's traces back to a strategy."""
+    def replay(self, compression: LabelledPolicy, records: Sequence[TraceRecord]) -> Source:
+        """An engine that plays one problem's traces back."""
         ...
 
-    def live(self, compression: LabelledPolicy, strategy: Strategy) -> Source:
-        """An engine that generates, and notes what the strategy's judge will ask for."""
+    def live(self, compression: LabelledPolicy) -> Source:
+        """An engine that generates."""
         ...
 
     def judge(self, spec: str, answers: Answers) -> Judge:
@@ -165,7 +165,7 @@ class _ParallelRun:
         if entry.single:
             return single_traces(records[: entry.n], compression)
         strategy = self.setup.strategy(entry, self._judge(entry))
-        source = self.setup.replay(compression, records, strategy)
+        source = self.setup.replay(compression, records)
         return outcome(self._solve(strategy, source, problem, records, self.experiment.sampling), problem)
 
     def _solve(
@@ -220,7 +220,7 @@ class _ParallelRun:
         entry = dataclasses.replace(entry, n=1) if entry.single else entry
         records = self.kept[entry.compress, problem.id]
         strategy = self.setup.strategy(entry, self._judge(entry))
-        verdict = self._solve(strategy, self.setup.live(compression, strategy), problem, records, sampling)
+        verdict = self._solve(strategy, self.setup.live(compression), problem, records, sampling)
         return outcome(verdict, problem) | {
             "seconds": {name: float(value) for name, value in verdict.seconds.items()},
             "peak_kv_bytes": verdict.kv.get("peak_bytes"),

@@ -15,6 +15,7 @@ from laconic.engines.chat import Chat
 from laconic.engines.hf import HFEngine
 from laconic.engines.replay import ReplayEngine
 from laconic.errors import InputError
+from laconic.judges.baselines import RandomJudge
 from laconic.judges.registry import open_judge
 from laconic.lab.collect.run import TraceProvenance, collect, open_file
 from laconic.lab.parallel.lineup import ComparedStrategy, LabelledPolicy
@@ -24,15 +25,13 @@ from laconic.problems import Problem
 from laconic.prune.judge import Judge
 from laconic.prune.source import Source
 from laconic.prune.strategies.base import Strategy
-from laconic.prune.strategies.deepconf import DeepConf
-from laconic.prune.strategies.registry import needs_judge, parse
+from laconic.prune.strategies.registry import parse
 from laconic.traces import TraceRecord, read_traces
 
 COLLECT_CHUNK = 16
 
 
 Maker = Callable[[str, int, Judge | None], Strategy]
-EngineMaker = Callable[[Policy, int, Strategy], HFEngine]
 
 
 @dataclass
@@ -41,8 +40,7 @@ class HFSetup:
 
     sampling: of all traces, without confidences. n: traces a problem. confidence_top_k: candidates whose mean log-probability
     is recorded with each token, 0 for none. batch: rows that run at once while traces are generated. make: a strategy from
-    its spec, the number of traces and the judge. engine: one that notes what a strategy's judge asks for, from a policy and
-    the rows that run at once. device: for judges with a network. chat: as HFEngine's, which `engine` gives its own too.
+    its spec, the number of traces and the judge. device: for judges with a network. chat: as HFEngine's.
     check_question: raises InputError for a question that the model can't read. watch: called with the
     compression and the progress after every generated trace.
     """
@@ -55,7 +53,6 @@ class HFSetup:
     n: int
     directory: Path
     make: Maker
-    engine: EngineMaker
     confidence_top_k: int = 0
     batch: int = 64
     device: str = "auto"
@@ -69,14 +66,8 @@ class HFSetup:
         origin = self.origin(compression)
         path = self.directory / f"traces-{slug(compression.label)}.jsonl"
         with open_file(path, origin, sampling) as journal:
-            engine = HFEngine(
-                self.model,
-                self.tokenizer,
-                policy=compression.policy,
-                max_batch=self.batch,
-                chunk_tokens=COLLECT_CHUNK,
-                chat=self.chat,
-            )
+            engine = self._engine(compression.policy, self.batch)
+            engine.chunk_tokens = COLLECT_CHUNK
             found = collect(
                 self.problems,
                 engine,
@@ -96,13 +87,16 @@ class HFSetup:
             )
         return read_traces(path).by_problem()
 
-    def replay(self, compression: LabelledPolicy, records: Sequence[TraceRecord], strategy: Strategy) -> Source:
+    def replay(self, compression: LabelledPolicy, records: Sequence[TraceRecord]) -> Source:
         # Nothing runs on the model's engine by itself: it is there for what only a model can tell.
-        engine = self.engine(compression.policy, self.n, strategy)
+        engine = self._engine(compression.policy, self.n)
         return ReplayEngine(records, compression.policy, max_batch=self.n, model_engine=engine)
 
-    def live(self, compression: LabelledPolicy, strategy: Strategy) -> Source:
-        return self.engine(compression.policy, self.n, strategy)
+    def live(self, compression: LabelledPolicy) -> Source:
+        return self._engine(compression.policy, self.n)
+
+    def _engine(self, policy: Policy, rows: int) -> HFEngine:
+        return HFEngine(self.model, self.tokenizer, policy, max_batch=rows, chat=self.chat)
 
     def judge(self, spec: str, answers: Answers) -> Judge:
         return open_judge(spec, model=self.model, tokenizer=self.tokenizer, answers=answers, device=self.device)
@@ -116,9 +110,9 @@ def confidence_top_k_of(specs: Sequence[str]) -> int:
 
     Raises InputError where two need different ones: a trace is recorded with one.
     """
-    found = {
-        made.top_k: spec for spec in specs if not needs_judge(spec) and isinstance(made := parse(spec, 1), DeepConf)
-    }
+    # No judge reads confidences, so any will do.
+    needed = {spec: parse(spec, 1, RandomJudge()).needs().confidence_top_k for spec in specs}
+    found = {count: spec for spec, count in needed.items() if count}
     if len(found) > 1:
         raise InputError(
             f"The strategies {' and '.join(found.values())} read log-probabilities of different numbers of candidates "

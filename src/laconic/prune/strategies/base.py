@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from laconic.prune.needs import Needs
 from laconic.prune.source import Source
 from laconic.prune.verdict import Verdict
 
@@ -95,6 +96,14 @@ class Strategy(ABC):
     name: str
     summary: ClassVar[str] = ""
     source: ClassVar[str] = ""
+
+    def needs(self) -> Needs:
+        """What its runs read of the engine beside tokens: what its judge, its excerpts and its vote need, together.
+
+        A run asks the engine to arrange for it (`Engine.prepare`) before it submits; who starts an engine for it can ask
+        beforehand (`Engine.check_needs`). Raises InputError where its parts need what one run can't give.
+        """
+        return Needs()
 
     @abstractmethod
     def begin(self, source: Source, question: str, sampling: Any) -> StrategyRun:

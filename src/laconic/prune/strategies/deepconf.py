@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from laconic import checks
 from laconic.errors import InputError
+from laconic.prune.needs import Needs
 from laconic.prune.source import Source
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.run import DECIDED, MOST_TRACES, StrategyRunBase, TraceState, traces
@@ -57,6 +58,9 @@ class DeepConf(Strategy):
     def name(self) -> str:  # type: ignore[override]
         return f"deepconf:{self.mode}"
 
+    def needs(self) -> Needs:
+        return Needs(confidence_top_k=self.top_k)
+
     def begin(self, source: Source, question: str, sampling: Any) -> DeepConfRun:
         return DeepConfRun(self, source, question, replace(check_sampling(sampling), confidence_top_k=self.top_k))
 
@@ -67,7 +71,7 @@ class DeepConfRun(StrategyRunBase):
     phase = "explore"
 
     def __init__(self, strategy: DeepConf, source: Source, question: str, sampling: Any) -> None:
-        super().__init__(strategy.name, strategy.n, settings_of(strategy), source, question, sampling)
+        super().__init__(strategy.name, strategy.n, settings_of(strategy), strategy.needs(), source, question, sampling)
         self.strategy = strategy
         self.warmup = min(strategy.warmup, strategy.n)
         self.confidence = [Confidence(strategy.window) for _ in range(strategy.n)]

@@ -13,6 +13,7 @@ from laconic.prune import excerpts
 from laconic.prune.cluster import SIMILARITIES, Clustering
 from laconic.prune.judge import Excerpt, Judge
 from laconic.prune.judging import Judging
+from laconic.prune.needs import Needs, needs_of
 from laconic.prune.source import Source
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.panels import VOTES, Panel, panels
@@ -95,6 +96,13 @@ class DeepPrune(Strategy):
     def clustering(self) -> Clustering:
         return Clustering(self.tau, self.K, self.K1, self.seed, self.similarity)
 
+    def needs(self) -> Needs:
+        judge, cut = needs_of(self.judge), excerpts.parse(self.excerpt_kind)
+        if judge.state_tokens and cut.most_tokens is not None:  # as far as the excerpt goes, and no further
+            judge = replace(judge, state_tokens=cut.most_tokens)
+        vote = Needs(confidence_top_k=CANDIDATES if self.vote == "confidence" else 0)
+        return judge | cut.needs() | vote
+
     def begin(self, source: Source, question: str, sampling: Any) -> DeepPruneRun:
         if self.vote == "confidence" and not check_sampling(sampling).confidence_top_k:
             sampling = replace(sampling, confidence_top_k=CANDIDATES)
@@ -117,7 +125,7 @@ class DeepPruneRun(StrategyRunBase):
             "K3": strategy.fallback,
             "excerpt": strategy.excerpt_kind,
         }
-        super().__init__(strategy.name, strategy.n, settings, source, question, sampling)
+        super().__init__(strategy.name, strategy.n, settings, strategy.needs(), source, question, sampling)
         self.strategy = strategy
         self.excerpts = excerpts.parse(strategy.excerpt_kind)
         self.clustering = strategy.clustering()

@@ -11,6 +11,7 @@ from typing import Any
 from laconic import answers, checks
 from laconic.errors import InputError
 from laconic.prune.alike import warn_alike
+from laconic.prune.needs import Needs, prepare
 from laconic.prune.source import ChunkView, Source, TraceView
 from laconic.prune.strategies.base import Snapshot, StrategyProgress, StrategyRun, TraceRow
 from laconic.prune.strategies.clock import Clock
@@ -65,13 +66,13 @@ class StrategyRunBase(StrategyRun):
     """
 
     def __init__(
-        self, name: str, n: int, settings: dict[str, Any], source: Source, question: str, sampling: Any
+        self, name: str, n: int, settings: dict[str, Any], needs: Needs, source: Source, question: str, sampling: Any
     ) -> None:
         warn_alike(n, sampling)
         checks.capable("source", source, ("submit", "stream", "stop", "render"), "an engine")
         checks.text("question", question)
         check_sampling(sampling)
-        self.name, self.n, self.settings = name, n, settings
+        self.name, self.n, self.settings, self.needs = name, n, settings, needs
         self.source, self.question, self.sampling = source, question, sampling
         self.records: list[TraceState] = []
         self.tally = Tally()
@@ -139,6 +140,7 @@ class StrategyRunBase(StrategyRun):
     def _steps(self) -> Iterator[StrategyProgress]:
         if not self.question.strip():
             raise InputError("the problem is empty: give a question")
+        prepare(self.source, self.needs)
         stats = self.source.stats
         self._before = {name: getattr(stats, name, 0) for name in ("peak_kv_bytes", *COUNTED.values())}
         ids = self.source.submit(self.source.render(self.question), self.sampling, self.n)

@@ -42,7 +42,7 @@ class SelfConsistencyRun(StrategyRunBase):
     """A run of `SelfConsistency`."""
 
     def __init__(self, strategy: SelfConsistency, source: Source, question: str, sampling: Any) -> None:
-        super().__init__(strategy.name, strategy.n, settings_of(strategy), source, question, sampling)
+        super().__init__(strategy.name, strategy.n, settings_of(strategy), strategy.needs(), source, question, sampling)
         self.early_end = strategy.early_end
         self.over = False
 
