@@ -127,9 +127,9 @@ def excerpt() -> dict[str, Any]:
 
 
 def strategy(cls: type) -> Callable[..., Any]:
-    def call(source: Any, question: Any, sampling: Any) -> Any:
+    def call(engine: Any, question: Any, sampling: Any) -> Any:
         mine = {"judge": baselines.TokenJaccard()} if cls is prune.DeepPrune else {}
-        return cls(2, **mine).solve(source, question, sampling)
+        return cls(2, **mine).solve(engine, question, sampling)
 
     return call
 
@@ -146,13 +146,13 @@ SHARE = {"compression_ratio": ("x", True, math.nan, math.inf, [0.5], 10**400, -0
 RPC = {"interval": WHOLE, "ratio": NUMBER, "window": WHOLE}
 FIXED = {"budget": WHOLE, "buffer": WHOLE}
 PLAN = {"names": TEXTS, "ratios": (None, 5, ["x"], [True], [math.nan], [0]), "interval": WHOLE, "window": WHOLE}
-SOLVE = {"source": OBJECT, "question": TEXT, "sampling": OBJECT}
+SOLVE = {"engine": OBJECT, "question": TEXT, "sampling": OBJECT}
 
 
 def solving(cls: type) -> Call:
     script = [Script(3, "1"), Script(3, "1")]
     good = {"question": "What?", "sampling": base.Sampling(max_new_tokens=100, temperature=1.0, confidence_top_k=1)}
-    return Call(strategy(cls), lambda: {"source": ScriptedEngine(script), **good}, SOLVE, runs=False)
+    return Call(strategy(cls), lambda: {"engine": ScriptedEngine(script), **good}, SOLVE, runs=False)
 
 
 CALLS: dict[str, Call] = {
@@ -670,7 +670,7 @@ EXEMPT = {
         "compress.Scorer",
         "prune.Judge",
         "prune.StrategyRun",
-        "prune.Source",
+        "prune.TraceEngine",
         "prune.Strategy",
     ),
     "takes no argument": ("compress.known", "compress.broken", "answers.undecided_count"),

@@ -44,7 +44,7 @@ class _Row:
 
 @dataclass
 class ScriptedEngine:
-    """A Source over scripts: trace i of a prompt plays script i. All that happened is in `log`."""
+    """A TraceEngine over scripts: trace i of a prompt plays script i. All that happened is in `log`."""
 
     scripts: list[Script]
     max_batch: int = 64
@@ -210,7 +210,7 @@ class TableJudge:
         self.read_calls: list[list[str]] = []
         self.seen = []
 
-    def read(self, excerpts, source=None):
+    def read(self, excerpts, engine=None):
         if self.fail is not None:
             raise self.fail
         self.read_calls.append([e.trace_id for e in excerpts])

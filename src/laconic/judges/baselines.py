@@ -22,7 +22,7 @@ from laconic.errors import InputError
 from laconic.judges.counted import MatrixJudge, same_class_matrix, stack_mappings
 from laconic.judges.facts import facts
 from laconic.prune.judge import Excerpt
-from laconic.prune.source import Source
+from laconic.prune.trace_engine import TraceEngine
 
 
 class TokenJaccard(MatrixJudge):
@@ -37,7 +37,7 @@ class TokenJaccard(MatrixJudge):
         super().__init__()
         self.ngram = whole("ngram", ngram, 1, meaning="tokens")
 
-    def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[frozenset[tuple[int, ...]]]:
+    def _read(self, excerpts: Sequence[Excerpt], engine: TraceEngine | None) -> list[frozenset[tuple[int, ...]]]:
         return [self._grams(excerpt.token_ids) for excerpt in excerpts]
 
     def _grams(self, ids: tuple[int, ...]) -> frozenset[tuple[int, ...]]:
@@ -70,7 +70,7 @@ class FactOverlap(MatrixJudge):
         super().__init__()
         self.decay = number("decay", decay, 0.01, 1)
 
-    def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[dict[tuple[str, str], float]]:
+    def _read(self, excerpts: Sequence[Excerpt], engine: TraceEngine | None) -> list[dict[tuple[str, str], float]]:
         found = []
         for excerpt in excerpts:
             stated = list(facts(excerpt.text).items())
@@ -101,7 +101,7 @@ class RandomJudge(MatrixJudge):
         super().__init__()
         self.p, self.seed = number("p", p, 0, 1), whole("seed", seed, 0)
 
-    def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[str]:
+    def _read(self, excerpts: Sequence[Excerpt], engine: TraceEngine | None) -> list[str]:
         return [excerpt.trace_id for excerpt in excerpts]
 
     def _pair(self, a: str, b: str) -> float:
@@ -137,7 +137,7 @@ class PerfectJudge(MatrixJudge):
             )
         self.answers = answers
 
-    def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[tuple[str, str | None]]:
+    def _read(self, excerpts: Sequence[Excerpt], engine: TraceEngine | None) -> list[tuple[str, str | None]]:
         return [(excerpt.trace_id, self._answer(excerpt)) for excerpt in excerpts]
 
     def _answer(self, excerpt: Excerpt) -> str | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from laconic.prune.judge import Cost, Excerpt
-from laconic.prune.source import Source
+from laconic.prune.trace_engine import TraceEngine
 
 
 class CountedJudge(ABC):
@@ -24,10 +24,10 @@ class CountedJudge(ABC):
     def __init__(self) -> None:
         self.cost = Cost()
 
-    def read(self, excerpts: Sequence[Excerpt], source: Source | None = None) -> list[Any]:
+    def read(self, excerpts: Sequence[Excerpt], engine: TraceEngine | None = None) -> list[Any]:
         """See Judge.read."""
         with self._timed():
-            readings = self._read(excerpts, source)
+            readings = self._read(excerpts, engine)
         self.cost.excerpts += len(excerpts)
         return readings
 
@@ -39,7 +39,7 @@ class CountedJudge(ABC):
         return found
 
     @abstractmethod
-    def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[Any]: ...
+    def _read(self, excerpts: Sequence[Excerpt], engine: TraceEngine | None) -> list[Any]: ...
 
     @abstractmethod
     def _compare(self, pairs: Sequence[tuple[Any, Any]]) -> list[float]: ...

@@ -17,7 +17,7 @@ from laconic.errors import InputError, LaconicError, reason
 from laconic.judges.counted import MatrixJudge
 from laconic.judges.llm_description import quiet
 from laconic.prune.judge import Excerpt
-from laconic.prune.source import Source
+from laconic.prune.trace_engine import TraceEngine
 
 MOST_TOKENS = 8192  # a piece's, for a model that states no limit
 
@@ -48,7 +48,7 @@ class EmbeddingCosine(MatrixJudge):
                 "the Hub"
             ) from error
 
-    def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[Tensor]:
+    def _read(self, excerpts: Sequence[Excerpt], engine: TraceEngine | None) -> list[Tensor]:
         pieces: list[str] = []
         owner: list[int] = []
         weight: list[int] = []

@@ -27,7 +27,7 @@ from laconic.judges.network import ABSENT, EncoderBatch, EncoderConfig, EncoderN
 from laconic.judges.vectors import DecoderStates, ReasonerStates, VectorSource
 from laconic.prune.judge import Excerpt
 from laconic.prune.needs import Needs
-from laconic.prune.source import Source
+from laconic.prune.trace_engine import TraceEngine
 
 FORMAT = "laconic.judge/1"
 ENCODED_AT_ONCE = 256
@@ -86,8 +86,8 @@ class PairEncoder(MatrixJudge):
 
     # ---- judging --------------------------------------------------------------------------------------------------
 
-    def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[Tensor]:
-        inputs, tokens_run = self.prepare(excerpts, source)
+    def _read(self, excerpts: Sequence[Excerpt], engine: TraceEngine | None) -> list[Tensor]:
+        inputs, tokens_run = self.prepare(excerpts, engine)
         self.cost.tokens += tokens_run
         self.network.eval()
         with torch.inference_mode():
@@ -121,7 +121,7 @@ class PairEncoder(MatrixJudge):
             ]
         return (self.scale * torch.cat(parts) + self.shift).sigmoid()
 
-    def prepare(self, excerpts: Sequence[Excerpt], source: Source | None) -> tuple[list[EncoderInput], int]:
+    def prepare(self, excerpts: Sequence[Excerpt], engine: TraceEngine | None) -> tuple[list[EncoderInput], int]:
         """What the network reads of each excerpt, and the tokens that a model had to run for it."""
         for excerpt in excerpts:
             if excerpt.kind != self.input_spec.excerpt:
@@ -132,7 +132,7 @@ class PairEncoder(MatrixJudge):
         most, tokens_run = self.config.tokens, 0
         given: Sequence[Tensor | None] = [None] * len(excerpts)
         if self.vectors is not None and excerpts:
-            given, tokens_run = self.vectors.fetch(excerpts, source, most)
+            given, tokens_run = self.vectors.fetch(excerpts, engine, most)
         found = []
         for excerpt, rows in zip(excerpts, given, strict=True):
             if self.input_spec.vectors.startswith("model:"):

@@ -23,7 +23,7 @@ from laconic.judges.counted import CountedJudge
 from laconic.judges.llm_description import LLMJudgeDescription, quiet, read_description, write_description
 from laconic.judges.prompts import LLMJudgeSettings, Prompts, batches_by_length, common_prefix_length
 from laconic.prune.judge import Excerpt
-from laconic.prune.source import Source
+from laconic.prune.trace_engine import TraceEngine
 
 LEAST_SHARED = 16  # tokens: below, a pass of its own for a common prefix costs more than it saves
 SHAREABLE = {"full_attention", "sliding_attention"}  # layers whose cache is keys and values and can be copied
@@ -118,7 +118,7 @@ class LLMJudge(CountedJudge):
 
     # ---- judging --------------------------------------------------------------------------------------------------
 
-    def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[CleanExcerpt]:
+    def _read(self, excerpts: Sequence[Excerpt], engine: TraceEngine | None) -> list[CleanExcerpt]:
         return [self._clean_excerpt(excerpt) for excerpt in excerpts]
 
     def _clean_excerpt(self, excerpt: Excerpt) -> CleanExcerpt:

@@ -16,7 +16,7 @@ from laconic.errors import InputError
 from laconic.judges.counted import MatrixJudge, same_class_matrix, stack_mappings
 from laconic.prune.judge import Excerpt
 from laconic.prune.needs import Needs
-from laconic.prune.source import Source
+from laconic.prune.trace_engine import TraceEngine
 
 # What ends the thinking of the models that have such a sign, and begins an answer; the first sign that a model has counts.
 SUFFIXES = {marker.sign: marker.closing + "\\boxed{" for marker in MARKERS}
@@ -69,18 +69,18 @@ class ProbeJudge(MatrixJudge):
         """An engine that can be probed."""
         return Needs(probe=True)
 
-    def _read(self, excerpts: Sequence[Excerpt], source: Source | None) -> list[AnswerDistributions]:
-        if source is None:
+    def _read(self, excerpts: Sequence[Excerpt], engine: TraceEngine | None) -> list[AnswerDistributions]:
+        if engine is None:
             raise InputError(
                 "The probe judge has no engine; it asks the model that writes the traces: use it while they are written, or "
                 "replay them beside their model"
             )
         if not excerpts:
             return []
-        suffix = self.suffix if self.suffix is not None else model_suffix(getattr(source, "tokenizer", None))
-        before = source.stats.side_tokens
-        probed = source.probe([excerpt.trace_id for excerpt in excerpts], suffix, self.steps)
-        self.cost.tokens += source.stats.side_tokens - before
+        suffix = self.suffix if self.suffix is not None else model_suffix(getattr(engine, "tokenizer", None))
+        before = engine.stats.side_tokens
+        probed = engine.probe([excerpt.trace_id for excerpt in excerpts], suffix, self.steps)
+        self.cost.tokens += engine.stats.side_tokens - before
         self._check(probed, len(excerpts))
         return [_answer_distributions(excerpt, row) for excerpt, row in zip(excerpts, probed, strict=True)]
 

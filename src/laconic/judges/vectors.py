@@ -15,7 +15,7 @@ from torch import Tensor
 
 from laconic.errors import InputError
 from laconic.prune.judge import Excerpt
-from laconic.prune.source import Source
+from laconic.prune.trace_engine import TraceEngine
 
 AT_ONCE = 256  # excerpts whose vectors are asked for together
 
@@ -28,7 +28,7 @@ class VectorSource(Protocol):
         """D."""
         ...
 
-    def fetch(self, excerpts: Sequence[Excerpt], source: Source | None, most: int) -> tuple[list[Tensor], int]:
+    def fetch(self, excerpts: Sequence[Excerpt], engine: TraceEngine | None, most: int) -> tuple[list[Tensor], int]:
         """The rows of each excerpt, and how many tokens went through a model for them. Raises InputError where they can't be
         had."""
         ...
@@ -46,24 +46,24 @@ class ReasonerStates:
     width: int
     layers: tuple[int, ...] = (-1,)
 
-    def fetch(self, excerpts: Sequence[Excerpt], source: Source | None, most: int) -> tuple[list[Tensor], int]:
-        if source is None:
+    def fetch(self, excerpts: Sequence[Excerpt], engine: TraceEngine | None, most: int) -> tuple[list[Tensor], int]:
+        if engine is None:
             raise InputError(
                 "this judge reads the reasoner's hidden states, and no engine was given: use it while traces are written, or "
                 "replay them beside their model"
             )
-        theirs = getattr(getattr(source, "model_engine", source), "state_layers", self.layers)
+        theirs = getattr(getattr(engine, "model_engine", engine), "state_layers", self.layers)
         if tuple(theirs) != self.layers:
             raise InputError(
                 f"this judge reads hidden states of layers {list(self.layers)}, the engine gives those of {list(theirs)}; make "
                 f"the engine with state_layers={self.layers}"
             )
-        before = getattr(source.stats, "side_tokens", 0)
+        before = getattr(engine.stats, "side_tokens", 0)
         found: list[Tensor] = []
         for start in range(0, len(excerpts), AT_ONCE):
             part = excerpts[start : start + AT_ONCE]
             longest = max(1, *(len(e.token_ids) - 1 for e in part))
-            states = source.states([e.trace_id for e in part], longest)
+            states = engine.states([e.trace_id for e in part], longest)
             if states.dim() != 3 or tuple(states.shape[:2]) != (len(part), longest) or states.shape[2] != self.width:
                 raise InputError(
                     f"the engine's hidden states are {list(states.shape)}, this judge was trained on "
@@ -72,7 +72,7 @@ class ReasonerStates:
             for excerpt, rows in zip(part, states.float().cpu(), strict=True):
                 first = max(0, len(excerpt.token_ids) - most)
                 found.append(rows[first : max(first, len(excerpt.token_ids) - 1)])
-        return found, getattr(source.stats, "side_tokens", 0) - before
+        return found, getattr(engine.stats, "side_tokens", 0) - before
 
 
 class DecoderStates:
@@ -91,7 +91,7 @@ class DecoderStates:
         self.width = int(text_config(self.model).hidden_size)
         self.context = context_length(self.model)
 
-    def fetch(self, excerpts: Sequence[Excerpt], source: Source | None, most: int) -> tuple[list[Tensor], int]:
+    def fetch(self, excerpts: Sequence[Excerpt], engine: TraceEngine | None, most: int) -> tuple[list[Tensor], int]:
         found, run = [], 0
         for start in range(0, len(excerpts), self.batch):
             rows = [self._ids(excerpt, most) for excerpt in excerpts[start : start + self.batch]]

@@ -1,6 +1,6 @@
 """Pruning across traces (DeepPrune, arXiv 2510.08483): strategies that start, judge, stop, resume and vote.
 
-A strategy drives anything that is a `Source` (an engine) and returns a `Verdict`:
+A strategy drives anything that is a `TraceEngine` and returns a `Verdict`:
 
 >>> from laconic.prune import DeepPrune
 >>> DeepPrune(n=64, judge=judge).solve(engine, "What is 2 + 2?", sampling)  # doctest: +SKIP
@@ -13,12 +13,12 @@ from __future__ import annotations
 from laconic.prune.cluster import Clustering
 from laconic.prune.judge import Cost, Excerpt, Judge
 from laconic.prune.needs import Needs
-from laconic.prune.source import Source
 from laconic.prune.strategies.base import Strategy, StrategyRun
 from laconic.prune.strategies.deepconf import DeepConf
 from laconic.prune.strategies.deepprune import DeepPrune
 from laconic.prune.strategies.registry import parse
 from laconic.prune.strategies.self_consistency import SelfConsistency
+from laconic.prune.trace_engine import TraceEngine
 from laconic.prune.verdict import Tokens, TraceFate, Verdict, Vote
 
 __all__ = [
@@ -30,10 +30,10 @@ __all__ = [
     "Judge",
     "Needs",
     "SelfConsistency",
-    "Source",
     "Strategy",
     "StrategyRun",
     "Tokens",
+    "TraceEngine",
     "TraceFate",
     "Verdict",
     "Vote",

@@ -16,7 +16,7 @@ from laconic import answers, checks
 from laconic.errors import InputError, LaconicError
 from laconic.prune.judge import Excerpt
 from laconic.prune.needs import Needs
-from laconic.prune.source import Source, TraceView
+from laconic.prune.trace_engine import TraceEngine, TraceView
 
 Decode = Callable[[Sequence[int]], str]
 
@@ -97,10 +97,10 @@ class Excerpts(ABC):
         """Whether the trace has reached its truncation point, or ended. Cheap: no text is read twice."""
 
     @abstractmethod
-    def cut(self, trace: TraceView, question: str, source: Source | None = None) -> Excerpt:
+    def cut(self, trace: TraceView, question: str, engine: TraceEngine | None = None) -> Excerpt:
         """The trace's excerpt; `complete`, with the answer, where the trace ended within it.
 
-        source: the engine that holds the trace. Raises InputError for a trace that isn't ready, and where the text of the
+        engine: the engine that holds the trace. Raises InputError for a trace that isn't ready, and where the text of the
         excerpt can't be told (the trace has gone on, and nothing decodes).
         """
 
@@ -116,8 +116,8 @@ class Excerpts(ABC):
         have = len(trace.token_ids)
         return InputError(f"trace {trace.id} has not reached its excerpt {self.kind} at {have} tokens: let it go on")
 
-    def _decoder(self, trace: TraceView, source: Source | None) -> Decode:
-        decode = self.decode or getattr(source, "decode", None)
+    def _decoder(self, trace: TraceView, engine: TraceEngine | None) -> Decode:
+        decode = self.decode or getattr(engine, "decode", None)
         if decode is None:
             raise InputError(
                 f"the text of excerpt {self.kind} of trace {trace.id} can't be told from the {len(trace.token_ids)} "
@@ -143,14 +143,14 @@ class FirstTokens(Excerpts):
     def ready(self, trace: TraceView) -> bool:
         return len(trace.token_ids) >= self.count or _ended(trace)
 
-    def cut(self, trace: TraceView, question: str, source: Source | None = None) -> Excerpt:
+    def cut(self, trace: TraceView, question: str, engine: TraceEngine | None = None) -> Excerpt:
         have = len(trace.token_ids)
         if have <= self.count and _ended(trace):
             return self._whole(trace, question)
         if have < self.count:
             raise self._not_ready(trace)
         tokens = trace.token_ids[: self.count]
-        text = trace.text if have == self.count else self._decoder(trace, source)(tokens)
+        text = trace.text if have == self.count else self._decoder(trace, engine)(tokens)
         return self._excerpt(trace, question, tokens, text)
 
 
@@ -203,7 +203,7 @@ class FirstWords(Excerpts):
                 scan.tokens = len(trace.token_ids)
         return scan.end is not None
 
-    def cut(self, trace: TraceView, question: str, source: Source | None = None) -> Excerpt:
+    def cut(self, trace: TraceView, question: str, engine: TraceEngine | None = None) -> Excerpt:
         # Read anew: a detokenizer may have mended the end of the text since.
         scan, text, ended = _Scan(), trace.text, _ended(trace)
         self._read(scan, text, final=ended)
@@ -213,7 +213,7 @@ class FirstWords(Excerpts):
             raise self._not_ready(trace)
         tokens, end, seen = trace.token_ids, scan.end, self._scans.get(trace.id)
         try:
-            decode = self._decoder(trace, source)
+            decode = self._decoder(trace, engine)
             # The fewest tokens whose text reaches the end of the last span.
             needed = bisect_left(range(len(tokens)), end, key=lambda n: len(decode(tokens[:n])))
         except LaconicError:
@@ -275,20 +275,20 @@ class KeptTokens(Excerpts):
         # The newest token's KV has not been computed yet.
         return trace.state == "running" and trace.kv_tokens < len(trace.prompt_ids) + generated - 1
 
-    def cut(self, trace: TraceView, question: str, source: Source | None = None) -> Excerpt:
+    def cut(self, trace: TraceView, question: str, engine: TraceEngine | None = None) -> Excerpt:
         generated = len(trace.token_ids)
         if _ended(trace) and (self.at is None or generated <= self.at):
             return self._whole(trace, question)
         if self.at is not None and generated < self.at:
             raise self._not_ready(trace)
-        if source is None:
+        if engine is None:
             raise InputError(
                 f"excerpt {self.kind} needs the engine that holds the trace, to ask which tokens its compression kept: "
                 "give one, or use tokens:K or words:K"
             )
         most = generated if self.at is None else self.at
-        held = [position for position in source.kept(trace.id) if position < most]
-        decode = self._decoder(trace, source)
+        held = [position for position in engine.kept(trace.id) if position < most]
+        decode = self._decoder(trace, engine)
         text = _GAP.join(decode([trace.token_ids[i] for i in run]).strip() for run in _runs(held))
         return self._excerpt(trace, question, [trace.token_ids[i] for i in held], text)
 

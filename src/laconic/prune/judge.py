@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from laconic import checks
-from laconic.prune.source import Source
+from laconic.prune.trace_engine import TraceEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +84,10 @@ class Judge(Protocol):
     @property
     def cost(self) -> Cost: ...
 
-    def read(self, excerpts: Sequence[Excerpt], source: Source | None = None) -> list[Any]:
+    def read(self, excerpts: Sequence[Excerpt], engine: TraceEngine | None = None) -> list[Any]:
         """Something of the judge's own for each excerpt, in order; `compare` takes it.
 
-        source: the engine that holds the traces, running or stopped, for judges that use its hidden states or probe it.
+        engine: the engine that holds the traces, running or stopped, for judges that use its hidden states or probe it.
         Raises InputError where the judge needs an engine and has none, or was trained for another tokenizer or excerpt.
         """
         ...
@@ -97,8 +97,10 @@ class Judge(Protocol):
         ...
 
 
-def judge_pairs(judge: Judge, pairs: Sequence[tuple[Excerpt, Excerpt]], source: Source | None = None) -> list[float]:
+def judge_pairs(
+    judge: Judge, pairs: Sequence[tuple[Excerpt, Excerpt]], engine: TraceEngine | None = None
+) -> list[float]:
     """P(same answer) of pairs of excerpts; each different excerpt is read once."""
     different = list(dict.fromkeys(excerpt for pair in pairs for excerpt in pair))
-    readings = dict(zip(different, judge.read(different, source), strict=True))
+    readings = dict(zip(different, judge.read(different, engine), strict=True))
     return judge.compare([(readings[a], readings[b]) for a, b in pairs])

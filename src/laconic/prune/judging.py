@@ -9,7 +9,7 @@ from typing import Any
 from laconic.errors import InputError
 from laconic.prune.cluster import Clustering, Placement
 from laconic.prune.judge import Cost, Excerpt, Judge
-from laconic.prune.source import Source
+from laconic.prune.trace_engine import TraceEngine
 
 WORTH_A_MATRIX = 8
 
@@ -37,9 +37,9 @@ class Judging:
         """What the judge has done for this run."""
         return self.judge.cost.minus(self._before)
 
-    def read(self, excerpts: Mapping[int, Excerpt], source: Source | None = None) -> None:
+    def read(self, excerpts: Mapping[int, Excerpt], engine: TraceEngine | None = None) -> None:
         """Read excerpts by number, all in one batch. Raises InputError for a judge that gives back another number."""
-        readings = self.judge.read(list(excerpts.values()), source)
+        readings = self.judge.read(list(excerpts.values()), engine)
         if len(readings) != len(excerpts):
             raise InputError(
                 f"judge {self.judge.name} gave {len(readings)} readings of {len(excerpts)} excerpts; expected one of each"

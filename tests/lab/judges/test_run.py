@@ -39,7 +39,7 @@ class Counting:
     def __init__(self, fail_after: int = 10**9) -> None:
         self.cost, self.fail_after = Cost(), fail_after
 
-    def read(self, excerpts: Sequence[Excerpt], source: Any = None) -> list[Excerpt]:
+    def read(self, excerpts: Sequence[Excerpt], engine: Any = None) -> list[Excerpt]:
         if self.cost.excerpts >= self.fail_after:
             raise KeyboardInterrupt
         self.cost.tokens += 10 * len(excerpts)

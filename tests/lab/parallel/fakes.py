@@ -20,8 +20,8 @@ from laconic.lab.parallel.run import FORMAT, Answers, ParallelExperiment, Watche
 from laconic.lab.shared.journal import Journal, Record
 from laconic.problems import Problem
 from laconic.prune.judge import Cost, Excerpt, Judge
-from laconic.prune.source import Source
 from laconic.prune.strategies.base import Strategy, StrategyRun
+from laconic.prune.trace_engine import TraceEngine
 from laconic.prune.verdict import Tokens as Bill
 from laconic.prune.verdict import TraceFate, Verdict, Vote
 from laconic.traces import TraceRecord
@@ -151,7 +151,7 @@ class OracleJudge:
     excerpt: str | None = None
     cost: Cost = field(default_factory=Cost)
 
-    def read(self, excerpts: Sequence[Excerpt], source: Source | None = None) -> list[str | None]:
+    def read(self, excerpts: Sequence[Excerpt], engine: TraceEngine | None = None) -> list[str | None]:
         self.cost.tokens += 3 * len(excerpts)
         return [self.answers(excerpt) for excerpt in excerpts]
 
@@ -168,23 +168,23 @@ class FakeVote(Strategy):
     cut: int = CUT
     name: str = "vote"
 
-    def begin(self, source: Source, question: str, sampling: Any) -> StrategyRun:
+    def begin(self, engine: TraceEngine, question: str, sampling: Any) -> StrategyRun:
         raise NotImplementedError
 
-    def solve(self, source: Source, question: str, sampling: Any) -> Verdict:
+    def solve(self, engine: TraceEngine, question: str, sampling: Any) -> Verdict:
         before = self.judge.cost.tokens if self.judge else 0
-        steps = source.stats.kv_token_steps
-        ids = source.submit(source.render(question), sampling, self.n)
+        steps = engine.stats.kv_token_steps
+        ids = engine.submit(engine.render(question), sampling, self.n)
         pruned: set[int] = set()
-        for chunk in source.stream():
-            trace = source.trace(chunk.trace_id)
+        for chunk in engine.stream():
+            trace = engine.trace(chunk.trace_id)
             if self.judge and trace.index and len(trace.token_ids) == self.cut and trace.state != "finished":
                 both = [Excerpt(name, "cut", question, PROMPT, (), "") for name in (ids[0], trace.id)]
                 a, b = self.judge.read(both)
                 if self.judge.compare([(a, b)])[0] > 0.5:
-                    source.stop(trace.id)
+                    engine.stop(trace.id)
                     pruned.add(trace.index)
-        traces = [source.trace(name) for name in ids]
+        traces = [engine.trace(name) for name in ids]
         answers = [t.text[7:-1] if t.text else None for t in traces]
         votes = Counter(answers[0] if i in pruned else a for i, a in enumerate(answers))
         del votes[None]
@@ -194,7 +194,7 @@ class FakeVote(Strategy):
         )
         generated = sum(len(t.token_ids) for t in traces)
         judged = self.judge.cost.tokens - before if self.judge else 0
-        source.forget(ids)
+        engine.forget(ids)
         return Verdict(
             strategy=self.name,
             n=self.n,
@@ -204,7 +204,7 @@ class FakeVote(Strategy):
             tokens=Bill(generated, judged),
             clusters=(tuple(sorted(pruned)),),
             seconds={"finish": SECONDS * (self.n - len(pruned)), "total": SECONDS * (self.n - len(pruned))},
-            kv={"token_steps": source.stats.kv_token_steps - steps, "peak_bytes": 100 * (self.n - len(pruned))},
+            kv={"token_steps": engine.stats.kv_token_steps - steps, "peak_bytes": 100 * (self.n - len(pruned))},
         )
 
 
@@ -233,11 +233,11 @@ class FakeBench:
         self.generated.append(compression.label)
         return {p.id: [record(p, i, compression) for i in range(self.n)] for p in self.problems}
 
-    def replay(self, compression: LabelledPolicy, records: Sequence[TraceRecord]) -> Source:
+    def replay(self, compression: LabelledPolicy, records: Sequence[TraceRecord]) -> TraceEngine:
         self.replays.append(compression.label)
         return ScriptedSource(self, records)
 
-    def live(self, compression: LabelledPolicy) -> Source:
+    def live(self, compression: LabelledPolicy) -> TraceEngine:
         self.lives.append(compression.label)
         return LiveSource(self, compression)
 

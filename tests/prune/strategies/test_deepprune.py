@@ -148,10 +148,10 @@ def test_a_trace_waits_for_its_turn_without_memory():
     held = []
 
     class Judge(TableJudge):
-        def read(self, excerpts, source=None):
+        def read(self, excerpts, engine=None):
             held.append(sorted(e.trace_id for e in excerpts))
-            assert {source.trace(e.trace_id).state for e in excerpts} == {"running"}
-            return super().read(excerpts, source)
+            assert {engine.trace(e.trace_id).state for e in excerpts} == {"running"}
+            return super().read(excerpts, engine)
 
     scripts = [slow_one, quick, quick, quick]
     engine = Engine(scripts)
@@ -416,8 +416,8 @@ def test_settings_out_of_range(wrong, said):
 
 def test_a_judge_that_loses_count_is_refused():
     class Short(TableJudge):
-        def read(self, excerpts, source=None):
-            return super().read(excerpts, source)[1:]
+        def read(self, excerpts, engine=None):
+            return super().read(excerpts, engine)[1:]
 
     with pytest.raises(LaconicError, match="judge table gave 9 readings of 10 excerpts"):
         solve(MIXED, Short(lambda a, b: 1.0))

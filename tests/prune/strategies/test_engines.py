@@ -33,9 +33,9 @@ class Words(TableJudge):
     def __init__(self, excerpt=None):
         super().__init__(None, excerpt)
 
-    def read(self, excerpts, source=None):
-        super().read(excerpts, source)
-        self.read_while = [source.trace(e.trace_id).state for e in excerpts]
+    def read(self, excerpts, engine=None):
+        super().read(excerpts, engine)
+        self.read_while = [engine.trace(e.trace_id).state for e in excerpts]
         return [frozenset(e.text.split()) for e in excerpts]
 
     def compare(self, pairs):

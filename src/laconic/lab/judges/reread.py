@@ -1,4 +1,4 @@
-"""Excerpts of recorded traces as a `Source`: what a judge asks of an engine, asked of the model again."""
+"""Excerpts of recorded traces as a `TraceEngine`: what a judge asks of an engine, asked of the model again."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Reread:
         self.seconds = 0.0
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """See Source.decode."""
+        """See TraceEngine.decode."""
         return str(self.engine.decode(token_ids))
 
     def states(self, trace_ids: Sequence[str], tokens: int) -> Tensor:
-        """See Source.states."""
+        """See TraceEngine.states."""
         start = time.perf_counter()
         found = self._by_prompt(
             trace_ids,
@@ -45,7 +45,7 @@ class Reread:
         return found
 
     def probe(self, trace_ids: Sequence[str], suffix: str, steps: int) -> Tensor:
-        """See Source.probe."""
+        """See TraceEngine.probe."""
         tail = self.tokenizer(suffix, add_special_tokens=False)["input_ids"] if suffix else []
         found = self._by_prompt(trace_ids, lambda prompt, rows: self.engine.probe_of(prompt, rows, suffix, steps))
         self.stats.side_tokens += len(trace_ids) * (len(tail) + steps)

@@ -23,7 +23,7 @@ from laconic.judges.prompts import batches_by_length
 from laconic.lab.judges.calibration import fit_platt_scaling
 from laconic.lab.judges.pairs import Pairs
 from laconic.prune.judge import Excerpt
-from laconic.prune.source import Source
+from laconic.prune.trace_engine import TraceEngine
 
 
 class Trainable(Protocol):
@@ -60,9 +60,9 @@ class TrainableEncoder(PairEncoder):
         super().__init__(*args, **kwargs)
         self._memory: dict[str, EncoderInput] = {}
 
-    def remember(self, excerpts: Sequence[Excerpt], source: Source | None = None) -> int:
+    def remember(self, excerpts: Sequence[Excerpt], engine: TraceEngine | None = None) -> int:
         """Prepare excerpts once and keep what the network reads of them for `loss_logits`. Returns the tokens run for it."""
-        inputs, tokens_run = self.prepare(excerpts, source)
+        inputs, tokens_run = self.prepare(excerpts, engine)
         for excerpt, one in zip(excerpts, inputs, strict=True):
             # Half the bytes; states are of the order of 1 and are normalised before they are used.
             one.given = one.given.half() if one.given is not None else None

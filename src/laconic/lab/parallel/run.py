@@ -24,8 +24,8 @@ from laconic.lab.shared.problems import check_problems, problem_settings
 from laconic.lab.shared.progress import Progress, Watcher
 from laconic.problems import Problem
 from laconic.prune.judge import Excerpt, Judge
-from laconic.prune.source import Source
 from laconic.prune.strategies.base import Strategy
+from laconic.prune.trace_engine import TraceEngine
 from laconic.prune.verdict import Verdict
 from laconic.traces import TraceRecord
 
@@ -42,11 +42,11 @@ class ParallelSetup(Protocol):
         """Every problem's traces under a compression by the problem's id, in the order of their index."""
         ...
 
-    def replay(self, compression: LabelledPolicy, records: Sequence[TraceRecord]) -> Source:
+    def replay(self, compression: LabelledPolicy, records: Sequence[TraceRecord]) -> TraceEngine:
         """An engine that plays one problem's traces back."""
         ...
 
-    def live(self, compression: LabelledPolicy) -> Source:
+    def live(self, compression: LabelledPolicy) -> TraceEngine:
         """An engine that generates."""
         ...
 
@@ -165,13 +165,18 @@ class _ParallelRun:
         if entry.single:
             return single_traces(records[: entry.n], compression)
         strategy = self.setup.strategy(entry, self._judge(entry))
-        source = self.setup.replay(compression, records)
-        return outcome(self._solve(strategy, source, problem, records, self.experiment.sampling), problem)
+        engine = self.setup.replay(compression, records)
+        return outcome(self._solve(strategy, engine, problem, records, self.experiment.sampling), problem)
 
     def _solve(
-        self, strategy: Strategy, source: Source, problem: Problem, records: Sequence[TraceRecord], sampling: Sampling
+        self,
+        strategy: Strategy,
+        engine: TraceEngine,
+        problem: Problem,
+        records: Sequence[TraceRecord],
+        sampling: Sampling,
     ) -> Verdict:
-        named: Any = StableIds(source, problem.id)
+        named: Any = StableIds(engine, problem.id)
 
         def answer(excerpt: Excerpt) -> str | None:
             return records[named.trace(excerpt.trace_id).index].answer

@@ -23,9 +23,9 @@ from laconic.lab.parallel.run import Answers
 from laconic.lab.shared.progress import Progress
 from laconic.problems import Problem
 from laconic.prune.judge import Judge
-from laconic.prune.source import Source
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.registry import parse
+from laconic.prune.trace_engine import TraceEngine
 from laconic.traces import TraceRecord, read_traces
 
 COLLECT_CHUNK = 16
@@ -87,12 +87,12 @@ class HFSetup:
             )
         return read_traces(path).by_problem()
 
-    def replay(self, compression: LabelledPolicy, records: Sequence[TraceRecord]) -> Source:
+    def replay(self, compression: LabelledPolicy, records: Sequence[TraceRecord]) -> TraceEngine:
         # Nothing runs on the model's engine by itself: it is there for what only a model can tell.
         engine = self._engine(compression.policy, self.n)
         return ReplayEngine(records, compression.policy, max_batch=self.n, model_engine=engine)
 
-    def live(self, compression: LabelledPolicy) -> Source:
+    def live(self, compression: LabelledPolicy) -> TraceEngine:
         return self._engine(compression.policy, self.n)
 
     def _engine(self, policy: Policy, rows: int) -> HFEngine:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from laconic.prune.needs import Needs
-from laconic.prune.source import Source
+from laconic.prune.trace_engine import TraceEngine
 from laconic.prune.verdict import Verdict
 
 
@@ -106,16 +106,16 @@ class Strategy(ABC):
         return Needs()
 
     @abstractmethod
-    def begin(self, source: Source, question: str, sampling: Any) -> StrategyRun:
-        """Bind to an engine and a question (the user's message; `source.render` makes the prompt). Nothing runs yet."""
+    def begin(self, engine: TraceEngine, question: str, sampling: Any) -> StrategyRun:
+        """Bind to an engine and a question (the user's message; `engine.render` makes the prompt). Nothing runs yet."""
 
-    def solve(self, source: Source, question: str, sampling: Any) -> Verdict:
+    def solve(self, engine: TraceEngine, question: str, sampling: Any) -> Verdict:
         """Run to the end and return the verdict. The traces are stopped and dropped from the engine, whatever happens."""
-        solving = self.begin(source, question, sampling)
+        solving = self.begin(engine, question, sampling)
         try:
             for _ in solving:
                 pass
         finally:
             verdict = solving.interrupt()
-            source.forget([trace.id for trace in verdict.traces])
+            engine.forget([trace.id for trace in verdict.traces])
         return verdict

@@ -14,11 +14,11 @@ from laconic.prune.cluster import SIMILARITIES, Clustering
 from laconic.prune.judge import Excerpt, Judge
 from laconic.prune.judging import Judging
 from laconic.prune.needs import Needs, needs_of
-from laconic.prune.source import Source
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.panels import VOTES, Panel, panels
 from laconic.prune.strategies.run import DECIDED, MOST_TRACES, StrategyRunBase, TraceState, traces
 from laconic.prune.strategies.settings import check_sampling, settings_of
+from laconic.prune.trace_engine import TraceEngine
 from laconic.prune.voting import Pending, decided, enough
 from laconic.settings import setting
 
@@ -103,10 +103,10 @@ class DeepPrune(Strategy):
         vote = Needs(confidence_top_k=CANDIDATES if self.vote == "confidence" else 0)
         return judge | cut.needs() | vote
 
-    def begin(self, source: Source, question: str, sampling: Any) -> DeepPruneRun:
+    def begin(self, engine: TraceEngine, question: str, sampling: Any) -> DeepPruneRun:
         if self.vote == "confidence" and not check_sampling(sampling).confidence_top_k:
             sampling = replace(sampling, confidence_top_k=CANDIDATES)
-        return DeepPruneRun(self, source, question, sampling)
+        return DeepPruneRun(self, engine, question, sampling)
 
 
 class DeepPruneRun(StrategyRunBase):
@@ -119,13 +119,13 @@ class DeepPruneRun(StrategyRunBase):
 
     phase = "explore"
 
-    def __init__(self, strategy: DeepPrune, source: Source, question: str, sampling: Any) -> None:
+    def __init__(self, strategy: DeepPrune, engine: TraceEngine, question: str, sampling: Any) -> None:
         settings = settings_of(strategy) | {
             "K2": strategy.survivors,
             "K3": strategy.fallback,
             "excerpt": strategy.excerpt_kind,
         }
-        super().__init__(strategy.name, strategy.n, settings, strategy.needs(), source, question, sampling)
+        super().__init__(strategy.name, strategy.n, settings, strategy.needs(), engine, question, sampling)
         self.strategy = strategy
         self.excerpts = excerpts.parse(strategy.excerpt_kind)
         self.clustering = strategy.clustering()
@@ -150,13 +150,13 @@ class DeepPruneRun(StrategyRunBase):
         if self.phase != "explore" or record.view.state == "finished":  # its last chunk is on its way
             return
         if self.excerpts.fresh:
-            self.source.trace(record.id)  # brings the record's KV counts up to date
+            self.engine.trace(record.id)  # brings the record's KV counts up to date
         if self.excerpts.ready(record.view):
             self._reached(record)
 
     def _reached(self, record: TraceState) -> None:
         """A trace has come to the end of its excerpt, or ended within it."""
-        excerpt = self.excerpts.cut(record.view, self.question, self.source)
+        excerpt = self.excerpts.cut(record.view, self.question, self.engine)
         record.complete = excerpt.complete
         if not record.ended:
             self._stop(record, "waiting", "waits to be judged")
@@ -170,7 +170,7 @@ class DeepPruneRun(StrategyRunBase):
             return
         if self.waiting:
             with self.clock.during("judge"):
-                self.judging.read({index: self.waiting[index] for index in sorted(self.waiting)}, self.source)
+                self.judging.read({index: self.waiting[index] for index in sorted(self.waiting)}, self.engine)
                 self.waiting.clear()
         while self.turn < self.n and self._place(self.records[self.turn]):
             self.turn += 1

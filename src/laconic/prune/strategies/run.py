@@ -12,10 +12,10 @@ from laconic import answers, checks
 from laconic.errors import InputError
 from laconic.prune.alike import warn_alike
 from laconic.prune.needs import Needs, prepare
-from laconic.prune.source import ChunkView, Source, TraceView
 from laconic.prune.strategies.base import Snapshot, StrategyProgress, StrategyRun, TraceRow
 from laconic.prune.strategies.clock import Clock
 from laconic.prune.strategies.settings import check_sampling
+from laconic.prune.trace_engine import ChunkView, TraceEngine, TraceView
 from laconic.prune.verdict import Fate, Tokens, TraceFate, Verdict, Vote
 from laconic.prune.voting import Tally
 
@@ -66,14 +66,21 @@ class StrategyRunBase(StrategyRun):
     """
 
     def __init__(
-        self, name: str, n: int, settings: dict[str, Any], needs: Needs, source: Source, question: str, sampling: Any
+        self,
+        name: str,
+        n: int,
+        settings: dict[str, Any],
+        needs: Needs,
+        engine: TraceEngine,
+        question: str,
+        sampling: Any,
     ) -> None:
         warn_alike(n, sampling)
-        checks.capable("source", source, ("submit", "stream", "stop", "render"), "an engine")
+        checks.capable("engine", engine, ("submit", "stream", "stop", "render"), "an engine")
         checks.text("question", question)
         check_sampling(sampling)
         self.name, self.n, self.settings, self.needs = name, n, settings, needs
-        self.source, self.question, self.sampling = source, question, sampling
+        self.engine, self.question, self.sampling = engine, question, sampling
         self.records: list[TraceState] = []
         self.tally = Tally()
         self.votes: tuple[Vote, ...] = ()
@@ -140,11 +147,11 @@ class StrategyRunBase(StrategyRun):
     def _steps(self) -> Iterator[StrategyProgress]:
         if not self.question.strip():
             raise InputError("the problem is empty: give a question")
-        prepare(self.source, self.needs)
-        stats = self.source.stats
+        prepare(self.engine, self.needs)
+        stats = self.engine.stats
         self._before = {name: getattr(stats, name, 0) for name in ("peak_kv_bytes", *COUNTED.values())}
-        ids = self.source.submit(self.source.render(self.question), self.sampling, self.n)
-        self.records = [TraceState(self.source.trace(name), index) for index, name in enumerate(ids)]
+        ids = self.engine.submit(self.engine.render(self.question), self.sampling, self.n)
+        self.records = [TraceState(self.engine.trace(name), index) for index, name in enumerate(ids)]
         self._by_id = {record.id: record for record in self.records}
         self._start()
         while any(record.live for record in self.records):
@@ -156,7 +163,7 @@ class StrategyRunBase(StrategyRun):
 
     def _drive(self) -> Iterator[StrategyProgress]:
         """Run the engine until none of the run's traces is live, a StrategyProgress a step and a decision."""
-        with closing(self.source.stream()) as stream:
+        with closing(self.engine.stream()) as stream:
             for chunk in stream:
                 record = self._by_id.get(chunk.trace_id)
                 if record is None:
@@ -209,7 +216,7 @@ class StrategyRunBase(StrategyRun):
         self._moved[record.id] = None
         if not record.halted:
             record.halted = True
-            self.source.stop(record.id)
+            self.engine.stop(record.id)
             # One that had not started sends no last chunk.
             record.live = record.live and record.view.state != "stopped"
 
@@ -219,7 +226,7 @@ class StrategyRunBase(StrategyRun):
         self._moved[record.id] = None
         record.halted = False
         if record.view.state != "finished":
-            self.source.resume(record.id)
+            self.engine.resume(record.id)
             record.live = True
 
     def _say(self, message: str) -> None:
@@ -235,7 +242,7 @@ class StrategyRunBase(StrategyRun):
 
     def _sample(self) -> int:
         """KV bytes held now."""
-        now = int(getattr(self.source.stats, "live_kv_bytes", 0) or 0)
+        now = int(getattr(self.engine.stats, "live_kv_bytes", 0) or 0)
         self._peak = max(self._peak, now)
         return now
 
@@ -291,7 +298,7 @@ class StrategyRunBase(StrategyRun):
 
     def _kv(self) -> dict[str, float]:
         """Peak bytes are exact where this run went beyond what the engine ever held before, else the most seen at a step."""
-        stats = self.source.stats
+        stats = self.engine.stats
         told: dict[str, float] = {}
         peak = getattr(stats, "peak_kv_bytes", None)
         if peak is not None:
@@ -325,7 +332,7 @@ class StrategyRunBase(StrategyRun):
     def _settle(self) -> None:
         """Let the engine carry the stops out and send what it still has to say."""
         if any(record.live for record in self.records):
-            with closing(self.source.stream()) as stream:
+            with closing(self.engine.stream()) as stream:
                 for chunk in stream:
                     record = self._by_id.get(chunk.trace_id)
                     if record is not None and chunk.finish_reason is not None:

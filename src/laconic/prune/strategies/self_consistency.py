@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from laconic import checks
-from laconic.prune.source import Source
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.run import DECIDED, MOST_TRACES, StrategyRunBase, TraceState, traces
 from laconic.prune.strategies.settings import settings_of
+from laconic.prune.trace_engine import TraceEngine
 from laconic.prune.voting import decided
 from laconic.settings import setting
 
@@ -34,15 +34,15 @@ class SelfConsistency(Strategy):
         checks.whole("n", self.n, 1, MOST_TRACES, "traces")
         checks.flag("early_end", self.early_end)
 
-    def begin(self, source: Source, question: str, sampling: Any) -> SelfConsistencyRun:
-        return SelfConsistencyRun(self, source, question, sampling)
+    def begin(self, engine: TraceEngine, question: str, sampling: Any) -> SelfConsistencyRun:
+        return SelfConsistencyRun(self, engine, question, sampling)
 
 
 class SelfConsistencyRun(StrategyRunBase):
     """A run of `SelfConsistency`."""
 
-    def __init__(self, strategy: SelfConsistency, source: Source, question: str, sampling: Any) -> None:
-        super().__init__(strategy.name, strategy.n, settings_of(strategy), strategy.needs(), source, question, sampling)
+    def __init__(self, strategy: SelfConsistency, engine: TraceEngine, question: str, sampling: Any) -> None:
+        super().__init__(strategy.name, strategy.n, settings_of(strategy), strategy.needs(), engine, question, sampling)
         self.early_end = strategy.early_end
         self.over = False
 

@@ -44,7 +44,7 @@ class ChunkView(Protocol):
     def finish_reason(self) -> str | None: ...
 
 
-class Source(Protocol):
+class TraceEngine(Protocol):
     """An engine: see `engines.base.Engine` for what each method promises. `sampling` is the engine's own record."""
 
     def submit(self, prompt: Any, sampling: Any, n: int = 1, ids: Sequence[str] | None = None) -> list[str]: ...
