@@ -26,7 +26,7 @@ from tests.prune.scripted import Script, ScriptedEngine
 def test_only_traces_that_cannot_differ(n: int, sampling: Sampling | None, said: str | None) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        warn_alike(n, sampling)
+        warn_alike(n, sampling)  # type: ignore[arg-type]
     assert [w.category for w in caught] == ([LaconicWarning] if said else [])
     assert not said or said in str(caught[0].message)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 from laconic.errors import LaconicWarning
+from laconic.prune.trace_engine import SamplingView
 
 
-def warn_alike(n: int, sampling: Any) -> None:
+def warn_alike(n: int, sampling: SamplingView) -> None:
     """LaconicWarning where n traces of a problem are drawn in a way that leaves one token to choose from at each step."""
     if n < 2:
         return

@@ -44,8 +44,19 @@ class ChunkView(Protocol):
     def finish_reason(self) -> str | None: ...
 
 
+class SamplingView(Protocol):
+    """How tokens are drawn (`engines.base.Sampling`): a dataclass of the engine's own, of which strategies read these."""
+
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def top_k(self) -> int: ...
+    @property
+    def confidence_top_k(self) -> int: ...
+
+
 class TraceEngine(Protocol):
-    """An engine: see `engines.base.Engine` for what each method promises. `sampling` is the engine's own record."""
+    """An engine: see `engines.base.Engine` for what each method promises. `submit` takes the engine's own kind of sampling."""
 
     def submit(self, prompt: Any, sampling: Any, n: int = 1, ids: Sequence[str] | None = None) -> list[str]: ...
     def stream(self) -> Generator[ChunkView, None, None]: ...

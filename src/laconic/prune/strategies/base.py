@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from laconic.prune.needs import Needs
-from laconic.prune.trace_engine import TraceEngine
+from laconic.prune.trace_engine import SamplingView, TraceEngine
 from laconic.prune.verdict import Verdict
 
 
@@ -106,10 +106,10 @@ class Strategy(ABC):
         return Needs()
 
     @abstractmethod
-    def begin(self, engine: TraceEngine, question: str, sampling: Any) -> StrategyRun:
+    def begin(self, engine: TraceEngine, question: str, sampling: SamplingView) -> StrategyRun:
         """Bind to an engine and a question (the user's message; `engine.render` makes the prompt). Nothing runs yet."""
 
-    def solve(self, engine: TraceEngine, question: str, sampling: Any) -> Verdict:
+    def solve(self, engine: TraceEngine, question: str, sampling: SamplingView) -> Verdict:
         """Run to the end and return the verdict. The traces are stopped and dropped from the engine, whatever happens."""
         solving = self.begin(engine, question, sampling)
         try:

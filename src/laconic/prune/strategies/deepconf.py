@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from laconic import checks
@@ -10,8 +10,8 @@ from laconic.errors import InputError
 from laconic.prune.needs import Needs
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.run import DECIDED, MOST_TRACES, StrategyRunBase, TraceState, traces
-from laconic.prune.strategies.settings import check_sampling, settings_of
-from laconic.prune.trace_engine import TraceEngine
+from laconic.prune.strategies.settings import settings_of, with_confidences
+from laconic.prune.trace_engine import SamplingView, TraceEngine
 from laconic.prune.voting import Confidence, Tally, consensus, percentile
 from laconic.settings import setting
 
@@ -61,8 +61,8 @@ class DeepConf(Strategy):
     def needs(self) -> Needs:
         return Needs(confidence_top_k=self.top_k)
 
-    def begin(self, engine: TraceEngine, question: str, sampling: Any) -> DeepConfRun:
-        return DeepConfRun(self, engine, question, replace(check_sampling(sampling), confidence_top_k=self.top_k))
+    def begin(self, engine: TraceEngine, question: str, sampling: SamplingView) -> DeepConfRun:
+        return DeepConfRun(self, engine, question, with_confidences(sampling, self.top_k))
 
 
 class DeepConfRun(StrategyRunBase):
@@ -70,7 +70,7 @@ class DeepConfRun(StrategyRunBase):
 
     phase = "explore"
 
-    def __init__(self, strategy: DeepConf, engine: TraceEngine, question: str, sampling: Any) -> None:
+    def __init__(self, strategy: DeepConf, engine: TraceEngine, question: str, sampling: SamplingView) -> None:
         super().__init__(strategy.name, strategy.n, settings_of(strategy), strategy.needs(), engine, question, sampling)
         self.strategy = strategy
         self.warmup = min(strategy.warmup, strategy.n)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from laconic import checks
 from laconic.errors import InputError
@@ -17,8 +17,8 @@ from laconic.prune.needs import Needs, needs_of
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.panels import VOTES, Panel, panels
 from laconic.prune.strategies.run import DECIDED, MOST_TRACES, StrategyRunBase, TraceState, traces
-from laconic.prune.strategies.settings import check_sampling, settings_of
-from laconic.prune.trace_engine import TraceEngine
+from laconic.prune.strategies.settings import check_sampling, settings_of, with_confidences
+from laconic.prune.trace_engine import SamplingView, TraceEngine
 from laconic.prune.voting import Pending, decided, enough
 from laconic.settings import setting
 
@@ -103,9 +103,9 @@ class DeepPrune(Strategy):
         vote = Needs(confidence_top_k=CANDIDATES if self.vote == "confidence" else 0)
         return judge | cut.needs() | vote
 
-    def begin(self, engine: TraceEngine, question: str, sampling: Any) -> DeepPruneRun:
+    def begin(self, engine: TraceEngine, question: str, sampling: SamplingView) -> DeepPruneRun:
         if self.vote == "confidence" and not check_sampling(sampling).confidence_top_k:
-            sampling = replace(sampling, confidence_top_k=CANDIDATES)
+            sampling = with_confidences(sampling, CANDIDATES)
         return DeepPruneRun(self, engine, question, sampling)
 
 
@@ -119,7 +119,7 @@ class DeepPruneRun(StrategyRunBase):
 
     phase = "explore"
 
-    def __init__(self, strategy: DeepPrune, engine: TraceEngine, question: str, sampling: Any) -> None:
+    def __init__(self, strategy: DeepPrune, engine: TraceEngine, question: str, sampling: SamplingView) -> None:
         settings = settings_of(strategy) | {
             "K2": strategy.survivors,
             "K3": strategy.fallback,

@@ -15,7 +15,7 @@ from laconic.prune.needs import Needs, prepare
 from laconic.prune.strategies.base import Snapshot, StrategyProgress, StrategyRun, TraceRow
 from laconic.prune.strategies.clock import Clock
 from laconic.prune.strategies.settings import check_sampling
-from laconic.prune.trace_engine import ChunkView, TraceEngine, TraceView
+from laconic.prune.trace_engine import ChunkView, SamplingView, TraceEngine, TraceView
 from laconic.prune.verdict import Fate, Tokens, TraceFate, Verdict, Vote
 from laconic.prune.voting import Tally
 
@@ -73,7 +73,7 @@ class StrategyRunBase(StrategyRun):
         needs: Needs,
         engine: TraceEngine,
         question: str,
-        sampling: Any,
+        sampling: SamplingView,
     ) -> None:
         warn_alike(n, sampling)
         checks.capable("engine", engine, ("submit", "stream", "stop", "render"), "an engine")

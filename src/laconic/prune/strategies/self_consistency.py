@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from laconic import checks
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.run import DECIDED, MOST_TRACES, StrategyRunBase, TraceState, traces
 from laconic.prune.strategies.settings import settings_of
-from laconic.prune.trace_engine import TraceEngine
+from laconic.prune.trace_engine import SamplingView, TraceEngine
 from laconic.prune.voting import decided
 from laconic.settings import setting
 
@@ -34,14 +34,14 @@ class SelfConsistency(Strategy):
         checks.whole("n", self.n, 1, MOST_TRACES, "traces")
         checks.flag("early_end", self.early_end)
 
-    def begin(self, engine: TraceEngine, question: str, sampling: Any) -> SelfConsistencyRun:
+    def begin(self, engine: TraceEngine, question: str, sampling: SamplingView) -> SelfConsistencyRun:
         return SelfConsistencyRun(self, engine, question, sampling)
 
 
 class SelfConsistencyRun(StrategyRunBase):
     """A run of `SelfConsistency`."""
 
-    def __init__(self, strategy: SelfConsistency, engine: TraceEngine, question: str, sampling: Any) -> None:
+    def __init__(self, strategy: SelfConsistency, engine: TraceEngine, question: str, sampling: SamplingView) -> None:
         super().__init__(strategy.name, strategy.n, settings_of(strategy), strategy.needs(), engine, question, sampling)
         self.early_end = strategy.early_end
         self.over = False

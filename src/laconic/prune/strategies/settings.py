@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar
 
 from laconic import checks
 from laconic.prune.strategies.base import Strategy
+from laconic.prune.trace_engine import SamplingView
+
+S = TypeVar("S", bound=SamplingView)
 
 
 def settings_of(strategy: Strategy) -> dict[str, Any]:
@@ -16,7 +19,7 @@ def settings_of(strategy: Strategy) -> dict[str, Any]:
     return {name: getattr(value, "name", value) for name, value in values.items()}
 
 
-def check_sampling(sampling: Any) -> Any:
+def check_sampling(sampling: S) -> S:
     """What can be an engine's own record of how tokens are drawn. Raises InputError for anything else."""
     if (
         not dataclasses.is_dataclass(sampling)
@@ -25,3 +28,10 @@ def check_sampling(sampling: Any) -> Any:
     ):
         raise checks.input_error("sampling", sampling, "the engine's own record, such as Sampling(temperature=0.6)")
     return sampling
+
+
+def with_confidences(sampling: S, top_k: int) -> S:
+    """The same sampling, which also asks for each token's confidence over `top_k` candidates. Raises as `check_sampling`."""
+    record: Any = check_sampling(sampling)  # a dataclass, which no protocol can say
+    asking: S = dataclasses.replace(record, confidence_top_k=top_k)
+    return asking
