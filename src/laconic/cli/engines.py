@@ -107,7 +107,7 @@ class HFReasoner:
         return nullcontext(engine)
 
     def identity(self, engine: Engine) -> tuple[str, str]:
-        """Which weights these are (`bench.fingerprint`), and their number format."""
+        """Which weights these are (`laconic.fingerprint`), and their number format."""
         return identity_of(self.weights)
 
 

@@ -115,7 +115,7 @@ def confidence_top_k_of(specs: Sequence[str]) -> int:
     found = {count: spec for spec, count in needed.items() if count}
     if len(found) > 1:
         raise InputError(
-            f"The strategies {' and '.join(found.values())} read log-probabilities of different numbers of candidates "
+            f"The strategies {' and '.join(found.values())} read confidences over different numbers of candidates "
             f"({', '.join(map(str, found))}), and traces are recorded with one: run them apart"
         )
     return next(iter(found), 0)
