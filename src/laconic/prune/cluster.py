@@ -21,26 +21,26 @@ LIKELY = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Whom a newcomer is to be compared with: members, cluster after cluster; sizes: how many there are of each."""
+    """Whom a newcomer is to be compared with."""
 
     newcomer: int
     members: tuple[int, ...]
+    """Cluster after cluster."""
     sizes: tuple[int, ...]
+    """How many of the members are of each cluster."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a newcomer went.
-
-    cluster: None where it was left out, as it is like no cluster and there may be no more. opened: it is the first member.
-    similarity: mean probability of agreement with the compared members of the most similar cluster; None where there was
-    none to compare with.
-    """
+    """Where a newcomer went."""
 
     newcomer: int
     cluster: int | None
+    """None where it was left out, as it is like no cluster and there may be no more."""
     opened: bool
+    """Whether it is its cluster's first member."""
     similarity: float | None
+    """Mean probability of agreement with the compared members of the most similar cluster; None: there was none."""
 
 
 class Clustering:

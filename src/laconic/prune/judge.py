@@ -16,21 +16,22 @@ from laconic.prune.trace_engine import TraceEngine
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """The part of one trace that a judge sees.
-
-    kind: how it was cut (`excerpts.parse(kind)` cuts others alike). question: the user's message. prompt_ids: the prompt.
-    token_ids, text: of the excerpt. complete: the trace ended within it. answer: the final answer, where complete. Raises
-    InputError for a field of another type.
-    """
+    """The part of one trace that a judge sees. Raises InputError for a field of another type."""
 
     trace_id: str
     kind: str
+    """How it was cut: `excerpts.parse(kind)` cuts others alike."""
     question: str
+    """The user's message."""
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
+    """Of the excerpt."""
     text: str
+    """Of the excerpt."""
     complete: bool = False
+    """Whether the trace ended within it."""
     answer: str | None = None
+    """The final answer, where complete; None for none."""
 
     def __post_init__(self) -> None:
         for name in ("trace_id", "kind", "question", "text"):
@@ -44,17 +45,17 @@ class Excerpt:
 
 @dataclass(slots=True)
 class Cost:
-    """What a judge has done since it was made.
-
-    tokens: tokens that went through a network on the judge's account (prompts, excerpts and probes; a shared prefix that is
-    computed once counts once; states that the engine recorded while it decoded cost none). excerpts: read. pairs: compared.
-    seconds: of wall time, reading and comparing.
-    """
+    """What a judge has done since it was made."""
 
     tokens: int = 0
+    """That went through a network for the judge: prompts, excerpts and probes. A shared prefix that is computed once counts
+    once; states that the engine recorded while it decoded cost none."""
     excerpts: int = 0
+    """Read."""
     pairs: int = 0
+    """Compared."""
     seconds: float = 0.0
+    """Of wall time, reading and comparing."""
 
     def minus(self, other: Cost) -> Cost:
         """What was added since `other`, a copy taken earlier."""

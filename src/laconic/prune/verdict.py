@@ -11,23 +11,26 @@ Fate = Literal["finished", "pruned", "abandoned", "interrupted", "waiting", "run
 
 @dataclass(frozen=True, slots=True)
 class TraceFate:
-    """One trace and what became of it.
-
-    fate: finished (to its end, or to its token limit), pruned (stopped as redundant or unpromising), abandoned (stopped
-    because the vote was decided or its cluster was not chosen), interrupted (by the user); waiting and running occur in a
-    verdict that is asked for before the end. reason: one clause, for people. cluster: index into `Verdict.clusters`, or
-    None. tokens: generated. answer: extracted, None for none. weight: of its vote, 0 for no vote. text: all that it wrote.
-    """
+    """One trace and what became of it."""
 
     id: str
     index: int
     fate: Fate
+    """finished (to its end, or to its token limit), pruned (stopped as redundant or unpromising), abandoned (stopped because
+    the vote was decided or its cluster was not chosen), interrupted (by the user); waiting and running occur in a verdict that
+    is asked for before the end."""
     reason: str
+    """One clause, for people."""
     tokens: int
+    """Generated."""
     cluster: int | None = None
+    """Index into `Verdict.clusters`; None: in none."""
     answer: str | None = None
+    """Extracted; None for none."""
     weight: float = 0.0
+    """Of its vote; 0 for no vote."""
     text: str = ""
+    """All that it wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,45 +44,49 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """generated: by all traces; judged: on the judge's account; total: both.
-
-    saved: against finishing all n traces, whose tokens are estimated as n times the mean length of the finished ones; None
-    where none finished. An estimate: `laconic bench parallel` measures it.
-    """
+    """What a strategy took."""
 
     generated: int
+    """By all traces."""
     judged: int = 0
+    """By the judge, through networks of its own or the engine's."""
     saved: int | None = None
+    """Against finishing all n traces, whose tokens are estimated as n times the mean length of the finished ones; None where
+    none finished. An estimate: `laconic bench parallel` measures it."""
 
     @property
     def total(self) -> int:
+        """Generated and judged."""
         return self.generated + self.judged
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The outcome of a strategy on one problem.
-
-    answer: None where no trace that counted gave one. votes: by falling weight; ties keep the order of the first trace.
-    clusters: indices of traces, in order of joining. seconds: wall time by phase ("explore", "judge", "finish", "vote") and
-    "total". kv: where the engine tells, "peak_bytes", "token_steps" (sum over steps and rows of tokens attended),
-    "mean_tokens" (those a trace held at a step, one layer, the prompt's included), "compressions" (of one trace each) and
-    "evicted" (tokens of one layer, over all of them). complete: False for a verdict before the end or after an interruption.
-    note: what else a reader should know, or "".
-    """
+    """The outcome of a strategy on one problem."""
 
     strategy: str
     n: int
+    """Traces of the problem."""
     answer: str | None
+    """None where no trace that counted gave one."""
     votes: tuple[Vote, ...]
+    """By falling weight; ties keep the order of the first trace."""
     traces: tuple[TraceFate, ...]
     tokens: Tokens
     clusters: tuple[tuple[int, ...], ...] = ()
+    """Indices of traces, in order of joining."""
     seconds: Mapping[str, float] = field(default_factory=dict)
+    """Wall time by phase ("explore", "judge", "finish", "vote") and "total"."""
     kv: Mapping[str, float] = field(default_factory=dict)
+    """Where the engine tells: "peak_bytes", "token_steps" (sum over steps and rows of tokens attended), "mean_tokens" (those a
+    trace held at a step, one layer, the prompt's included), "compressions" (of one trace each) and "evicted" (tokens of one
+    layer, over all of them)."""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    """The strategy's, by name."""
     complete: bool = True
+    """False for a verdict before the end or after an interruption."""
     note: str = ""
+    """What else a reader should know."""
 
     @property
     def winner(self) -> int | None:

@@ -15,14 +15,18 @@ INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class WeightsSize:
-    """bytes: of all. parameters: None where only the files' total is known. source: "files", or "config": counted in its
-    shapes in `dtype`; quantized: the checkpoint then holds fewer bytes than that."""
+    """What a model's weights take."""
 
     bytes: int
+    """Of all weights."""
     parameters: int | None
+    """None where only the files' total is known."""
     source: str
+    """`files`, or `config`: counted in its shapes, in `dtype`."""
     dtype: str = ""
+    """Of the weights, where they were counted in the config's shapes."""
     quantized: bool = False
+    """Whether the checkpoint is: it then holds fewer bytes than the config's shapes say."""
 
 
 def stored_weights(name: str) -> WeightsSize | None:

@@ -22,42 +22,55 @@ from laconic.errors import InputError, LaconicWarning
 
 @dataclass(frozen=True, slots=True)
 class PolicyMemory:
-    """What a batch takes under one policy. Bytes are of the whole batch, tokens of one trace in one compressible layer.
-
-    end, peak, mean: of KV over all layers, when the last token is drawn, at most, and on average over the steps.
-    compressed_end, compressed_peak: the part in compressible layers, which `EngineStats.live_kv_bytes` and `peak_kv_bytes`
-    count. scoring: latest queries and accumulated attention, which the HF engine keeps for the policy. a_trace: peak and
-    scoring of one trace. fits: traces for which memory is left beside the weights; None where none was given.
-    """
+    """What a batch takes under one policy. Bytes are of the whole batch, tokens of one trace in one compressible layer."""
 
     policy: str
+    """Its spec."""
     end_tokens: int
+    """Held when the last token is drawn."""
     peak_tokens: int
+    """Held at most."""
     mean_tokens: float
+    """Held on average over the steps."""
     end: int
+    """Bytes of KV over all layers, when the last token is drawn."""
     peak: int
+    """Bytes of KV over all layers, at most."""
     mean: float
+    """Bytes of KV over all layers, on average over the steps."""
     compressed_end: int
+    """The part of `end` in compressible layers, which `EngineStats.live_kv_bytes` counts."""
     compressed_peak: int
+    """The part of `peak` in compressible layers, which `EngineStats.peak_kv_bytes` counts."""
     scoring: int
+    """Bytes of latest queries and accumulated attention, which the HF engine keeps for the policy."""
     a_trace: int
+    """Peak and scoring of one trace, in bytes."""
     fits: int | None
+    """Traces for which memory is left beside the weights; None where no memory was given."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """`plan`'s result. prompt, length: tokens of a trace; batch: traces; memory: bytes, None if not given."""
+    """`plan`'s result."""
 
     model: str
     dtype: str
+    """Of keys and values."""
     weights: WeightsSize
     layers: tuple[LayerGroup, ...]
     context: int | None
+    """Tokens that the model was made for; None: unknown."""
     prompt: int
+    """Tokens of a trace's prompt."""
     length: int
+    """Tokens that a trace generates."""
     batch: int
+    """Traces."""
     block_size: int
+    """A trace takes whole blocks of so many tokens in every layer."""
     memory: int | None
+    """Bytes; None: not given."""
     policies: tuple[PolicyMemory, ...]
 
     @property

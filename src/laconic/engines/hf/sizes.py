@@ -40,24 +40,28 @@ KINDS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class LayerGroup:
-    """Layers of one kind, and what all of them together take for one trace.
-
-    kind: as in KINDS; "latents" where keys and values are the latents of MLA. kv_heads, key_width, value_width: of a layer's
-    cache; 0 for none. query_width: of a query head, wider or narrower than a latent. bytes_per_token: of KV. window: tokens
-    that a layer holds at most; None: all. state_bytes: that don't depend on the length. compressible: whether policies
-    evict from them.
-    """
+    """Layers of one kind, and what all of them together take for one trace."""
 
     kind: str
+    """As in KINDS; "latents" where keys and values are the latents of MLA."""
     count: int
+    """Of layers."""
     kv_heads: int = 0
+    """Of a layer's cache; 0: it has none."""
     key_width: int = 0
+    """Of one head's keys in a layer's cache."""
     value_width: int = 0
+    """Of one head's values in a layer's cache."""
     bytes_per_token: int = 0
+    """Of KV, over the group's layers."""
     window: int | None = None
+    """Tokens that a layer holds at most; None: all."""
     state_bytes: int = 0
+    """That don't depend on the length."""
     compressible: bool = False
+    """Whether policies evict from them."""
     query_width: int = 0
+    """Of a query head, wider or narrower than a latent."""
 
     def bytes_at(self, tokens: int) -> int:
         """Held for one trace of so many tokens, of which none was evicted."""
@@ -67,14 +71,17 @@ class LayerGroup:
 
 @dataclass(frozen=True, slots=True)
 class ModelSizes:
-    """A model's. dtype: of keys and values. query_heads: of a layer. context: tokens it was made for, None unknown."""
+    """What a model takes."""
 
     model: str
     dtype: str
+    """Of keys and values."""
     layers: tuple[LayerGroup, ...]
     weights: WeightsSize
     query_heads: int
+    """Of a layer."""
     context: int | None
+    """Tokens that the model was made for; None: unknown."""
 
     @property
     def compressible(self) -> tuple[LayerGroup, ...]:
