@@ -1,1 +1,1 @@
-"""Judges that can be trained, and what trains and scores them. Import what you need from the modules: each is one noun."""
+"""Judges: how probably will two traces end in the same answer? Import what you need from the modules: each is one noun."""
