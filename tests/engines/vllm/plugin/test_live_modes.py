@@ -136,7 +136,7 @@ def ahead(tiny: Path) -> Iterator[Any]:
             max_num_batched_tokens=64,
         ) as llm:
             core = llm.llm_engine.engine_core.engine_core
-            assert type(core.scheduler).__name__ == "AsyncScheduler"
+            assert type(core.scheduler).__name__ == "AsyncCompressionScheduler"
             assert core.step_fn == core.step_with_batch_queue
             yield llm
 
