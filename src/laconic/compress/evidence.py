@@ -27,6 +27,11 @@ class Evidence:
     positions: long [B, g, M], g in {1, G}: each candidate's index among its row's generated tokens, from 0, ascending.
     token_ids: long [B, g, M], where the engine knows them.
     mass: fp32 [B, g, M], attention accumulated so far, where `scorer.accumulates`.
+    values: [B, G, M + W, Dv], the cached values of the same tokens as `keys`; only if `scorer.reads_values`.
+    starts: long [B], the position of each row's first generated token, that is the length of its prompt: a candidate's key is
+    rotated by starts + positions; only if `scorer.reads_values`.
+    future: fp32 [B, g, M], the largest attention that a later token of the same trace will pay each candidate under full KV;
+    only if `scorer.reads_future`, and only where a whole trace is run again (`laconic bench fidelity`).
     context_keys: [B, G, Pr, D], the prompt's keys, right-aligned; only if `scorer.reads_prompt`.
     context_valid: bool [B, Pr]; None: all real.
     layer: the layer's index. rows: long [B], a stable number a trace; None: zeros.
@@ -41,6 +46,9 @@ class Evidence:
     positions: Tensor
     token_ids: Tensor | None = None
     mass: Tensor | None = None
+    values: Tensor | None = None
+    starts: Tensor | None = None
+    future: Tensor | None = None
     context_keys: Tensor | None = None
     context_valid: Tensor | None = None
     layer: int = 0
@@ -80,6 +88,8 @@ class Scorer(ABC):
     aggregation: Aggregation = "layer"
     """layer: one set of tokens for all KV heads (g = 1); group: one for each KV head (g = G)."""
     reads_prompt: bool = False
+    reads_values: bool = False
+    reads_future: bool = False
     accumulates: bool = False
     needs_token_ids: bool = False
 

@@ -14,7 +14,7 @@ from laconic.compress import Policy
 from laconic.engines.hf.layer import CompressedHybridLayer, CompressedLayer
 from laconic.engines.hf.ledger import Ledger
 from laconic.engines.hf.left_alone import append_others, kind_of, take_others
-from laconic.engines.hf.scoring import TokenLookup
+from laconic.engines.hf.scoring import FutureLookup, TokenLookup
 from laconic.errors import InputError
 
 
@@ -64,6 +64,12 @@ class CompressedCache(DynamicCache):
         for layer in self.compressed_layers:
             if layer.scoring is not None:
                 layer.scoring.lookup = lookup
+
+    def set_future_lookup(self, lookup: FutureLookup) -> None:
+        """lookup: see `FutureLookup`, for policies that know a recorded trace's end."""
+        for layer in self.compressed_layers:
+            if layer.scoring is not None:
+                layer.scoring.future = lookup
 
     @property
     def batch_size(self) -> int:

@@ -5,7 +5,7 @@ Shapes: B rows, E rows that are due, G KV heads, H query heads, L slots in use, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,6 +20,8 @@ from laconic.errors import InputError
 
 TokenLookup = Callable[[list[int]], Tensor]
 """Numbers of traces -> their generated token ids, long [traces, most generated]."""
+FutureLookup = Callable[[int, list[int], Sequence[int], Tensor], Tensor]
+"""(layer, numbers of traces, generated tokens of each, positions long [E, g, M]) -> `Evidence.future`, fp32 [E, g or G, M]."""
 TakeRows = Callable[[Tensor], Tensor]
 """Picks the due rows of a tensor whose first axis is the batch (or more rows, unused)."""
 
@@ -40,6 +42,7 @@ class LayerScoring:
     def __init__(self, scorer: Scorer, layer: int) -> None:
         self.scorer, self.layer = scorer, layer
         self.lookup: TokenLookup | None = None  # only laconic's own engine knows the tokens' ids
+        self.future: FutureLookup | None = None  # only who runs a recorded trace again knows it
 
     def add_attention(
         self, ledger: Ledger, buffers: KVBuffers, query: Tensor, key: Tensor, scaling: float, mask: Tensor | None
@@ -77,6 +80,12 @@ class LayerScoring:
             layer=self.layer,
             rows=torch.tensor(numbers, device=device),
         )
+        if self.scorer.reads_values:
+            starts = [ledger.rows[i].prompt - ledger.rows[i].pads for i in eviction.due]
+            values, first = take(buffers.values[:, :, lowest:length]), torch.tensor(starts, device=device)
+            evidence = replace(evidence, values=values, starts=first)
+        if self.scorer.reads_future:
+            evidence = replace(evidence, future=self._future(numbers, eviction, candidates_at))
         if self.scorer.reads_prompt:
             evidence = _with_prompt(evidence, eviction, key, take, ledger.validity(0, device))
         keep: int | Tensor = eviction.keep[0]
@@ -92,6 +101,14 @@ class LayerScoring:
         if queries is None:
             raise RuntimeError("a compression is due, but no queries were captured")
         return take(queries)
+
+    def _future(self, numbers: list[int], eviction: Eviction, positions: Tensor) -> Tensor:
+        if self.future is None:
+            raise InputError(
+                "this policy reads what later tokens will attend to, which only a recorded trace tells: use it in `laconic "
+                "bench fidelity`"
+            )
+        return self.future(self.layer, numbers, eviction.generated, positions.clamp(min=0))
 
     def _token_ids(self, numbers: list[int], positions: Tensor) -> Tensor | None:
         if not self.scorer.needs_token_ids:

@@ -8,7 +8,7 @@ the most. Shorter requests are right-aligned in front of nothing, as `Evidence` 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -199,6 +199,9 @@ def _compact_layer(
         layer=layer.index,
         across=across,
     )
+    if scorer.reads_values:
+        starts = torch.tensor([d.prompt for d in batch.due], device=keys.device)
+        evidence = replace(evidence, values=values.transpose(1, 2), starts=starts)
     keep: int | Tensor = K if min(kept) == K else torch.tensor(kept)
     chosen = select(scorer.score(evidence), keep, batch.valid, check=False)  # [B, g, K]
     # g is 1 where the policy chooses for all KV heads together, and G where each has its own.

@@ -115,6 +115,8 @@ def _why_unsupported(policy: Policy) -> str:
         return "it accumulates the attention of every step, which vLLM's kernels don't give away"
     if scorer.needs_token_ids:
         return "it looks at token ids"
+    if scorer.reads_future:
+        return "it reads what later tokens will attend to, which only a recorded trace tells"
     if scorer.reads_prompt:
         return "it weighs the prompt's keys at every compression"
     return ""
