@@ -5,9 +5,21 @@ from __future__ import annotations
 import hashlib
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 SAMPLED = 256
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """As `fingerprint`, but the same in whatever number format the weights were loaded: values are compared in bfloat16.
+
+    What was made for a checkpoint is found again by it.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for name, parameter in sorted(model.named_parameters()):
+        digest.update(f"{name}{tuple(parameter.shape)}".encode())
+        digest.update(_sample(parameter).to("cpu", torch.bfloat16).to(torch.float32).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -19,7 +31,11 @@ def fingerprint(model: nn.Module) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for name, parameter in sorted(model.named_parameters()):
         digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
-        flat = parameter.detach().reshape(-1)
-        step = max(1, flat.numel() // SAMPLED)
-        digest.update(flat[::step][:SAMPLED].to("cpu", torch.float32).numpy().tobytes())
+        digest.update(_sample(parameter).to("cpu", torch.float32).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _sample(parameter: Tensor) -> Tensor:
+    """Up to 256 evenly spaced values."""
+    flat = parameter.detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // SAMPLED)][:SAMPLED]

@@ -151,6 +151,8 @@ class SettingsReader:
     parameters: Mapping[str, Parameter]
     words: Mapping[str, str] = field(default_factory=dict)
     """Values that may stand without their key: word -> setting, such as "low" -> "mode"."""
+    bare: str | None = None
+    """The setting that any first value without a key is of, such as a file."""
 
     def listed(self) -> list[Setting]:
         """Every setting for people to read, in order."""
@@ -163,10 +165,12 @@ class SettingsReader:
         known), one without a value or given twice, and a value of another type.
         """
         values: dict[str, Any] = {}
-        for part in filter(None, (part.strip() for part in text.split(","))):
+        for number, part in enumerate(filter(None, (part.strip() for part in text.split(",")))):
             key, equals, value = (piece.strip() for piece in part.partition("="))
             if not equals and part in self.words:
                 key, value = self.words[part], part
+            elif not equals and self.bare is not None and number == 0:
+                key, value = self.bare, part
             elif not equals:
                 raise InputError(f"{part!r} in {self.kind} {spec!r} has no value; expected setting=value")
             if key in values:

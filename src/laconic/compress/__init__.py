@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from laconic.compress.evidence import Aggregation, Evidence, Scorer
+    from laconic.compress.learned import Learned, LearnedScore
     from laconic.compress.policies import (
         H2O,
         RKV,
@@ -38,10 +39,12 @@ if TYPE_CHECKING:
         ShortKeys,
         WindowAttention,
     )
+    from laconic.compress.selector import Rotation, Selector
     from laconic.settings import Setting, described, setting
 
 _HOMES = {
     "evidence": ("Aggregation", "Evidence", "Scorer"),
+    "learned": ("Learned", "LearnedScore"),
     "policies": (
         "H2O",
         "RKV",
@@ -59,6 +62,7 @@ _HOMES = {
     "policy": ("Policy",),
     "redundancy": ("Redundancy",),
     "registry": ("broken", "get", "known", "parse", "register", "settings_of"),
+    "selector": ("Rotation", "Selector"),
     "schedule": ("Fixed", "Never", "Periodic", "Proportional", "Schedule"),
     "scorers": (
         "AccumulatedAttention",
@@ -85,6 +89,8 @@ __all__ = [
     "Fixed",
     "FullKV",
     "KNorm",
+    "Learned",
+    "LearnedScore",
     "Never",
     "NewestQuery",
     "Oracle",
@@ -96,8 +102,10 @@ __all__ = [
     "RandomScore",
     "Recency",
     "Redundancy",
+    "Rotation",
     "Schedule",
     "Scorer",
+    "Selector",
     "Setting",
     "ShortKeys",
     "SnapKV",

@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from laconic import checks
 from laconic.compress.evidence import Scorer
 from laconic.compress.schedule import Schedule
 from laconic.errors import InputError
 from laconic.settings import typed
+
+if TYPE_CHECKING:
+    from laconic.compress.selector import Selector
+
+
+class ModelFacts(Protocol):
+    """What an engine tells a policy of the model that it is to run on."""
+
+    def layer_shapes(self) -> Mapping[int, tuple[int, int, int]]:
+        """Of each compressible layer, by the model's index: KV heads, numbers of a key, numbers of a value."""
+
+    def fingerprint(self) -> str | None:
+        """Of its weights (`laconic.fingerprint.weights_fingerprint`); None where they are not at hand."""
+
+    def find_selector(self, file: str | None) -> Selector:
+        """The selector in a file; None: the one that was made for this model. Raises InputError where there is none."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +44,8 @@ class Policy(ABC):
     summary: ClassVar[str] = ""
     source: ClassVar[str] = ""
     """The paper that it comes from, such as "arXiv 2505.13866"."""
+    bare: ClassVar[str | None] = None
+    """The setting that a text may give without its name: `learned:FILE`."""
 
     @abstractmethod
     def make_schedule(self) -> Schedule:
@@ -35,6 +54,13 @@ class Policy(ABC):
     @abstractmethod
     def make_scorer(self) -> Scorer | None:
         """The scorer that the settings mean; None only if the schedule never compresses. Called once."""
+
+    def for_model(self, model: ModelFacts) -> Policy:
+        """The policy for this model, which an engine asks for once, before anything runs; itself where it needs nothing of it.
+
+        Raises InputError if it can't run on this model.
+        """
+        return self
 
     def __post_init__(self) -> None:
         checks.unwrap_numpy_fields(self)

@@ -13,6 +13,7 @@ from typing import Any
 
 from laconic import checks
 from laconic.compress import policies
+from laconic.compress.learned import Learned
 from laconic.compress.policy import Policy
 from laconic.errors import InputError
 from laconic.settings import Setting, SettingsReader, find_name, flatten, parameters_of, split_spec
@@ -96,7 +97,7 @@ def settings_of(name: str) -> list[Setting]:
 
 
 def _reader(cls: type[Policy]) -> SettingsReader:
-    return SettingsReader("policy", cls.name, parameters_of(cls))
+    return SettingsReader("policy", cls.name, parameters_of(cls), bare=cls.bare)
 
 
 @cache
@@ -139,6 +140,7 @@ for _policy in (
     policies.RKV,
     policies.SnapKV,
     policies.KNorm,
+    Learned,
     policies.Random,
     policies.Oracle,
 ):

@@ -19,6 +19,7 @@ from laconic.engines.base import Chunk, Engine, EngineStats, Prompt, Sampling, T
 from laconic.engines.chat import Chat, chat_of
 from laconic.engines.hf.attention import AttentionBinding
 from laconic.engines.hf.batch import Batch, HFTrace
+from laconic.engines.hf.facts import fit
 from laconic.engines.hf.model_reader import ModelReader, check_layers
 from laconic.engines.hf.models import check_model, check_prompt_fits, context_length, text_config
 from laconic.engines.hf.rotation import check_rotation
@@ -67,7 +68,7 @@ class HFEngine(Engine):
     ) -> None:
         check_model(model)
         check_policy(policy)
-        self.policy = policy if policy is not None else FullKV()
+        self.policy = fit(policy if policy is not None else FullKV(), model)
         self._scheduler: Scheduler[HFTrace] = Scheduler(self.policy.schedule, max_batch, chunk_tokens)
         check_tokenizer(tokenizer)
         checks.flag("record_held", record_held)

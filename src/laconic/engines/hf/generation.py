@@ -17,6 +17,7 @@ from laconic.compress import Policy
 from laconic.engines.base import EngineStats
 from laconic.engines.hf.attention import AttentionBinding
 from laconic.engines.hf.cache import CompressedCache
+from laconic.engines.hf.facts import fit
 from laconic.engines.hf.models import check_model, check_prompt_fits, text_config
 from laconic.engines.hf.rotation import check_rotation
 from laconic.engines.hf.stats import add_stats, count_cache
@@ -48,7 +49,7 @@ class Compression:
     def __init__(self, model: PreTrainedModel, policy: Policy) -> None:
         check_model(model)
         check_policy(policy, needed=True)
-        self.model, self.policy = model, policy
+        self.model, self.policy = model, fit(policy, model)
         self.cache: CompressedCache | None = None
         self._done = EngineStats()
         self._running: list[CompressedCache] = []

@@ -1,0 +1,73 @@
+"""The policy `learned`: a selector that was trained on the model's own traces says which tokens stay. It needs no queries."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor
+
+from laconic.compress.evidence import Aggregation, Evidence, Scorer
+from laconic.compress.policies import INTERVAL, RATIO, WINDOW
+from laconic.compress.policy import ModelFacts, Policy
+from laconic.compress.schedule import Proportional, Schedule
+from laconic.compress.selector import Selector, check_selector
+from laconic.compress.shares import WithRatio
+from laconic.errors import InputError
+from laconic.settings import setting
+
+
+@dataclass(frozen=True)
+class LearnedScore(Scorer):
+    """What a selector expects of each token. The score is fixed when the token is written."""
+
+    selector: Selector | None = None
+    aggregation: Aggregation = field(default="layer", init=False)
+    reads_values: bool = field(default=True, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.selector is not None and check_selector(self.selector).per_head:
+            object.__setattr__(self, "aggregation", "group")
+
+    def score(self, evidence: Evidence) -> Tensor:
+        if self.selector is None:
+            raise InputError("policy learned has not been given its selector: run it on a model, through an engine")
+        values, starts = evidence.need("values", "LearnedScore"), evidence.need("starts", "LearnedScore")
+        M = evidence.candidates
+        positions = starts.view(-1, 1, 1) + evidence.positions
+        scores = self.selector.score(evidence.layer, evidence.keys[:, :, :M], values[:, :, :M], positions)
+        # Junk slots may hold anything, infinities too.
+        return scores if evidence.valid is None else scores.masked_fill(~evidence.valid[:, None], 0.0)
+
+
+@dataclass(frozen=True)
+class Learned(WithRatio):
+    """laconic's own: on RPC's schedule, the tokens of which a selector expects that later ones look at them.
+
+    `laconic learn` trains a selector in minutes on a model's own traces. Without a file, the one that it made for this model is
+    found by the weights' fingerprint. Only an engine knows the model: until then (`for_model`) the policy can plan, not score.
+    """
+
+    name: ClassVar[str] = "learned"
+    summary: ClassVar[str] = "keeps what a selector, trained on the model's own traces, expects later tokens to look at"
+    bare: ClassVar[str] = "file"
+
+    file: str | None = setting(None, "the selector that laconic learn wrote; none: the one it made for this model")
+    interval: int = setting(4096, INTERVAL, shown=True)
+    ratio: int | float = setting(4, RATIO, shown=True)
+    window: int = setting(32, WINDOW, shown=True)
+
+    def make_schedule(self) -> Schedule:
+        return Proportional(self.interval, self.ratio, self.window)
+
+    def make_scorer(self) -> Scorer:
+        return LearnedScore()
+
+    def for_model(self, model: ModelFacts) -> Policy:
+        """See Policy.for_model. Raises InputError where there is no selector for this model, or the file is none for it."""
+        selector = model.find_selector(self.file)
+        selector.check_model(model.layer_shapes(), model.fingerprint())
+        fitted = dataclasses.replace(self)
+        fitted.__dict__["scorer"] = LearnedScore(selector)  # where the cached property keeps what make_scorer made
+        return fitted

@@ -1,0 +1,163 @@
+"""A learned selector: a small network a layer that tells from a token's own key and value whether later tokens will look at it.
+
+Prior work that learns what to evict: Locret (arXiv 2410.01805), KVzap (2601.07891), TRIM-KV (2512.03324), KVpop (2607.05061).
+Here a network reads what the cache holds anyway, so nothing of the model is hooked, and trains in minutes on its own traces.
+
+Shapes: L layers, g index sets (1, or G KV heads), F features, N hidden units, B rows, T tokens, D head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from laconic import checks
+from laconic.errors import InputError
+
+FEATURES = ("key", "value", "size")
+"""key: the key before RoPE; value: the value; size: log of the norms of a head's key and value."""
+WEIGHTS = ("mean", "scale", "weight_in", "bias_in", "weight_out", "bias_out")
+
+
+@dataclass(frozen=True, eq=False)
+class Rotation:
+    """A model's RoPE (arXiv 2104.09864), to be undone.
+
+    frequencies: fp32 [R], radians a position; the first 2R of a key's numbers are rotated. halves: number i turns with i + R,
+    as in Llama; else with its neighbour (2i with 2i + 1), as in GPT-J.
+    """
+
+    frequencies: Tensor
+    halves: bool = True
+
+    def undo(self, keys: Tensor, positions: Tensor) -> Tensor:
+        """keys: [..., T, D] after RoPE; positions: [..., T], broadcastable. Returns fp32 [..., T, D], those before it."""
+        R = self.frequencies.shape[0]
+        angles = positions[..., None].float() * self.frequencies.to(keys.device)
+        cos, sin = angles.cos(), angles.sin()
+        turned, rest = keys[..., : 2 * R].float(), keys[..., 2 * R :].float()
+        a, b = (turned[..., :R], turned[..., R:]) if self.halves else (turned[..., ::2], turned[..., 1::2])
+        back = (a * cos + b * sin, b * cos - a * sin)
+        whole = torch.cat(back, dim=-1) if self.halves else torch.stack(back, dim=-1).flatten(-2)
+        return torch.cat((whole, rest), dim=-1) if rest.shape[-1] else whole
+
+
+@dataclass(frozen=True, eq=False)
+class Selector:
+    """The networks of one model's layers: weight_out . gelu(weight_in . (features - mean) * scale + bias_in) + bias_out.
+
+    Raises InputError for parts that don't fit together.
+    """
+
+    features: tuple[str, ...]
+    """Of FEATURES, in the order in which they stand side by side."""
+    layers: tuple[int, ...]
+    """The model's indices of the layers that have a network, ascending."""
+    kv_heads: int
+    head_size: int
+    per_head: bool
+    """Each KV head has a set of its own (g = G) and a network of its own; else one a layer reads all heads (g = 1)."""
+    rotation: Rotation | None
+    """None: keys are read as they are cached."""
+    weights: Mapping[str, Tensor]
+    """fp32: mean, scale [L, g, F]; weight_in [L, g, F, N]; bias_in [L, g, N]; weight_out [L, g, N]; bias_out [L, g]."""
+    fingerprint: str = ""
+    """Of the model's weights that it was made for; empty: unknown."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """How it was made and what it showed: plain JSON values."""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.features if name not in FEATURES]
+        if unknown or not self.features:
+            raise InputError(
+                f"the selector's features are {list(self.features)}; expected some of {', '.join(FEATURES)}"
+            )
+        missing = [name for name in WEIGHTS if name not in self.weights]
+        if missing:
+            raise InputError(f"the selector lacks {', '.join(missing)}; make it again with laconic learn")
+        L, g, F = len(self.layers), self.kv_heads if self.per_head else 1, self.width
+        N = self.weights["weight_in"].shape[-1]
+        shapes = {"mean": (F,), "scale": (F,), "weight_in": (F, N), "bias_in": (N,), "weight_out": (N,), "bias_out": ()}
+        for name, shape in shapes.items():
+            found = tuple(self.weights[name].shape)
+            if found != (L, g, *shape):
+                raise InputError(f"{name} of the selector has shape {found}; expected {(L, g, *shape)}")
+
+    @property
+    def width(self) -> int:
+        """F"""
+        heads = 1 if self.per_head else self.kv_heads
+        return sum(2 * heads if name == "size" else heads * self.head_size for name in self.features)
+
+    def read(self, keys: Tensor, values: Tensor, positions: Tensor) -> Tensor:
+        """The features, fp32 [B, g, T, F]. keys, values: [B, G, T, D] as cached; positions: long [B, 1 or G, T]."""
+        parts = []
+        for name in self.features:
+            if name == "key":
+                part = keys.float() if self.rotation is None else self.rotation.undo(keys, positions)
+            elif name == "value":
+                part = values.float()
+            else:
+                part = (
+                    torch.stack((keys.float().norm(dim=-1), values.float().norm(dim=-1)), dim=-1).clamp(min=1e-6).log()
+                )
+            parts.append(part if self.per_head else part.transpose(1, 2).flatten(2)[:, None])
+        return torch.cat(parts, dim=-1)
+
+    def score(self, layer: int, keys: Tensor, values: Tensor, positions: Tensor) -> Tensor:
+        """fp32 [B, g, T]: the higher, the more later tokens look at it. layer: the model's index; the rest as for `read`.
+
+        Raises InputError for a layer without a network, or keys of another shape.
+        """
+        if layer not in self.layers:
+            raise InputError(f"the selector has no network for layer {layer}; expected one of {list(self.layers)}")
+        if keys.shape[1] != self.kv_heads or keys.shape[3] != self.head_size or values.shape != keys.shape:
+            raise InputError(
+                f"layer {layer} caches keys {tuple(keys.shape)} and values {tuple(values.shape)}; the selector expects "
+                f"{self.kv_heads} KV heads of {self.head_size}"
+            )
+        at = self.layers.index(layer)
+        mean, scale, weight_in, bias_in, weight_out, bias_out = (self._on(keys.device)[name][at] for name in WEIGHTS)
+        x = (self.read(keys, values, positions) - mean[:, None]) * scale[:, None]
+        hidden = torch.nn.functional.gelu(x @ weight_in + bias_in[:, None], approximate="tanh")
+        return (hidden @ weight_out[..., None]).squeeze(-1) + bias_out[:, None]
+
+    def check_model(self, shapes: Mapping[int, tuple[int, int, int]], fingerprint: str | None) -> None:
+        """InputError if this is no selector for such a model. shapes: layer -> KV heads, size of a key, size of a value.
+        fingerprint: of its weights; None: not known."""
+        for layer in self.layers:
+            if layer not in shapes:
+                raise InputError(
+                    f"the selector is of a model with a full-attention layer {layer}, this one's are {sorted(shapes)}: "
+                    "expected a selector that laconic learn made for this model"
+                )
+        for layer, (heads, key, value) in shapes.items():
+            if layer not in self.layers or (heads, key, value) != (self.kv_heads, self.head_size, self.head_size):
+                raise InputError(
+                    f"layer {layer} has {heads} KV heads with keys of {key} and values of {value}, the selector is of "
+                    f"{len(self.layers)} layers with {self.kv_heads} of {self.head_size}: expected a selector that laconic "
+                    "learn made for this model"
+                )
+        if fingerprint is not None and self.fingerprint and fingerprint != self.fingerprint:
+            raise InputError(
+                f"the selector was made for a model with the fingerprint {self.fingerprint}, this one's is {fingerprint}: "
+                "expected a selector that laconic learn made for this model"
+            )
+
+    def _on(self, device: torch.device) -> Mapping[str, Tensor]:
+        """The weights on a device; moved once."""
+        moved: dict[torch.device, Mapping[str, Tensor]] = self.__dict__.setdefault("_moved", {})
+        if device not in moved:
+            moved[device] = {name: tensor.to(device, torch.float32) for name, tensor in self.weights.items()}
+        return moved[device]
+
+
+def check_selector(selector: Any) -> Selector:
+    """InputError for what is none."""
+    if not isinstance(selector, Selector):
+        raise checks.input_error("selector", selector, "a Selector, as laconic learn makes them")
+    return selector

@@ -1,0 +1,114 @@
+"""Files of learned selectors: reading, writing, and finding the one that was made for a model's weights.
+
+One safetensors file each, kept in the user's cache folder under the weights' fingerprint. The bundled reasoner's ships with
+laconic.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from laconic import checks
+from laconic.compress.selector import WEIGHTS, Rotation, Selector
+from laconic.errors import InputError
+from laconic.files import replace_file
+
+FORMAT = "laconic.selector/1"
+SUFFIX = ".safetensors"
+SHIPPED = Path(__file__).parent / "assets" / "selectors"
+
+
+def cache_folder() -> Path:
+    """Where selectors are kept: $LACONIC_CACHE/selectors, else laconic/selectors in $XDG_CACHE_HOME or ~/.cache."""
+    own, general = os.environ.get("LACONIC_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    base = Path(own) if own else (Path(general) if general else Path("~/.cache")).expanduser() / "laconic"
+    return base / "selectors"
+
+
+def place_of(fingerprint: str) -> Path:
+    """Where `laconic learn` keeps the selector of these weights unless it is told a file."""
+    return cache_folder() / f"{fingerprint}{SUFFIX}"
+
+
+def find_selector(fingerprint: str | None) -> Path:
+    """The file of the selector made for these weights: the user's own, else one that ships. Raises InputError for none."""
+    if fingerprint is None:
+        raise InputError(
+            "policy learned names no selector and the weights can't be told here; expected learned:FILE, which "
+            "laconic learn writes"
+        )
+    for folder in (cache_folder(), SHIPPED):
+        if (folder / f"{fingerprint}{SUFFIX}").is_file():
+            return folder / f"{fingerprint}{SUFFIX}"
+    raise InputError(
+        f"there is no selector for this model yet (its fingerprint is {fingerprint}); make one with: laconic learn MODEL, or "
+        "name one: learned:FILE"
+    )
+
+
+def read_selector(path: str | Path) -> Selector:
+    """The selector in a file. Raises InputError for a file that isn't there, was cut off, or holds none."""
+    from safetensors import SafetensorError, safe_open
+
+    place = Path(checks.path("path", path)).expanduser()
+    if not place.is_file():
+        raise InputError(f"there is no selector file {place}; expected one that laconic learn wrote")
+    try:
+        with safe_open(place, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get("laconic", "{}"))
+            tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError, OSError) as error:
+        raise InputError(
+            f"{place} is no whole selector file ({str(error).strip('.')}); expected one that laconic learn wrote: make it again"
+        ) from error
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise InputError(f"{place} is no selector of the format {FORMAT}; expected one that laconic learn wrote")
+    try:
+        return _made(about, tensors)
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{place} lacks {error}; expected a selector that laconic learn wrote: make it again"
+        ) from error
+
+
+def _made(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Selector:
+    frequencies = tensors.pop("frequencies", None)
+    return Selector(
+        features=tuple(about["features"]),
+        layers=tuple(about["layers"]),
+        kv_heads=about["kv_heads"],
+        head_size=about["head_size"],
+        per_head=about["per_head"],
+        rotation=None if frequencies is None else Rotation(frequencies, about["halves"]),
+        weights=tensors,
+        fingerprint=about["fingerprint"],
+        recipe=about["recipe"],
+    )
+
+
+def write_selector(path: str | Path, selector: Selector) -> None:
+    """Write a selector; what stood there is replaced whole. Raises InputError for a full disk, or a path that is no file's."""
+    from safetensors.torch import save_file
+
+    about = {
+        "format": FORMAT,
+        "features": list(selector.features),
+        "layers": list(selector.layers),
+        "kv_heads": selector.kv_heads,
+        "head_size": selector.head_size,
+        "per_head": selector.per_head,
+        "halves": selector.rotation is None or selector.rotation.halves,
+        "fingerprint": selector.fingerprint,
+        "recipe": dict(selector.recipe),
+    }
+    tensors = {name: selector.weights[name].float().contiguous() for name in WEIGHTS}
+    if selector.rotation is not None:
+        tensors["frequencies"] = selector.rotation.frequencies.float().contiguous()
+    target = Path(path).expanduser()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(target, lambda new: save_file(tensors, new, metadata={"laconic": json.dumps(about)}))
