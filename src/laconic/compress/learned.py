@@ -10,7 +10,7 @@ from torch import Tensor
 
 from laconic.compress.evidence import Aggregation, Evidence, Scorer
 from laconic.compress.policies import INTERVAL, RATIO, WINDOW
-from laconic.compress.policy import ModelFacts, Policy
+from laconic.compress.policy import ModelInfo, Policy
 from laconic.compress.schedule import Proportional, Schedule
 from laconic.compress.selector import Selector, check_selector
 from laconic.compress.shares import WithRatio
@@ -64,7 +64,7 @@ class Learned(WithRatio):
     def make_scorer(self) -> Scorer:
         return LearnedScore()
 
-    def for_model(self, model: ModelFacts) -> Policy:
+    def for_model(self, model: ModelInfo) -> Policy:
         """See Policy.for_model. Raises InputError where there is no selector for this model, or the file is none for it."""
         selector = model.find_selector(self.file)
         selector.check_model(model.layer_shapes(), model.fingerprint())

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from laconic.compress.selector import Selector
 
 
-class ModelFacts(Protocol):
+class ModelInfo(Protocol):
     """What an engine tells a policy of the model that it is to run on."""
 
     def layer_shapes(self) -> Mapping[int, tuple[int, int, int]]:
@@ -55,7 +55,7 @@ class Policy(ABC):
     def make_scorer(self) -> Scorer | None:
         """The scorer that the settings mean; None only if the schedule never compresses. Called once."""
 
-    def for_model(self, model: ModelFacts) -> Policy:
+    def for_model(self, model: ModelInfo) -> Policy:
         """The policy for this model, which an engine asks for once, before anything runs; itself where it needs nothing of it.
 
         Raises InputError if it can't run on this model.

@@ -15,8 +15,8 @@ from laconic.fingerprint import weights_fingerprint
 from laconic.selectors import find_selector, read_selector
 
 
-class HFModelFacts:
-    """`ModelFacts` of a transformers model; each is looked up when it is asked for."""
+class HFModelInfo:
+    """`ModelInfo` of a transformers model; each is looked up when it is asked for."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
@@ -42,4 +42,4 @@ class HFModelFacts:
 
 def fit(policy: Policy, model: PreTrainedModel) -> Policy:
     """The policy for this model. Raises InputError if it can't run on it."""
-    return policy.for_model(HFModelFacts(model))
+    return policy.for_model(HFModelInfo(model))
