@@ -178,7 +178,15 @@ CALLS: dict[str, Call] = {
         {**FIXED, **SHARE, "window": WHOLE, "lam": NUMBER, "kernel": WHOLE, "threshold": NUMBER, "aggregation": WORD},
         said={"window": ""},  # the scorer reads as many queries, and may be the first to say so
     ),
-    "compress.Random": Call(compress.Random, dict, {**RPC, **SHARE, "seed": WHOLE}),
+    **{
+        f"compress.{cls.__name__}": Call(cls, dict, {**RPC, **SHARE, "seed": WHOLE, "aggregation": WORD})
+        for cls in (compress.Random, compress.RandomAttention)
+    },
+    "compress.VaSE": Call(
+        compress.VaSE,
+        dict,
+        {**RPC, **SHARE, "seed": WHOLE, "protected": (*NUMBER, -1, 2), "kernel": WHOLE, "aggregation": WORD},
+    ),
     "compress.Oracle": Call(compress.Oracle, lambda: {"keep": torch.abs}, {**RPC, **SHARE, "keep": (None, *FUNCTION)}),
     "compress.Custom": Call(
         compress.Custom,
@@ -194,7 +202,12 @@ CALLS: dict[str, Call] = {
     "compress.AccumulatedAttention": Call(compress.AccumulatedAttention, dict, {"aggregation": WORD}),
     "compress.NewestQuery": Call(compress.NewestQuery, dict, {"aggregation": WORD}),
     "compress.Recency": Call(compress.Recency, dict, {"sinks": WHOLE}),
-    "compress.RandomScore": Call(compress.RandomScore, dict, {"seed": WHOLE}),
+    "compress.RandomScore": Call(compress.RandomScore, dict, {"seed": WHOLE, "aggregation": WORD, "redraw": FLAG}),
+    "compress.WeightedDraw": Call(
+        compress.WeightedDraw,
+        dict,
+        {"queries": WHOLE, "seed": WHOLE, "protected": (*NUMBER, -1, 2), "kernel": WHOLE, "aggregation": WORD},
+    ),
     "compress.OracleScore": Call(compress.OracleScore, lambda: {"keep": torch.abs}, {"keep": (None, *FUNCTION)}),
     "compress.Redundancy": Call(
         compress.Redundancy,

@@ -26,6 +26,7 @@ from laconic.compress.policies import (
     with_budget,
 )
 from laconic.compress.policy import Policy
+from laconic.compress.random_attention import RandomAttention
 from laconic.compress.redundancy import Redundancy
 from laconic.compress.registry import parse
 from laconic.compress.schedule import Fixed, Never, Proportional
@@ -38,6 +39,7 @@ from laconic.compress.scorers import (
     ShortKeys,
     WindowAttention,
 )
+from laconic.compress.vase import VaSE, WeightedDraw
 from laconic.errors import LaconicError
 
 
@@ -65,6 +67,14 @@ def everything(token_ids):
         (SnapKV(), Fixed(1024, 128, 64), WindowAttention(64, "avg", 5, "group")),
         (KNorm(budget=9, buffer=2, aggregation="layer"), Fixed(9, 2, 1), ShortKeys("layer")),
         (Random(8, 2, 4, seed=3), Proportional(8, 2, 4), RandomScore(3)),
+        (Random(8, 2, 4, aggregation="group"), Proportional(8, 2, 4), RandomScore(0, "group")),
+        (RandomAttention(8, 2, 4, seed=3), Proportional(8, 2, 4), RandomScore(3, "group", redraw=True)),
+        (VaSE(), Proportional(4096, 4, 32), WeightedDraw(32, 0, 0.25, 5, "group")),
+        (
+            VaSE(8, 2, 4, protected=0.5, kernel=3, seed=7, aggregation="layer"),
+            Proportional(8, 2, 4),
+            WeightedDraw(4, 7, 0.5, 3, "layer"),
+        ),
         (Oracle(everything, 8, 2, 4), Proportional(8, 2, 4), OracleScore(everything)),
         (Custom(Fixed(8, 2, 1), Recency(2)), Fixed(8, 2, 1), Recency(2)),
         (Custom(schedule=Never(), scorer=None), Never(), None),
@@ -96,8 +106,14 @@ def test_what_scorers_ask_of_an_engine() -> None:
     assert scorer_of(TOVA()).reads_prompt
     assert scorer_of(TOVA()).queries == 1
     assert scorer_of(Oracle(everything)).needs_token_ids
-    for policy in (RPC(), RKV(), SnapKV(), KNorm(), StreamingLLM(), Random()):
+    assert scorer_of(VaSE(interval=64, window=16)).queries == 16
+    assert scorer_of(RandomAttention()).queries == 0
+    assert scorer_of(VaSE()).reads_values
+    assert scorer_of(VaSE()).reads_keep
+    for policy in (RPC(), RKV(), SnapKV(), KNorm(), StreamingLLM(), Random(), RandomAttention()):
         scorer = scorer_of(policy)
+        assert not scorer.reads_values
+        assert not scorer.reads_keep
         assert not any([scorer.accumulates, scorer.reads_prompt, scorer.needs_token_ids])
 
 
@@ -115,6 +131,9 @@ def test_what_scorers_ask_of_an_engine() -> None:
         KNorm(window=3),
         RKV(lam=0.25, threshold=0.75, window=4, kernel=3, aggregation="layer"),
         Random(seed=9),
+        Random(aggregation="group"),
+        RandomAttention(seed=9),
+        VaSE(protected=0.5),
     ],
     ids=Policy.spec,
 )
@@ -170,6 +189,9 @@ def test_another_budget() -> None:
         (lambda: RKV(kernel=2), "kernel is 2;"),
         (lambda: RKV(budget=4), "window is 8, larger than budget 4"),
         (lambda: Random(seed=0.5), "seed is 0.5;"),  # type: ignore[arg-type]
+        (lambda: Random(aggregation="head"), "aggregation is 'head'"),  # type: ignore[arg-type]
+        (lambda: RandomAttention(seed=-1), "seed is -1;"),
+        (lambda: VaSE(protected=1.5), "protected is 1.5; expected a number from 0 to 1"),
         (lambda: Oracle(keep=None), "keep is None; expected a function"),  # type: ignore[arg-type]
         (lambda: Custom(Fixed(8, 1, 1), WindowAttention(32)), "reads the latest 32 queries.*comes at 9"),
         (lambda: Custom(Fixed(8, 1, 1), None), "compresses at 9 generated tokens but has no scorer"),

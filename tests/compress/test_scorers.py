@@ -21,11 +21,14 @@ from laconic.compress.scorers import (
     ShortKeys,
     WindowAttention,
 )
+from laconic.compress.select import select
+from laconic.compress.vase import WeightedDraw
 from laconic.errors import LaconicError
 from tests.reference import scorers as reference
 
 B, G, D, W, M, PROMPT = 3, 2, 8, 5, 23, 6
 REAL = [23, 1, 14]  # candidates of each row
+KEEP = [9, 1, 8]  # how many of them stay
 PROMPT_REAL = [4, 6, 1]
 SCALING = 0.37
 
@@ -62,6 +65,8 @@ def evidence(heads: int = 6, queries: int = 4, junk: float = torch.nan, per_head
     keys[:, :, :M].masked_fill_(~valid[:, None, :, None], junk)
     context.masked_fill_(~context_valid[:, None, :, None], junk)
     mass.masked_fill_(~valid[:, None, :], junk)
+    values = noise(B, G, M + W, D)
+    values[:, :, :M].masked_fill_(~valid[:, None, :, None], junk)
     return Evidence(
         queries=noise(B, heads, queries, D),
         keys=keys,
@@ -74,6 +79,8 @@ def evidence(heads: int = 6, queries: int = 4, junk: float = torch.nan, per_head
         context_valid=context_valid,
         layer=2,
         rows=torch.tensor([5, 0, 123456789012]),
+        values=values,
+        keep=torch.tensor(KEEP),
     )
 
 
@@ -85,6 +92,8 @@ def alone(all_rows: Evidence, b: int) -> Evidence:
     assert all_rows.mass is not None
     assert all_rows.token_ids is not None
     assert all_rows.rows is not None
+    assert all_rows.values is not None
+    assert all_rows.keep is not None
     return Evidence(
         queries=all_rows.queries[b : b + 1],
         keys=all_rows.keys[b : b + 1, :, start:],
@@ -97,10 +106,12 @@ def alone(all_rows: Evidence, b: int) -> Evidence:
         context_valid=None,
         layer=all_rows.layer,
         rows=all_rows.rows[b : b + 1],
+        values=all_rows.values[b : b + 1, :, start:],
+        keep=all_rows.keep[b : b + 1],
     )
 
 
-def check(scorer: Scorer, given: Evidence, slow: Callable[[Evidence], list[list[float]]]) -> None:
+def check(scorer: Scorer, given: Evidence, slow: Callable[[Evidence], list[list[float]]], atol: float = 1e-7) -> None:
     """Batched equals alone equals loops; junk is finite and harmless."""
     scores = scorer.score(given)
     groups = G if scorer.aggregation == "group" else given.positions.shape[1]
@@ -110,7 +121,7 @@ def check(scorer: Scorer, given: Evidence, slow: Callable[[Evidence], list[list[
     for b in range(B):
         single = alone(given, b)
         mine = scores[b, :, M - REAL[b] :]
-        torch.testing.assert_close(mine, scorer.score(single)[0], rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(mine, scorer.score(single)[0], rtol=1e-5, atol=atol)
         torch.testing.assert_close(mine, torch.tensor(slow(single)), rtol=1e-4, atol=1e-6)
 
 
@@ -257,9 +268,99 @@ def test_recency_far_out() -> None:
 def test_random_is_the_hash_of_its_four_numbers() -> None:
     def slow(row: Evidence) -> list[list[float]]:
         assert row.rows is not None
-        return [[reference.random_score(11, int(row.rows[0]), 2, p) for p in row.positions[0, 0].tolist()]]
+        return [
+            [(reference.random_bits(11, int(row.rows[0]), 2, p) >> 8) / 2**24 for p in row.positions[0, 0].tolist()]
+        ]
 
     check(RandomScore(11), evidence(), slow)
+
+
+@pytest.mark.parametrize("redraw", [False, True])
+@pytest.mark.parametrize("aggregation", ["layer", "group"])
+def test_random_of_each_head_and_each_compression(aggregation: Aggregation, redraw: bool) -> None:
+    def slow(row: Evidence) -> list[list[float]]:
+        assert row.rows is not None
+        where = row.positions.expand(1, G, -1)[0].tolist()
+        return reference.random_scores(11, int(row.rows[0]), 2, where, aggregation, redraw)
+
+    check(RandomScore(11, aggregation, redraw), evidence(per_head=aggregation == "group"), slow)
+
+
+def test_random_numbers_of_before_stay() -> None:
+    """Recorded results rest on them."""
+    positions = torch.tensor([0, 1, 2, 77]).view(1, 1, 4)
+    given = Evidence(None, torch.zeros(1, G, 4, D), 1.0, None, positions, layer=3, rows=torch.tensor([6]))
+    assert RandomScore(5).score(given).flatten().mul(2**24).long().tolist() == [489732, 7352323, 15009355, 10784455]
+
+
+def test_random_of_heads_on_other_devices() -> None:
+    given = evidence(per_head=True)
+    whole = RandomScore(1, "group").score(given)
+    second = dataclasses.replace(given, keys=given.keys[:, 1:], positions=given.positions[:, 1:], first_head=1)
+    assert torch.equal(RandomScore(1, "group").score(second), whole[:, 1:])
+
+
+def test_random_is_drawn_once_or_anew() -> None:
+    """The same tokens at two compressions: the same numbers, or others that say nothing of the first."""
+    early = Evidence(None, torch.zeros(1, 1, 4000, 1), 1.0, None, torch.arange(4000).view(1, 1, -1))
+    late = Evidence(None, torch.zeros(1, 1, 5000, 1), 1.0, None, torch.arange(5000).view(1, 1, -1))
+    assert torch.equal(RandomScore(1).score(early), RandomScore(1).score(late)[..., :4000])
+    pair = [RandomScore(1, redraw=True).score(one)[..., :4000].flatten() for one in (early, late)]
+    assert abs(torch.corrcoef(torch.stack(pair))[0, 1]) < 0.07
+    heads = RandomScore(1, "group").score(dataclasses.replace(early, keys=torch.zeros(1, 2, 4000, 1)))[0]
+    assert abs(torch.corrcoef(heads)[0, 1]) < 0.07
+
+
+@pytest.mark.parametrize("aggregation", ["layer", "group"])
+@pytest.mark.parametrize(("protected", "kernel", "queries"), [(0.25, 5, 4), (0.0, 1, 12), (1.0, 3, 1), (0.5, 7, 5)])
+def test_weighted_draw(aggregation: Aggregation, protected: float, kernel: int, queries: int) -> None:
+    scorer = WeightedDraw(queries, 9, protected, kernel, aggregation)
+    given = evidence(queries=queries, per_head=aggregation == "group")
+
+    def slow(row: Evidence) -> list[list[float]]:
+        assert row.values is not None
+        assert row.keep is not None
+        assert row.rows is not None
+        q, k, where = lists(row)
+        weights = reference.window_attention(q, k, row.candidates, SCALING, where, "avg", kernel, aggregation)
+        values = row.values[0, :, : row.candidates].tolist()
+        sure = int(int(row.keep[0]) * protected)
+        return reference.weighted_draw(weights, values, where, sure, 9, int(row.rows[0]), 2, aggregation)
+
+    check(scorer, given, slow, atol=1e-6)  # logarithms of what is right to 1e-7
+
+
+def test_the_widest_values_stay_and_the_draw_follows_attention() -> None:
+    """4,000 traces draw 1 of 4 tokens besides the widest: as often as attention says, within 4 standard errors."""
+    n, weights = 4000, torch.tensor([0.5, 0.3, 0.15, 0.05])
+    keys = torch.zeros(n, 1, 6, 1)
+    keys[:, 0, :4, 0] = weights.log()
+    keys[:, 0, 4, 0] = -20.0  # nobody attends to the token with the widest value
+    values = torch.zeros(n, 1, 6, 2)
+    values[:, 0, 4] = torch.tensor([-3.0, 3.0])
+    values[:, 0, 0] = 5.0  # large, and not wide
+    given = Evidence(
+        torch.ones(n, 1, 1, 1),
+        keys,
+        1.0,
+        None,
+        torch.arange(5).expand(n, 1, 5),
+        values=values,
+        keep=torch.full((n,), 2),
+        rows=torch.arange(n),
+    )
+    kept = select(WeightedDraw(1, protected=0.5, kernel=1).score(given), 2)[:, 0]
+    assert (kept[:, 1] == 4).all()
+    share = torch.bincount(kept[:, 0], minlength=4) / n
+    assert ((share - weights).abs() < 4 * (weights * (1 - weights) / n).sqrt()).all()
+
+
+def test_weighted_draw_refuses_values_of_other_heads() -> None:
+    """Latent attention caches something else beside its latents."""
+    given = evidence()
+    assert given.values is not None
+    with pytest.raises(LaconicError, match="latent attention doesn't cache: use another, such as rpc"):
+        WeightedDraw(4).score(dataclasses.replace(given, values=given.values[:, :1]))
 
 
 def test_random_depends_on_seed_row_layer_and_position_and_is_spread_evenly() -> None:
@@ -324,6 +425,15 @@ def test_bfloat16_is_scored_in_fp32() -> None:
         (lambda: Redundancy(kernel=2), "kernel is 2;"),
         (lambda: Recency(-1), "sinks is -1;"),
         (lambda: RandomScore(-1), "seed is -1;"),
+        (lambda: RandomScore(aggregation="head"), "expected one of layer, group"),  # type: ignore[arg-type]
+        (lambda: RandomScore(redraw=1), "redraw is 1;"),  # type: ignore[arg-type]
+        (lambda: WeightedDraw(queries=0), "queries is 0; expected a whole number of at least 1"),
+        (lambda: WeightedDraw(seed=-1), "seed is -1;"),
+        (lambda: WeightedDraw(protected=1.5), "protected is 1.5; expected a number from 0 to 1"),
+        (lambda: WeightedDraw(kernel=2), "kernel is 2;"),
+        (lambda: WeightedDraw(aggregation="head"), "expected one of layer, group"),  # type: ignore[arg-type]
+        (lambda: WeightedDraw().score(dataclasses.replace(evidence(), values=None)), "values is missing"),
+        (lambda: WeightedDraw().score(dataclasses.replace(evidence(), keep=None)), "keep is missing"),
         (lambda: OracleScore(3), "keep is 3; expected a function"),  # type: ignore[arg-type]
         (lambda: OracleScore(lambda ids: ids.sum()).score(evidence()), "keep returned \\(\\); expected a tensor"),
         (lambda: OracleScore(lambda ids: 1.0).score(evidence()), "keep returned float"),  # type: ignore[arg-type, return-value]

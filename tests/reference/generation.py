@@ -58,7 +58,7 @@ def reference_generate(
     eos: int | Iterable[int] | None = None,
     row: int = 0,
 ) -> list[int]:
-    """Greedy tokens of one prompt [1, P], the end token included. row: the trace's number (only Random reads it)."""
+    """Greedy tokens of one prompt [1, P], the end token included. row: the trace's number (only random draws read it)."""
     return reference_run(model, prompt_ids, policy, max_new_tokens, eos, row).tokens
 
 
@@ -141,7 +141,7 @@ def _caught(model: Any) -> Iterator[dict[int, tuple[Tensor, Tensor, float]]]:
 
 def _plan(policy: Any, held: int, kept: int) -> tuple[int, int] | None:
     """(how many candidates stay, the window) if a compression is due with `held` tokens, `kept` of them chosen."""
-    if policy.name in ("rpc", "random", "oracle"):
+    if policy.name in ("rpc", "random", "randomattention", "vase", "oracle"):
         if held - kept - policy.window < policy.interval:
             return None
         return kept + int(policy.interval / Fraction(str(policy.ratio))), policy.window
@@ -171,7 +171,11 @@ def _compress(
     keep, window = plan
     held = len(state.positions[0])
     M = held - window
-    scores = _by_cached_head(_scores(policy, state, prompt, M, tokens, index, row), len(state.positions))
+    if policy.name == "vase":
+        scores = _weighted_draw(policy, state, layer, prompt, M, int(keep * policy.protected), index, row)
+    else:
+        scores = _scores(policy, state, prompt, M, tokens, index, row)
+    scores = _by_cached_head(scores, len(state.positions))
     G = len(state.positions)
     chosen = []  # [g][slots that stay], in order
     gap = math.inf
@@ -239,11 +243,24 @@ def _scores(
         return [mass[:M] for mass in state.mass]
     if policy.name == "streamingllm":
         return [[float(rank) for rank in scorers.recency(where[0], policy.sinks)]]
-    if policy.name == "random":
-        return [[scorers.random_score(policy.seed, row, index, p) for p in where[0]]]
+    if policy.name in ("random", "randomattention"):
+        redraw = policy.name == "randomattention"
+        return scorers.random_scores(policy.seed, row, index, where, policy.aggregation, redraw)
     assert policy.name == "oracle"
     ids = torch.tensor([[[tokens[p] for p in where[0]]]])
     return policy.keep(ids)[0].float().tolist()
+
+
+def _weighted_draw(
+    policy: Any, state: LayerState, layer: Any, prompt: int, M: int, sure: int, index: int, row: int
+) -> list[list[float]]:
+    """VaSE's scores, [g][M]."""
+    assert state.keys is not None
+    keys, values = state.keys[:, prompt:].tolist(), layer.values[0, :, prompt : prompt + M].tolist()
+    where, queries = [held[:M] for held in state.positions], _latest(state, policy.window)
+    told = policy.kernel, policy.aggregation
+    weights = scorers.window_attention(queries, keys, M, state.scaling, where, "avg", *told)
+    return scorers.weighted_draw(weights, values, where, sure, policy.seed, row, index, policy.aggregation)
 
 
 def _by_cached_head(scores: list[list[float]], heads: int) -> list[list[float]]:

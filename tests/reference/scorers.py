@@ -166,8 +166,8 @@ def recency(positions: Sequence[int], sinks: int) -> list[int]:
     return [order.index(p) for p in positions]
 
 
-def random_score(seed: int, row: int, layer: int, position: int) -> float:
-    """A 32-bit hash chain over plain ints."""
+def random_bits(seed: int, row: int, layer: int, position: int, *also: int) -> int:
+    """A 32-bit hash chain over plain ints; `also` goes between layer and position."""
 
     def mix(x: int) -> int:
         x = (x + 0x9E3779B9) % 2**32
@@ -178,6 +178,46 @@ def random_score(seed: int, row: int, layer: int, position: int) -> float:
         return x ^ x >> 16
 
     state = mix(seed % 2**32)
-    state = mix(state ^ row % 2**32)
-    state = mix(state ^ layer)
-    return (mix(state ^ position % 2**32) >> 8) / 2**24
+    for part in (row % 2**32, layer, *also, position % 2**32):
+        state = mix(state ^ part)
+    return state
+
+
+def random_scores(
+    seed: int, row: int, layer: int, positions: Sequence[Sequence[int]], aggregation: str, redraw: bool = False
+) -> Scores:
+    """positions [G][M]. redraw: the compression, told by the newest candidate's position, is part of the hash."""
+    sets = [positions[0]] if aggregation == "layer" else positions
+    out = []
+    for g, where in enumerate(sets):
+        also = [g] if aggregation == "group" else []
+        also += [where[-1]] if redraw else []
+        out.append([(random_bits(seed, row, layer, p, *also) >> 8) / 2**24 for p in where])
+    return out
+
+
+def weighted_draw(
+    weights: Scores,
+    values: Heads,
+    positions: Sequence[Sequence[int]],
+    sure: int,
+    seed: int,
+    row: int,
+    layer: int,
+    aggregation: str,
+) -> Scores:
+    """VaSE: the `sure` widest values get a million, the others log(weight) + Gumbel noise. values [G][M][D]."""
+    widths = [[max(v) - min(v) for v in head] for head in values]
+    if aggregation == "layer":
+        widths = [[sum(column) / len(widths) for column in zip(*widths, strict=True)]]
+    out = []
+    for g, (row_weights, row_widths) in enumerate(zip(weights, widths, strict=True)):
+        widest = sorted(range(len(row_widths)), key=lambda i: (row_widths[i], i), reverse=True)[:sure]
+        also = [g] if aggregation == "group" else []
+        scores = []
+        for i, weight in enumerate(row_weights):
+            bits = random_bits(seed, row, layer, positions[g][i], *also, positions[g][-1])
+            noise = -math.log(-math.log(((bits >> 9) + 0.5) / 2**23))
+            scores.append(1e6 if i in widest else math.log(max(weight, 1e-30)) + noise)
+        out.append(scores)
+    return out

@@ -11,6 +11,8 @@ from transformers import GptOssConfig, GptOssForCausalLM, LlamaConfig, LlamaForC
 
 from laconic.compress.policies import H2O, RKV, RPC, TOVA, FullKV, KNorm, Oracle, Random, SnapKV, StreamingLLM
 from laconic.compress.policy import Policy
+from laconic.compress.random_attention import RandomAttention
+from laconic.compress.vase import VaSE
 from tests.reference.generation import reference_generate, reference_run
 
 SIZES: dict[str, Any] = {
@@ -32,6 +34,10 @@ POLICIES: list[Policy] = [
     RPC(interval=12, ratio=3, window=4),
     RPC(interval=12, ratio=3, window=4, pooling="max", kernel=3, aggregation="group"),
     Random(interval=12, ratio=3, window=4, seed=1),
+    Random(interval=12, ratio=3, window=4, seed=1, aggregation="group"),
+    RandomAttention(interval=12, ratio=3, window=4),
+    VaSE(interval=12, ratio=1.5, window=4),
+    VaSE(interval=12, ratio=3, window=4, aggregation="layer"),
     Oracle(lambda ids: ids % 2 == 0, interval=12, ratio=3, window=4),
     H2O(budget=10, buffer=3),
     H2O(budget=10, buffer=3, aggregation="group"),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         with_budget,
     )
     from laconic.compress.policy import Policy
+    from laconic.compress.random_attention import RandomAttention
     from laconic.compress.redundancy import Redundancy
     from laconic.compress.registry import broken, get, known, parse, register, settings_of
     from laconic.compress.schedule import Fixed, Never, Periodic, Proportional, Schedule
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         WindowAttention,
     )
     from laconic.compress.selector import Rotation, Selector
+    from laconic.compress.vase import VaSE, WeightedDraw
     from laconic.settings import Setting, described, setting
 
 _HOMES = {
@@ -60,6 +62,7 @@ _HOMES = {
         "with_budget",
     ),
     "policy": ("Policy",),
+    "random_attention": ("RandomAttention",),
     "redundancy": ("Redundancy",),
     "registry": ("broken", "get", "known", "parse", "register", "settings_of"),
     "selector": ("Rotation", "Selector"),
@@ -73,6 +76,7 @@ _HOMES = {
         "ShortKeys",
         "WindowAttention",
     ),
+    "vase": ("VaSE", "WeightedDraw"),
 }
 _HOME_OF = {name: f"{__name__}.{home}" for home, names in _HOMES.items() for name in names}
 _HOME_OF |= dict.fromkeys(("Setting", "described", "setting"), "laconic.settings")
@@ -99,6 +103,7 @@ __all__ = [
     "Policy",
     "Proportional",
     "Random",
+    "RandomAttention",
     "RandomScore",
     "Recency",
     "Redundancy",
@@ -110,6 +115,8 @@ __all__ = [
     "ShortKeys",
     "SnapKV",
     "StreamingLLM",
+    "VaSE",
+    "WeightedDraw",
     "WindowAttention",
     "broken",
     "described",

@@ -34,9 +34,11 @@ class Evidence:
     only if `scorer.reads_future`, and only where a whole trace is run again (`laconic bench fidelity`).
     context_keys: [B, G, Pr, D], the prompt's keys, right-aligned; only if `scorer.reads_prompt`.
     context_valid: bool [B, Pr]; None: all real.
+    keep: long [B], how many of a row's candidates will stay; only if `scorer.reads_keep`.
     layer: the layer's index. rows: long [B], a stable number a trace; None: zeros.
     across: where a layer's heads are spread over devices, the mean of a tensor over them (equal shares of the heads each);
-    None: all heads are here. Scorers with aggregation "layer" put their mean over heads through `over_heads`.
+    None: all heads are here. Scorers with aggregation "layer" put their mean over heads through `over_heads`. first_head: which
+    of the layer's KV heads the first one here is.
     """
 
     queries: Tensor | None
@@ -51,9 +53,11 @@ class Evidence:
     future: Tensor | None = None
     context_keys: Tensor | None = None
     context_valid: Tensor | None = None
+    keep: Tensor | None = None
     layer: int = 0
     rows: Tensor | None = None
     across: Callable[[Tensor], Tensor] | None = None
+    first_head: int = 0
 
     def over_heads(self, mean: Tensor) -> Tensor:
         """The mean over all of the layer's heads, from the mean over those that are here."""
@@ -89,6 +93,7 @@ class Scorer(ABC):
     """layer: one set of tokens for all KV heads (g = 1); group: one for each KV head (g = G)."""
     reads_prompt: bool = False
     reads_values: bool = False
+    reads_keep: bool = False
     reads_future: bool = False
     accumulates: bool = False
     needs_token_ids: bool = False

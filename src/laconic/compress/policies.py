@@ -211,7 +211,7 @@ class KNorm(WithBudget):
 
 @dataclass(frozen=True)
 class Random(WithRatio):
-    """The floor: random tokens on RPC's schedule."""
+    """The floor: random tokens on RPC's schedule, each drawn once, so that what stays is spread evenly over the trace."""
 
     name: ClassVar[str] = "random"
     summary: ClassVar[str] = "keeps random tokens on RPC's budget: a table's floor"
@@ -220,12 +220,13 @@ class Random(WithRatio):
     ratio: int | float = setting(4, RATIO, shown=True)
     window: int = setting(32, WINDOW, shown=True)
     seed: int = setting(0, "which random tokens")
+    aggregation: Literal["layer", "group"] = setting("layer", AGGREGATION)
 
     def make_schedule(self) -> Schedule:
         return Proportional(self.interval, self.ratio, self.window)
 
     def make_scorer(self) -> Scorer:
-        return RandomScore(self.seed)
+        return RandomScore(self.seed, self.aggregation)
 
 
 @dataclass(frozen=True)

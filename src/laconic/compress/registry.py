@@ -15,6 +15,8 @@ from laconic import checks
 from laconic.compress import policies
 from laconic.compress.learned import Learned
 from laconic.compress.policy import Policy
+from laconic.compress.random_attention import RandomAttention
+from laconic.compress.vase import VaSE
 from laconic.errors import InputError
 from laconic.settings import Setting, SettingsReader, find_name, flatten, parameters_of, split_spec
 
@@ -141,6 +143,8 @@ for _policy in (
     policies.SnapKV,
     policies.KNorm,
     Learned,
+    VaSE,
+    RandomAttention,
     policies.Random,
     policies.Oracle,
 ):

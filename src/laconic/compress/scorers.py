@@ -12,8 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from laconic.checks import function, odd, unwrap_numpy_fields, whole, word
+from laconic.checks import flag, function, odd, unwrap_numpy_fields, whole, word
 from laconic.compress.attention import attention_sums, pool
+from laconic.compress.draws import random_bits
 from laconic.compress.evidence import Aggregation, Evidence, Scorer
 from laconic.errors import InputError
 
@@ -162,35 +163,25 @@ class Recency(Scorer):
 
 @dataclass(frozen=True)
 class RandomScore(Scorer):
-    """The floor of a table: a number in [0, 1) that depends on (seed, row, layer, position) and nothing else."""
+    """A number in [0, 1) that depends on (seed, row, layer, position) and nothing else; group: and on the KV head.
+
+    Drawn once for each token, what stays is a uniformly random part of all that was generated. redraw: anew at every
+    compression, so that older tokens, which have stood more draws, are rarer.
+    """
 
     seed: int = 0
+    aggregation: Aggregation = "layer"
+    redraw: bool = False
 
     def __post_init__(self) -> None:
         unwrap_numpy_fields(self)
         whole("seed", self.seed, 0)
+        word("aggregation", self.aggregation, ("layer", "group"))
+        flag("redraw", self.redraw)
 
     def score(self, evidence: Evidence) -> Tensor:
-        positions = evidence.positions
-        rows = evidence.rows
-        if rows is None:
-            rows = torch.zeros(positions.shape[0], dtype=torch.long, device=positions.device)
-        state = mix(torch.full_like(rows, self.seed & 0xFFFFFFFF))
-        state = mix(state ^ (rows & 0xFFFFFFFF))
-        state = mix(state ^ evidence.layer)
-        bits = mix(state.view(-1, 1, 1) ^ (positions & 0xFFFFFFFF))
+        bits = random_bits(self.seed, evidence, by_group=self.aggregation == "group", redraw=self.redraw)
         return (bits >> 8).float() / 2**24  # fp32 holds 24 bits exactly
-
-
-def mix(x: Tensor) -> Tensor:
-    """A 32-bit integer hash of each element (0 <= x < 2^32, held in int64): MurmurHash3's finaliser after an offset.
-
-    The same on every device, as a generator's stream is not.
-    """
-    x = (x + 0x9E3779B9) & 0xFFFFFFFF
-    x = ((x ^ (x >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF
-    x = ((x ^ (x >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
-    return x ^ (x >> 16)
 
 
 @dataclass(frozen=True)

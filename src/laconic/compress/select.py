@@ -43,14 +43,14 @@ def select(scores: Tensor, keep: int | Tensor, valid: Tensor | None = None, *, c
     if K == 0 or B == 0:
         return torch.zeros(B, g, K, dtype=torch.long, device=scores.device)
 
-    best = _rank_keys(scores, valid).topk(K, dim=-1).indices
+    best = rank_keys(scores, valid).topk(K, dim=-1).indices
     if isinstance(keep, Tensor):
         spare = torch.arange(K, device=scores.device) >= keep.to(scores.device).view(B, 1, 1)
         best = best.masked_fill(spare, -1)
     return best.sort(dim=-1).values.clamp_(min=0)
 
 
-def _rank_keys(scores: Tensor, valid: Tensor | None) -> Tensor:
+def rank_keys(scores: Tensor, valid: Tensor | None) -> Tensor:
     """A distinct int64 for each candidate of a row that orders them: validity, then NaN, then score, then lateness.
 
     Distinct keys make `topk` deterministic, so no stable sort of all candidates is needed.

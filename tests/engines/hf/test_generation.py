@@ -18,7 +18,7 @@ from transformers import (
     TextStreamer,
 )
 
-from laconic.compress import H2O, RKV, RPC, TOVA, FullKV, Oracle, Random, StreamingLLM
+from laconic.compress import H2O, RKV, RPC, TOVA, FullKV, Oracle, Random, RandomAttention, StreamingLLM, VaSE
 from laconic.engines.hf import compress
 from laconic.errors import LaconicError
 from tests.engines.hf.families import FAMILIES, HYBRIDS, cache_of, family, padded, prompts
@@ -35,6 +35,8 @@ EVICTING = [
     StreamingLLM(budget=24),
     RKV(budget=24, buffer=16, window=8),
     Random(interval=16, ratio=4, window=8),
+    RandomAttention(interval=16, ratio=4, window=8),
+    VaSE(interval=16, ratio=2, window=8),
 ]
 
 
@@ -67,6 +69,7 @@ PAIRS = [
     for policy in EVICTING
     for name in FAMILIES
     if name in ALL_POLICIES or (policy in RPCS and name not in ("zamba2", "gemma3n"))
+    if not (name == "deepseek-v3" and isinstance(policy, VaSE))
 ]
 
 
@@ -83,6 +86,15 @@ def test_eviction_gives_the_tokens_of_the_slow_reference(name, policy):
     for i, row in enumerate(rows if policy is EVICTING[0] else rows[:2]):
         want = reference_generate(model, torch.tensor([row]), policy, STEPS, row=i)
         assert ours[i, inputs["input_ids"].shape[1] :].tolist() == want
+
+
+def test_values_that_latent_attention_does_not_cache_are_refused():
+    model = family("deepseek-v3")
+    with (
+        compress(model, VaSE(interval=16, ratio=2, window=8)),
+        pytest.raises(LaconicError, match="latent attention doesn't cache: use another, such as rpc"),
+    ):
+        greedy(model, padded(prompts([12])))
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3"])

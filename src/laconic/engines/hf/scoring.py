@@ -84,6 +84,8 @@ class LayerScoring:
             starts = [ledger.rows[i].prompt - ledger.rows[i].pads for i in eviction.due]
             values, first = take(buffers.values[:, :, lowest:length]), torch.tensor(starts, device=device)
             evidence = replace(evidence, values=values, starts=first)
+        if self.scorer.reads_keep:
+            evidence = replace(evidence, keep=torch.tensor(eviction.keep, device=device))
         if self.scorer.reads_future:
             evidence = replace(evidence, future=self._future(numbers, eviction, candidates_at))
         if self.scorer.reads_prompt:

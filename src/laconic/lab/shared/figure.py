@@ -21,6 +21,8 @@ NAMES = {
     "h2o": "H2O",
     "tova": "TOVA",
     "streamingllm": "StreamingLLM",
+    "vase": "VaSE",
+    "randomattention": "Random Attention",
     "random": "Random",
     "oracle": "Oracle",
 }

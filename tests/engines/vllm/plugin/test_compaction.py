@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from laconic.compress import RKV, RPC, Policy, StreamingLLM
+from laconic.compress import RKV, RPC, Policy, Random, RandomAttention, StreamingLLM, VaSE
 from laconic.engines.vllm.plugin import compaction
 from laconic.engines.vllm.plugin.compaction import AttentionLayer, DueRequest, compact
 from laconic.engines.vllm.plugin.layouts import InterleavedLayout
@@ -95,6 +95,7 @@ class World:
             index=index,
             heads=HEADS,
             kv_heads=GROUPS,
+            first_head=0,
             head_size=D,
             scaling=SCALING,
             cache=lambda: cache,
@@ -171,11 +172,21 @@ class World:
         where = [[token.position for token in tokens[:M]] for tokens in generated]
         if isinstance(policy, StreamingLLM):
             return [[float(rank) for rank in scorers.recency(where[0], policy.sinks)]]
-        assert isinstance(policy, (RPC, RKV))
+        if isinstance(policy, (Random, RandomAttention)):
+            redraw = isinstance(policy, RandomAttention)
+            return scorers.random_scores(policy.seed, 0, layer, where, policy.aggregation, redraw)
+        assert isinstance(policy, (RPC, RKV, VaSE))
         queries = torch.stack(one.queries[layer][-policy.window :], dim=1).tolist()
         if isinstance(policy, RPC):
             told = policy.pooling, policy.kernel, policy.aggregation
             return scorers.window_attention(queries, keys, M, SCALING, where, *told)
+        if isinstance(policy, VaSE):
+            values = [[token.value.tolist() for token in tokens[:M]] for tokens in generated]
+            weights = scorers.window_attention(
+                queries, keys, M, SCALING, where, "avg", policy.kernel, policy.aggregation
+            )
+            sure = int(policy.schedule.kept(one.plan.rounds(one.computed)) * policy.protected)
+            return scorers.weighted_draw(weights, values, where, sure, policy.seed, 0, layer, policy.aggregation)
         told_rkv = policy.lam, policy.kernel, policy.threshold, policy.aggregation
         return scorers.redundancy(queries, keys, M, SCALING, where, *told_rkv)
 
@@ -204,6 +215,10 @@ POLICIES = {
     "rpc-1.5": RPC(interval=9, ratio=1.5, window=4, aggregation="group"),
     "rkv": RKV(budget=14, buffer=5, window=3),
     "rkv-layer": RKV(budget=9, buffer=9, window=9, aggregation="layer", lam=0.6),
+    "random-group": Random(interval=9, ratio=3, window=2, seed=5, aggregation="group"),
+    "randomattention": RandomAttention(interval=12, ratio=2, window=3),
+    "vase": VaSE(interval=12, ratio=2, window=3),
+    "vase-layer": VaSE(interval=12, ratio=1.5, window=4, protected=0.5, kernel=3, seed=2, aggregation="layer"),
     "streamingllm": StreamingLLM(budget=11, buffer=6, sinks=3),
     "streamingllm-each": StreamingLLM(budget=9, buffer=1, sinks=4),
     "streamingllm-no-sinks": StreamingLLM(budget=7, buffer=3, sinks=0),
@@ -294,7 +309,7 @@ def test_a_few_at_a_time_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls == [2, 1, 1]
 
 
-@pytest.mark.parametrize("name", ["rpc-layer", "rkv-layer", "rpc-group"])
+@pytest.mark.parametrize("name", ["rpc-layer", "rkv-layer", "rpc-group", "vase", "vase-layer"])
 def test_heads_spread_over_two_devices(name: str) -> None:
     """Each has half of the heads and comes to the same tokens as one that has them all ("group" asks nobody)."""
     whole = World(POLICIES[name], [3, 6], seed=7)
@@ -322,6 +337,7 @@ def test_heads_spread_over_two_devices(name: str) -> None:
                     i,
                     HEADS // 2,
                     1,
+                    rank,
                     D,
                     SCALING,
                     blocks,

@@ -47,6 +47,9 @@ POLICIES: dict[str, dict[str, Any]] = {
     "streamingllm": {"policy": "streamingllm", "budget": 48, "buffer": 17, "sinks": 4},
     "streamingllm-each": {"policy": "streamingllm", "budget": 60, "buffer": 1, "sinks": 3},
     "random": {"policy": "random", "interval": 48, "ratio": 4, "window": 8, "seed": 3},
+    "randomattention": {"policy": "randomattention", "interval": 48, "ratio": 2, "window": 8},
+    "vase": {"policy": "vase", "interval": 48, "ratio": 2, "window": 8, "seed": 1},
+    "vase-layer": {"policy": "vase", "interval": 48, "ratio": 4, "window": 8, "protected": 0.5, "aggregation": "layer"},
 }
 
 

@@ -34,6 +34,8 @@ class AttentionLayer:
     """H, on this device."""
     kv_heads: int
     """G, on this device."""
+    first_head: int
+    """Which of the layer's KV heads the first one here is."""
     head_size: int
     """D."""
     scaling: float
@@ -198,10 +200,13 @@ def _compact_layer(
         positions=positions[..., :M],
         layer=layer.index,
         across=across,
+        first_head=layer.first_head,
     )
     if scorer.reads_values:
         starts = torch.tensor([d.prompt for d in batch.due], device=keys.device)
         evidence = replace(evidence, values=values.transpose(1, 2), starts=starts)
+    if scorer.reads_keep:
+        evidence = replace(evidence, keep=torch.tensor(kept, device=keys.device))
     keep: int | Tensor = K if min(kept) == K else torch.tensor(kept)
     chosen = select(scorer.score(evidence), keep, batch.valid, check=False)  # [B, g, K]
     # g is 1 where the policy chooses for all KV heads together, and G where each has its own.

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from vllm.config import get_layers_from_vllm_config
+from vllm.distributed import get_tensor_model_parallel_rank
 from vllm.logger import init_logger
 from vllm.model_executor.layers.attention import Attention
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheSpec
@@ -154,6 +155,7 @@ def _attention_layer(index: int, name: str, layer: Any) -> AttentionLayer:
         index=index,
         heads=layer.num_heads,
         kv_heads=layer.num_kv_heads,
+        first_head=get_tensor_model_parallel_rank() * layer.num_kv_heads,
         head_size=layer.head_size,
         scaling=layer.impl.scale,
         cache=lambda: layer.kv_cache,
