@@ -76,9 +76,12 @@ def test_every_policy_of_ours_that_compresses_takes_or_refuses_it() -> None:
         assert "compression_ratio" in parameters_of(get(name)), name
 
 
-@pytest.mark.parametrize("name", ["pyramidkv", "PyramidKV", "pyramid-kv", "AdaKV"])
+@pytest.mark.parametrize(
+    "name", ["pyramidkv", "PyramidKV", "pyramid-kv", "AdaKV", "ada-snapkv", "HeadKV", "SimLayerKV", "duo_attention"]
+)
 def test_budgets_that_differ_by_layer_or_head_are_refused_by_name(name: str) -> None:
     with pytest.raises(
-        InputError, match=r"is not offered, as it gives each (layer|head) a budget of its own.*use snapkv"
+        InputError,
+        match=r"is not offered, as it gives each (layer|head) a budget of its own.*: use (snapkv|streamingllm),",
     ):
         get(name)

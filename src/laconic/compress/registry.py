@@ -26,9 +26,14 @@ _registered: dict[str, type[Policy]] = {}
 _ALIASES = {"fullkv": "full", "streaming": "streamingllm"}
 """What people also type."""
 _LAYERWISE = "gives each layer a budget of its own, and here all layers hold equally many tokens"
+_HEADWISE = "gives each head a budget of its own, and here all heads hold equally many tokens"
 _ABSENT = {  # flattened names that users of other packages type: why it is not here, what to use
     "pyramidkv": f"{_LAYERWISE}: use snapkv, the same scores on a uniform budget",
-    "adakv": "gives each head a budget of its own, and here all heads hold equally many tokens: use snapkv",
+    "simlayerkv": f"{_LAYERWISE}: use streamingllm, which keeps the first and the latest tokens in all of them",
+    "adakv": f"{_HEADWISE}: use snapkv, the same scores on a uniform budget",
+    "adasnapkv": f"{_HEADWISE}: use snapkv, the same scores on a uniform budget",
+    "headkv": f"{_HEADWISE}: use snapkv, the same scores on a uniform budget",
+    "duoattention": f"{_HEADWISE}: use streamingllm, which keeps the first and the latest tokens in all of them",
 }
 
 
@@ -68,10 +73,14 @@ def get(name: str) -> type[Policy]:
     failed = find_name(name, broken())
     if failed is not None:
         raise InputError(broken()[failed])
-    absent = _ABSENT.get(flatten(name))
-    if absent is not None:
-        raise InputError(f"policy {name!r} is not offered, as it {absent}")
+    if is_absent(name):
+        raise InputError(f"policy {name!r} is not offered, as it {_ABSENT[flatten(name)]}")
     raise InputError(f"policy {name!r} is unknown; expected one of {', '.join(found)}")
+
+
+def is_absent(name: str) -> bool:
+    """Whether `get` has a sentence of its own for that name: other packages' policies that laconic doesn't offer."""
+    return flatten(name) in _ABSENT
 
 
 def parse(spec: str, **overrides: Any) -> Policy:

@@ -66,6 +66,7 @@ def test_a_launch(raw: object, policy: Policy, queries: int) -> None:
         ("[1]", ["'[1]' is unknown"]),
         ("rpc:ratio", ["has no value"]),
         ("none:ratio=2", ["setting 'ratio' of policy full is unknown"]),
+        ("pyramidkv", ["policy 'pyramidkv' is not offered, as it gives each layer a budget of its own"]),
         ("nonesuch:ratio=2", ["policy 'nonesuch' is unknown; expected one that runs inside vLLM: none"]),
     ],
 )

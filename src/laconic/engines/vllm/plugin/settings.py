@@ -13,7 +13,7 @@ from typing import Any
 from laconic import checks
 from laconic.checks import whole
 from laconic.compress import FullKV, Policy
-from laconic.compress.registry import broken, get, known, parse
+from laconic.compress.registry import broken, get, is_absent, known, parse
 from laconic.errors import InputError, LaconicError
 from laconic.jsonl import NotJSONError
 from laconic.jsonl import parse as read_json
@@ -146,7 +146,9 @@ def _policy_class(name: object) -> type[Policy]:
     try:
         return get(name)
     except LaconicError:
-        if name in broken():  # a third party's, which says why it doesn't load
+        if name in broken() or is_absent(
+            name
+        ):  # a third party's that doesn't load, another package's: there is a reason
             raise
         raise InputError(
             f"policy {name!r} is unknown; expected one that runs inside vLLM: {_supported_policies()}"
