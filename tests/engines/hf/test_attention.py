@@ -320,11 +320,12 @@ def test_layers_on_two_devices_have_their_own_masks_and_choices():
         with forward_pass("test", cache.ledger):
             for layer in (near, far):
                 kv = torch.randn(2, 2, 1, 8, device=layer.device)
-                keys, _ = cache.update(kv, kv, layer.index)
+                keys, values = cache.update(kv, kv, layer.index)
                 mask = validity(cache, 0, layer.device)
                 running = running_pass()
                 assert running is not None
-                running.attended(torch.randn(2, 4, 1, 8, device=layer.device), keys, 1.0, mask[:, None, None])
+                query = torch.randn(2, 4, 1, 8, device=layer.device)
+                running.attended(query, keys, values, 1.0, mask[:, None, None])
     for layer, kind in ((near, "cpu"), (far, "meta")):
         assert layer.buffers is not None
         for tensor in (layer.keys, layer.values, layer.buffers.query_ring, layer.buffers.kept_positions):

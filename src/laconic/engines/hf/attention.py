@@ -44,7 +44,7 @@ class WritingLayer(Protocol):
     @property
     def must_be_seen(self) -> bool: ...
 
-    def attended(self, query: Tensor, key: Tensor, scaling: float, mask: Tensor | None) -> None: ...
+    def attended(self, query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Tensor | None) -> None: ...
 
     def evict(self) -> None: ...
 
@@ -82,12 +82,12 @@ class ForwardPass:
         self.layers.append(layer)
         self.writer = layer
 
-    def attended(self, query: Tensor, key: Tensor, scaling: float, mask: Tensor | None) -> None:
+    def attended(self, query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Tensor | None) -> None:
         """An attention call is over. It is the latest writer's if that hasn't attended yet; otherwise somebody reads again."""
         layer, self.writer = self.writer, None
         if layer is not None:
             self.seen += 1
-            layer.attended(query, key, scaling, mask)
+            layer.attended(query, key, value, scaling, mask)
 
     def finish(self) -> None:
         """All layers have read: evict what is due."""
@@ -207,7 +207,8 @@ class AttentionBinding:
                         f"{running.model} attends to later tokens as well, as encoders do; laconic runs decoder-only models"
                     )
                 scaling = kwargs.get("scaling")
-                running.attended(query, key, query.shape[-1] ** -0.5 if scaling is None else scaling, attention_mask)
+                scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+                running.attended(query, key, value, scaling, attention_mask)
             return out
 
         return attention

@@ -18,7 +18,7 @@ from laconic.engines.base import EngineStats, Sampling, TokenLogprobs
 from laconic.engines.hf.cache import CompressedCache
 from laconic.engines.hf.left_alone import check_rows
 from laconic.engines.hf.models import text_config
-from laconic.engines.hf.runner import ModelRunner, held_tokens, pick_states
+from laconic.engines.hf.runner import ModelRunner, held_tokens, pick_states, sliding_mask
 from laconic.engines.hf.stats import add_stats, count_cache
 from laconic.engines.rows import NextToken
 from laconic.engines.sampling import NONE, confidence, draw, token_logprobs, uniform
@@ -196,15 +196,10 @@ class Batch:
 
     def _sliding_mask(self, cache: CompressedCache) -> Tensor | None:
         """bool [B, logical + 1] for layers that transformers masks itself; None if no row has padding, or no such layers."""
-        if "sliding" not in self.left_alone:
-            return None
         need = cache.ledger.logical_length + 1
         if self._mask is None or self._mask.shape[1] < need:
-            pads = torch.tensor(
-                [cache.ledger.logical_length - entry.length for entry in self.entries], device=self.device
-            )
-            self._mask = torch.arange(need + 256, device=self.device) >= pads[:, None]
-        return None if bool(self._mask[:, 0].all()) else self._mask[:, :need]
+            self._mask = sliding_mask(cache, [entry.length for entry in self.entries], need + 256, self.device)
+        return None if self._mask is None else self._mask[:, :need]
 
     def _generated_tokens(self, numbers: list[int]) -> Tensor:
         """long [rows, most generated]: the tokens of traces by their numbers, zero-padded."""

@@ -14,7 +14,8 @@ from laconic.compress import Policy
 from laconic.engines.hf.layer import CompressedHybridLayer, CompressedLayer
 from laconic.engines.hf.ledger import Ledger
 from laconic.engines.hf.left_alone import append_others, kind_of, take_others
-from laconic.engines.hf.scoring import FutureLookup, TokenLookup
+from laconic.engines.hf.observing import Observer
+from laconic.engines.hf.scoring import FutureLookup, LayerScoring, TokenLookup
 from laconic.errors import InputError
 
 
@@ -71,6 +72,11 @@ class CompressedCache(DynamicCache):
             if layer.scoring is not None:
                 layer.scoring.future = lookup
 
+    def set_observer(self, observer: Observer | None) -> None:
+        """observer: looks on at every attention call of the layers that can be compressed; None: nobody."""
+        for layer in self.compressed_layers:
+            layer.observer = observer
+
     @property
     def batch_size(self) -> int:
         return len(self.ledger.rows)
@@ -113,6 +119,22 @@ class CompressedCache(DynamicCache):
 
     def fork(self, rows: Sequence[int]) -> CompressedCache:
         """A copy of some rows that can be fed on its own and never compresses; this cache is not touched."""
+        twin = self._copy(rows)
+        twin.ledger.freeze()
+        return twin
+
+    def under(self, policy: Policy) -> CompressedCache:
+        """A copy that goes on under another policy, as if that had made it; this cache is not touched. Nothing may have been
+        generated yet: prompts are the same under every policy."""
+        if any(row.generated for row in self.ledger.rows):
+            raise RuntimeError("a cache can change its policy only as long as it holds nothing but prompts")
+        twin = self._copy(range(self.batch_size))
+        twin.ledger.set_schedule(policy.schedule, policy.scorer.queries if policy.scorer is not None else 0)
+        for layer in twin.compressed_layers:
+            layer.scoring = LayerScoring(policy.scorer, layer.index) if policy.scorer is not None else None
+        return twin
+
+    def _copy(self, rows: Sequence[int]) -> CompressedCache:
         twin = copy.copy(self)
         twin.ledger = self.ledger.fork()
         twin.layers = [copy.copy(layer) for layer in self.layers]
@@ -120,7 +142,6 @@ class CompressedCache(DynamicCache):
         for layer in twin.compressed_layers:
             layer.ledger = twin.ledger
         twin.batch_select_indices(rows)
-        twin.ledger.freeze()
         return twin
 
     @property

@@ -16,6 +16,7 @@ from laconic.compress import Scorer
 from laconic.engines.hf.attention import required_pass
 from laconic.engines.hf.buffers import KVBuffers
 from laconic.engines.hf.ledger import Ledger
+from laconic.engines.hf.observing import Observer, attention_call
 from laconic.engines.hf.scoring import LayerScoring, Selection
 from laconic.errors import InputError
 
@@ -30,6 +31,7 @@ class CompressedLayer(DynamicLayer):
         self.is_initialized = False
         self.buffers: KVBuffers | None = None  # made by the first write, which shows their shapes
         self.scoring = LayerScoring(scorer, index) if scorer is not None else None  # None: nothing is ever compressed
+        self.observer: Observer | None = None  # who looks on
         self.selection: Selection | None = None  # what stays, from this pass's attention to its end
         self.spare_rows = 0  # rows that will be needed in all, so that buffers grow once
 
@@ -96,16 +98,16 @@ class CompressedLayer(DynamicLayer):
     @property
     def must_be_seen(self) -> bool:
         """Whether somebody has to see this layer's attention calls."""
-        return self.scoring is not None
+        return self.scoring is not None or self.observer is not None
 
-    def attended(self, query: Tensor, key: Tensor, scaling: float, mask: Tensor | None) -> None:
+    def attended(self, query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Tensor | None) -> None:
         """Called once this layer has attended.
 
         query: [B, H, q, D] after RoPE; key: [B, Gk, L, D], what it attended to: the cached keys, or what the model made of them
-        (latent attention expands what is cached); mask: bool or additive [B, 1 or H, q, L], or None.
+        (latent attention expands what is cached), and value alike; mask: bool or additive [B, 1 or H, q, L], or None.
         """
         ledger, buffers, scoring = self.ledger, self.buffers, self.scoring
-        if scoring is None:
+        if not self.must_be_seen:
             return
         assert buffers is not None
         if key.shape[2] != ledger.length or query.shape[0] != len(ledger.rows):
@@ -113,6 +115,10 @@ class CompressedLayer(DynamicLayer):
                 f"layer {self.index} attends to {key.shape[2]} tokens while its KV cache holds {ledger.length}: laconic can't "
                 "compress a layer that selects or regroups what it has cached"
             )
+        if self.observer is not None:
+            self.observer(attention_call(self.index, ledger, query, key, value, scaling))
+        if scoring is None:
+            return
         if ledger.captures_queries:
             buffers.capture_queries(query, ledger.queries, ledger.ring_at, rows=self.spare_rows)
         if scoring.scorer.accumulates and ledger.rows[0].generated:

@@ -239,5 +239,9 @@ class Ledger:
 
     def freeze(self) -> None:
         """No row compresses from here on, however far it is fed."""
-        self.schedule = Never()
+        self.set_schedule(Never(), self.queries)
+
+    def set_schedule(self, schedule: Schedule, queries: int) -> None:
+        """From here on rows compress by `schedule`, whose scorer reads the latest `queries` queries."""
+        self.schedule, self.queries = schedule, queries
         self.refresh()

@@ -6,7 +6,7 @@ Shapes: n rows, q tokens a row and pass, K generated tokens, V vocabulary, D hid
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,16 +42,34 @@ class ModelRunner:
         states: bool = False,
     ) -> tuple[Tensor, Sequence[Tensor] | None]:
         """tokens: n rows of q. Returns the last position's logits [n, V], and all layers' hidden states if asked for."""
-        out = self.model(
-            input_ids=torch.as_tensor(tokens, device=self.device),
+        out = self._run(cache, torch.as_tensor(tokens, device=self.device), positions, mask, 1, states)
+        return out.logits[:, -1], out.hidden_states if states else None
+
+    def all_logits(
+        self, cache: CompressedCache, tokens: Tensor, positions: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """tokens: long [n, q]. The logits after each, [n, q, V]: mind their size."""
+        logits: Tensor = self._run(cache, tokens, positions, mask, tokens.shape[1], False).logits
+        return logits
+
+    def _run(
+        self,
+        cache: CompressedCache,
+        tokens: Tensor,
+        positions: Tensor | None,
+        mask: Tensor | None,
+        keep: int,
+        states: bool,
+    ) -> Any:
+        return self.model(
+            input_ids=tokens,
             position_ids=positions,
             attention_mask=mask,
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=keep,
             output_hidden_states=states,
         )
-        return out.logits[:, -1], out.hidden_states if states else None
 
     @torch.inference_mode()
     def rebuild(
@@ -83,6 +101,19 @@ class ModelRunner:
             if hidden is not None:
                 seen.append(pick_states(hidden, layers).cpu())
         return Rebuilt(cache, logits, torch.cat(seen, dim=1) if seen else None)
+
+
+def sliding_mask(
+    cache: CompressedCache, lengths: Sequence[int], width: int, device: torch.device | str
+) -> Tensor | None:
+    """bool [n, width] for layers that transformers masks itself; None if there are none, or no row is shorter than another.
+
+    lengths: each row's tokens so far, evicted or not: shorter ones are right-aligned at the cache's logical length.
+    """
+    pads = [cache.ledger.logical_length - length for length in lengths]
+    if "sliding" not in cache.left_alone or not any(pads):
+        return None
+    return torch.arange(width, device=device) >= torch.tensor(pads, device=device)[:, None]
 
 
 def pick_states(hidden: Sequence[Tensor], layers: Sequence[int]) -> Tensor:

@@ -1,0 +1,99 @@
+"""What later tokens attend to: measured where a whole trace is at hand, and kept small enough for traces of 32K tokens.
+
+Shapes: B rows, H query heads, G KV heads, q queries, T slots, D head size, K generated tokens of a trace, N = ceil(K / block).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from laconic import checks
+from laconic.compress.attention import chunks, grouped, masked_softmax
+from laconic.errors import InputError
+
+BLOCK = 16
+"""Queries whose attention is remembered as one maximum."""
+
+
+def largest_attention(query: Tensor, keys: Tensor, scaling: float, valid: Tensor | None = None) -> Tensor:
+    """The largest attention that any of q queries of a KV head pays each of T slots, fp32 [B, G, T].
+
+    query: [B, H, q, D] after RoPE, the last one standing at the last slot; keys: [B, G, T, D]; valid: bool [B, T], False at
+    junk, None: all real. Every query's softmax is over all that it sees, prompt included, as the model's own. Memory grows with
+    q * T, so q should be a block.
+    """
+    B, H, q, _ = query.shape
+    G, T = keys.shape[1], keys.shape[2]
+    if H % G or keys.shape[0] != B or q > T:
+        raise InputError(
+            f"queries are {tuple(query.shape)} and keys {tuple(keys.shape)}; expected equally many rows, query heads that KV "
+            "heads divide, and a slot for every query"
+        )
+    causal = None
+    if q > 1:
+        causal = torch.ones(q, T, dtype=torch.bool, device=keys.device).tril(T - q)[None, None, None]
+    out = torch.empty(B, G, T, dtype=torch.float32, device=query.device)
+    for rows in chunks(B, H * q * T):
+        logits = grouped(query[rows].float(), G).flatten(2, 3) @ keys[rows].float().transpose(-1, -2)
+        visible = causal
+        if valid is not None:
+            real = valid[rows, None, None, None]
+            visible = real if causal is None else causal & real
+        by_head: Tensor = logits.mul_(scaling).unflatten(2, (H // G, q))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        out[rows] = masked_softmax(by_head, visible).amax(dim=(2, 3))
+    return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttentionMaxima:
+    """The attention that one trace's tokens pay each other in one layer, a maximum for each block of queries."""
+
+    maxima: Tensor
+    """fp16 [N, G, K]: entry [n, g, i] is the largest attention that generated tokens n * block to (n + 1) * block - 1 pay
+    token i under full KV, in any head of KV head g."""
+    block: int = BLOCK
+
+    def __post_init__(self) -> None:
+        checks.whole("block", self.block, 1, meaning="queries that share a maximum")
+        shape = tuple(checks.instance("maxima", self.maxima, Tensor, "a tensor [blocks, KV heads, tokens]").shape)
+        if len(shape) != 3 or shape[0] != -(-shape[2] // self.block):
+            raise InputError(
+                f"maxima have shape {shape}; expected [blocks, KV heads, tokens] with a block for every {self.block} tokens"
+            )
+
+    @property
+    def tokens(self) -> int:
+        """K."""
+        return self.maxima.shape[2]
+
+    def after(self, generated: int) -> Tensor:
+        """The largest attention that tokens computed after the first `generated` ones pay each token, fp32 [G, K].
+
+        Counted from the first block that begins then: exact where `generated` is a multiple of the block, and at most a block's
+        queries are left out where it isn't. Zeros where no such block is left.
+        """
+        first = -(-checks.whole("generated", generated, 0, meaning="tokens") // self.block)
+        if first >= len(self.maxima):
+            return torch.zeros(self.maxima.shape[1:], dtype=torch.float32, device=self.maxima.device)
+        return self.maxima[first:].amax(0).float()
+
+    def delayed(self, delay: int) -> Tensor:
+        """The largest attention that tokens `delay` or more after each token pay it, fp32 [G, K]; 0 where none comes.
+
+        delay: at least 1. Counted from the first block that begins i + delay or later, as in `after`.
+        """
+        delay = checks.whole("delay", delay, 1, meaning="tokens")
+        N, G, K = self.maxima.shape
+        found = torch.zeros(G, K, dtype=torch.float32, device=self.maxima.device)
+        largest = torch.zeros(G, K, dtype=self.maxima.dtype, device=self.maxima.device)
+        for n in range(N - 1, -1, -1):
+            # block n is the first of the tokens i with (n - 1) * block < i + delay <= n * block
+            low, high = max(0, (n - 1) * self.block - delay + 1), min(K, n * self.block - delay + 1)
+            if high <= 0:
+                break
+            torch.maximum(largest, self.maxima[n], out=largest)
+            found[:, low:high] = largest[:, low:high].float()
+        return found

@@ -1,0 +1,117 @@
+"""One pass over recorded traces under full KV in which somebody looks on, and what later tokens attend to, written down.
+
+Shapes: n traces, K generated tokens of a trace; see `AttentionCall` and `AttentionMaxima`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from laconic import checks
+from laconic.compress.future import BLOCK, AttentionMaxima, largest_attention
+from laconic.engines.hf.attention import AttentionBinding
+from laconic.engines.hf.forced import ForcedTraces
+from laconic.engines.hf.observing import AttentionCall, Observer
+from laconic.engines.hf.scoring import FutureLookup
+
+TraceMaxima = Mapping[int, AttentionMaxima]
+"""By layer, of one trace."""
+
+
+def observe_traces(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    tokens: Sequence[Sequence[int]],
+    observer: Observer,
+    numbers: Sequence[int] | None = None,
+) -> None:
+    """Feed n traces to a model under full KV, all as rows of one batch; `observer` sees every attention call.
+
+    Prompts go by unseen, except as keys and values of what attends later. tokens: generated ones. A trace that ends before the
+    longest is filled up with its last token, which an observer has to leave out. Calls are for pieces of bounded size, the same
+    tokens of every row. Raises InputError as `ForcedTraces`.
+    """
+    with AttentionBinding(model):
+        traces = ForcedTraces(model, prompts, tokens, numbers)
+        traces.cache.set_observer(observer)
+        while traces.fed < traces.longest:
+            traces.feed(traces.piece(traces.longest), logits=False)
+
+
+def record_future(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    tokens: Sequence[Sequence[int]],
+    block: int = BLOCK,
+) -> list[dict[int, AttentionMaxima]]:
+    """What each trace's tokens attend to under full KV: by layer, on the CPU. One pass of `observe_traces`.
+
+    They take 2 bytes * KV heads * K * K / block a trace and layer: traces of 32K tokens need a larger block, such as the
+    interval of the schedule that they are read for. Raises InputError as `ForcedTraces`.
+    """
+    recorder = FutureRecorder([len(trace) for trace in tokens], block)
+    observe_traces(model, prompts, tokens, recorder)
+    return recorder.maxima()
+
+
+class FutureRecorder:
+    """An `Observer` that keeps, by layer and trace, the largest attention of each block of queries to each generated token.
+
+    lengths: K of each row. Only for rows of which nothing is evicted, in the order of `lengths`.
+    """
+
+    def __init__(self, lengths: Sequence[int], block: int = BLOCK) -> None:
+        self.lengths = checks.wholes("lengths", lengths, 1, meaning="generated tokens")
+        self.block = checks.whole("block", block, 1, meaning="queries that share a maximum")
+        self._found: dict[int, list[Tensor]] = {}  # by layer, of each row: AttentionMaxima.maxima
+
+    def __call__(self, call: AttentionCall) -> None:
+        """See Observer."""
+        q, T, end = call.query.shape[2], call.key.shape[2], call.generated[0]
+        if not end:  # a prompt
+            return
+        if call.layer not in self._found:
+            self._found[call.layer] = self._zeros(call.key.shape[1])
+        # A maximum is of one block's queries, or of fewer where a pass begins, or a trace ends, in its middle.
+        cuts = {*range(end - q, end, BLOCK), *range(0, end, self.block), *self.lengths, end}
+        cuts = {cut for cut in cuts if end - q <= cut <= end}
+        for low, high in zip(sorted(cuts)[:-1], sorted(cuts)[1:], strict=True):
+            going = [row for row, length in enumerate(self.lengths) if length >= high]
+            if not going:
+                return
+            seen = T - (end - high)  # slots up to the last of these queries
+            queries = call.query[:, :, q - (end - low) : q - (end - high)]
+            valid = None if call.valid is None else call.valid[:, :seen]
+            largest = largest_attention(queries, call.key[:, :, :seen], call.scaling, valid)
+            largest = largest[:, :, seen - high :].to(torch.float16).cpu()  # generated tokens only
+            for row in going:
+                mine = self._found[call.layer][row][low // self.block, :, :high]
+                torch.maximum(mine, largest[row], out=mine)
+
+    def maxima(self) -> list[dict[int, AttentionMaxima]]:
+        """What has been seen, by layer, of each row."""
+        layers = {layer: [AttentionMaxima(t, self.block) for t in rows] for layer, rows in self._found.items()}
+        return [{layer: rows[row] for layer, rows in layers.items()} for row in range(len(self.lengths))]
+
+    def _zeros(self, heads: int) -> list[Tensor]:
+        return [torch.zeros(-(-K // self.block), heads, K, dtype=torch.float16) for K in self.lengths]
+
+
+def future_lookup(recorded: Mapping[int, TraceMaxima]) -> FutureLookup:
+    """For `CompressedCache.set_future_lookup`. recorded: by the traces' numbers, as `record_future` gives them."""
+
+    def look_up(layer: int, numbers: list[int], generated: Sequence[int], positions: Tensor) -> Tensor:
+        rows = []
+        for number, count, at in zip(numbers, generated, positions, strict=True):
+            maxima = recorded[number][layer]
+            future = maxima.after(count).to(at.device)  # [G, K]
+            # A trace that has ended is filled up to the longest: of what fills it nothing is known, and nobody asks.
+            index = at.clamp(max=maxima.tokens - 1).expand(future.shape[0], -1)
+            rows.append(future.gather(-1, index))
+        return torch.stack(rows)
+
+    return look_up

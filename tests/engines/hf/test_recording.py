@@ -1,0 +1,112 @@
+"""What later tokens attend to, recorded in one pass, against the model's own attention maps; and what an observer sees."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from laconic.compress import RPC
+from laconic.engines.hf import CompressedCache
+from laconic.engines.hf import forced as forced_module
+from laconic.engines.hf.attention import AttentionBinding
+from laconic.engines.hf.observing import AttentionCall
+from laconic.engines.hf.recording import future_lookup, observe_traces, record_future
+from tests.engines.hf.families import family, prompts
+from tests.reference import future as reference
+
+LENGTHS = [40, 23, 51]
+
+
+def traces() -> tuple[list[list[int]], list[list[int]]]:
+    return prompts([7, 12, 3]), prompts(LENGTHS, seed=11)
+
+
+def maps(name: str, prompt: list[int], tokens: list[int]) -> tuple[Tensor, ...]:
+    """The model's own attention, [H, T, T] of every layer."""
+    model = family(name)
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        found = model(torch.tensor([prompt + tokens]), output_attentions=True).attentions
+    model.set_attn_implementation(before)
+    return tuple(layer[0].float() for layer in found)
+
+
+@pytest.mark.parametrize("pass_tokens", [1024, 30])
+@pytest.mark.parametrize(("name", "groups"), [("llama", 2), ("qwen3", 2), ("gemma3", 2), ("deepseek-v3", 4)])
+def test_maxima_are_those_of_the_models_own_maps(
+    name: str, groups: int, pass_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forced_module, "PASS_TOKENS", pass_tokens)
+    asked, tokens = traces()
+    layers = [1] if name == "gemma3" else [0, 1]  # of gemma3's three, one attends to everything
+    for block in (16, 10):
+        recorded = record_future(family(name), asked, tokens, block)
+        assert len(recorded) == 3
+        for row, by_layer in enumerate(recorded):
+            assert sorted(by_layer) == layers
+            whole = maps(name, asked[row], tokens[row])
+            for layer, maxima in by_layer.items():
+                assert maxima.maxima.shape == (-(-LENGTHS[row] // block), groups, LENGTHS[row])
+                assert maxima.maxima.dtype == torch.float16
+                for generated in (0, 17, 32):
+                    want = reference.after(whole[layer], groups, len(asked[row]), generated, block)
+                    torch.testing.assert_close(maxima.after(generated), torch.tensor(want), rtol=2e-3, atol=1e-5)
+                want = reference.delayed(whole[layer], groups, len(asked[row]), 9, block)
+                torch.testing.assert_close(maxima.delayed(9), torch.tensor(want), rtol=2e-3, atol=1e-5)
+
+
+def test_an_observer_sees_every_layer_and_where_its_tokens_are() -> None:
+    asked, tokens = traces()
+    calls: list[AttentionCall] = []
+    observe_traces(family("llama"), asked, tokens, calls.append, numbers=[5, 9, 2])
+    assert [call.layer for call in calls] == [0, 1] * (len(calls) // 2)
+    assert sum(call.query.shape[2] for call in calls if call.layer == 0) == max(LENGTHS)  # no prompt goes by
+    for call in calls:
+        q, slots = call.query.shape[2], call.key.shape[2]
+        assert call.query.shape == (3, 4, q, 8)
+        assert call.key.shape == call.value.shape == (3, 2, slots, 8)
+        assert call.scaling == 8**-0.5
+        assert call.held == call.generated
+        assert call.rows == (5, 9, 2)
+        assert slots == 12 + call.held[0]
+        assert call.valid is not None
+        assert call.valid.sum(-1).tolist() == [len(prompt) + call.held[0] for prompt in asked]
+        assert bool(call.valid[:, -1].all())
+
+
+def test_looking_on_changes_nothing_and_goes_on_under_a_policy() -> None:
+    asked, tokens = traces()
+    policy, seen, found = RPC(interval=16, ratio=4, window=8), [], []
+    for observer in (None, seen.append):
+        cache = CompressedCache(family("llama").config, policy)
+        with AttentionBinding(family("llama")):
+            family("llama")(torch.tensor([asked[0]]), past_key_values=cache)
+            cache.set_observer(observer)
+            for token in tokens[0]:
+                out = family("llama")(torch.tensor([[token]]), past_key_values=cache)
+        found.append(out.logits)
+    assert torch.equal(*found)
+    assert seen[-1].generated == (40,)
+    assert seen[-1].held == (4 + 8 + 16,)  # the step that compresses still sees what it drops
+    assert cache.ledger.rows[0].held == 8 + 8
+
+
+def test_a_lookup_gives_each_row_its_own_future() -> None:
+    asked, tokens = traces()
+    recorded = record_future(family("llama"), asked, tokens)
+    look_up = future_lookup(dict(zip([5, 9, 2], recorded, strict=True)))
+    positions = torch.tensor([[[0, 3, 20]], [[1, 2, 30]], [[4, 5, 6]]])  # the second trace has but 23 tokens
+    found = look_up(1, [2, 9, 5], [32, 32, 16], positions)
+    assert found.shape == (3, 2, 3)
+    for row, (trace, generated) in enumerate([(2, 32), (1, 32), (0, 16)]):
+        want = recorded[trace][1].after(generated)
+        for g in range(2):
+            for column, position in enumerate(positions[row, 0].tolist()):
+                if position < LENGTHS[trace]:
+                    assert found[row, g, column] == want[g, position]
+    per_head = positions.expand(-1, 2, -1).clone()
+    per_head[:, 1] += 1
+    assert torch.equal(look_up(1, [2, 9, 5], [32, 32, 16], per_head)[:, 0], found[:, 0])
+    assert torch.equal(found[0, 1, 1:2], recorded[2][1].after(32)[1, 3:4])
