@@ -36,7 +36,7 @@ def logits_of(name: str, policy: Policy, rows: list[int], most: int | None = Non
         found = [forced.logits[:, None]]
         forced = forced.under(policy)
         while forced.fed < forced.longest:
-            found.append(forced.feed(forced.piece(forced.longest, most)))
+            found.append(forced.feed_for_logits(forced.piece(forced.longest, most)))
     whole = torch.cat(found, dim=1)
     return [whole[i, : LENGTHS[row] + 1] for i, row in enumerate(rows)]
 
@@ -67,7 +67,7 @@ def test_policies_share_the_prompts_and_nothing_else() -> None:
         assert (some.fed, others.fed, forced.fed) == (20, 20, 0)
         assert some.cache.ledger.rows[0].generated == 20
         assert forced.cache.ledger.rows[0].generated == 0
-        assert forced.cache.compressed_layers[0].keys.shape[2] == 12
+        assert forced.cache.ledger.length == 12
         with pytest.raises(RuntimeError, match="only as long as it holds nothing but prompts"):
             some.under(POLICIES[1])
 

@@ -78,7 +78,8 @@ def test_an_observer_sees_every_layer_and_where_its_tokens_are() -> None:
 
 def test_looking_on_changes_nothing_and_goes_on_under_a_policy() -> None:
     asked, tokens = traces()
-    policy, seen, found = RPC(interval=16, ratio=4, window=8), [], []
+    policy, found = RPC(interval=16, ratio=4, window=8), []
+    seen: list[AttentionCall] = []
     for observer in (None, seen.append):
         cache = CompressedCache(family("llama").config, policy)
         with AttentionBinding(family("llama")):

@@ -72,21 +72,25 @@ class ForcedTraces:
         return min(end - self.fed, most, *(() if ahead is None else (ahead,)))
 
     @torch.inference_mode()
-    def feed(self, count: int, logits: bool = True) -> Tensor | None:
-        """Feed every row's next `count` tokens, at most `piece`. Returns the logits after each, [n, count, V], if asked for."""
-        start, end = self.fed, self.fed + count
+    def feed(self, count: int) -> None:
+        """Feed every row's next `count` tokens, at most `piece`."""
+        self.runner.forward(self.cache, *self._next(count))
+        self.fed += count
+
+    @torch.inference_mode()
+    def feed_for_logits(self, count: int) -> Tensor:
+        """As `feed`; returns the logits after each token, [n, count, V]: mind their size."""
+        logits = self.runner.all_logits(self.cache, *self._next(count))
+        self.fed += count
+        return logits
+
+    def _next(self, count: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Tokens and positions, long [n, count], and the mask of sliding layers."""
         device = self.runner.device
-        lengths = [prompt + start for prompt in self.prompts]
+        lengths = [prompt + self.fed for prompt in self.prompts]
         positions = torch.tensor(lengths, device=device)[:, None] + torch.arange(count, device=device)
         mask = sliding_mask(self.cache, lengths, self.cache.ledger.logical_length + count, device)
-        tokens = self.tokens[:, start:end].to(device)
-        out = None
-        if logits:
-            out = self.runner.all_logits(self.cache, tokens, positions, mask)
-        else:
-            self.runner.forward(self.cache, tokens, positions, mask)
-        self.fed = end
-        return out
+        return self.tokens[:, self.fed : self.fed + count].to(device), positions, mask
 
     @torch.inference_mode()
     def _prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[CompressedCache, Tensor]:

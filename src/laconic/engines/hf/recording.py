@@ -39,7 +39,7 @@ def observe_traces(
         traces = ForcedTraces(model, prompts, tokens, numbers)
         traces.cache.set_observer(observer)
         while traces.fed < traces.longest:
-            traces.feed(traces.piece(traces.longest), logits=False)
+            traces.feed(traces.piece(traces.longest))
 
 
 def record_future(
