@@ -18,6 +18,7 @@ from laconic.engines.base import Sampling, TokenLogprobs
 _GOLDEN, _MIX1, _MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _MASK = (1 << 64) - 1
 NONE = -1  # drawn where logits give no distribution
+CACHED = 1 << 20  # logits that a CPU works on at once: in several passes over them, what its caches hold is read once
 RANKED = 128  # candidates ranked before a whole vocabulary is sorted for top-p
 
 
@@ -68,8 +69,17 @@ def _same(a: Sampling, b: Sampling) -> bool:
 def _draw_alike(logits: Tensor, sampling: Sampling, uniforms: Sequence[float]) -> Tensor:
     if sampling.temperature == 0:
         return _or_none(logits, logits.argmax(-1))
-    scaled = logits.float() / sampling.temperature
-    return _or_none(scaled, _draw_scaled(scaled, sampling, uniforms))
+    rows = max(1, CACHED // logits.shape[-1]) if logits.device.type == "cpu" else len(logits)
+    parts = []
+    for some, numbers in zip(logits.split(max(rows, 1)), _cut(uniforms, rows), strict=True):
+        scaled = some.float() / sampling.temperature
+        parts.append(_or_none(scaled, _draw_scaled(scaled, sampling, numbers)))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _cut(uniforms: Sequence[float], rows: int) -> list[Sequence[float]]:
+    """As `split` cuts the rows: an empty batch is one empty piece."""
+    return [uniforms[i : i + rows] for i in range(0, max(len(uniforms), 1), max(rows, 1))]
 
 
 def _or_none(logits: Tensor, picked: Tensor) -> Tensor:
