@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import nn
 
-from laconic.fingerprint import SAMPLED, fingerprint
+from laconic.fingerprint import SAMPLED, fingerprint, weights_fingerprint
 
 
 def model(seed: int = 0) -> nn.Sequential:
@@ -41,3 +41,22 @@ def test_a_small_training_step_is_seen_in_a_large_matrix() -> None:
     with torch.no_grad():
         second.weight += 1e-6
     assert fingerprint(first) != fingerprint(second)
+
+
+def test_the_weights_own_is_the_same_in_every_format_they_are_loaded_in() -> None:
+    stored = model().to(torch.bfloat16)  # as a checkpoint's files hold them
+    wanted = weights_fingerprint(stored)
+    assert weights_fingerprint(copy.deepcopy(stored).float()) == wanted
+    assert weights_fingerprint(copy.deepcopy(stored).double()) == wanted
+    assert len(wanted) == 16
+    assert fingerprint(copy.deepcopy(stored).float()) != fingerprint(stored)
+
+
+def test_the_weights_own_tells_weights_shapes_and_names_apart() -> None:
+    original, changed, other = model(), model(), model(1)
+    with torch.no_grad():
+        changed.get_parameter("1.weight")[0, 0] *= 1.02  # more than bfloat16 rounds away
+    named = nn.ModuleDict({"a": original[0], "b": original[1]})
+    wide = nn.Sequential(nn.Linear(8, 200), nn.Linear(200, 41))
+    assert len({weights_fingerprint(m) for m in (original, changed, other, named, wide)}) == 5
+    assert weights_fingerprint(model()) == weights_fingerprint(original)

@@ -43,6 +43,7 @@ from laconic.problems import Problem, generate, is_correct, sources
 from laconic.prune import excerpts, voting
 from tests.engines.hf.families import family
 from tests.prune.scripted import Script, ScriptedEngine
+from tests.reference.selectors import random_selector
 
 # ---- kinds of wrong values: what a careless caller passes ---------------------------------------------------------------
 
@@ -122,6 +123,12 @@ def evidence() -> compress.Evidence:
     return compress.Evidence(None, torch.zeros(1, 1, 4, 2), 1.0, None, torch.arange(3).view(1, 1, 3))
 
 
+def selector() -> dict[str, Any]:
+    """The parts of one."""
+    made = random_selector()
+    return {name: getattr(made, name) for name in made.__dataclass_fields__}
+
+
 def excerpt() -> dict[str, Any]:
     return {"trace_id": "a", "kind": "tokens:2", "question": "q", "prompt_ids": (1,), "token_ids": (2, 3), "text": "x"}
 
@@ -186,6 +193,27 @@ CALLS: dict[str, Call] = {
         compress.VaSE,
         dict,
         {**RPC, **SHARE, "seed": WHOLE, "protected": (*NUMBER, -1, 2), "kernel": WHOLE, "aggregation": WORD},
+    ),
+    "compress.Learned": Call(compress.Learned, dict, {**RPC, **SHARE, "file": optional(PATH)}),
+    "compress.LearnedScore": Call(compress.LearnedScore, dict, {"selector": OBJECT}),
+    "compress.Rotation": Call(
+        compress.Rotation,
+        lambda: {"frequencies": torch.ones(2)},
+        {"frequencies": (*TENSOR, torch.ones(2, 2), torch.ones(0), torch.tensor([1])), "halves": FLAG},
+    ),
+    "compress.Selector": Call(
+        compress.Selector,
+        selector,
+        {
+            "features": (None, 5, "ab", [], [5], ["no such word"]),
+            "layers": (*WHOLES, [], [2, 1, 0]),
+            **dict.fromkeys(("kv_heads", "head_size"), (*WHOLE, 0)),
+            "per_head": FLAG,
+            "rotation": optional(OBJECT),
+            "weights": (None, 5, "x", [], {}, {"mean": 5}),
+            "fingerprint": TEXT,
+            "recipe": (None, 5, "x", []),
+        },
     ),
     "compress.Oracle": Call(compress.Oracle, lambda: {"keep": torch.abs}, {**RPC, **SHARE, "keep": (None, *FUNCTION)}),
     "compress.Custom": Call(

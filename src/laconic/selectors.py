@@ -14,9 +14,11 @@ from typing import Any
 import torch
 
 from laconic import checks
+from laconic.compress.learned import Learned
+from laconic.compress.policy import Policy
 from laconic.compress.selector import WEIGHTS, Rotation, Selector
-from laconic.errors import InputError
-from laconic.files import replace_file
+from laconic.errors import InputError, LaconicError
+from laconic.files import name_write_errors, replace_file
 
 FORMAT = "laconic.selector/1"
 SUFFIX = ".safetensors"
@@ -26,8 +28,8 @@ SHIPPED = Path(__file__).parent / "assets" / "selectors"
 def cache_folder() -> Path:
     """Where selectors are kept: $LACONIC_CACHE/selectors, else laconic/selectors in $XDG_CACHE_HOME or ~/.cache."""
     own, general = os.environ.get("LACONIC_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    base = Path(own) if own else (Path(general) if general else Path("~/.cache")).expanduser() / "laconic"
-    return base / "selectors"
+    base = Path(own) if own else Path(general or "~/.cache") / "laconic"
+    return base.expanduser() / "selectors"
 
 
 def place_of(fingerprint: str) -> Path:
@@ -51,6 +53,12 @@ def find_selector(fingerprint: str | None) -> Path:
     )
 
 
+def check_named_file(policy: Policy) -> None:
+    """For commands, before a model is loaded: as `read_selector`, where the policy names a file."""
+    if isinstance(policy, Learned) and policy.file is not None:
+        read_selector(policy.file)
+
+
 def read_selector(path: str | Path) -> Selector:
     """The selector in a file. Raises InputError for a file that isn't there, was cut off, or holds none."""
     from safetensors import SafetensorError, safe_open
@@ -70,6 +78,8 @@ def read_selector(path: str | Path) -> Selector:
         raise InputError(f"{place} is no selector of the format {FORMAT}; expected one that laconic learn wrote")
     try:
         return _made(about, tensors)
+    except LaconicError as error:
+        raise InputError(f"{place} holds no selector that fits together: {error}") from error
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{place} lacks {error}; expected a selector that laconic learn wrote: make it again"
@@ -93,7 +103,10 @@ def _made(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Selector:
 
 def write_selector(path: str | Path, selector: Selector) -> None:
     """Write a selector; what stood there is replaced whole. Raises InputError for a full disk, or a path that is no file's."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
+
+    checks.instance("selector", selector, Selector, "a Selector, as laconic learn makes them")
 
     about = {
         "format": FORMAT,
@@ -109,6 +122,6 @@ def write_selector(path: str | Path, selector: Selector) -> None:
     tensors = {name: selector.weights[name].float().contiguous() for name in WEIGHTS}
     if selector.rotation is not None:
         tensors["frequencies"] = selector.rotation.frequencies.float().contiguous()
-    target = Path(path).expanduser()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(target, lambda new: save_file(tensors, new, metadata={"laconic": json.dumps(about)}))
+    target = Path(checks.path("path", path)).expanduser()
+    with name_write_errors(target, SafetensorError):
+        replace_file(target, lambda new: save_file(tensors, new, metadata={"laconic": json.dumps(about)}))

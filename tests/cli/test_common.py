@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
+from tests.reference.selectors import random_selector
 
 from laconic.cli.common import (
     PUBLISHED_JUDGE,
@@ -16,11 +17,12 @@ from laconic.cli.common import (
     choose_strategy,
 )
 from laconic.cli.questions import Question, read_question
-from laconic.compress import H2O, RKV, RPC, FullKV, Random, StreamingLLM
+from laconic.compress import H2O, RKV, RPC, FullKV, Learned, Random, StreamingLLM
 from laconic.errors import LaconicError
 from laconic.judges.baselines import RandomJudge
 from laconic.prune import DeepConf, DeepPrune, SelfConsistency
 from laconic.prune.strategies.base import Strategy
+from laconic.selectors import write_selector
 
 
 def test_published_defaults_for_other_models() -> None:
@@ -51,6 +53,17 @@ def test_a_setting_given_twice_is_refused() -> None:
 def test_an_option_that_the_policy_lacks_is_refused() -> None:
     with pytest.raises(LaconicError, match="setting 'interval' of policy h2o is unknown"):
         choose_policy("h2o", True, interval=64)
+
+
+def test_a_selectors_file_is_looked_at_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "one.safetensors"
+    with pytest.raises(
+        LaconicError, match=r"there is no selector file .*one\.safetensors; expected one that laconic learn"
+    ):
+        choose_policy(f"learned:{path}", False)
+    write_selector(path, random_selector())
+    assert choose_policy(f"learned:{path}", True) == Learned(str(path), 128, 4, 32)
+    assert choose_policy("learned", False) == Learned()
 
 
 def test_sampling_prefers_options_then_the_models_own_then_the_papers() -> None:

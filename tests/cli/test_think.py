@@ -40,6 +40,14 @@ def test_streams_the_text_and_sums_up_on_stderr(invoke: Any, tiny: Path) -> None
     assert result.stderr.count("\n") == 2
 
 
+def test_a_selector_that_is_not_there_is_told_before_the_model_is_loaded(invoke: Any) -> None:
+    result = invoke(
+        "think", "c d e", "--model", "./no/such/model", "--policy", "learned:no/such/file,interval=16,window=8"
+    )
+    assert result.exit_code == 2
+    assert result.stderr == "error: there is no selector file no/such/file; expected one that laconic learn wrote\n"
+
+
 def test_json_has_the_engines_figures(invoke: Any, tiny: Path) -> None:
     options = ("--temperature", 0.9, "--top-p", 1, "--seed", 5)
     result = invoke("think", "c d e", "-m", tiny, *RPC_OPTIONS, *options, "--json")

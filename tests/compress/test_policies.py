@@ -11,6 +11,7 @@ import pytest
 
 import laconic.compress as compress
 from laconic.compress.evidence import Scorer
+from laconic.compress.learned import Learned, LearnedScore
 from laconic.compress.policies import (
     H2O,
     RKV,
@@ -66,6 +67,7 @@ def everything(token_ids):
         (RKV(), Fixed(1024, 128, 8), Redundancy(8, 0.1, 7, 0.5, "group")),
         (SnapKV(), Fixed(1024, 128, 64), WindowAttention(64, "avg", 5, "group")),
         (KNorm(budget=9, buffer=2, aggregation="layer"), Fixed(9, 2, 1), ShortKeys("layer")),
+        (Learned("f", 8, 2, 4), Proportional(8, 2, 4), LearnedScore()),
         (Random(8, 2, 4, seed=3), Proportional(8, 2, 4), RandomScore(3)),
         (Random(8, 2, 4, aggregation="group"), Proportional(8, 2, 4), RandomScore(0, "group")),
         (RandomAttention(8, 2, 4, seed=3), Proportional(8, 2, 4), RandomScore(3, "group", redraw=True)),
@@ -129,6 +131,8 @@ def test_what_scorers_ask_of_an_engine() -> None:
         StreamingLLM(sinks=0),
         SnapKV(budget=70, pooling="max"),
         KNorm(window=3),
+        Learned(),
+        Learned("a/b", ratio=2),
         RKV(lam=0.25, threshold=0.75, window=4, kernel=3, aggregation="layer"),
         Random(seed=9),
         Random(aggregation="group"),

@@ -17,7 +17,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "policies.md").read_text(encoding="
 def test_its_examples_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(registry, "_registered", dict(registry._registered))
     blocks = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     page = types.ModuleType("policies_page")
     monkeypatch.setitem(sys.modules, "policies_page", page)
     exec(compile("\n".join(blocks), "policies.md", "exec", dont_inherit=True), page.__dict__)

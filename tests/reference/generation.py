@@ -84,7 +84,7 @@ def reference_run(
             if type(layer) is DynamicLayer or type(layer) is LinearAttentionAndFullAttentionLayer:
                 assert layer.keys is not None
                 G = layer.keys.shape[1]
-                groups = G if getattr(policy, "aggregation", "layer") == "group" else 1
+                groups = G if _aggregation(policy) == "group" else 1
                 states[index] = LayerState([[] for _ in range(G)], [[] for _ in range(groups)])
         tokens = [int(out.logits[0, -1].argmax())]
         sure = 0 if _tied(out.logits) else max_new_tokens
@@ -141,7 +141,7 @@ def _caught(model: Any) -> Iterator[dict[int, tuple[Tensor, Tensor, float]]]:
 
 def _plan(policy: Any, held: int, kept: int) -> tuple[int, int] | None:
     """(how many candidates stay, the window) if a compression is due with `held` tokens, `kept` of them chosen."""
-    if policy.name in ("rpc", "random", "randomattention", "vase", "oracle"):
+    if policy.name in ("rpc", "random", "randomattention", "vase", "oracle", "learned"):
         if held - kept - policy.window < policy.interval:
             return None
         return kept + int(policy.interval / Fraction(str(policy.ratio))), policy.window
@@ -173,6 +173,8 @@ def _compress(
     M = held - window
     if policy.name == "vase":
         scores = _weighted_draw(policy, state, layer, prompt, M, int(keep * policy.protected), index, row)
+    elif policy.name == "learned":
+        scores = _learned(policy, state, layer, prompt, M, index)
     else:
         scores = _scores(policy, state, prompt, M, tokens, index, row)
     scores = _by_cached_head(scores, len(state.positions))
@@ -261,6 +263,19 @@ def _weighted_draw(
     told = policy.kernel, policy.aggregation
     weights = scorers.window_attention(queries, keys, M, state.scaling, where, "avg", *told)
     return scorers.weighted_draw(weights, values, where, sure, policy.seed, row, index, policy.aggregation)
+
+
+def _learned(policy: Any, state: LayerState, layer: Any, prompt: int, M: int, index: int) -> list[list[float]]:
+    """The policy has its selector already."""
+    keys, values = (getattr(layer, name)[0, :, prompt:].tolist() for name in ("keys", "values"))
+    at = [[prompt + p for p in held[:M]] for held in state.positions]
+    per_head = _aggregation(policy) == "group"
+    return scorers.learned(keys, values, M, at, policy.scorer.selector, index, per_head)
+
+
+def _aggregation(policy: Any) -> str:
+    """A selector says it, not the policy's settings."""
+    return policy.scorer.aggregation if policy.name == "learned" else getattr(policy, "aggregation", "layer")
 
 
 def _by_cached_head(scores: list[list[float]], heads: int) -> list[list[float]]:

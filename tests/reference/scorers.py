@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 Vector = Sequence[float]
 Heads = Sequence[Sequence[Vector]]
@@ -158,6 +159,59 @@ def redundancy(
     return [
         [lam * a - (1 - lam) * b for a, b in zip(x, y, strict=True)] for x, y in zip(important, redundant, strict=True)
     ]
+
+
+def unrotated(key: Vector, position: int, frequencies: Sequence[float], halves: bool) -> list[float]:
+    """A key before RoPE: each pair of its numbers is turned back by position x frequency; the rest stays."""
+    out, R = list(key), len(frequencies)
+    for i, frequency in enumerate(frequencies):
+        a, b = (i, i + R) if halves else (2 * i, 2 * i + 1)
+        cos, sin = math.cos(position * frequency), math.sin(position * frequency)
+        out[a], out[b] = key[a] * cos + key[b] * sin, key[b] * cos - key[a] * sin
+    return out
+
+
+def features(
+    names: Sequence[str], keys: Sequence[Vector], values: Sequence[Vector], undo: Callable[[Vector], Vector]
+) -> list[float]:
+    """Of one token: for each name, the numbers of each head in turn. keys, values: the token's, of each head that is read."""
+    out: list[float] = []
+    for name in names:
+        for key, value in zip(keys, values, strict=True):
+            sizes = [math.log(max(math.sqrt(dot(v, v)), 1e-6)) for v in (key, value)]
+            out += undo(key) if name == "key" else value if name == "value" else sizes
+    return out
+
+
+def network(x: Sequence[float], weights: dict[str, Any]) -> float:
+    """weight_out . gelu(weight_in . (x - mean) * scale + bias_in) + bias_out, gelu by its tanh formula. weight_in [F][N]."""
+    x = [(a - m) * s for a, m, s in zip(x, weights["mean"], weights["scale"], strict=True)]
+    score = weights["bias_out"]
+    for n, (bias, out) in enumerate(zip(weights["bias_in"], weights["weight_out"], strict=True)):
+        h = bias + sum(a * row[n] for a, row in zip(x, weights["weight_in"], strict=True))
+        score += out * 0.5 * h * (1 + math.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h**3)))
+    return score
+
+
+def learned(
+    keys: Heads, values: Heads, M: int, at: Sequence[Sequence[int]], selector: Any, layer: int, per_head: bool
+) -> Scores:
+    """In steps of 1/256. at [G][M]: each candidate's position in the whole sequence, prompt included."""
+    where, turn = selector.layers.index(layer), selector.rotation
+    sets = [[g] for g in range(len(keys))] if per_head else [list(range(len(keys)))]
+    scores: Scores = []
+    for number, heads in enumerate(sets):
+        weights = {name: tensor[where, number].tolist() for name, tensor in selector.weights.items()}
+        row = []
+        for i in range(M):
+
+            def undo(key: Vector, position: int = at[heads[0]][i]) -> Vector:
+                return key if turn is None else unrotated(key, position, turn.frequencies.tolist(), turn.halves)
+
+            mine, theirs = [keys[g][i] for g in heads], [values[g][i] for g in heads]
+            row.append(round(network(features(selector.features, mine, theirs, undo), weights) * 256) / 256)
+        scores.append(row)
+    return scores
 
 
 def recency(positions: Sequence[int], sinks: int) -> list[int]:

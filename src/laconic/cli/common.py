@@ -55,10 +55,12 @@ def choose_policy(spec: str, small: bool, **options: Any) -> Policy:
 
     small: what neither of them says comes from SMALL where the policy has that setting, instead of from the policy's
     own published defaults; a buffer or window stays the policy's own part of its budget, but never above SMALL's
-    interval. Raises InputError for an unknown policy or setting, a value out of range, or a setting given twice.
+    interval. Raises InputError for an unknown policy or setting, a value out of range, a setting given twice, or a selector's
+    file that is none.
     """
     from laconic.compress import get, parse
     from laconic.compress.shares import SHARE
+    from laconic.selectors import check_named_file
 
     spec = "full" if spec == "none" else spec
     given = given_keys(spec)
@@ -79,7 +81,9 @@ def choose_policy(spec: str, small: bool, **options: Any) -> Policy:
         if SHARE in given:
             wanted.pop("ratio", None)
         overrides = {key: value for key, value in wanted.items() if key not in given} | overrides
-    return parse(spec, **overrides)
+    chosen = parse(spec, **overrides)
+    check_named_file(chosen)
+    return chosen
 
 
 def choose_judge(spec: str | None, strategy: str, small: bool) -> str | None:

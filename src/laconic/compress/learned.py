@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from laconic import checks
 from laconic.compress.evidence import Aggregation, Evidence, Scorer
 from laconic.compress.policies import INTERVAL, RATIO, WINDOW
 from laconic.compress.policy import ModelInfo, Policy
@@ -57,6 +58,11 @@ class Learned(WithRatio):
     interval: int = setting(4096, INTERVAL, shown=True)
     ratio: int | float = setting(4, RATIO, shown=True)
     window: int = setting(32, WINDOW, shown=True)
+
+    def __post_init__(self, compression_ratio: float | None) -> None:
+        if self.file is not None:
+            object.__setattr__(self, "file", str(checks.path("file", self.file)))
+        super().__post_init__(compression_ratio)
 
     def make_schedule(self) -> Schedule:
         return Proportional(self.interval, self.ratio, self.window)

@@ -20,6 +20,9 @@ from laconic.errors import InputError
 
 FEATURES = ("key", "value", "size")
 """key: the key before RoPE; value: the value; size: log of the norms of a head's key and value."""
+GRID = 2.0**-8
+"""Scores are multiples of it. In the first layer equal tokens have equal keys before RoPE: without it, rounding would say which
+of them stay, and a trace that is computed again in other pieces could keep others. So the latest of them stay."""
 WEIGHTS = ("mean", "scale", "weight_in", "bias_in", "weight_out", "bias_out")
 
 
@@ -28,11 +31,17 @@ class Rotation:
     """A model's RoPE (arXiv 2104.09864), to be undone.
 
     frequencies: fp32 [R], radians a position; the first 2R of a key's numbers are rotated. halves: number i turns with i + R,
-    as in Llama; else with its neighbour (2i with 2i + 1), as in GPT-J.
+    as in Llama; else with its neighbour (2i with 2i + 1), as in GPT-J. Raises InputError for what are no frequencies.
     """
 
     frequencies: Tensor
     halves: bool = True
+
+    def __post_init__(self) -> None:
+        found = self.frequencies
+        if not isinstance(found, Tensor) or found.dim() != 1 or not found.is_floating_point() or not len(found):
+            raise checks.input_error("frequencies", found, "a tensor of at least one number, radians a position each")
+        checks.flag("halves", self.halves)
 
     def undo(self, keys: Tensor, positions: Tensor) -> Tensor:
         """keys: [..., T, D] after RoPE; positions: [..., T], broadcastable. Returns fp32 [..., T, D], those before it."""
@@ -71,21 +80,41 @@ class Selector:
     """How it was made and what it showed: plain JSON values."""
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.features if name not in FEATURES]
-        if unknown or not self.features:
-            raise InputError(
-                f"the selector's features are {list(self.features)}; expected some of {', '.join(FEATURES)}"
-            )
-        missing = [name for name in WEIGHTS if name not in self.weights]
+        self._check_settings()
+        missing = [name for name in WEIGHTS if not isinstance(self.weights.get(name), Tensor)]
         if missing:
-            raise InputError(f"the selector lacks {', '.join(missing)}; make it again with laconic learn")
+            raise InputError(f"the selector's weights lack {', '.join(missing)}; make it again with laconic learn")
         L, g, F = len(self.layers), self.kv_heads if self.per_head else 1, self.width
-        N = self.weights["weight_in"].shape[-1]
+        N = (self.weights["weight_in"].shape or (0,))[-1]
         shapes = {"mean": (F,), "scale": (F,), "weight_in": (F, N), "bias_in": (N,), "weight_out": (N,), "bias_out": ()}
         for name, shape in shapes.items():
             found = tuple(self.weights[name].shape)
             if found != (L, g, *shape):
-                raise InputError(f"{name} of the selector has shape {found}; expected {(L, g, *shape)}")
+                raise InputError(f"{name} of the selector's weights has shape {found}; expected {(L, g, *shape)}")
+            if not self.weights[name].isfinite().all():
+                raise InputError(f"{name} of the selector's weights is not finite; make it again with laconic learn")
+
+    def _check_settings(self) -> None:
+        checks.unwrap_numpy_fields(self)
+        for name in checks.texts("features", self.features, f"some of {', '.join(FEATURES)}", some=True):
+            checks.word("features", name, FEATURES)
+        if sorted(set(checks.wholes("layers", self.layers, 0, some=True))) != list(self.layers):
+            raise checks.input_error("layers", self.layers, "the model's indices of layers, ascending")
+        checks.whole("kv_heads", self.kv_heads, 1)
+        checks.whole("head_size", self.head_size, 1)
+        checks.flag("per_head", self.per_head)
+        if self.rotation is not None:
+            checks.instance("rotation", self.rotation, Rotation, "a Rotation, or None")
+            if 2 * len(self.rotation.frequencies) > self.head_size:
+                raise InputError(
+                    f"rotation turns {2 * len(self.rotation.frequencies)} numbers of a key; expected at most head_size "
+                    f"{self.head_size}"
+                )
+        checks.instance("weights", self.weights, Mapping, f"a mapping of tensors: {', '.join(WEIGHTS)}")
+        object.__setattr__(self, "features", tuple(self.features))
+        object.__setattr__(self, "layers", tuple(self.layers))
+        checks.text("fingerprint", self.fingerprint)
+        checks.instance("recipe", self.recipe, Mapping, "a mapping of plain JSON values")
 
     @property
     def width(self) -> int:
@@ -109,7 +138,7 @@ class Selector:
         return torch.cat(parts, dim=-1)
 
     def score(self, layer: int, keys: Tensor, values: Tensor, positions: Tensor) -> Tensor:
-        """fp32 [B, g, T]: the higher, the more later tokens look at it. layer: the model's index; the rest as for `read`.
+        """fp32 [B, g, T] on the GRID: the higher, the more later tokens look at it. layer: the model's index; rest as `read`.
 
         Raises InputError for a layer without a network, or keys of another shape.
         """
@@ -124,7 +153,8 @@ class Selector:
         mean, scale, weight_in, bias_in, weight_out, bias_out = (self._on(keys.device)[name][at] for name in WEIGHTS)
         x = (self.read(keys, values, positions) - mean[:, None]) * scale[:, None]
         hidden = torch.nn.functional.gelu(x @ weight_in + bias_in[:, None], approximate="tanh")
-        return (hidden @ weight_out[..., None]).squeeze(-1) + bias_out[:, None]
+        scores = (hidden @ weight_out[..., None]).squeeze(-1) + bias_out[:, None]
+        return (scores / GRID).round() * GRID
 
     def check_model(self, shapes: Mapping[int, tuple[int, int, int]], fingerprint: str | None) -> None:
         """InputError if this is no selector for such a model. shapes: layer -> KV heads, size of a key, size of a value.

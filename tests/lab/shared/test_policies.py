@@ -121,6 +121,7 @@ def test_the_oracle_keeps_what_the_pattern_says() -> None:
     ("call", "word"),
     [
         (lambda: compared_policies(["best"]), "rpc"),
+        (lambda: compared_policies(["learned:no/such"]), "there is no selector file no/such"),
         (lambda: compared_policies(["rpc"], [0.5]), "ratio is 0.5"),
         (lambda: compared_policies(["rpc"], [3], interval=64, window=16), "interval is 64"),
         (lambda: compared_policies(["rpc:ratio=4,speed=9"]), "speed"),

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel
 
 from laconic.compress import FullKV, Policy
 from laconic.compress.selector import Selector
+from laconic.engines.hf.attention import AttentionBinding
 from laconic.engines.hf.cache import CompressedCache
 from laconic.engines.hf.models import text_config
+from laconic.engines.hf.runner import ModelRunner
 from laconic.fingerprint import weights_fingerprint
 from laconic.selectors import find_selector, read_selector
 
@@ -22,13 +25,18 @@ class HFModelInfo:
         self.model = model
         self._fingerprint: str | None = None
 
+    @torch.inference_mode()
     def layer_shapes(self) -> Mapping[int, tuple[int, int, int]]:
-        config = text_config(self.model)
-        heads = int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
-        size = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
-        latent = getattr(config, "kv_lora_rank", None)
-        shape = (heads, size, size) if latent is None else (1, int(latent), int(config.qk_rope_head_dim))
-        return {layer.index: shape for layer in CompressedCache(config, FullKV()).compressed_layers}
+        """Those of what one token leaves in the cache: no config says them for every family alike."""
+        cache = CompressedCache(text_config(self.model), FullKV())
+        with AttentionBinding(self.model):
+            ModelRunner(self.model, FullKV()).forward(cache, [[0]])
+        held = {layer.index: (layer.keys, layer.values) for layer in cache.compressed_layers}
+        return {
+            index: (keys.shape[1], keys.shape[3], values.shape[3])
+            for index, (keys, values) in held.items()
+            if keys is not None and values is not None
+        }
 
     def fingerprint(self) -> str:
         if self._fingerprint is None:

@@ -17,6 +17,7 @@ from laconic.compress import FullKV, Policy, with_budget
 from laconic.compress.registry import get, parse
 from laconic.compress.schedule import Proportional, Schedule
 from laconic.errors import InputError, LaconicError
+from laconic.selectors import check_named_file
 
 POLICIES = ("rpc", "rkv", "h2o", "tova", "streamingllm", "random", "oracle")
 RATIOS = (2, 4, 8)
@@ -93,6 +94,7 @@ def compared_policies(
             continue
         if ":" in name:
             policy = parse(name)
+            check_named_file(policy)
             rows.append(ComparedPolicy(policy.spec(), policy.spec(), policy))
             continue
         for ratio in ratios:

@@ -46,6 +46,10 @@ def test_a_launch(raw: object, policy: Policy, queries: int) -> None:
         ({"policy": None}, ["policy is None; expected the name of one: none, rpc"]),
         ({"policy": "h2o"}, ["h2o can't run inside vLLM: it accumulates", "none, rpc, streamingllm, rkv"]),
         ({"policy": "tova"}, ["tova can't run inside vLLM: it weighs the prompt's keys"]),
+        (
+            {"policy": "learned"},
+            ["learned can't run inside vLLM: it asks for facts of the model", "knorm, vase"],
+        ),
         ({"policy": "oracle"}, ["keep of policy oracle is missing"]),
         ({"policy": "rpc", "ratio": 0}, ["ratio is 0"]),
         ({"policy": "rpc", "ratio": "4"}, ["ratio is '4'"]),

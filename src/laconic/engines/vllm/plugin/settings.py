@@ -108,6 +108,8 @@ def check_policy(policy: Policy) -> None:
 
 
 def _why_unsupported(policy: Policy) -> str:
+    if type(policy).for_model is not Policy.for_model:
+        return "it asks for facts of the model, which laconic doesn't gather there"
     scorer = policy.scorer
     if scorer is None:
         return ""
