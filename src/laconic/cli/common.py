@@ -42,7 +42,7 @@ def one_thread() -> None:
 
 
 def model_path(model: str | None) -> str:
-    """The directory or Hub name behind ``--model``; nothing or ``bundled`` is the bundled reasoner."""
+    """The directory, GGUF file or Hub name behind ``--model``; nothing or ``bundled`` is the bundled reasoner."""
     if not is_bundled(model):
         return str(model)
     from laconic.assets import reasoner_path

@@ -61,7 +61,9 @@ TemplateArguments = Annotated[
 
 ModelName = Annotated[
     str | None,
-    typer.Option("--model", "-m", help="The reasoner: a directory, a Hub name, or bundled, the one that ships."),
+    typer.Option(
+        "--model", "-m", help="The reasoner: a directory, a Hub name, a .gguf file, or bundled, the one that ships."
+    ),
 ]
 EngineSpec = Annotated[
     str,
@@ -150,7 +152,9 @@ Seed = Annotated[int, typer.Option("--seed", help="Of all that is drawn at rando
 
 PlannedModel = Annotated[
     str,
-    typer.Argument(help="A directory, a Hub name, a config.json, bundled, or a shape of `bench throughput`."),
+    typer.Argument(
+        help="A directory, a Hub name, a config.json, a .gguf file, bundled, or a shape of `bench throughput`."
+    ),
 ]
 PromptTokens = Annotated[int, typer.Option("--prompt", help="Prompt tokens of each trace.")]
 Length = Annotated[int | None, typer.Option("--length", help="Generated tokens of each trace.")]

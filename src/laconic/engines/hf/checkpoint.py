@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from laconic.engines.hf.gguf import is_gguf
 from laconic.errors import InputError
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -55,6 +56,8 @@ def _find(name: str, file: str) -> Path | None:
     place = Path(name).expanduser()
     if place.is_dir():
         return place / file if (place / file).is_file() else None
+    if is_gguf(name):  # its weights are unpacked: they take what the config's shapes say
+        return None
     if place.is_file():  # a config.json: its neighbours
         return place.parent / file if (place.parent / file).is_file() else None
     from huggingface_hub import try_to_load_from_cache

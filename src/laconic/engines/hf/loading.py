@@ -23,6 +23,7 @@ from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils import logging as hf_logging
 
 from laconic import checks
+from laconic.engines.hf.gguf import check_gguf, is_gguf, source_of, unpacking, without_bar
 from laconic.engines.hf.models import check_decoder, check_model
 from laconic.engines.hf.rotation import fix
 from laconic.errors import InputError, LaconicError, reason
@@ -35,27 +36,29 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def load(
     name_or_path: str | os.PathLike[str], dtype: str = "auto", device: str = "auto", fix_rotation: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A decoder and its tokenizer from a directory or the Hub.
+    """A decoder and its tokenizer from a directory, the Hub or a GGUF file, whose weights are unpacked.
 
-    dtype: "auto" (the checkpoint's own; float32 on a CPU without bfloat16), "float32", "bfloat16", "float16". device: "auto"
-    (CUDA where there is one), or what torch calls it. fix_rotation: `fixed_rotation`, for good: a model whose rotation
-    changes with the length keeps those for long texts, as in vLLM; commands load so. Raises InputError for a path that does
-    not exist, a directory without a model, an encoder or encoder-decoder model, weights that can't be read, an unknown dtype or
-    device.
+    dtype: "auto" (the checkpoint's own; of a GGUF file, bfloat16 on CUDA and else float32), "float32", "bfloat16", "float16".
+    device: "auto" (CUDA where there is one), or what torch calls it. fix_rotation: `fixed_rotation`, for good: a model whose
+    rotation changes with the length keeps those for long texts, as in vLLM; commands load so. Raises InputError for a path that
+    does not exist, a directory without a model, a GGUF file that is cut off, no such file, or needs a package, an encoder or
+    encoder-decoder model, weights that can't be read, an unknown dtype or device.
     """
     fixed = checks.flag("fix_rotation", fix_rotation)
     name = check_name(name_or_path)
     where = pick_device(device)
     kind: Any = DTYPES.get(checks.word("dtype", dtype, ("auto", *DTYPES)), "auto")
-    with quiet():
+    place, settings = source_of(name)
+    settings |= unpacking(where, kind) if settings else {"dtype": kind}
+    with quiet(), without_bar():
         load_config(name)
         _check_generation_config(name)
         model, report = _try(
             name,
             "weights",
             AutoModelForCausalLM.from_pretrained,
-            name,
-            dtype=kind,
+            place,
+            **settings,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # told by `_check_complete`, where transformers points to a table of its own
         )
@@ -70,11 +73,13 @@ def load(
 
 
 def load_config(name: str) -> PretrainedConfig:
-    """The configuration alone, also from a config.json. Raises InputError for one that can't be read, or of no decoder."""
-    if not Path(name).expanduser().is_file():
+    """The configuration alone, also from a config.json or a GGUF file. Raises InputError for one that can't be read, or of no
+    decoder."""
+    if is_gguf(name) or not Path(name).expanduser().is_file():
         check_path(name)
+    place, settings = source_of(name)
     with quiet():
-        config: PretrainedConfig = _try(name, "configuration", AutoConfig.from_pretrained, name)
+        config: PretrainedConfig = _try(name, "configuration", AutoConfig.from_pretrained, place, **settings)
     check_decoder(config, name)
     return config
 
@@ -86,8 +91,11 @@ def load_tokenizer(name: str, **settings: Any) -> PreTrainedTokenizerBase:
 
 
 def _tokenizer(name: str, **settings: Any) -> PreTrainedTokenizerBase:
+    source, told = source_of(name)
     try:
-        tokenizer: PreTrainedTokenizerBase = _try(name, "tokenizer", AutoTokenizer.from_pretrained, name, **settings)
+        tokenizer: PreTrainedTokenizerBase = _try(
+            name, "tokenizer", AutoTokenizer.from_pretrained, source, **told, **settings
+        )
     except LaconicError as error:
         place = Path(name).expanduser()
         if place.is_dir() and not any((place / file).exists() for file in TOKENIZER_FILES):
@@ -116,8 +124,8 @@ def _check_generation_config(name: str) -> None:
 
 
 def check_name(model: Any) -> str:
-    """A model's directory or name on the Hub as a text. Raises InputError for neither, and as `check_path`."""
-    expected = "a directory, or a name on the Hub such as org/model"
+    """A model's directory, GGUF file or name on the Hub as a text. Raises InputError for none of them, and as `check_path`."""
+    expected = "a directory, a GGUF file, or a name on the Hub such as org/model"
     name = os.fspath(checks.instance("model", model, (str, os.PathLike), expected))
     checks.text("model", name, expected, some=True)
     check_path(name)
@@ -125,7 +133,10 @@ def check_name(model: Any) -> str:
 
 
 def check_path(name: str) -> None:
-    """InputError for what looks like a path and has no model in it."""
+    """InputError for what looks like a path and has no model in it, or is a GGUF file that can't be read."""
+    if is_gguf(name):
+        check_gguf(name)
+        return
     looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or os.path.exists(name)
     if not looks_like_path:
         return

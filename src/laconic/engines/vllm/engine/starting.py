@@ -14,6 +14,7 @@ import torch
 from laconic import checks
 from laconic.compress import FullKV, Policy
 from laconic.engines.chat import Chat, chat_of
+from laconic.engines.hf.gguf import is_gguf
 from laconic.engines.hf.loading import check_name, load_generation_config, load_tokenizer
 from laconic.engines.text import end_ids
 from laconic.engines.vllm.engine.client import AHEAD, VLLMClient, check_installed
@@ -92,7 +93,11 @@ def start(
 
 def load_tokenizer_and_config(model: str, engine_args: Mapping[str, Any]) -> tuple[Any, Any]:
     """A model's tokenizer and generation configuration, from where vLLM's arguments `tokenizer`, `revision` and
-    `trust_remote_code` say. Raises InputError where they can't be read."""
+    `trust_remote_code` say. Raises InputError where they can't be read, and for a GGUF file."""
+    if is_gguf(model):
+        raise InputError(
+            f"{model} is a GGUF file, which laconic doesn't run inside vLLM: use the engine hf, or a directory of safetensors"
+        )
     from_hub = {key: engine_args[key] for key in ("revision", "trust_remote_code") if key in engine_args}
     tokenizer = load_tokenizer(engine_args.get("tokenizer", model), **from_hub)
     return tokenizer, load_generation_config(model, **from_hub)
