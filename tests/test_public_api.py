@@ -189,6 +189,8 @@ CALLS: dict[str, Call] = {
         f"compress.{cls.__name__}": Call(cls, dict, {**RPC, **SHARE, "seed": WHOLE, "aggregation": WORD})
         for cls in (compress.Random, compress.RandomAttention)
     },
+    "compress.Hindsight": Call(compress.Hindsight, dict, {**RPC, **SHARE, "aggregation": WORD}),
+    "compress.FutureAttention": Call(compress.FutureAttention, dict, {"aggregation": WORD}),
     "compress.VaSE": Call(
         compress.VaSE,
         dict,

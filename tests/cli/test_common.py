@@ -37,6 +37,11 @@ def test_small_defaults_fill_only_what_was_not_said() -> None:
     assert choose_policy("full", True) == FullKV()
 
 
+def test_a_policy_that_knows_the_end_is_refused_before_anything_runs() -> None:
+    with pytest.raises(LaconicError, match=r"policy hindsight reads .* use it in `laconic bench fidelity`"):
+        choose_policy("hindsight", True)
+
+
 def test_a_budgets_window_and_buffer_stay_the_policys_own() -> None:
     assert choose_policy("h2o", True) == H2O(budget=SMALL["budget"])
     assert choose_policy("streamingllm", True, budget=40) == StreamingLLM(budget=40)

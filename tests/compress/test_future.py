@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from laconic.compress import attention
-from laconic.compress.future import AttentionMaxima, largest_attention
+from laconic.compress.future import AttentionMaxima, even_starts, largest_attention
 from laconic.errors import LaconicError
 from tests.reference import future as reference
 
@@ -45,7 +45,7 @@ def by_blocks(block: int) -> list[AttentionMaxima]:
         found = largest_attention(queries[:, :, low:high], keys[:, :, :high], SCALING, valid[:, :high])
         rows.append(torch.nn.functional.pad(found[:, :, PROMPT:], (0, PROMPT + K - high)))
     whole = torch.stack(rows, dim=1).half()
-    return [AttentionMaxima(whole[b], block) for b in range(B)]
+    return [AttentionMaxima(whole[b], even_starts(K, block)) for b in range(B)]
 
 
 @pytest.mark.parametrize("limit", [1 << 26, 100])
@@ -72,6 +72,21 @@ def test_maxima_are_exact_where_counts_are_multiples_of_the_block() -> None:
         assert whole[b].shape == (H, PROMPT + K, PROMPT + K)
 
 
+def test_blocks_may_begin_where_compressions_come() -> None:
+    whole, fine = maps(), by_blocks(1)
+    starts = (0, 3, 20)
+    for b, each in enumerate(fine):
+        parts = [each.maxima[low:high].amax(0) for low, high in ((0, 3), (3, 20), (20, K))]
+        maxima = AttentionMaxima(torch.stack(parts), starts)
+        for generated, first in ((0, 0), (3, 3), (4, 20), (20, 20), (21, K)):
+            want = torch.tensor(reference.largest(whole[b], G, PROMPT, range(first, K)))
+            torch.testing.assert_close(maxima.after(generated), want, rtol=1e-3, atol=1e-6)
+        late = maxima.delayed(2)
+        for token in range(K):
+            first = next((start for start in starts if start >= token + 2), K)
+            torch.testing.assert_close(late[:, token], maxima.after(first)[:, token])
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [
@@ -80,10 +95,12 @@ def test_maxima_are_exact_where_counts_are_multiples_of_the_block() -> None:
             "query heads that KV heads divide",
         ),
         (lambda: largest_attention(torch.zeros(1, 2, 6, 4), torch.zeros(1, 2, 5, 4), 1.0), "a slot for every query"),
-        (lambda: AttentionMaxima(torch.zeros(2, 1, 40), 16), "a block for every 16 tokens"),
-        (lambda: AttentionMaxima(torch.zeros(3, 1, 40), 0), "block is 0"),
-        (lambda: AttentionMaxima(torch.zeros(3, 1, 40)).after(-1), "generated is -1"),
-        (lambda: AttentionMaxima(torch.zeros(3, 1, 40)).delayed(0), "delay is 0"),
+        (lambda: AttentionMaxima(torch.zeros(2, 1, 40), (0, 16, 32)), "a block for each of starts"),
+        (lambda: AttentionMaxima(torch.zeros(2, 1, 40), (1, 16)), "ascending numbers from 0"),
+        (lambda: AttentionMaxima(torch.zeros(3, 1, 40), (0, 16, 16)), "ascending numbers from 0"),
+        (lambda: even_starts(40, 0), "block is 0"),
+        (lambda: AttentionMaxima(torch.zeros(2, 1, 40), (0, 16)).after(-1), "generated is -1"),
+        (lambda: AttentionMaxima(torch.zeros(2, 1, 40), (0, 16)).delayed(0), "delay is 0"),
     ],
 )
 def test_bad_input_is_one_sentence(call, says: str) -> None:

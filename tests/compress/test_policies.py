@@ -11,6 +11,7 @@ import pytest
 
 import laconic.compress as compress
 from laconic.compress.evidence import Scorer
+from laconic.compress.hindsight import FutureAttention, Hindsight
 from laconic.compress.learned import Learned, LearnedScore
 from laconic.compress.policies import (
     H2O,
@@ -77,6 +78,8 @@ def everything(token_ids):
             Proportional(8, 2, 4),
             WeightedDraw(4, 7, 0.5, 3, "layer"),
         ),
+        (Hindsight(8, 2, 4), Proportional(8, 2, 4), FutureAttention()),
+        (Hindsight(8, 2, 4, "group"), Proportional(8, 2, 4), FutureAttention("group")),
         (Oracle(everything, 8, 2, 4), Proportional(8, 2, 4), OracleScore(everything)),
         (Custom(Fixed(8, 2, 1), Recency(2)), Fixed(8, 2, 1), Recency(2)),
         (Custom(schedule=Never(), scorer=None), Never(), None),
@@ -111,11 +114,14 @@ def test_what_scorers_ask_of_an_engine() -> None:
     assert scorer_of(VaSE(interval=64, window=16)).queries == 16
     assert scorer_of(RandomAttention()).queries == 0
     assert scorer_of(VaSE()).reads_values
+    assert scorer_of(Hindsight()).reads_future
+    assert scorer_of(Hindsight()).queries == 0
     assert scorer_of(VaSE()).reads_keep
     for policy in (RPC(), RKV(), SnapKV(), KNorm(), StreamingLLM(), Random(), RandomAttention()):
         scorer = scorer_of(policy)
         assert not scorer.reads_values
         assert not scorer.reads_keep
+        assert not scorer.reads_future
         assert not any([scorer.accumulates, scorer.reads_prompt, scorer.needs_token_ids])
 
 
@@ -138,6 +144,7 @@ def test_what_scorers_ask_of_an_engine() -> None:
         Random(aggregation="group"),
         RandomAttention(seed=9),
         VaSE(protected=0.5),
+        Hindsight(aggregation="group"),
     ],
     ids=Policy.spec,
 )
@@ -195,6 +202,7 @@ def test_another_budget() -> None:
         (lambda: Random(seed=0.5), "seed is 0.5;"),  # type: ignore[arg-type]
         (lambda: Random(aggregation="head"), "aggregation is 'head'"),  # type: ignore[arg-type]
         (lambda: RandomAttention(seed=-1), "seed is -1;"),
+        (lambda: Hindsight(aggregation="head"), "aggregation is 'head'"),  # type: ignore[arg-type]
         (lambda: VaSE(protected=1.5), "protected is 1.5; expected a number from 0 to 1"),
         (lambda: Oracle(keep=None), "keep is None; expected a function"),  # type: ignore[arg-type]
         (lambda: Custom(Fixed(8, 1, 1), WindowAttention(32)), "reads the latest 32 queries.*comes at 9"),

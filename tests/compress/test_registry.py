@@ -80,7 +80,7 @@ def strangers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_ours() -> None:
-    assert list(known())[:13] == [
+    assert list(known())[:14] == [
         "full",
         "rpc",
         "h2o",
@@ -94,8 +94,9 @@ def test_ours() -> None:
         "randomattention",
         "random",
         "oracle",
+        "hindsight",
     ]
-    assert all(cls.name == name and cls.summary for name, cls in list(known().items())[:13])
+    assert all(cls.name == name and cls.summary for name, cls in list(known().items())[:14])
 
 
 @pytest.mark.parametrize("name", ["rpc", "RPC", " rpc "])

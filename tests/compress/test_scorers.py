@@ -11,6 +11,7 @@ from torch import Tensor
 
 from laconic.compress import attention
 from laconic.compress.evidence import Aggregation, Evidence, Scorer
+from laconic.compress.hindsight import FutureAttention
 from laconic.compress.redundancy import Redundancy, mean_similarity
 from laconic.compress.scorers import (
     AccumulatedAttention,
@@ -67,6 +68,7 @@ def evidence(heads: int = 6, queries: int = 4, junk: float = torch.nan, per_head
     mass.masked_fill_(~valid[:, None, :], junk)
     values = noise(B, G, M + W, D)
     values[:, :, :M].masked_fill_(~valid[:, None, :, None], junk)
+    future = noise(B, G, M).abs().masked_fill_(~valid[:, None, :], junk)
     return Evidence(
         queries=noise(B, heads, queries, D),
         keys=keys,
@@ -81,6 +83,7 @@ def evidence(heads: int = 6, queries: int = 4, junk: float = torch.nan, per_head
         rows=torch.tensor([5, 0, 123456789012]),
         values=values,
         keep=torch.tensor(KEEP),
+        future=future,
     )
 
 
@@ -94,6 +97,7 @@ def alone(all_rows: Evidence, b: int) -> Evidence:
     assert all_rows.rows is not None
     assert all_rows.values is not None
     assert all_rows.keep is not None
+    assert all_rows.future is not None
     return Evidence(
         queries=all_rows.queries[b : b + 1],
         keys=all_rows.keys[b : b + 1, :, start:],
@@ -108,6 +112,7 @@ def alone(all_rows: Evidence, b: int) -> Evidence:
         rows=all_rows.rows[b : b + 1],
         values=all_rows.values[b : b + 1, :, start:],
         keep=all_rows.keep[b : b + 1],
+        future=all_rows.future[b : b + 1, :, start:],
     )
 
 
@@ -263,6 +268,15 @@ def test_recency_far_out() -> None:
     positions = torch.tensor([0, 3, 4, 5_000_000, 5_000_001]).view(1, 1, 5)
     scores = Recency(4).score(dataclasses.replace(evidence(), positions=positions))
     assert scores.argsort().flatten().tolist() == [2, 3, 4, 1, 0]
+
+
+@pytest.mark.parametrize("aggregation", ["layer", "group"])
+def test_future_attention(aggregation: Aggregation) -> None:
+    def slow(row: Evidence) -> list[list[float]]:
+        assert row.future is not None
+        return reference.future_attention(row.future[0].tolist(), aggregation)
+
+    check(FutureAttention(aggregation), evidence(per_head=aggregation == "group"), slow)
 
 
 def test_random_is_the_hash_of_its_four_numbers() -> None:
@@ -434,6 +448,8 @@ def test_bfloat16_is_scored_in_fp32() -> None:
         (lambda: WeightedDraw(aggregation="head"), "expected one of layer, group"),  # type: ignore[arg-type]
         (lambda: WeightedDraw().score(dataclasses.replace(evidence(), values=None)), "values is missing"),
         (lambda: WeightedDraw().score(dataclasses.replace(evidence(), keep=None)), "keep is missing"),
+        (lambda: FutureAttention("head"), "expected one of layer, group"),  # type: ignore[arg-type]
+        (lambda: FutureAttention().score(dataclasses.replace(evidence(), future=None)), "future is missing"),
         (lambda: OracleScore(3), "keep is 3; expected a function"),  # type: ignore[arg-type]
         (lambda: OracleScore(lambda ids: ids.sum()).score(evidence()), "keep returned \\(\\); expected a tensor"),
         (lambda: OracleScore(lambda ids: 1.0).score(evidence()), "keep returned float"),  # type: ignore[arg-type, return-value]

@@ -71,7 +71,7 @@ def test_every_policy_of_ours_that_compresses_takes_or_refuses_it() -> None:
     ours = [
         name for name, policy in known().items() if policy.__module__.startswith("laconic.compress.") and name != "full"
     ]
-    assert len(ours) >= 12
+    assert len(ours) >= 13
     for name in ours:
         assert "compression_ratio" in parameters_of(get(name)), name
 

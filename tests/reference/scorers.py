@@ -214,6 +214,13 @@ def learned(
     return scores
 
 
+def future_attention(future: Sequence[Sequence[float]], aggregation: str) -> Scores:
+    """Hindsight: future [G][M]; layer: the largest of any head."""
+    if aggregation == "group":
+        return [list(row) for row in future]
+    return [[max(column) for column in zip(*future, strict=True)]]
+
+
 def recency(positions: Sequence[int], sinks: int) -> list[int]:
     """StreamingLLM: the order of keeping, as ranks (higher stays longer): sinks on top, then the later the better."""
     order = sorted(positions, key=lambda p: (p < sinks, -p if p < sinks else p))

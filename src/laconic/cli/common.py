@@ -55,11 +55,12 @@ def choose_policy(spec: str, small: bool, **options: Any) -> Policy:
 
     small: what neither of them says comes from SMALL where the policy has that setting, instead of from the policy's
     own published defaults; a buffer or window stays the policy's own part of its budget, but never above SMALL's
-    interval. Raises InputError for an unknown policy or setting, a value out of range, a setting given twice, or a selector's
-    file that is none.
+    interval. Raises InputError for an unknown policy or setting, a value out of range, a setting given twice, a selector's file
+    that is none, or a policy that would have to know what will be generated.
     """
     from laconic.compress import get, parse
     from laconic.compress.shares import SHARE
+    from laconic.engines.requests import check_looks_back
     from laconic.selectors import check_named_file
 
     spec = "full" if spec == "none" else spec
@@ -82,6 +83,7 @@ def choose_policy(spec: str, small: bool, **options: Any) -> Policy:
             wanted.pop("ratio", None)
         overrides = {key: value for key, value in wanted.items() if key not in given} | overrides
     chosen = parse(spec, **overrides)
+    check_looks_back(chosen)
     check_named_file(chosen)
     return chosen
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from laconic.compress.evidence import Aggregation, Evidence, Scorer
+    from laconic.compress.hindsight import FutureAttention, Hindsight
     from laconic.compress.learned import Learned, LearnedScore
     from laconic.compress.policies import (
         H2O,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "evidence": ("Aggregation", "Evidence", "Scorer"),
+    "hindsight": ("FutureAttention", "Hindsight"),
     "learned": ("Learned", "LearnedScore"),
     "policies": (
         "H2O",
@@ -92,6 +94,8 @@ __all__ = [
     "Evidence",
     "Fixed",
     "FullKV",
+    "FutureAttention",
+    "Hindsight",
     "KNorm",
     "Learned",
     "LearnedScore",

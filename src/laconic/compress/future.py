@@ -1,11 +1,13 @@
 """What later tokens attend to: measured where a whole trace is at hand, and kept small enough for traces of 32K tokens.
 
-Shapes: B rows, H query heads, G KV heads, q queries, T slots, D head size, K generated tokens of a trace, N = ceil(K / block).
+Shapes: B rows, H query heads, G KV heads, q queries, T slots, D head size, K generated tokens of a trace, N blocks of queries.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -15,7 +17,7 @@ from laconic.compress.attention import chunks, grouped, masked_softmax
 from laconic.errors import InputError
 
 BLOCK = 16
-"""Queries whose attention is remembered as one maximum."""
+"""Queries whose attention is remembered as one maximum, where nothing else is asked for."""
 
 
 def largest_attention(query: Tensor, keys: Tensor, scaling: float, valid: Tensor | None = None) -> Tensor:
@@ -49,20 +51,26 @@ def largest_attention(query: Tensor, keys: Tensor, scaling: float, valid: Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AttentionMaxima:
-    """The attention that one trace's tokens pay each other in one layer, a maximum for each block of queries."""
+    """The attention that one trace's tokens pay each other in one layer, a maximum for each block of queries.
+
+    Raises InputError for blocks that don't begin at 0, or don't ascend.
+    """
 
     maxima: Tensor
-    """fp16 [N, G, K]: entry [n, g, i] is the largest attention that generated tokens n * block to (n + 1) * block - 1 pay
-    token i under full KV, in any head of KV head g."""
-    block: int = BLOCK
+    """fp16 [N, G, K]: entry [n, g, i] is the largest attention that the generated tokens of block n pay token i under full
+    KV, in any head of KV head g."""
+    starts: tuple[int, ...]
+    """The first generated token of each block; a block ends where the next begins, the last one with the trace."""
 
     def __post_init__(self) -> None:
-        checks.whole("block", self.block, 1, meaning="queries that share a maximum")
         shape = tuple(checks.instance("maxima", self.maxima, Tensor, "a tensor [blocks, KV heads, tokens]").shape)
-        if len(shape) != 3 or shape[0] != -(-shape[2] // self.block):
+        starts = checks.wholes("starts", self.starts, 0, meaning="first tokens of the blocks")
+        if len(shape) != 3 or shape[0] != len(starts):
             raise InputError(
-                f"maxima have shape {shape}; expected [blocks, KV heads, tokens] with a block for every {self.block} tokens"
+                f"maxima have shape {shape}; expected [blocks, KV heads, tokens], a block for each of starts"
             )
+        if not starts or starts[0] != 0 or any(b <= a for a, b in pairwise(starts)):
+            raise InputError(f"starts are {checks.shown(self.starts)}; expected ascending numbers from 0 on")
 
     @property
     def tokens(self) -> int:
@@ -72,10 +80,10 @@ class AttentionMaxima:
     def after(self, generated: int) -> Tensor:
         """The largest attention that tokens computed after the first `generated` ones pay each token, fp32 [G, K].
 
-        Counted from the first block that begins then: exact where `generated` is a multiple of the block, and at most a block's
-        queries are left out where it isn't. Zeros where no such block is left.
+        Counted from the first block that begins then: exact where one begins at `generated`; where none does, the rest of the
+        block that is under way is left out. Zeros where no block is left.
         """
-        first = -(-checks.whole("generated", generated, 0, meaning="tokens") // self.block)
+        first = bisect_left(self.starts, checks.whole("generated", generated, 0, meaning="tokens"))
         if first >= len(self.maxima):
             return torch.zeros(self.maxima.shape[1:], dtype=torch.float32, device=self.maxima.device)
         return self.maxima[first:].amax(0).float()
@@ -83,17 +91,22 @@ class AttentionMaxima:
     def delayed(self, delay: int) -> Tensor:
         """The largest attention that tokens `delay` or more after each token pay it, fp32 [G, K]; 0 where none comes.
 
-        delay: at least 1. Counted from the first block that begins i + delay or later, as in `after`.
+        delay: at least 1. Of token i it is counted from the first block that begins at i + delay or later, as in `after`.
         """
         delay = checks.whole("delay", delay, 1, meaning="tokens")
         N, G, K = self.maxima.shape
         found = torch.zeros(G, K, dtype=torch.float32, device=self.maxima.device)
         largest = torch.zeros(G, K, dtype=self.maxima.dtype, device=self.maxima.device)
-        for n in range(N - 1, -1, -1):
-            # block n is the first of the tokens i with (n - 1) * block < i + delay <= n * block
-            low, high = max(0, (n - 1) * self.block - delay + 1), min(K, n * self.block - delay + 1)
+        for n in range(N - 1, 0, -1):
+            # Block n is the first of the tokens i with starts[n - 1] < i + delay <= starts[n].
+            low, high = max(0, self.starts[n - 1] - delay + 1), min(K, self.starts[n] - delay + 1)
             if high <= 0:
                 break
             torch.maximum(largest, self.maxima[n], out=largest)
             found[:, low:high] = largest[:, low:high].float()
         return found
+
+
+def even_starts(tokens: int, block: int = BLOCK) -> tuple[int, ...]:
+    """The starts of blocks of equal length."""
+    return tuple(range(0, tokens, checks.whole("block", block, 1, meaning="queries that share a maximum")))

@@ -13,6 +13,7 @@ from typing import Any
 
 from laconic import checks
 from laconic.compress import policies
+from laconic.compress.hindsight import Hindsight
 from laconic.compress.learned import Learned
 from laconic.compress.policy import Policy
 from laconic.compress.random_attention import RandomAttention
@@ -156,5 +157,6 @@ for _policy in (
     RandomAttention,
     policies.Random,
     policies.Oracle,
+    Hindsight,
 ):
     register(_policy)

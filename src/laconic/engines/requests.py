@@ -31,7 +31,18 @@ def check_settings(max_batch: int, chunk_tokens: int) -> tuple[int, int]:
 def check_policy(policy: Any, needed: bool = False) -> None:
     """InputError for what is no policy; None is one (full KV) unless one is needed."""
     if needed or policy is not None:
-        checks.instance("policy", policy, Policy, "one of laconic's policies, for example laconic.RPC()")
+        check_looks_back(
+            checks.instance("policy", policy, Policy, "one of laconic's policies, for example laconic.RPC()")
+        )
+
+
+def check_looks_back(policy: Policy) -> None:
+    """InputError for a policy that has to know what will be generated."""
+    if policy.scorer is not None and policy.scorer.reads_future:
+        raise InputError(
+            f"policy {policy.name} reads what later tokens will attend to, which only a recorded trace tells: use it in "
+            "`laconic bench fidelity`"
+        )
 
 
 def check_tokenizer(tokenizer: Any) -> None:

@@ -6,14 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from laconic.compress import RPC
-from laconic.engines.hf import CompressedCache
+from laconic.compress import RPC, Aggregation, Hindsight
+from laconic.engines.hf import CompressedCache, HFEngine, compress
 from laconic.engines.hf import forced as forced_module
 from laconic.engines.hf.attention import AttentionBinding
+from laconic.engines.hf.forced import ForcedTraces
 from laconic.engines.hf.observing import AttentionCall
-from laconic.engines.hf.recording import future_lookup, observe_traces, record_future
+from laconic.engines.hf.recording import FutureRecorder, future_lookup, observe, observe_traces, record_future
+from laconic.errors import LaconicError
 from tests.engines.hf.families import family, prompts
 from tests.reference import future as reference
+from tests.reference import scorers
 
 LENGTHS = [40, 23, 51]
 
@@ -111,3 +114,46 @@ def test_a_lookup_gives_each_row_its_own_future() -> None:
     per_head[:, 1] += 1
     assert torch.equal(look_up(1, [2, 9, 5], [32, 32, 16], per_head)[:, 0], found[:, 0])
     assert torch.equal(found[0, 1, 1:2], recorded[2][1].after(32)[1, 3:4])
+
+
+@pytest.mark.parametrize("aggregation", ["layer", "group"])
+def test_hindsight_keeps_what_the_whole_maps_say(aggregation: Aggregation) -> None:
+    asked, tokens = traces()
+    model, policy = family("llama"), Hindsight(interval=16, ratio=4, window=8, aggregation=aggregation)
+    schedule = policy.schedule
+    with AttentionBinding(model):
+        rows = ForcedTraces(model, asked, tokens).under(policy)
+        recorder = FutureRecorder(LENGTHS, [0, *schedule.compression_points(rows.longest)])
+        observe(ForcedTraces(model, asked, tokens), recorder)
+        rows.cache.set_future_lookup(future_lookup(dict(enumerate(recorder.maxima()))))
+        while rows.fed < rows.longest:
+            rows.feed(rows.piece(rows.longest))
+    for row, (prompt, trace) in enumerate(zip(asked, tokens, strict=True)):
+        for layer, whole in enumerate(maps("llama", prompt, trace)):
+            held = [list(range(0)), list(range(0))] if aggregation == "group" else [list(range(0))]
+            before = 0
+            for number, count in enumerate(schedule.compression_points(len(trace)), start=1):
+                future = reference.after(whole, 2, len(prompt), count, 8)
+                scores = scorers.future_attention(future, aggregation)
+                for g, mine in enumerate(held):
+                    candidates = mine + list(range(before, count - 8))
+                    best = sorted(candidates, key=lambda i: (scores[g][i], i))[-schedule.kept(number) :]
+                    held[g] = sorted(best)
+                before = count - 8
+            ours = rows.cache.compressed_layers[layer].held_positions(row)
+            if len(trace) == rows.longest:  # others have been fed what fills them up
+                assert ours.tolist() == [mine + list(range(before, len(trace))) for mine in held]
+                assert schedule.rounds(len(trace)) == 2
+
+
+def test_without_a_recorded_trace_hindsight_is_one_sentence() -> None:
+    model, policy = family("llama"), Hindsight(interval=16, ratio=4, window=8)
+    says = "later tokens will attend to, which only a recorded trace tells: use it in `laconic bench fidelity`"
+    for begin in (lambda: HFEngine(model, None, policy), lambda: compress(model, policy)):
+        with pytest.raises(LaconicError, match=says):
+            begin()
+    asked, tokens = traces()
+    with AttentionBinding(model):
+        rows = ForcedTraces(model, asked, tokens).under(policy)
+        with pytest.raises(LaconicError, match=says):
+            rows.feed(24)

@@ -5,14 +5,16 @@ Shapes: n traces, K generated tokens of a trace; see `AttentionCall` and `Attent
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from laconic import checks
-from laconic.compress.future import BLOCK, AttentionMaxima, largest_attention
+from laconic.compress.future import BLOCK, AttentionMaxima, even_starts, largest_attention
 from laconic.engines.hf.attention import AttentionBinding
 from laconic.engines.hf.forced import ForcedTraces
 from laconic.engines.hf.observing import AttentionCall, Observer
@@ -36,10 +38,14 @@ def observe_traces(
     tokens of every row. Raises InputError as `ForcedTraces`.
     """
     with AttentionBinding(model):
-        traces = ForcedTraces(model, prompts, tokens, numbers)
-        traces.cache.set_observer(observer)
-        while traces.fed < traces.longest:
-            traces.feed(traces.piece(traces.longest))
+        observe(ForcedTraces(model, prompts, tokens, numbers), observer)
+
+
+def observe(traces: ForcedTraces, observer: Observer) -> None:
+    """Feed all that is left of the traces while `observer` looks on. The caller binds the model."""
+    traces.cache.set_observer(observer)
+    while traces.fed < traces.longest:
+        traces.feed(traces.piece(traces.longest))
 
 
 def record_future(
@@ -50,10 +56,9 @@ def record_future(
 ) -> list[dict[int, AttentionMaxima]]:
     """What each trace's tokens attend to under full KV: by layer, on the CPU. One pass of `observe_traces`.
 
-    They take 2 bytes * KV heads * K * K / block a trace and layer: traces of 32K tokens need a larger block, such as the
-    interval of the schedule that they are read for. Raises InputError as `ForcedTraces`.
+    They take 2 bytes * KV heads * K * K / block a trace and layer. Raises InputError as `ForcedTraces`.
     """
-    recorder = FutureRecorder([len(trace) for trace in tokens], block)
+    recorder = FutureRecorder([len(trace) for trace in tokens], even_starts(max(map(len, tokens), default=0), block))
     observe_traces(model, prompts, tokens, recorder)
     return recorder.maxima()
 
@@ -61,12 +66,13 @@ def record_future(
 class FutureRecorder:
     """An `Observer` that keeps, by layer and trace, the largest attention of each block of queries to each generated token.
 
-    lengths: K of each row. Only for rows of which nothing is evicted, in the order of `lengths`.
+    lengths: K of each row, in the rows' order; nothing of them may be evicted. starts: of the blocks, as in `AttentionMaxima`:
+    where only certain counts will be asked for, such as a schedule's compression points, fewer blocks take less memory.
     """
 
-    def __init__(self, lengths: Sequence[int], block: int = BLOCK) -> None:
+    def __init__(self, lengths: Sequence[int], starts: Sequence[int]) -> None:
         self.lengths = checks.wholes("lengths", lengths, 1, meaning="generated tokens")
-        self.block = checks.whole("block", block, 1, meaning="queries that share a maximum")
+        self.starts = tuple(checks.wholes("starts", starts, 0, meaning="first tokens of the blocks"))
         self._found: dict[int, list[Tensor]] = {}  # by layer, of each row: AttentionMaxima.maxima
 
     def __call__(self, call: AttentionCall) -> None:
@@ -77,9 +83,9 @@ class FutureRecorder:
         if call.layer not in self._found:
             self._found[call.layer] = self._zeros(call.key.shape[1])
         # A maximum is of one block's queries, or of fewer where a pass begins, or a trace ends, in its middle.
-        cuts = {*range(end - q, end, BLOCK), *range(0, end, self.block), *self.lengths, end}
+        cuts = {*range(end - q, end, BLOCK), *self.starts, *self.lengths, end}
         cuts = {cut for cut in cuts if end - q <= cut <= end}
-        for low, high in zip(sorted(cuts)[:-1], sorted(cuts)[1:], strict=True):
+        for low, high in pairwise(sorted(cuts)):
             going = [row for row, length in enumerate(self.lengths) if length >= high]
             if not going:
                 return
@@ -88,17 +94,21 @@ class FutureRecorder:
             valid = None if call.valid is None else call.valid[:, :seen]
             largest = largest_attention(queries, call.key[:, :, :seen], call.scaling, valid)
             largest = largest[:, :, seen - high :].to(torch.float16).cpu()  # generated tokens only
+            block = bisect_right(self.starts, low) - 1
             for row in going:
-                mine = self._found[call.layer][row][low // self.block, :, :high]
+                mine = self._found[call.layer][row][block, :, :high]
                 torch.maximum(mine, largest[row], out=mine)
 
     def maxima(self) -> list[dict[int, AttentionMaxima]]:
         """What has been seen, by layer, of each row."""
-        layers = {layer: [AttentionMaxima(t, self.block) for t in rows] for layer, rows in self._found.items()}
+        layers = {
+            layer: [AttentionMaxima(t, self.starts[: len(t)]) for t in rows] for layer, rows in self._found.items()
+        }
         return [{layer: rows[row] for layer, rows in layers.items()} for row in range(len(self.lengths))]
 
     def _zeros(self, heads: int) -> list[Tensor]:
-        return [torch.zeros(-(-K // self.block), heads, K, dtype=torch.float16) for K in self.lengths]
+        blocks = [bisect_left(self.starts, K) for K in self.lengths]
+        return [torch.zeros(N, heads, K, dtype=torch.float16) for N, K in zip(blocks, self.lengths, strict=True)]
 
 
 def future_lookup(recorded: Mapping[int, TraceMaxima]) -> FutureLookup:

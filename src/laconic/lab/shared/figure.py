@@ -25,6 +25,7 @@ NAMES = {
     "randomattention": "Random Attention",
     "random": "Random",
     "oracle": "Oracle",
+    "hindsight": "Hindsight",
 }
 
 

@@ -45,6 +45,7 @@ def test_a_launch(raw: object, policy: Policy, queries: int) -> None:
         ({"policy": "nonesuch"}, ["'nonesuch' is unknown", "none, rpc, streamingllm, rkv"]),
         ({"policy": None}, ["policy is None; expected the name of one: none, rpc"]),
         ({"policy": "h2o"}, ["h2o can't run inside vLLM: it accumulates", "none, rpc, streamingllm, rkv"]),
+        ({"policy": "hindsight"}, ["hindsight can't run inside vLLM: it reads what later tokens will attend to"]),
         ({"policy": "tova"}, ["tova can't run inside vLLM: it weighs the prompt's keys"]),
         (
             {"policy": "learned"},
