@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,13 @@ def weights_fingerprint(model: nn.Module) -> str:
 
     What was made for a checkpoint is found again by it.
     """
+    return digest_in_any_format(sorted(model.named_parameters()))
+
+
+def digest_in_any_format(parameters: Iterable[tuple[str, Tensor]]) -> str:
+    """`weights_fingerprint` of parameters by name, in the names' order; each is let go before the next is asked for."""
     digest = hashlib.blake2b(digest_size=8)
-    for name, parameter in sorted(model.named_parameters()):
+    for name, parameter in parameters:
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
         digest.update(_sample(parameter).to("cpu", torch.bfloat16).to(torch.float32).numpy().tobytes())
     return digest.hexdigest()
@@ -28,10 +34,15 @@ def fingerprint(model: nn.Module) -> str:
     Cheap on models of any size, and independent of the path or name they were loaded by. Two checkpoints of one
     training run differ in nearly every value, so a sample tells them apart.
     """
+    return digest_in_one_format((name, value, value.dtype) for name, value in sorted(model.named_parameters()))
+
+
+def digest_in_one_format(parameters: Iterable[tuple[str, Tensor, torch.dtype]]) -> str:
+    """`fingerprint` of parameters by name, in the names' order, as if each had been loaded in the number format beside it."""
     digest = hashlib.blake2b(digest_size=8)
-    for name, parameter in sorted(model.named_parameters()):
-        digest.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
-        digest.update(_sample(parameter).to("cpu", torch.float32).numpy().tobytes())
+    for name, parameter, dtype in parameters:
+        digest.update(f"{name}{tuple(parameter.shape)}{dtype}".encode())
+        digest.update(_sample(parameter).to("cpu", dtype).to(torch.float32).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -46,7 +46,7 @@ def stored_weights(name: str) -> WeightsSize | None:
     single = _find(name, SINGLE)
     if single is None:
         return None
-    tensors = [entry for key, entry in _header(single).items() if key != "__metadata__"]
+    tensors = read_header(single)[0].values()
     counts = [_product(entry["shape"]) for entry in tensors]
     spans = [entry["data_offsets"] for entry in tensors]
     return WeightsSize(sum(end - start for start, end in spans), sum(counts), "files")
@@ -69,7 +69,11 @@ def _find(name: str, file: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def _header(path: Path) -> dict[str, Any]:
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """What a safetensors file says of each tensor (dtype, shape, data_offsets), and where its data begins.
+
+    Raises InputError for a file that is none.
+    """
     try:
         with open(path, "rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -80,7 +84,7 @@ def _header(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is no safetensors file; fetch the model again") from error
     if not isinstance(found, dict):
         raise InputError(f"{path} is no safetensors file; fetch the model again")
-    return found
+    return {key: entry for key, entry in found.items() if key != "__metadata__"}, 8 + length
 
 
 def _product(shape: list[int]) -> int:
