@@ -532,6 +532,7 @@ CALLS: dict[str, Call] = {
         {
             "model": (None, 5, b"x", "", "./no such place"),
             "policy": OBJECT,
+            "others": (None, 5, "x", [5], [None], {"a": 1}),
         },
         runs=False,
         free=("max_batch", "dtype", "ahead", "log", "chat", "engine_args"),  # with a model: tests/engines/vllm
@@ -551,7 +552,7 @@ CALLS: dict[str, Call] = {
     "vllm.LaunchSettings": Call(
         vllm_settings.LaunchSettings,
         lambda: {"policy": compress.RPC(), "queries": 32},
-        {"policy": (None, *OBJECT), "queries": WHOLE},
+        {"policy": (None, *OBJECT), "queries": WHOLE, "others": (None, 5, "x", [5], [None], {"a": 1})},
     ),
     # ---- judges
     "judges.open_judge": Call(

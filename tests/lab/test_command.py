@@ -135,6 +135,11 @@ def test_results_of_other_settings_are_refused(invoke, tiny: Path, problem_file:
         (["--source", "nowhere.jsonl"], "no problem file nowhere.jsonl"),
         (["--level", 3], "only the bundled problems have levels"),
         (["-m", "/no/such/model"], "no model at /no/such/model"),
+        (["--engine", "vllm"], "policy oracle can't run inside vLLM: it looks at token ids"),
+        (["--engine", "vllm", "-p", "rpc,h2o"], "policy h2o can't run inside vLLM: it accumulates"),
+        (["--engine", "vllm", "--device", "cpu"], "--device cpu is for the hf engine"),
+        (["--engine", "vllm:other"], "both name a model"),
+        (["--engine-set", "max_model_len=9"], "--engine-set max_model_len=9 is for vLLM"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(
@@ -160,6 +165,23 @@ def test_the_oracle_needs_a_pattern_on_other_models(invoke, tiny: Path, problem_
     result = invoke(*base, "-p", "oracle", "-c", 2, "--interval", 16, "--window", 8)
     assert result.exit_code == 2
     assert "--oracle-pattern" in result.output
+
+
+def test_a_directory_of_another_engine_is_refused_before_that_one_starts(
+    invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("laconic.engines.vllm.engine.client.check_installed", lambda: None)
+    monkeypatch.setattr("laconic.cli.engines.VLLMReasoner.engines", lambda *a, **k: pytest.fail("vLLM is not needed"))
+    out = tmp_path / "out"
+    base = ["bench", "accuracy", "--problems", 1, "-p", "full", "--max-new-tokens", 20, "-o", out]
+    assert invoke(*base).exit_code == 0
+    before = (out / "traces.jsonl").read_bytes()
+    result = invoke(*base, "--engine", "vllm", "--engine-set", "max_model_len=512")
+    assert result.exit_code == 2
+    assert "engine.name was 'hf', now 'vllm'" in result.stderr
+    assert "engine.settings was not set, now {'max_model_len': 512}" in result.stderr
+    assert "model." not in result.stderr  # the weights and their format are the same
+    assert (out / "traces.jsonl").read_bytes() == before
 
 
 SPEED = ["bench", "throughput", "--shapes", "nano", "--batches", "2", "--prompt", 8, "-r", 2]

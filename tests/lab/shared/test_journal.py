@@ -60,6 +60,24 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
         Journal(path, "test/2", SETTINGS)
 
 
+def test_what_an_older_file_does_not_say_is_implied(tmp_path: Path) -> None:
+    path, now = tmp_path / "results.jsonl", {**SETTINGS, "engine": {"name": "old"}}
+    write(path, 1)
+    before = path.read_bytes()
+    with pytest.raises(LaconicError, match=r"engine was not set, now \{'name': 'old'\}"):
+        Journal(path, "test/1", now)
+    with pytest.raises(LaconicError, match=r"\(engine\.name was 'old', now 'new'\)"):
+        Journal(path, "test/1", {**SETTINGS, "engine": {"name": "new"}}, implied={"engine": {"name": "old"}})
+    assert path.read_bytes() == before
+    with Journal(path, "test/1", now, implied={"engine": {"name": "old"}}) as journal:
+        assert journal.records == [{"n": 0}]
+    other = tmp_path / "other.jsonl"
+    with Journal(other, "test/1", {**SETTINGS, "engine": {"name": "new"}}) as journal:
+        journal.append([{"n": 0}])
+    with pytest.raises(LaconicError, match=r"engine\.name was 'new', now 'old'"):
+        Journal(other, "test/1", now, implied={"engine": {"name": "old"}})
+
+
 def test_every_cut_of_the_last_line_is_survived(tmp_path: Path) -> None:
     whole = tmp_path / "whole.jsonl"
     with Journal(whole, "test/1", SETTINGS) as journal:

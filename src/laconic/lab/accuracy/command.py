@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from laconic.cli.engines import EngineChoice, check_device, choose_engine, open_reasoner
 from laconic.cli.interruption import if_interrupted, resumed
 from laconic.cli.loading import announce_loading
 from laconic.cli.options import (
@@ -12,6 +14,8 @@ from laconic.cli.options import (
     Batch,
     Device,
     Dtype,
+    EngineSettings,
+    EngineSpec,
     Interval,
     Level,
     MaxNewTokens,
@@ -39,6 +43,9 @@ from laconic.lab.shared.options import (
     TracesOfEach,
 )
 
+if TYPE_CHECKING:
+    from laconic.compress import Policy
+
 # Which tokens of the bundled task hold a result (`h=6`): what the oracle keeps there.
 BUNDLED_RESULTS = r"^[a-z]=\d$"
 
@@ -64,6 +71,8 @@ def bench(
     template_arguments: TemplateArguments = None,
     sample_seed: SampleSeed = 0,
     batch: Batch = 64,
+    engine: EngineSpec = "hf",
+    engine_set: EngineSettings = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
     out: Out = Path("runs/accuracy"),
@@ -73,26 +82,26 @@ def bench(
 ) -> None:
     """pass@1 of policies at equal cache size, with 95 % intervals and paired differences to full KV.
 
-    Without more said: all policies, on 200 problems of the bundled set or all of a source; --interval and --window are RPC's,
-    the interval starting from 128 for the bundled model and 4,096 for others. --out is a directory of traces.jsonl,
+    Without more said: all policies that the engine can run, on 200 problems of the bundled set or all of a source; --interval
+    and --window are RPC's, the interval starting from 128 for the bundled model and 4,096 for others. On every engine traces
+    draw alike, so directories of two engines compare problem by problem. --out is a directory of traces.jsonl,
     results.json, table.md and plot.png. Finished traces are written at once; the same command goes on where an interrupted
     one stopped. More --problems, --n, --policies or --ratios add to the directory; a budget that was matched before stays.
     Other settings are refused.
     """
     if_interrupted(resumed(out / "traces.jsonl"))
-    announce_loading(model, not as_json)
+    chosen_engine = choose_engine(engine, model, engine_set or ())
+    announce_loading(chosen_engine.model, not as_json)
     from laconic.cli.chat import choose_chat
-    from laconic.cli.common import SMALL, choose_sampling, is_bundled, model_path
+    from laconic.cli.common import SMALL, choose_sampling
     from laconic.cli.lists import split_numbers, split_specs
     from laconic.cli.progress import ProgressBar
     from laconic.cli.questions import check_problems
-    from laconic.engines.hf import HFEngine, load
     from laconic.environment import environment, hide_directories
     from laconic.errors import InputError
-    from laconic.fingerprint import fingerprint
-    from laconic.lab.accuracy.run import FORMAT, may_grow, run_accuracy, settings
+    from laconic.lab.accuracy.run import FORMAT, IMPLIED, may_grow, run_accuracy, settings
     from laconic.lab.shared.journal import Journal
-    from laconic.lab.shared.policies import POLICIES, KeepPattern, compared_policies
+    from laconic.lab.shared.policies import KeepPattern, compared_policies
     from laconic.lab.shared.reporting import check_plot, write_report
     from laconic.problems.sources import load_problems
     from laconic.prune.alike import warn_alike
@@ -102,27 +111,30 @@ def bench(
         raise InputError(f"--n is {samples}; expected at least 1")
     if batch < 1:
         raise InputError(f"--batch is {batch}; expected at least 1")
-    small = is_bundled(model)
+    check_device(chosen_engine, device)
+    small = chosen_engine.small
     refuse_seed(source)
     asked = load_problems(source, problems, seed, level)
-    names = split_specs(policies) if policies is not None else list(POLICIES)
+    names = split_specs(policies) if policies is not None else _default_policies(chosen_engine)
     chosen_ratios = split_numbers("--ratios", ratios)
     pattern = oracle_pattern or (BUNDLED_RESULTS if small else None)
-    if policies is None and pattern is None:
+    if policies is None and pattern is None and "oracle" in names:
         names.remove("oracle")
     plan_options: dict[str, Any] = {
         "interval": interval if interval is not None else SMALL["interval"] if small else 4096,
         "window": window,
     }
     # Everything that can be wrong without the model is refused before the model is loaded.
-    compared_policies([name for name in names if name != "oracle"] or ["full"], chosen_ratios, **plan_options)
+    rows = compared_policies([name for name in names if name != "oracle"] or ["full"], chosen_ratios, **plan_options)
+    _check_policies(chosen_engine, [row.policy for row in rows], names)
     if "oracle" in names and pattern is None:
         compared_policies(["oracle"], chosen_ratios, **plan_options)
     if "oracle" not in names:
         refuse_unused("without the policy oracle", "oracle_pattern")
     refuse_ratios(names)
-    chat = choose_chat(model, system, thinking, template_arguments)
-    language, tokenizer = load(model_path(model), dtype=dtype, device=device, fix_rotation=True)
+    chat = choose_chat(chosen_engine.model, system, thinking, template_arguments)
+    reasoner = open_reasoner(chosen_engine, dtype, device, chat)
+    tokenizer = reasoner.tokenizer
     if small:
         check_problems(tokenizer, asked)
     if "oracle" in names and pattern is not None:
@@ -130,7 +142,7 @@ def bench(
         plan_options["oracle"] = KeepPattern(pattern, [text or "" for text in texts])
     contenders = compared_policies(names, chosen_ratios, **plan_options)
     sampling = choose_sampling(
-        language,
+        reasoner,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_p=top_p,
@@ -138,12 +150,14 @@ def bench(
         seed=sample_seed,
     )
     warn_alike(samples, sampling)
+    weights, number = reasoner.identity()
     described = settings(
         model={
-            "name": "bundled" if small else hide_directories(str(model)),
-            "fingerprint": fingerprint(language),
-            "dtype": str(language.dtype).removeprefix("torch."),
+            "name": "bundled" if small else hide_directories(str(chosen_engine.model)),
+            "fingerprint": weights,
+            "dtype": number,
         },
+        engine=reasoner.describe(),
         problem_set=f"bundled, seed {seed}, level {level or 'mixture'}"
         if source == "bundled"
         else hide_directories(source),
@@ -153,21 +167,47 @@ def bench(
         sampling=sampling,
         chat=chat.to_json(),
     )
-    journal = Journal(out / "traces.jsonl", FORMAT, described, may_grow=may_grow)
-    with journal, ProgressBar(not as_json) as bar:
+    journal = Journal(out / "traces.jsonl", FORMAT, described, may_grow=may_grow, implied=IMPLIED)
+    engines = reasoner.engines([contender.policy for contender in contenders], batch, chunk_tokens=16)
+    with journal, ProgressBar(not as_json) as bar, engines as engine_for:
         bar.print_resumed(journal)
-        rows = run_accuracy(
+        found = run_accuracy(
             asked,
             contenders,
-            lambda policy: HFEngine(language, tokenizer, policy=policy, max_batch=batch, chunk_tokens=16, chat=chat),
+            engine_for,
             samples=samples,
             sampling=sampling,
             journal=journal,
             watch=lambda event: bar.update(event.label, event.done, event.total, f"{event.tokens:,} tokens"),
             keep_tokens=keep_tokens,
         )
-    report = {"format": FORMAT, **environment(), "settings": described, "rows": [row.to_json() for row in rows]}
+    report = {"format": FORMAT, **environment(), "settings": described, "rows": [row.to_json() for row in found]}
     from laconic.lab.accuracy.plot import accuracy_plot
     from laconic.lab.accuracy.table import accuracy_table
 
     write_report(report, [accuracy_table(report)], accuracy_plot, out, plot, as_json)
+
+
+def _default_policies(choice: EngineChoice) -> list[str]:
+    """What is compared where nothing is said: all that the engine can run."""
+    from laconic.compress import get
+    from laconic.lab.shared.policies import POLICIES
+
+    if choice.name == "hf":
+        return list(POLICIES)
+    from laconic.engines.vllm.plugin.settings import runs_inside
+
+    return [name for name in POLICIES if name != "oracle" and runs_inside(get(name)())]
+
+
+def _check_policies(choice: EngineChoice, policies: Sequence[Policy], names: Sequence[str]) -> None:
+    """InputError for a policy that the engine can't run, before it starts."""
+    if choice.name == "hf":
+        return
+    from laconic.compress import Oracle
+    from laconic.engines.vllm.plugin.settings import check_policy
+
+    if "oracle" in names:
+        check_policy(Oracle(keep=lambda ids: ids))
+    for policy in policies:
+        check_policy(policy)

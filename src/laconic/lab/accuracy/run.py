@@ -29,6 +29,9 @@ FORMAT = "laconic.accuracy/2"
 FLUSH_TRACES = 16
 FLUSH_SECONDS = 1.0
 
+# Files from before accuracy was measured on other engines don't name theirs.
+IMPLIED = {"engine": {"name": "hf"}}
+
 EngineFactory = Callable[[Policy], Engine]
 
 
@@ -97,15 +100,18 @@ def settings(
     samples: int,
     sampling: Sampling,
     chat: Mapping[str, Any] | None = None,
+    engine: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What records must agree on to belong to one run, for `Journal`: as `problem_settings`, and the rows.
+    """What records must agree on to belong to one run, for `Journal`: as `problem_settings`, the engine (None: hf), and the
+    rows.
 
     What of this may differ as a file grows is `may_grow`'s to say.
     """
     common = problem_settings(model=model, problem_set=problem_set, problems=problems, sampling=sampling, chat=chat)
     rows = {contender.label: contender.requested() for contender in contenders}
-    found = {**common, "samples": samples, "policies": rows}
-    return {key: found[key] for key in ("model", "problems", "samples", "sampling", "policies", "chat") if key in found}
+    found = {**common, "engine": dict(engine or IMPLIED["engine"]), "samples": samples, "policies": rows}
+    order = ("model", "engine", "problems", "samples", "sampling", "policies", "chat")
+    return {key: found[key] for key in order if key in found}
 
 
 def may_grow(key: str, lacking: bool) -> bool:

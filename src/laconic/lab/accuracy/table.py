@@ -25,8 +25,10 @@ def accuracy_table(report: Report) -> Table:
         )
     first = report["rows"][0]
     model = report["settings"]["model"]["name"]
+    engine = report["settings"].get("engine", {"name": "hf"})
+    inside = f" inside vLLM {engine['version']}" if engine["name"] == "vllm" else ""
     return Table(
-        title=f"pass@1 of {model}: {first['problems']} problems x {first['samples']} samples",
+        title=f"pass@1 of {model}{inside}: {first['problems']} problems x {first['samples']} samples",
         columns=[
             ("policy", "left"),
             ("pass@1, %", "right"),

@@ -32,7 +32,7 @@ class Journal:
     to keep in memory of each record, for files that are larger than that should be (None: all of it); a record for which it
     raises InputError counts as broken. skip_broken: go on past a broken line instead of refusing the file. may_grow: told
     the dotted key of a setting that differs, and whether one side lacks it; True if records belong together all the same,
-    because each of them says what it is of.
+    because each of them says what it is of. implied: settings that files of earlier versions don't name, as those had them.
 
     records: what the file held when opened and what was appended since, without the header. torn: bytes dropped from a
     last line cut short. broken: the other broken lines, one clause each that begins with the line's number.
@@ -51,6 +51,7 @@ class Journal:
         remember: Callable[[Record], Record] | None = None,
         skip_broken: bool = False,
         may_grow: Callable[[str, bool], bool] | None = None,
+        implied: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(path)
         self.records: list[Record] = []
@@ -59,6 +60,7 @@ class Journal:
         self._remember = remember or (lambda record: record)
         header = {"kind": "header", "format": format, "settings": json.loads(json.dumps(dict(settings)))}
         self._header: Record | None = header  # until it is written
+        self._implied = dict(implied or {})
         self._gone = False
         self._new = not self.path.exists()
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +154,7 @@ class Journal:
                     except LaconicError as error:
                         problem = f"is no record of its kind ({error})"
                 elif not problem:
-                    other = check_header(record, header, self.path, may_grow)
+                    other = check_header(record, header, self.path, may_grow, self._implied)
                     found = True
                 if problem and not (skip_broken and found):
                     raise InputError(
@@ -211,7 +213,11 @@ def read_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes, Record, str]]:
 
 
 def check_header(
-    found: Record, wanted: Record, path: Path, may_grow: Callable[[str, bool], bool] | None = None
+    found: Record,
+    wanted: Record,
+    path: Path,
+    may_grow: Callable[[str, bool], bool] | None = None,
+    implied: Mapping[str, Any] | None = None,
 ) -> LaconicError | None:
     """Refuse a file whose first line is not a header of this kind. Returns what is to be said of one with other settings."""
     if found.get("kind") != "header":
@@ -223,9 +229,12 @@ def check_header(
             f"{path} has the format {found.get('format')!r}, this run writes {wanted['format']!r}; "
             "nothing was changed: name another file"
         )
+    settings = found.get("settings")
+    if isinstance(settings, dict):
+        settings = {**(implied or {}), **settings}
     differing = [
         (key, old, new)
-        for key, old, new in differences(found.get("settings"), wanted["settings"])
+        for key, old, new in differences(settings, wanted["settings"])
         if may_grow is None or not may_grow(key, _MISSING in (old, new))
     ]
     if not differing:

@@ -39,6 +39,21 @@ def test_a_launch(raw: object, policy: Policy, queries: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("raw", "others", "queries"),
+    [
+        ({"policy": "none", "others": ["rpc:window=16"]}, (RPC(window=16),), 16),
+        ({"policy": "rpc", "others": ["none", {"policy": "rkv", "window": 4}]}, (FullKV(), RKV(window=4)), 32),
+        ({"policy": "rpc", "queries": 40, "others": []}, (), 40),
+        ('{"policy": "none", "others": ["streamingllm"]}', (StreamingLLM(),), 0),
+    ],
+)
+def test_what_requests_will_ask_for_besides(raw: object, others: tuple[Policy, ...], queries: int) -> None:
+    found = parse_launch(raw)
+    assert (found.others, found.queries) == (others, queries)
+    assert found.policies == (found.policy, *others)
+
+
+@pytest.mark.parametrize(
     ("raw", "says"),
     [
         ({}, ["name no policy", "rpc", "none"]),
@@ -64,6 +79,14 @@ def test_a_launch(raw: object, policy: Policy, queries: int) -> None:
         (
             {"policy": "none", "ratio": 2},
             ["'ratio' in laconic's settings is unknown; known with policy full: policy, "],
+        ),
+        ({"policy": "none", "others": "rpc"}, ["others of laconic's settings is 'rpc'; expected a list of policies"]),
+        ({"policy": "none", "others": [{"ratio": 2}]}, ["one of laconic's others names no policy"]),
+        ({"policy": "none", "others": ["h2o"]}, ["h2o can't run inside vLLM"]),
+        ({"policy": "none", "others": ["rpc"], "queries": 8}, ["queries is 8, but policy rpc", "reads the latest 32"]),
+        (
+            {"policy": "none", "others": [{"policy": "rpc", "queries": 8}]},
+            ["'queries' in laconic's settings is unknown"],
         ),
         ({1: "rpc"}, ["{1: 'rpc'}; expected a mapping"]),
         (None, ["None; expected a mapping"]),
@@ -131,6 +154,7 @@ def test_a_request_leaves_what_it_was_given_alone() -> None:
         ({"window": 17}, "this server keeps 16 a request; expected a shorter window, or a launch with 'queries': 17"),
         ({"policy": "rpc", "window": 32}, "reads the latest 32 queries"),
         ({"policy": "h2o"}, "can't run inside vLLM"),
+        ({"others": []}, "'others' in laconic's settings is unknown; known with policy rpc: .*prompt_tokens"),
         ({"queries": 16}, "'queries' in laconic's settings is unknown; known with policy rpc: .*prompt_tokens"),
         ({"prompt_tokens": 0}, "prompt_tokens is 0"),
         ({"prompt_tokens": 2.0}, "prompt_tokens is 2.0"),

@@ -25,7 +25,7 @@ from laconic.engines.text import Detokenizer, begins_thinking, decode, render, t
 from laconic.engines.vllm.engine.client import AHEAD, VLLMClient
 from laconic.engines.vllm.engine.counts import Counts
 from laconic.engines.vllm.engine.messages import RequestOutput
-from laconic.engines.vllm.engine.starting import RunningVLLM, start
+from laconic.engines.vllm.engine.starting import RunningVLLM, launch_settings, start
 from laconic.engines.vllm.engine.traces import VLLMTrace
 from laconic.errors import EngineError
 
@@ -68,23 +68,38 @@ class VLLMEngine(Engine):
     ) -> None:
         max_batch, chunk_tokens = check_settings(max_batch, chunk_tokens)
         started = start(model, policy, max_batch, dtype, ahead, log, chat, **engine_args)
-        self._prepare(started, max_batch, chunk_tokens, chat)
+        self._prepare(started, started.policy, max_batch, chunk_tokens, chat)
         self._close: Callable[[], object] = weakref.finalize(self, started.client.close)
 
     @classmethod
     def over(
-        cls, started: RunningVLLM, max_batch: int = 64, chunk_tokens: int = 1, chat: Chat | None = None
+        cls,
+        started: RunningVLLM,
+        max_batch: int = 64,
+        chunk_tokens: int = 1,
+        chat: Chat | None = None,
+        policy: Policy | None = None,
     ) -> VLLMEngine:
-        """An engine over a vLLM that runs already and is not this engine's to end. Others may use it before and after."""
+        """An engine over a vLLM that runs already and is not this engine's to end. Others may use it before and after.
+
+        policy: None is that of the launch; another one goes with each request, and the launch must have been told that such
+        would come (`others` of `start`): InputError if it wasn't.
+        """
         engine = cls.__new__(cls)
         chat_of(chat).check(started.tokenizer)
-        engine._prepare(started, max_batch, chunk_tokens, chat)
+        if policy is not None:
+            started.check_served(policy)
+        engine._prepare(started, started.policy if policy is None else policy, max_batch, chunk_tokens, chat)
         engine._close = weakref.finalize(engine, _abandon, started.client, engine._live)
         return engine
 
-    def _prepare(self, started: RunningVLLM, max_batch: int, chunk_tokens: int, chat: Chat | None) -> None:
+    def _prepare(
+        self, started: RunningVLLM, policy: Policy, max_batch: int, chunk_tokens: int, chat: Chat | None
+    ) -> None:
         self.chat = chat_of(chat)
-        self.policy, self.tokenizer = started.policy, started.tokenizer
+        self.policy, self.tokenizer = policy, started.tokenizer
+        # What requests say of their policy: nothing where it is the launch's.
+        self._settings = {} if policy == started.policy else launch_settings(policy)
         self.generation_config = started.generation_config
         self._client, self._facts, self._end_ids = started.client, started.facts, started.end_ids
         self._scheduler: Scheduler[VLLMTrace] = Scheduler(self.policy.schedule, max_batch, chunk_tokens)
@@ -210,7 +225,9 @@ class VLLMEngine(Engine):
             self._requests += 1
             entry.request = f"{self._prefix}{self._requests}"
         try:
-            self._client.add_requests([e.make_request(self._compresses, self._facts.vocabulary) for e in entries])
+            self._client.add_requests(
+                [e.make_request(self._settings, self._compresses, self._facts.vocabulary) for e in entries]
+            )
         except BaseException:  # none has been taken: the traces wait on
             for entry in entries:
                 entry.request = ""

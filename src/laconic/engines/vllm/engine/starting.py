@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,11 @@ from laconic.engines.hf.gguf import is_gguf
 from laconic.engines.hf.loading import check_name, load_generation_config, load_tokenizer
 from laconic.engines.text import end_ids
 from laconic.engines.vllm.engine.client import AHEAD, VLLMClient, check_installed
+from laconic.engines.vllm.engine.failures import start_error
 from laconic.engines.vllm.engine.model_facts import ModelFacts, facts_of
-from laconic.engines.vllm.plugin.settings import KEY, check_policy
+from laconic.engines.vllm.engine.start_environment import redirect_output, vllm_environment
+from laconic.engines.vllm.plugin.launch import settings_of
+from laconic.engines.vllm.plugin.settings import KEY, check_policy, queries_read
 from laconic.errors import InputError
 
 CPU_KV_BYTES = 1 << 30
@@ -41,13 +45,25 @@ class RunningVLLM:
     model: str
     """A directory, or a name on the Hub."""
     policy: Policy
-    """What its launch asked laconic's plugin for; FullKV: the plugin does nothing."""
+    """What its launch asked laconic's plugin for."""
     client: VLLMClient
     tokenizer: Any
     """transformers' of the model."""
     generation_config: Any
     """transformers' of the model; its defaults where the model has none."""
     facts: ModelFacts
+    queries: int | None = None
+    """Latest queries that the plugin keeps for each request; None: nothing is ever compressed, and it is not at work."""
+
+    def check_served(self, policy: Policy) -> None:
+        """Raises InputError for a policy that this launch can't serve."""
+        check_policy(policy)
+        if policy == self.policy or (self.queries is None and not compresses(policy)):
+            return
+        if self.queries is None or queries_read(policy) > self.queries:
+            raise InputError(
+                f"this vLLM was not started for policy {policy.spec()}; expected it among the others that it is started with"
+            )
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -63,19 +79,24 @@ def start(
     ahead: int = AHEAD,
     log: Path | None = None,
     chat: Chat | None = None,
+    others: Sequence[Policy] = (),
     **engine_args: Any,
 ) -> RunningVLLM:
-    """See VLLMEngine for the arguments. Raises InputError where vLLM is missing, the policy can't run in it, the model can't
-    be read, or vLLM refuses the model, an argument or the memory (with its own reason); EngineError where vLLM dies."""
+    """See VLLMEngine for the arguments. others: policies that engines over it may have besides (`VLLMEngine.over`).
+
+    Raises InputError where vLLM is missing, a policy can't run in it, the model can't be read, or vLLM refuses the model, an
+    argument or the memory (with its own reason); EngineError where vLLM dies.
+    """
     chosen = policy if policy is not None else FullKV()
-    check_policy(chosen)
+    for one in (chosen, *checks.instances("others", others, Policy, "policies of other engines over the same vLLM")):
+        check_policy(one)
     name = check_name(model)
     checks.instance("dtype", dtype, (str, torch.dtype), "auto, float32, bfloat16 or float16")
     ahead = checks.whole("ahead", ahead, 1, meaning="tokens")
     if log is not None:
         checks.instance("log", log, (str, os.PathLike), "the path of a file, or None")
     check_installed()
-    arguments = arguments_for(name, chosen, max_batch, dtype, engine_args)
+    arguments = arguments_for(name, chosen, max_batch, dtype, engine_args, others)
     tokenizer, generation_config = load_tokenizer_and_config(name, engine_args)
     chat_of(chat).check(tokenizer)
     client = VLLMClient(arguments, ahead=ahead, log=log)
@@ -85,10 +106,27 @@ def start(
                 "vLLM did not load laconic's plugin, so nothing would be compressed: install laconic beside it (an entry point "
                 "tells vLLM of the plugin), and if VLLM_PLUGINS is set, add laconic to it"
             )
-        return RunningVLLM(name, chosen, client, tokenizer, generation_config, facts_of(client.config))
+        settings = settings_of(client.config)
+        queries = None if settings is None else settings.queries
+        return RunningVLLM(name, chosen, client, tokenizer, generation_config, facts_of(client.config), queries)
     except BaseException:
         client.close()
         raise
+
+
+def dtype_of(model: str, dtype: str, engine_args: Mapping[str, Any]) -> str:
+    """The number format that vLLM chooses for a model's weights, without starting it: float32, bfloat16 or float16. Raises
+    InputError, with vLLM's own reason, where it takes neither the model nor the dtype."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    arguments = arguments_for(model, FullKV(), 1, dtype, engine_args)
+    with tempfile.TemporaryFile() as log:
+        try:
+            with vllm_environment(bool(arguments.get("enforce_eager"))), redirect_output(log):
+                config = AsyncEngineArgs(**arguments).create_model_config()
+        except Exception as error:  # vLLM's, transformers' and pydantic's own kinds
+            raise start_error(error, log, model) or error from None
+    return str(config.dtype).removeprefix("torch.")
 
 
 def load_tokenizer_and_config(model: str, engine_args: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -103,8 +141,23 @@ def load_tokenizer_and_config(model: str, engine_args: Mapping[str, Any]) -> tup
     return tokenizer, load_generation_config(model, **from_hub)
 
 
+def compresses(policy: Policy) -> bool:
+    """Whether it ever does."""
+    return policy.schedule.next_boundary(0) is not None
+
+
+def launch_settings(policy: Policy) -> dict[str, Any]:
+    """A policy as the plugin reads it."""
+    return {"policy": policy.name, **policy.settings()}
+
+
 def arguments_for(
-    model: str, policy: Policy, max_batch: int, dtype: str, engine_args: Mapping[str, Any]
+    model: str,
+    policy: Policy,
+    max_batch: int,
+    dtype: str,
+    engine_args: Mapping[str, Any],
+    others: Sequence[Policy] = (),
 ) -> dict[str, Any]:
     """The arguments of vLLM's AsyncEngineArgs. Raises InputError for those that laconic has to set itself, and for a text
     where a number belongs."""
@@ -113,8 +166,10 @@ def arguments_for(
     for given in (*engine_args, *(f"additional_config.{key}" for key in extra)):
         if given in _SET_BY_LACONIC:
             raise InputError(f"{given} can't be given to the vLLM engine: {_SET_BY_LACONIC[given]}; leave it out")
-    if policy.schedule.next_boundary(0) is not None:
-        extra[KEY] = {"policy": policy.name, **policy.settings()}
+    if any(map(compresses, (policy, *others))):
+        extra[KEY] = launch_settings(policy)
+        if others:
+            extra[KEY]["others"] = [launch_settings(one) for one in others]
     arguments: dict[str, Any] = {
         "model": model,
         "runner": "generate",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,15 +24,19 @@ class VLLMTrace(ScheduledTrace):
     holding: Holding | None = None
     """What it holds, from that request's first token on."""
 
-    def make_request(self, compresses: bool, vocabulary: int) -> Request:
-        """The request that goes on from the trace's tokens. compresses: the engine has a policy that does."""
+    def make_request(self, settings: Mapping[str, Any], compresses: bool, vocabulary: int) -> Request:
+        """The request that goes on from the trace's tokens. settings: of the engine's policy, where its launch has another.
+        compresses: the policy does."""
         trace, sampling = self.trace, self.trace.sampling
         at = len(trace.token_ids)
         extra: dict[str, Any] = {}
         if sampling.temperature > 0:
             extra |= DrawParams(self.key, at, sampling).to_extra_args()
+        own = dict(settings)
         if at and compresses:
-            extra[KEY] = {"prompt_tokens": len(trace.prompt_ids)}
+            own["prompt_tokens"] = len(trace.prompt_ids)
+        if own:
+            extra[KEY] = own
         tokens = (*trace.prompt_ids, *trace.token_ids)
         top_k = min(sampling.confidence_top_k, vocabulary)
         logprobs = None if sampling.logprobs is None else min(sampling.logprobs, vocabulary)

@@ -31,16 +31,27 @@ class LaunchSettings:
     queries: int
     """How many of the latest queries each request's ring holds; more than `policy` reads lets single requests ask for a policy
     with a longer window."""
+    others: tuple[Policy, ...] = ()
+    """What single requests will ask for besides: checked and made ready at the start, as `policy` is."""
 
     def __post_init__(self) -> None:
         checks.unwrap_numpy_fields(self)
-        check_policy(self.policy)
+        object.__setattr__(
+            self, "others", tuple(checks.instances("others", self.others, Policy, "policies that requests may ask for"))
+        )
         whole("queries", self.queries, 0, meaning="latest queries kept for each request")
-        needed = _queries_read(self.policy)
-        if self.queries < needed:
-            raise InputError(
-                f"queries is {self.queries}, but policy {self.policy.spec()} reads the latest {needed}; expected at least that"
-            )
+        for policy in self.policies:
+            check_policy(policy)
+            needed = queries_read(policy)
+            if self.queries < needed:
+                raise InputError(
+                    f"queries is {self.queries}, but policy {policy.spec()} reads the latest {needed}; expected at least that"
+                )
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """All that are known at the start, `policy` first."""
+        return (self.policy, *self.others)
 
     def describe(self) -> str:
         return f"{self.policy.spec()}, {self.queries} latest queries a request"
@@ -63,11 +74,30 @@ def parse_launch(raw: object) -> LaunchSettings:
             f"laconic's settings name no policy; expected e.g. {{'policy': 'rpc', 'interval': 1024, 'ratio': 4}}, "
             f"with a policy of {_supported_policies()}"
         )
-    queries = given.pop("queries", None)
-    policy = _make_policy(given, "queries")
+    queries, others = given.pop("queries", None), given.pop("others", ())
+    policy = _make_policy(given, "queries", "others")
     if queries is not None:
         whole("queries", queries, 0, meaning="latest queries kept for each request")
-    return LaunchSettings(policy, _queries_read(policy) if queries is None else queries)
+    policies = (policy, *_parse_others(others))
+    most = max(map(queries_read, policies))
+    return LaunchSettings(policy, most if queries is None else queries, policies[1:])
+
+
+def _parse_others(raw: object) -> list[Policy]:
+    if not isinstance(raw, (list, tuple)):
+        raise InputError(
+            f"others of laconic's settings is {checks.shown(raw)}; expected a list of policies that requests may ask for, such "
+            "as ['rpc:window=64', {'policy': 'rkv'}]"
+        )
+    found = []
+    for one in raw:
+        given = _as_mapping(one)
+        if "policy" not in given:
+            raise InputError(
+                f"one of laconic's others names no policy; expected each to name one of {_supported_policies()}"
+            )
+        found.append(_make_policy(given))
+    return found
 
 
 def parse_request(raw: object, launch: LaunchSettings) -> RequestSettings:
@@ -88,7 +118,7 @@ def parse_request(raw: object, launch: LaunchSettings) -> RequestSettings:
         given = {**own, **given, "policy": launch.policy.name}
     policy = _make_policy(given, "prompt_tokens")
     check_policy(policy)
-    needed = _queries_read(policy)
+    needed = queries_read(policy)
     if needed > launch.queries:
         raise InputError(
             f"policy {policy.spec()} reads the latest {needed} queries, but this server keeps {launch.queries} a request; "
@@ -105,6 +135,11 @@ def check_policy(policy: Policy) -> None:
         raise InputError(
             f"policy {policy.name} can't run inside vLLM: {reason}; expected one of {_supported_policies()}"
         )
+
+
+def runs_inside(policy: Policy) -> bool:
+    """Whether it can run inside vLLM."""
+    return not _why_unsupported(policy)
 
 
 def _why_unsupported(policy: Policy) -> str:
@@ -136,7 +171,8 @@ def _supported_policies() -> str:
     return ", ".join(names)
 
 
-def _queries_read(policy: Policy) -> int:
+def queries_read(policy: Policy) -> int:
+    """How many of the latest queries a policy's scorer reads."""
     return 0 if policy.scorer is None else policy.scorer.queries
 
 
@@ -157,14 +193,14 @@ def _policy_class(name: object) -> type[Policy]:
         ) from None
 
 
-def _make_policy(given: dict[str, Any], own: str) -> Policy:
-    """The policy of a mapping whose other keys are its settings. own: the key of ours that may stand beside them."""
+def _make_policy(given: dict[str, Any], *own: str) -> Policy:
+    """The policy of a mapping whose other keys are its settings. own: keys of ours that may stand beside them."""
     cls = _policy_class(given.pop("policy"))
     names = [f.name for f in fields(cls)]
     for key in given:
         if key not in names:
             raise InputError(
-                f"{key!r} in laconic's settings is unknown; known with policy {cls.name}: {', '.join(['policy', *names, own])}"
+                f"{key!r} in laconic's settings is unknown; known with policy {cls.name}: {', '.join(['policy', *names, *own])}"
             )
     return parse(cls.name, **given)
 
