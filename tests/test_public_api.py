@@ -191,6 +191,14 @@ CALLS: dict[str, Call] = {
     },
     "compress.Hindsight": Call(compress.Hindsight, dict, {**RPC, **SHARE, "aggregation": WORD}),
     "compress.FutureAttention": Call(compress.FutureAttention, dict, {"aggregation": WORD}),
+    "compress.KVzap": Call(compress.KVzap, dict, {**RPC, **SHARE, "weights": optional(PATH)}),
+    "compress.KVzapScore": Call(compress.KVzapScore, dict, {"networks": OBJECT}),
+    "compress.KVzapNetworks": Call(
+        compress.KVzapNetworks,
+        lambda: {"layers": ((torch.zeros(2, 3), torch.zeros(2)),)},
+        {"layers": (None, *OBJECT, [5], ((torch.zeros(2), torch.zeros(2)),))},
+        {"layers": "KVzap"},
+    ),
     "compress.VaSE": Call(
         compress.VaSE,
         dict,

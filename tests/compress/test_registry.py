@@ -80,7 +80,7 @@ def strangers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_ours() -> None:
-    assert list(known())[:14] == [
+    assert list(known())[:15] == [
         "full",
         "rpc",
         "h2o",
@@ -90,13 +90,14 @@ def test_ours() -> None:
         "snapkv",
         "knorm",
         "learned",
+        "kvzap",
         "vase",
         "randomattention",
         "random",
         "oracle",
         "hindsight",
     ]
-    assert all(cls.name == name and cls.summary for name, cls in list(known().items())[:14])
+    assert all(cls.name == name and cls.summary for name, cls in list(known().items())[:15])
 
 
 @pytest.mark.parametrize("name", ["rpc", "RPC", " rpc "])

@@ -27,7 +27,7 @@ class LayerState:
     """What is remembered of one compressible layer. Slots are those of generated tokens, prompt excluded."""
 
     positions: list[list[int]]  # [G][slots]: each KV head's generated tokens, by index among the generated
-    mass: list[list[float]]  # [g][slots]: H2O's accumulated attention
+    mass: list[list[float]]  # [g][slots]: H2O's accumulated attention, or KVzap's notes
     queries: list[Tensor] = field(default_factory=list)  # each decode step's [H, D], after RoPE
     keys: Tensor | None = None  # [H, slots, D]: the latest step's, as attended to (latent attention expands its cache)
     scaling: float = 0.0
@@ -92,7 +92,10 @@ def reference_run(
             step = len(tokens)  # this step computes the keys and values of the step-th generated token
             caught.clear()
             position = torch.tensor([[prompt + step - 1]])
-            out = model(torch.tensor([[tokens[-1]]]), position_ids=position, past_key_values=cache, use_cache=True)
+            more = {"output_hidden_states": True} if policy.name == "kvzap" else {}
+            out = model(
+                torch.tensor([[tokens[-1]]]), position_ids=position, past_key_values=cache, use_cache=True, **more
+            )
             before = after = 0
             for index, state in states.items():
                 query, state.keys, state.scaling = caught[index]
@@ -101,6 +104,11 @@ def reference_run(
                     held.append(step - 1)
                 if policy.name == "h2o":
                     _observe(policy, state)
+                if policy.name == "kvzap":
+                    read = model.base_model.layers[index].input_layernorm(out.hidden_states[index])[0, -1].tolist()
+                    noted = scorers.kvzap(read, policy.scorer.networks.layers[index])
+                    for mass, score in zip(state.mass, noted, strict=True):
+                        mass.append(score)
                 before = len(state.positions[0])
                 if _compress(policy, state, cache.layers[index], prompt, tokens, index, row) < TIE:
                     sure = min(sure, len(tokens) + 1)  # this step has attended to everything still
@@ -141,7 +149,7 @@ def _caught(model: Any) -> Iterator[dict[int, tuple[Tensor, Tensor, float]]]:
 
 def _plan(policy: Any, held: int, kept: int) -> tuple[int, int] | None:
     """(how many candidates stay, the window) if a compression is due with `held` tokens, `kept` of them chosen."""
-    if policy.name in ("rpc", "random", "randomattention", "vase", "oracle", "learned"):
+    if policy.name in ("rpc", "random", "randomattention", "vase", "oracle", "learned", "kvzap"):
         if held - kept - policy.window < policy.interval:
             return None
         return kept + int(policy.interval / Fraction(str(policy.ratio))), policy.window
@@ -241,7 +249,7 @@ def _scores(
     if policy.name == "tova":
         context = state.keys[:, :prompt].tolist()
         return scorers.newest_query(_latest(state, 1), context, keys, M, state.scaling, policy.aggregation)
-    if policy.name == "h2o":
+    if policy.name in ("h2o", "kvzap"):
         return [mass[:M] for mass in state.mass]
     if policy.name == "streamingllm":
         return [[float(rank) for rank in scorers.recency(where[0], policy.sinks)]]
@@ -274,7 +282,9 @@ def _learned(policy: Any, state: LayerState, layer: Any, prompt: int, M: int, in
 
 
 def _aggregation(policy: Any) -> str:
-    """A selector says it, not the policy's settings."""
+    """A selector says it, not the policy's settings; KVzap has no other."""
+    if policy.name == "kvzap":
+        return "group"
     return policy.scorer.aggregation if policy.name == "learned" else getattr(policy, "aggregation", "layer")
 
 

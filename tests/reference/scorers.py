@@ -227,6 +227,22 @@ def recency(positions: Sequence[int], sinks: int) -> list[int]:
     return [order.index(p) for p in positions]
 
 
+def kvzap(state: Vector, parts: Sequence[Any]) -> list[float]:
+    """KVzap's network of one layer on one hidden state, on a grid of 1/256: [G].
+
+    parts: weight, bias; twice, with GELU between, or once.
+    """
+
+    def linear(weight: Any, bias: Any, x: Vector) -> list[float]:
+        return [dot(w, x) + float(b) for w, b in zip(weight.tolist(), bias.tolist(), strict=True)]
+
+    out = linear(parts[0], parts[1], state)
+    if len(parts) == 4:
+        hidden = [x * 0.5 * (1 + math.erf(x / math.sqrt(2))) for x in out]
+        out = linear(parts[2], parts[3], hidden)
+    return [round(x * 256) / 256 for x in out]
+
+
 def random_bits(seed: int, row: int, layer: int, position: int, *also: int) -> int:
     """A 32-bit hash chain over plain ints; `also` goes between layer and position."""
 

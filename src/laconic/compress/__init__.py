@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from laconic.compress.evidence import Aggregation, Evidence, Scorer
     from laconic.compress.hindsight import FutureAttention, Hindsight
+    from laconic.compress.kvzap import KVzap, KVzapScore
+    from laconic.compress.kvzap_networks import KVzapNetworks
     from laconic.compress.learned import Learned, LearnedScore
     from laconic.compress.policies import (
         H2O,
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "evidence": ("Aggregation", "Evidence", "Scorer"),
     "hindsight": ("FutureAttention", "Hindsight"),
+    "kvzap": ("KVzap", "KVzapScore"),
+    "kvzap_networks": ("KVzapNetworks",),
     "learned": ("Learned", "LearnedScore"),
     "policies": (
         "H2O",
@@ -97,6 +101,9 @@ __all__ = [
     "FutureAttention",
     "Hindsight",
     "KNorm",
+    "KVzap",
+    "KVzapNetworks",
+    "KVzapScore",
     "Learned",
     "LearnedScore",
     "Never",

@@ -26,7 +26,8 @@ class Evidence:
     valid: bool [B, M]; None: every candidate of every row is real.
     positions: long [B, g, M], g in {1, G}: each candidate's index among its row's generated tokens, from 0, ascending.
     token_ids: long [B, g, M], where the engine knows them.
-    mass: fp32 [B, g, M], attention accumulated so far, where `scorer.accumulates`.
+    mass: fp32 [B, g, M], attention accumulated so far, where `scorer.accumulates`; or what `scorer.note` said of each token
+    when it was written, where `scorer.reads_inputs`.
     values: [B, G, M + W, Dv], the cached values of the same tokens as `keys`; only if `scorer.reads_values`.
     starts: long [B], the position of each row's first generated token, that is the length of its prompt: a candidate's key is
     rotated by starts + positions; only if `scorer.reads_values`.
@@ -95,6 +96,8 @@ class Scorer(ABC):
     reads_values: bool = False
     reads_keep: bool = False
     reads_future: bool = False
+    reads_inputs: bool = False
+    """Whether `note` is asked of each generated token when it is written."""
     accumulates: bool = False
     needs_token_ids: bool = False
 
@@ -108,3 +111,8 @@ class Scorer(ABC):
     def observe(self, query: Tensor, keys: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
         """Only where `accumulates`: the attention that q queries pay to each of T slots, fp32 [B, g, T]."""
         raise InputError(f"{type(self).__name__} accumulates nothing; only ask a scorer whose `accumulates` is true")
+
+    def note(self, layer: int, states: Tensor) -> Tensor:
+        """Only where `reads_inputs`: a number for each of q tokens, fp32 [B, g, q], from what the layer's attention reads of
+        them, [B, q, E]."""
+        raise InputError(f"{type(self).__name__} notes nothing; only ask a scorer whose `reads_inputs` is true")

@@ -16,6 +16,7 @@ from laconic.errors import InputError
 from laconic.settings import typed
 
 if TYPE_CHECKING:
+    from laconic.compress.kvzap_networks import KVzapNetworks
     from laconic.compress.selector import Selector
 
 
@@ -27,6 +28,13 @@ class ModelInfo(Protocol):
 
     def fingerprint(self) -> str | None:
         """Of its weights (`laconic.fingerprint.weights_fingerprint`); None where they are not at hand."""
+
+    def hidden_size(self) -> int:
+        """Numbers of a hidden state."""
+
+    def find_kvzap(self, place: str | None) -> KVzapNetworks:
+        """KVzap's networks in a folder or under a Hub name; None: those published for this model. Raises InputError where there
+        are none."""
 
     def find_selector(self, file: str | None) -> Selector:
         """The selector in a file; None: the one that was made for this model. Raises InputError where there is none."""

@@ -14,6 +14,7 @@ from typing import Any
 from laconic import checks
 from laconic.compress import policies
 from laconic.compress.hindsight import Hindsight
+from laconic.compress.kvzap import KVzap
 from laconic.compress.learned import Learned
 from laconic.compress.policy import Policy
 from laconic.compress.random_attention import RandomAttention
@@ -153,6 +154,7 @@ for _policy in (
     policies.SnapKV,
     policies.KNorm,
     Learned,
+    KVzap,
     VaSE,
     RandomAttention,
     policies.Random,

@@ -17,10 +17,12 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from laconic.compress import Policy
 from laconic.engines.hf.ledger import Ledger
 from laconic.engines.hf.models import attention_of, eager_attention_of, switch_attention
 from laconic.errors import InputError
@@ -56,7 +58,7 @@ class ForwardPass:
     layers read another layer's, some models attend twice), and the pass that compresses attends to everything.
     """
 
-    __slots__ = ("given", "layers", "ledger", "mask_of", "model", "seen", "writer")
+    __slots__ = ("given", "inputs", "layers", "ledger", "mask_of", "model", "seen", "writer")
 
     def __init__(self, model: str, given: Ledger | None) -> None:
         self.model = model
@@ -65,6 +67,7 @@ class ForwardPass:
         self.layers: list[WritingLayer] = []  # that have written
         self.seen = 0  # of the layers, those whose attention was seen
         self.writer: WritingLayer | None = None  # wrote its keys and values, has not attended yet
+        self.inputs: Tensor | None = None  # what the latest attention module reads, [B, q, E], where a binding looks
         self.mask_of: Ledger | None = None  # was asked for the sizes of the mask that transformers makes next
 
     def write(self, layer: WritingLayer, batch: int, q: int) -> None:
@@ -151,11 +154,15 @@ def forward_pass(model: str, given: Ledger | None) -> Iterator[None]:
 class AttentionBinding:
     """While entered, `model` attends through laconic. May be nested; each restores what it found.
 
-    Raises InputError for a model whose attention can't be switched (it does not use transformers' attention interface).
+    policy: whose scorer may read what each attention module reads (`ForwardPass.inputs`); None: nobody does. Raises InputError
+    for a model whose attention can't be switched (it does not use transformers' attention interface).
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, policy: Policy | None = None) -> None:
         self.model = model
+        scorer = None if policy is None else policy.scorer
+        self.shows_inputs = scorer is not None and scorer.reads_inputs
+        self._hooks: list[RemovableHandle] = []
         self.name = f"{PREFIX}{next(_numbers)}"
         self.base = ""
 
@@ -174,12 +181,17 @@ class AttentionBinding:
                 for module in _entrances(self.model):
                     _wrap(module)
             stack.append(self)
+            if self.shows_inputs:
+                modules = [m for m in self.model.modules() if hasattr(m, "layer_idx") and hasattr(m, "is_causal")]
+                self._hooks = [m.register_forward_pre_hook(_see_inputs, with_kwargs=True) for m in modules]
         return self
 
     def __exit__(self, *exc: object) -> None:
         with _lock:
             stack = _stacks[self.model]
             stack.remove(self)
+            for hook in self._hooks:
+                hook.remove()
             switch_attention(self.model, stack[-1].name if stack else self.base)
             if not stack:
                 del _stacks[self.model]
@@ -232,6 +244,12 @@ class AttentionBinding:
             return base_mask(*args, **kwargs)
 
         return mask
+
+
+def _see_inputs(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    running = running_pass()
+    if running is not None:
+        running.inputs = kwargs.get("hidden_states", args[0] if args else None)
 
 
 def _entrances(model: PreTrainedModel) -> list[nn.Module]:

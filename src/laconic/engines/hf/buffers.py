@@ -32,7 +32,8 @@ class KVBuffers:
     values: Tensor
     """[R, G, C, D of values]"""
     mass: Tensor | None
-    """fp32 [R, g, C]: attention that each slot has received, where the policy adds it up. Moves as keys do."""
+    """fp32 [R, g, C]: attention that each slot has received, where the policy adds it up, or what its scorer noted of each
+    token. Moves as keys do."""
     query_ring: Tensor | None
     """[R or more, H, S, D]: the latest queries; the ledger says which is the oldest."""
     kept_positions: Tensor | None
@@ -108,12 +109,21 @@ class KVBuffers:
 
     def add_mass(self, received: Tensor, start: int) -> None:
         """Add what every slot has received in this pass, fp32 [B, g, length]; the pass wrote from slot `start` on."""
-        batch, _, end = received.shape
-        if self.mass is None:
-            self.mass = received.new_zeros((self.rows, received.shape[1], self.slots))
+        batch, heads, end = received.shape
+        mass = self._mass(heads, received)
         # A slot's sum starts with the step that writes it: what stood there before an eviction moved the end is not its own.
-        self.mass[:batch, :, start:end] = 0
-        self.mass[:batch, :, :end] += received
+        mass[:batch, :, start:end] = 0
+        mass[:batch, :, :end] += received
+
+    def set_mass(self, notes: Tensor, start: int) -> None:
+        """Write what was noted of this pass's tokens, fp32 [B, g, q]; the pass wrote from slot `start` on."""
+        batch, heads, q = notes.shape
+        self._mass(heads, notes)[:batch, :, start : start + q] = notes
+
+    def _mass(self, heads: int, like: Tensor) -> Tensor:
+        if self.mass is None:
+            self.mass = like.new_zeros((self.rows, heads, self.slots))
+        return self.mass
 
     def held_positions(self, row: int, generated: int, compressed_at: int, held: int) -> Tensor:
         """long [g, held]: which of a row's `generated` tokens are held, in order. compressed_at: `generated` at its last

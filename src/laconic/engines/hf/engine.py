@@ -113,7 +113,7 @@ class HFEngine(Engine):
         return self._scheduler.submit(tokens, sampling, n, ids, begins_thinking(self.tokenizer, tokens), make)
 
     def stream(self) -> Generator[Chunk, None, None]:
-        with AttentionBinding(self.model):
+        with AttentionBinding(self.model, self.policy):
             yield from self._loop.stream()
 
     def stop(self, trace_id: str) -> None:

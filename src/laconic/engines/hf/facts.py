@@ -9,9 +9,11 @@ import torch
 from transformers import PreTrainedModel
 
 from laconic.compress import FullKV, Policy
+from laconic.compress.kvzap_networks import KVzapNetworks
 from laconic.compress.selector import Selector
 from laconic.engines.hf.attention import AttentionBinding
 from laconic.engines.hf.cache import CompressedCache
+from laconic.engines.hf.kvzap_weights import read_kvzap
 from laconic.engines.hf.models import text_config
 from laconic.engines.hf.runner import ModelRunner
 from laconic.fingerprint import weights_fingerprint
@@ -42,6 +44,12 @@ class HFModelInfo:
         if self._fingerprint is None:
             self._fingerprint = weights_fingerprint(self.model)
         return self._fingerprint
+
+    def hidden_size(self) -> int:
+        return int(text_config(self.model).hidden_size)
+
+    def find_kvzap(self, place: str | None) -> KVzapNetworks:
+        return read_kvzap(place, str(self.model.config.name_or_path or ""))
 
     def find_selector(self, file: str | None) -> Selector:
         path = Path(file) if file is not None else find_selector(self.fingerprint())

@@ -62,7 +62,7 @@ class Compression:
     def __enter__(self) -> Compression:
         if self._binding is not None:
             raise InputError("this compression is already entered: make one per `with`")
-        self._binding = AttentionBinding(self.model).__enter__()
+        self._binding = AttentionBinding(self.model, self.policy).__enter__()
         mine = {"generate": self._generate, "prepare_inputs_for_generation": self._prepare()}
         mine |= {name: _refused(name) for name in CONTINUOUS if hasattr(self.model, name)}
         self._outer = {name: self.model.__dict__.get(name) for name in mine}

@@ -123,6 +123,8 @@ class CompressedLayer(DynamicLayer):
             buffers.capture_queries(query, ledger.queries, ledger.ring_at, rows=self.spare_rows)
         if scoring.scorer.accumulates and ledger.rows[0].generated:
             scoring.add_attention(ledger, buffers, query, key, scaling, mask)
+        if scoring.scorer.reads_inputs and ledger.rows[0].generated:
+            scoring.note_tokens(ledger, buffers, required_pass().inputs)
         if ledger.eviction is not None:
             self.selection = scoring.choose(ledger, buffers, key, scaling)
 

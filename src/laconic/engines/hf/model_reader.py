@@ -12,7 +12,6 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laconic import checks
-from laconic.engines.hf.attention import AttentionBinding
 from laconic.engines.hf.cache import CompressedCache
 from laconic.engines.hf.models import text_config
 from laconic.engines.hf.runner import ModelRunner, held_tokens
@@ -44,7 +43,7 @@ class ModelReader:
         """
         self._check_tokens(prompt, tokens)
         parts, run = [], len(prompt)
-        with AttentionBinding(self.runner.model):
+        with self.runner.bound():
             for start in range(0, len(tokens), ROWS):
                 rows = [list(t[:count]) for t in tokens[start : start + ROWS]]
                 longest = max(1, *(len(t) for t in rows))
@@ -71,7 +70,7 @@ class ModelReader:
         tail = self.suffix_ids(suffix)
         found: list[Tensor | None] = [None] * len(tokens)
         run = 0
-        with AttentionBinding(self.runner.model):
+        with self.runner.bound():
             for length in sorted({len(t) for t in tokens}):
                 alike = [i for i, t in enumerate(tokens) if len(t) == length]
                 for start in range(0, len(alike), ROWS):
@@ -100,7 +99,7 @@ class ModelReader:
         cache: a fork, used up here. positions: of each row's newest token, which has not been fed yet.
         """
         tail = self.suffix_ids(suffix)
-        with AttentionBinding(self.runner.model):
+        with self.runner.bound():
             answers = self._answer(cache, positions, newest, tail, steps)
         self.tokens_run += len(newest) * (len(tail) + steps)
         return answers
@@ -108,7 +107,7 @@ class ModelReader:
     @torch.inference_mode()
     def held(self, prompt: Sequence[int], tokens: Sequence[int]) -> Tensor:
         """bool [compressible layers, g, K]: which tokens each layer holds once all have been fed."""
-        with AttentionBinding(self.runner.model):
+        with self.runner.bound():
             return held_tokens(self._rebuild(prompt, [tokens])[0], 0, len(tokens))
 
     def suffix_ids(self, suffix: str) -> list[int]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from laconic.compress import Policy
+from laconic.engines.hf.attention import AttentionBinding
 from laconic.engines.hf.cache import CompressedCache
 from laconic.engines.hf.models import text_config
 from laconic.engines.hf.scoring import TokenLookup
@@ -32,6 +33,10 @@ class ModelRunner:
     def __init__(self, model: PreTrainedModel, policy: Policy) -> None:
         self.model, self.policy = model, policy
         self.device = next(model.parameters()).device
+
+    def bound(self) -> AttentionBinding:
+        """A binding of the model that shows what the policy reads."""
+        return AttentionBinding(self.model, self.policy)
 
     def forward(
         self,

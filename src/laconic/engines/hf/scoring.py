@@ -54,6 +54,19 @@ class LayerScoring:
         received = by_cached_head(self.scorer.observe(query, key, mask, scaling), buffers)
         buffers.add_mass(received, ledger.write_at)
 
+    def note_tokens(self, ledger: Ledger, buffers: KVBuffers, inputs: Tensor | None) -> None:
+        """Keep what the scorer says of this pass's tokens. inputs: what the layer's attention read of them, [B, q, E]."""
+        if (
+            inputs is None
+            or inputs.dim() != 3
+            or inputs.shape[:2] != (len(ledger.rows), ledger.length - ledger.write_at)
+        ):
+            raise InputError(
+                f"this policy reads what the attention of layer {self.layer} reads, which is not to be seen here: use another, "
+                "such as rpc"
+            )
+        buffers.set_mass(by_cached_head(self.scorer.note(self.layer, inputs), buffers), ledger.write_at)
+
     def choose(self, ledger: Ledger, buffers: KVBuffers, key: Tensor, scaling: float) -> Selection:
         """Score the candidates of the rows that are due and choose. key: [B, Gk, L, D], what the layer attended to."""
         eviction = ledger.eviction

@@ -148,6 +148,8 @@ def _why_unsupported(policy: Policy) -> str:
     scorer = policy.scorer
     if scorer is None:
         return ""
+    if scorer.reads_inputs:
+        return "it reads hidden states, which vLLM's kernels don't give away"
     if scorer.accumulates:
         return "it accumulates the attention of every step, which vLLM's kernels don't give away"
     if scorer.needs_token_ids:
