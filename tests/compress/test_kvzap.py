@@ -84,5 +84,5 @@ def test_weights_that_do_not_fit(shapes: list[tuple[int, ...]]) -> None:
 
 
 def test_networks_of_no_layer() -> None:
-    with pytest.raises(LaconicError, match="of no layer; expected one for each"):
+    with pytest.raises(LaconicError, match=r"layers is \(\); expected KVzap's tuple of networks"):
         KVzapNetworks(())

@@ -15,6 +15,7 @@ from laconic.compress import (
     RPC,
     Custom,
     Evidence,
+    KVzapNetworks,
     Learned,
     LearnedScore,
     Policy,
@@ -46,6 +47,9 @@ class Model:
 
     def fingerprint(self) -> str | None:
         return self.print
+
+    def find_kvzap(self, place: str | None) -> KVzapNetworks:
+        raise AssertionError("a selector is none of KVzap's networks")
 
     def find_selector(self, file: str | None) -> Selector:
         self.asked.append(file)

@@ -75,7 +75,7 @@ class KVzap(WithRatio):
     def for_model(self, model: ModelInfo) -> Policy:
         """See Policy.for_model. Raises InputError where there are no networks, or none for this model."""
         networks = model.find_kvzap(self.weights)
-        networks.check_model(model.layer_shapes(), model.hidden_size())
+        networks.check_model(model.layer_shapes())
         fitted = dataclasses.replace(self)
         fitted.__dict__["scorer"] = KVzapScore(networks)  # where the cached property keeps what make_scorer made
         return fitted

@@ -28,10 +28,11 @@ class KVzapNetworks:
     """weight [G, E] and bias [G]; or [N, E], [N], [G, N], [G]."""
 
     def __post_init__(self) -> None:
-        if not self.layers:
-            raise InputError("KVzap's networks are of no layer; expected one for each of a model's")
+        layers = self.layers
+        if not isinstance(layers, tuple) or not layers or not all(isinstance(parts, tuple) for parts in layers):
+            raise checks.input_error("layers", layers, "KVzap's tuple of networks, each a tuple of tensors")
         for index, parts in enumerate(self.layers):
-            shapes = [tuple(part.shape) for part in parts]
+            shapes = [tuple(getattr(part, "shape", ())) for part in parts]
             maps = list(zip(shapes[::2], shapes[1::2], strict=False))
             fits = len(shapes) in (2, 4) and all(len(w) == 2 and b == w[:1] for w, b in maps)
             if not fits or (len(maps) == 2 and maps[1][0][1] != maps[0][0][0]):
@@ -70,14 +71,21 @@ class KVzapNetworks:
             x = torch.nn.functional.linear(torch.nn.functional.gelu(x), parts[2], parts[3])
         return (x.transpose(1, 2) / GRID).round() * GRID
 
-    def check_model(self, shapes: Mapping[int, tuple[int, int, int]], width: int) -> None:
-        """InputError if they are not of such a model. shapes: layer -> KV heads and more; width: of its hidden states."""
+    def check_model(self, shapes: Mapping[int, tuple[int, int, int]]) -> None:
+        """InputError if they are not of such a model. shapes: layer -> KV heads and more."""
         heads = sorted({found[0] for found in shapes.values()})
-        if width != self.width or heads != [self.kv_heads] or max(shapes) >= len(self.layers):
+        if heads != [self.kv_heads] or max(shapes) >= len(self.layers):
             raise InputError(
-                f"KVzap's networks are for {len(self.layers)} layers of {self.kv_heads} KV heads and hidden states of "
-                f"{self.width} numbers, the model has KV heads {heads}, layers up to {max(shapes)} and {width} numbers: "
-                "expected those that were trained for this model"
+                f"KVzap's networks are of {len(self.layers)} layers with {self.kv_heads} KV heads, the model has {heads} in "
+                f"layers up to {max(shapes)}: expected those that were trained for this model"
+            )
+
+    def check_width(self, width: int) -> None:
+        """InputError if they read hidden states of another size."""
+        if width != self.width:
+            raise InputError(
+                f"KVzap's networks read hidden states of {self.width} numbers, the model's are of {width}: expected those that "
+                "were trained for this model"
             )
 
     def _on(self, device: torch.device) -> tuple[tuple[Tensor, ...], ...]:

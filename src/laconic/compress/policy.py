@@ -29,12 +29,9 @@ class ModelInfo(Protocol):
     def fingerprint(self) -> str | None:
         """Of its weights (`laconic.fingerprint.weights_fingerprint`); None where they are not at hand."""
 
-    def hidden_size(self) -> int:
-        """Numbers of a hidden state."""
-
     def find_kvzap(self, place: str | None) -> KVzapNetworks:
         """KVzap's networks in a folder or under a Hub name; None: those published for this model. Raises InputError where there
-        are none."""
+        are none, or none that read its hidden states."""
 
     def find_selector(self, file: str | None) -> Selector:
         """The selector in a file; None: the one that was made for this model. Raises InputError where there is none."""

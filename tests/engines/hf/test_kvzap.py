@@ -15,6 +15,7 @@ from laconic.engines.hf import HFEngine, compress
 from laconic.engines.hf.attention import AttentionBinding
 from laconic.engines.hf.facts import fit
 from laconic.engines.hf.forced import ForcedTraces
+from laconic.engines.trace_reader import held_by_half
 from laconic.errors import LaconicError
 from tests.engines.hf.families import family, padded, prompts
 from tests.reference.generation import reference_generate
@@ -90,13 +91,12 @@ def test_a_ratio_of_one_gives_full_kvs_tokens(tmp_path: Path) -> None:
     assert [t[0].token_ids for t in got] == [t[0].token_ids for t in full]
 
 
-def test_what_was_kept_is_read_again(tmp_path: Path) -> None:
-    policy, kept = kvzap("llama", tmp_path), []
-    for record in (True, False):
-        engine = HFEngine(family("llama"), None, policy, record_held=record)
-        (trace,) = engine.generate([prompts([12])[0]], Sampling(max_new_tokens=60, temperature=0))[0]
-        kept.append(engine.kept(trace.id))
-    assert kept[0] == kept[1] != list(range(60))
+def test_what_was_held_is_rebuilt_from_tokens(tmp_path: Path) -> None:
+    engine = HFEngine(family("llama"), None, kvzap("llama", tmp_path), record_held=True)
+    (trace,) = engine.generate([prompts([12])[0]], Sampling(max_new_tokens=60, temperature=0))[0]
+    (latest, *_) = reversed(engine.policy.schedule.compression_points(59))
+    held = engine.model_reader.held(trace.prompt_ids, trace.token_ids[:latest])
+    assert held_by_half(held) == engine.kept(trace.id) != list(range(latest))
 
 
 def test_where_nobody_shows_what_attention_reads(tmp_path: Path) -> None:

@@ -45,11 +45,10 @@ class HFModelInfo:
             self._fingerprint = weights_fingerprint(self.model)
         return self._fingerprint
 
-    def hidden_size(self) -> int:
-        return int(text_config(self.model).hidden_size)
-
     def find_kvzap(self, place: str | None) -> KVzapNetworks:
-        return read_kvzap(place, str(self.model.config.name_or_path or ""))
+        networks = read_kvzap(place, str(self.model.config.name_or_path or ""))
+        networks.check_width(int(text_config(self.model).hidden_size))
+        return networks
 
     def find_selector(self, file: str | None) -> Selector:
         path = Path(file) if file is not None else find_selector(self.fingerprint())
