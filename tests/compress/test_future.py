@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from laconic.compress import attention
-from laconic.compress.future import AttentionMaxima, even_starts, largest_attention
+from laconic.compress.future import AttentionMaxima, even_starts, largest_attention, summed_attention
 from laconic.errors import LaconicError
 from tests.reference import future as reference
 
@@ -62,6 +62,18 @@ def test_maxima_are_those_of_the_whole_maps(block: int, limit: int, monkeypatch:
         for delay in (1, 3, 16, 30, 500):
             want = torch.tensor(reference.delayed(whole[b], G, PROMPT, delay, block))
             torch.testing.assert_close(maxima.delayed(delay), want, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("limit", [1 << 26, 100])
+def test_sums_are_those_of_the_whole_maps(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "CHUNK_ELEMENTS", limit)
+    queries, keys, valid = tensors()
+    for low, high in ((0, 16), (20, 21), (32, K)):
+        seen = PROMPT + high
+        found = summed_attention(queries[:, :, PROMPT + low : seen], keys[:, :, :seen], SCALING, valid[:, :seen])
+        for b in range(B):
+            want = torch.tensor(reference.summed(maps()[b], G, PROMPT, range(low, high)))
+            torch.testing.assert_close(found[b, :, PROMPT:], want[:, :high], rtol=1e-4, atol=1e-6)
 
 
 def test_maxima_are_exact_where_counts_are_multiples_of_the_block() -> None:

@@ -38,3 +38,21 @@ def delayed(maps: Tensor, groups: int, prompt: int, delay: int, block: int) -> l
     length = maps.shape[1] - prompt
     by_token = [after(maps, groups, prompt, token + delay, block) for token in range(length)]
     return [[by_token[token][g][token] for token in range(length)] for g in range(groups)]
+
+
+def summed(maps: Tensor, groups: int, prompt: int, queries: range) -> list[list[float]]:
+    """[G][K]: the attention that the generated tokens `queries` pay each generated token, averaged over a KV head's heads."""
+    heads, length, _ = maps.shape
+    per_group = heads // groups
+    return [
+        [
+            sum(
+                float(maps[h, prompt + query, prompt + token])
+                for h in range(g * per_group, (g + 1) * per_group)
+                for query in queries
+            )
+            / per_group
+            for token in range(length - prompt)
+        ]
+        for g in range(groups)
+    ]

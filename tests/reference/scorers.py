@@ -184,12 +184,11 @@ def features(
 
 
 def network(x: Sequence[float], weights: dict[str, Any]) -> float:
-    """weight_out . gelu(weight_in . (x - mean) * scale + bias_in) + bias_out, gelu by its tanh formula. weight_in [F][N]."""
+    """weight_out . relu(weight_in . (x - mean) * scale + bias_in) + bias_out; weight_in [F][N]."""
     x = [(a - m) * s for a, m, s in zip(x, weights["mean"], weights["scale"], strict=True)]
     score = weights["bias_out"]
     for n, (bias, out) in enumerate(zip(weights["bias_in"], weights["weight_out"], strict=True)):
-        h = bias + sum(a * row[n] for a, row in zip(x, weights["weight_in"], strict=True))
-        score += out * 0.5 * h * (1 + math.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h**3)))
+        score += out * max(0.0, bias + sum(a * row[n] for a, row in zip(x, weights["weight_in"], strict=True)))
     return score
 
 

@@ -6,6 +6,7 @@ Shapes: B rows, H query heads, G KV heads, q queries, T slots, D head size, K ge
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -27,6 +28,18 @@ def largest_attention(query: Tensor, keys: Tensor, scaling: float, valid: Tensor
     junk, None: all real. Every query's softmax is over all that it sees, prompt included, as the model's own. Memory grows with
     q * T, so q should be a block.
     """
+    return _reduced(query, keys, scaling, valid, lambda paid: paid.amax(dim=(2, 3)))
+
+
+def summed_attention(query: Tensor, keys: Tensor, scaling: float, valid: Tensor | None = None) -> Tensor:
+    """As `largest_attention`: summed over the queries, averaged over a KV head's query heads."""
+    return _reduced(query, keys, scaling, valid, lambda paid: paid.sum(dim=3).mean(dim=2))
+
+
+def _reduced(
+    query: Tensor, keys: Tensor, scaling: float, valid: Tensor | None, reduce: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """reduce: from the attention that is paid, [B, G, H/G, q, T], to [B, G, T]."""
     B, H, q, _ = query.shape
     G, T = keys.shape[1], keys.shape[2]
     if H % G or keys.shape[0] != B or q > T:
@@ -45,7 +58,7 @@ def largest_attention(query: Tensor, keys: Tensor, scaling: float, valid: Tensor
             real = valid[rows, None, None, None]
             visible = real if causal is None else causal & real
         by_head: Tensor = logits.mul_(scaling).unflatten(2, (H // G, q))  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        out[rows] = masked_softmax(by_head, visible).amax(dim=(2, 3))
+        out[rows] = reduce(masked_softmax(by_head, visible))
     return out
 
 

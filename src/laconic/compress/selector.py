@@ -8,7 +8,7 @@ Shapes: L layers, g index sets (1, or G KV heads), F features, N hidden units, B
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,8 @@ FEATURES = ("key", "value", "size")
 GRID = 2.0**-8
 """Scores are multiples of it. In the first layer equal tokens have equal keys before RoPE: without it, rounding would say which
 of them stay, and a trace that is computed again in other pieces could keep others. So the latest of them stay."""
+SMALLEST = 1e-6
+"""Of a number whose logarithm is taken."""
 WEIGHTS = ("mean", "scale", "weight_in", "bias_in", "weight_out", "bias_out")
 
 
@@ -57,7 +59,7 @@ class Rotation:
 
 @dataclass(frozen=True, eq=False)
 class Selector:
-    """The networks of one model's layers: weight_out . gelu(weight_in . (features - mean) * scale + bias_in) + bias_out.
+    """The networks of one model's layers: weight_out . relu(weight_in . (features - mean) * scale + bias_in) + bias_out.
 
     Raises InputError for parts that don't fit together.
     """
@@ -124,18 +126,9 @@ class Selector:
 
     def read(self, keys: Tensor, values: Tensor, positions: Tensor) -> Tensor:
         """The features, fp32 [B, g, T, F]. keys, values: [B, G, T, D] as cached; positions: long [B, 1 or G, T]."""
-        parts = []
-        for name in self.features:
-            if name == "key":
-                part = keys.float() if self.rotation is None else self.rotation.undo(keys, positions)
-            elif name == "value":
-                part = values.float()
-            else:
-                part = (
-                    torch.stack((keys.float().norm(dim=-1), values.float().norm(dim=-1)), dim=-1).clamp(min=1e-6).log()
-                )
-            parts.append(part if self.per_head else part.transpose(1, 2).flatten(2)[:, None])
-        return torch.cat(parts, dim=-1)
+        if self.rotation is not None and "key" in self.features:
+            keys = self.rotation.undo(keys, positions)  # sizes stay what they are
+        return features_of(self.features, keys, values, self.per_head)
 
     def score(self, layer: int, keys: Tensor, values: Tensor, positions: Tensor) -> Tensor:
         """fp32 [B, g, T] on the GRID: the higher, the more later tokens look at it. layer: the model's index; rest as `read`.
@@ -152,7 +145,7 @@ class Selector:
         at = self.layers.index(layer)
         mean, scale, weight_in, bias_in, weight_out, bias_out = (self._on(keys.device)[name][at] for name in WEIGHTS)
         x = (self.read(keys, values, positions) - mean[:, None]) * scale[:, None]
-        hidden = torch.nn.functional.gelu(x @ weight_in + bias_in[:, None], approximate="tanh")
+        hidden = (x @ weight_in + bias_in[:, None]).relu()
         scores = (hidden @ weight_out[..., None]).squeeze(-1) + bias_out[:, None]
         return (scores / GRID).round() * GRID
 
@@ -184,6 +177,20 @@ class Selector:
         if device not in moved:
             moved[device] = {name: tensor.to(device, torch.float32) for name, tensor in self.weights.items()}
         return moved[device]
+
+
+def features_of(names: Sequence[str], keys: Tensor, values: Tensor, per_head: bool) -> Tensor:
+    """Of FEATURES, side by side: fp32 [B, g, T, F]. keys, values: [B, G, T, D], keys before RoPE. per_head: those of each KV
+    head by itself (g = G); else of all heads (g = 1)."""
+    parts = []
+    for name in names:
+        if name == "size":
+            sizes = torch.stack([cached.float().norm(dim=-1) for cached in (keys, values)], dim=-1)
+            part = sizes.clamp(min=SMALLEST).log()
+        else:
+            part = (keys if name == "key" else values).float()
+        parts.append(part if per_head else part.transpose(1, 2).flatten(2)[:, None])
+    return torch.cat(parts, dim=-1)
 
 
 def check_selector(selector: Any) -> Selector:

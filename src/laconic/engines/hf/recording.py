@@ -6,8 +6,9 @@ Shapes: n traces, K generated tokens of a trace; see `AttentionCall` and `Attent
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -63,6 +64,40 @@ def record_future(
     return recorder.maxima()
 
 
+class QueryBlock(NamedTuple):
+    """Some queries of one attention call, all of one block, and what they see; shapes as of `AttentionCall`."""
+
+    low: int
+    high: int
+    """They are those of the generated tokens low to high - 1."""
+    going: list[int]
+    """Rows whose traces have not ended before `high`; what others hold there fills them up."""
+    query: Tensor
+    """[B, H, high - low, D]"""
+    key: Tensor
+    """[B, G, T, D]; the last `high` slots are the generated tokens up to the last query."""
+    valid: Tensor | None
+    """bool [B, T]"""
+
+
+def query_blocks(call: AttentionCall, lengths: Sequence[int], starts: Sequence[int]) -> Iterator[QueryBlock]:
+    """A call's queries in pieces of at most BLOCK, each of one block, or of a part where a pass begins, or a trace ends, in its
+    middle. Nothing of a prompt. lengths: of the rows' traces, of which nothing has been evicted; starts: of the blocks."""
+    q, T, end = call.query.shape[2], call.key.shape[2], call.generated[0]
+    if not end:  # a prompt
+        return
+    cuts = {*range(end - q, end, BLOCK), *starts, *lengths, end}
+    cuts = {cut for cut in cuts if end - q <= cut <= end}
+    for low, high in pairwise(sorted(cuts)):
+        going = [row for row, length in enumerate(lengths) if length >= high]
+        if not going:
+            return
+        seen = T - (end - high)  # slots up to the last of these queries
+        queries = call.query[:, :, q - (end - low) : q - (end - high)]
+        valid = None if call.valid is None else call.valid[:, :seen]
+        yield QueryBlock(low, high, going, queries, call.key[:, :, :seen], valid)
+
+
 class FutureRecorder:
     """An `Observer` that keeps, by layer and trace, the largest attention of each block of queries to each generated token.
 
@@ -77,26 +112,14 @@ class FutureRecorder:
 
     def __call__(self, call: AttentionCall) -> None:
         """See Observer."""
-        q, T, end = call.query.shape[2], call.key.shape[2], call.generated[0]
-        if not end:  # a prompt
-            return
-        if call.layer not in self._found:
+        if call.generated[0] and call.layer not in self._found:
             self._found[call.layer] = self._zeros(call.key.shape[1])
-        # A maximum is of one block's queries, or of fewer where a pass begins, or a trace ends, in its middle.
-        cuts = {*range(end - q, end, BLOCK), *self.starts, *self.lengths, end}
-        cuts = {cut for cut in cuts if end - q <= cut <= end}
-        for low, high in pairwise(sorted(cuts)):
-            going = [row for row, length in enumerate(self.lengths) if length >= high]
-            if not going:
-                return
-            seen = T - (end - high)  # slots up to the last of these queries
-            queries = call.query[:, :, q - (end - low) : q - (end - high)]
-            valid = None if call.valid is None else call.valid[:, :seen]
-            largest = largest_attention(queries, call.key[:, :, :seen], call.scaling, valid)
-            largest = largest[:, :, seen - high :].to(torch.float16).cpu()  # generated tokens only
-            block = bisect_right(self.starts, low) - 1
-            for row in going:
-                mine = self._found[call.layer][row][block, :, :high]
+        for part in query_blocks(call, self.lengths, self.starts):
+            largest = largest_attention(part.query, part.key, call.scaling, part.valid)
+            largest = largest[:, :, -part.high :].to(torch.float16).cpu()  # generated tokens only
+            block = bisect_right(self.starts, part.low) - 1
+            for row in part.going:
+                mine = self._found[call.layer][row][block, :, : part.high]
                 torch.maximum(mine, largest[row], out=mine)
 
     def maxima(self) -> list[dict[int, AttentionMaxima]]:

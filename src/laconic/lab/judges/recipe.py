@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from laconic import checks
-from laconic.engines.hf.models import text_config
 from laconic.errors import InputError, LaconicError
 from laconic.files import write_text
 from laconic.jsonl import read_object
@@ -26,6 +25,7 @@ from laconic.lab.judges.scoring import Score, score
 from laconic.lab.judges.train_settings import TrainSettings
 from laconic.lab.judges.trainable import Trainable, TrainableEncoder
 from laconic.lab.judges.training import TrainingHistory, ValidationCheck, fit, predict
+from laconic.lab.shared.traces import check_tokenizer
 from laconic.traces import TraceFile, tokenizer_fingerprint
 
 FORMAT = "laconic.training/1"
@@ -99,33 +99,12 @@ def prepare(
 
     Raises InputError for traces of another tokenizer, naming both, and as `make_pairs`, `split` and `Pairs.check`.
     """
-    check_tokenizer(traces, tokenizer, engine)
+    check_tokenizer(traces, tokenizer, None if engine is None else engine.model)
     pairs = make_pairs(traces, excerpt, tokenizer, engine)
     parts = split_problems(pairs.problems, shares, seed)
     return TrainingData(
         excerpt, {name: pairs.of_problems(parts[name]).require_both_classes(f"the {name} part") for name in PARTS}
     )
-
-
-def check_tokenizer(traces: TraceFile, tokenizer: Any, engine: Any = None) -> None:
-    """Raises InputError where traces were written with another tokenizer than this, or hold a token id beyond it.
-
-    engine: where there is one, its model says what ids there are: its embedding may have more rows than the tokenizer tokens.
-    """
-    most = len(tokenizer) if engine is None else max(len(tokenizer), text_config(engine.model).vocab_size)
-    for record in traces.records:
-        for what, ids in (("token_ids", record.token_ids), ("prompt_ids", record.prompt_ids)):
-            if ids and max(ids) >= most:
-                raise InputError(
-                    f"{what} of trace {record.index} of problem {record.problem} has the entry {max(ids)}; the model has the "
-                    f"token ids 0 to {most - 1}: give the model that wrote the traces, or mend the file"
-                )
-    mine = tokenizer_fingerprint(tokenizer)
-    for theirs in {str(record.settings.get("tokenizer", mine)) for record in traces.records}:
-        if theirs != mine:
-            raise InputError(
-                f"the traces were written with the tokenizer {theirs}, the model's is {mine}; give the model that wrote them"
-            )
 
 
 def new_encoder(

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from laconic.errors import InputError
 from laconic.lab.judges.pairs import Pairs, make_pairs
-from laconic.lab.judges.recipe import check_tokenizer, unknown_to
+from laconic.lab.judges.recipe import unknown_to
 from laconic.lab.judges.reread import Reread
 from laconic.lab.judges.scoring import RESAMPLES, difference, score
 from laconic.lab.judges.training import digest
 from laconic.lab.shared.journal import Journal, Record
 from laconic.lab.shared.judges import describe_judge
 from laconic.lab.shared.progress import Progress, Watcher
+from laconic.lab.shared.traces import check_tokenizer
 from laconic.prune.judge import Judge
 from laconic.traces import TraceFile
 
@@ -66,7 +67,7 @@ def prepare_sets(
     """
     sets: dict[str, dict[str, Pairs]] = {}
     for name, traces in files.items():
-        check_tokenizer(traces, tokenizer, engine)
+        check_tokenizer(traces, tokenizer, None if engine is None else engine.model)
         sets[name] = {
             kind: unknown_to(make_pairs(traces, kind, tokenizer, engine, f"{name}/"), known) for kind in kinds
         }
