@@ -11,7 +11,7 @@ from torch import Tensor
 from laconic import checks
 from laconic.compress.evidence import Aggregation, Evidence, Scorer
 from laconic.compress.policies import INTERVAL, RATIO, WINDOW
-from laconic.compress.policy import ModelInfo, Policy
+from laconic.compress.policy import ModelInfo, Policy, SelectorFiles
 from laconic.compress.schedule import Proportional, Schedule
 from laconic.compress.selector import Selector, check_selector
 from laconic.compress.shares import WithRatio
@@ -69,6 +69,9 @@ class Learned(WithRatio):
 
     def make_scorer(self) -> Scorer:
         return LearnedScore()
+
+    def resolved(self, files: SelectorFiles) -> Policy:
+        return dataclasses.replace(self, file=files.selector_file(self.file))
 
     def for_model(self, model: ModelInfo) -> Policy:
         """See Policy.for_model. Raises InputError where there is no selector for this model, or the file is none for it."""

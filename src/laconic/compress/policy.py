@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from laconic.compress.selector import Selector
 
 
-class ModelInfo(Protocol):
+class SelectorFiles(Protocol):
+    """Where the selectors of a model lie."""
+
+    def selector_file(self, file: str | None) -> str:
+        """The absolute path of a file; None: of the one that was made for this model. Raises InputError where there is none."""
+
+
+class ModelInfo(SelectorFiles, Protocol):
     """What an engine tells a policy of the model that it is to run on."""
 
     def layer_shapes(self) -> Mapping[int, tuple[int, int, int]]:
@@ -64,6 +71,12 @@ class Policy(ABC):
         """The policy for this model, which an engine asks for once, before anything runs; itself where it needs nothing of it.
 
         Raises InputError if it can't run on this model.
+        """
+        return self
+
+    def resolved(self, files: SelectorFiles) -> Policy:
+        """The same policy with all that it would look up for a model said in its settings, so that other processes, which know
+        nothing else, come to the same; itself where it looks nothing up. Raises InputError where there is nothing to be found.
         """
         return self
 

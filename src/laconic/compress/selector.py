@@ -8,6 +8,7 @@ Shapes: L layers, g index sets (1, or G KV heads), F features, N hidden units, B
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -148,6 +149,34 @@ class Selector:
         hidden = (x @ weight_in + bias_in[:, None]).relu()
         scores = (hidden @ weight_out[..., None]).squeeze(-1) + bias_out[:, None]
         return (scores / GRID).round() * GRID
+
+    def of_heads(self, first: int, count: int) -> Selector:
+        """The networks of `count` KV heads from `first` on, for a device that has those heads alone.
+
+        Raises InputError for a selector whose networks read all heads of a layer.
+        """
+        if not self.per_head:
+            raise InputError(
+                "the selector reads all KV heads of a layer together; expected one that has a network for each head"
+            )
+        checks.whole("first", first, 0, self.kv_heads - 1, "a KV head")
+        checks.whole("count", count, 1, self.kv_heads - first, "KV heads")
+        weights = {name: self.weights[name][:, first : first + count] for name in WEIGHTS}
+        return dataclasses.replace(self, kv_heads=count, weights=weights)
+
+    def to(self, device: torch.device) -> Selector:
+        """The same with all of its numbers on a device."""
+        turns = self.rotation
+        return dataclasses.replace(
+            self,
+            rotation=None if turns is None else Rotation(turns.frequencies.to(device), turns.halves),
+            weights={name: self.weights[name].to(device, torch.float32) for name in WEIGHTS},
+        )
+
+    @property
+    def bytes(self) -> int:
+        """Memory that its networks take."""
+        return sum(self.weights[name].numel() * 4 for name in WEIGHTS)
 
     def check_model(self, shapes: Mapping[int, tuple[int, int, int]], fingerprint: str | None) -> None:
         """InputError if this is no selector for such a model. shapes: layer -> KV heads, size of a key, size of a value.

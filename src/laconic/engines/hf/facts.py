@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
@@ -50,9 +50,12 @@ class HFModelInfo:
         networks.check_width(int(text_config(self.model).hidden_size))
         return networks
 
+    def selector_file(self, file: str | None) -> str:
+        path = file if file is not None else find_selector(self.fingerprint())
+        return os.path.abspath(os.path.expanduser(path))
+
     def find_selector(self, file: str | None) -> Selector:
-        path = Path(file) if file is not None else find_selector(self.fingerprint())
-        return read_selector(path)
+        return read_selector(self.selector_file(file))
 
 
 def fit(policy: Policy, model: PreTrainedModel) -> Policy:

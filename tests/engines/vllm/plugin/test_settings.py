@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from laconic.compress import RKV, RPC, FullKV, Policy, StreamingLLM, registry
+from laconic.compress import RKV, RPC, FullKV, Learned, Policy, StreamingLLM, registry
 from laconic.compress.policies import Random
 from laconic.engines.vllm.plugin.launch import settings_of
 from laconic.engines.vllm.plugin.plans import CompressionPlan, make_plan, plan_of
@@ -30,6 +31,9 @@ LAUNCH = LaunchSettings(RPC(interval=64, ratio=4, window=8), 16)
         ({"policy": "random", "seed": 4}, Random(seed=4), 0),
         ("rpc", RPC(), 32),
         ("none", FullKV(), 0),
+        ({"policy": "learned", "file": "/a/b", "ratio": 2}, Learned("/a/b", ratio=2), 0),
+        ("learned:/a/b,interval=64", Learned("/a/b", interval=64), 0),
+        ({"policy": "learned", "file": None}, Learned(), 0),
         ("rpc:interval=65,ratio=2.5,window=8", RPC(interval=65, ratio=2.5, window=8), 8),
         ('  {"policy": "rpc", "interval": 64, "queries": 33}', RPC(interval=64), 33),
     ],
@@ -62,10 +66,6 @@ def test_what_requests_will_ask_for_besides(raw: object, others: tuple[Policy, .
         ({"policy": "h2o"}, ["h2o can't run inside vLLM: it accumulates", "none, rpc, streamingllm, rkv"]),
         ({"policy": "hindsight"}, ["hindsight can't run inside vLLM: it reads what later tokens will attend to"]),
         ({"policy": "tova"}, ["tova can't run inside vLLM: it weighs the prompt's keys"]),
-        (
-            {"policy": "learned"},
-            ["learned can't run inside vLLM: it asks for facts of the model", "knorm, vase"],
-        ),
         ({"policy": "oracle"}, ["keep of policy oracle is missing"]),
         ({"policy": "rpc", "ratio": 0}, ["ratio is 0"]),
         ({"policy": "rpc", "ratio": "4"}, ["ratio is '4'"]),
@@ -104,6 +104,14 @@ def test_a_launch_that_is_refused(raw: object, says: list[str]) -> None:
     assert "\n" not in str(error.value)
     for part in says:
         assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "raw", ["rpc:ratio=2", {"policy": "none", "queries": 9, "others": ["rkv", "learned:/a,ratio=2"]}, "knorm"]
+)
+def test_settings_survive_json(raw: object) -> None:
+    settings = parse_launch(raw)
+    assert parse_launch(json.loads(json.dumps(settings.to_mapping()))) == settings
 
 
 def test_what_is_listed_as_supported_is() -> None:

@@ -25,8 +25,9 @@ from laconic.engines.text import Detokenizer, begins_thinking, decode, render, t
 from laconic.engines.vllm.engine.client import AHEAD, VLLMClient
 from laconic.engines.vllm.engine.counts import Counts
 from laconic.engines.vllm.engine.messages import RequestOutput
-from laconic.engines.vllm.engine.starting import RunningVLLM, launch_settings, start
+from laconic.engines.vllm.engine.starting import RunningVLLM, start
 from laconic.engines.vllm.engine.traces import VLLMTrace
+from laconic.engines.vllm.plugin.settings import policy_mapping
 from laconic.errors import EngineError
 
 
@@ -99,7 +100,7 @@ class VLLMEngine(Engine):
         self.chat = chat_of(chat)
         self.policy, self.tokenizer = policy, started.tokenizer
         # What requests say of their policy: nothing where it is the launch's.
-        self._settings = {} if policy == started.policy else launch_settings(policy)
+        self._settings = {} if policy == started.policy else policy_mapping(policy)
         self.generation_config = started.generation_config
         self._client, self._facts, self._end_ids = started.client, started.facts, started.end_ids
         self._scheduler: Scheduler[VLLMTrace] = Scheduler(self.policy.schedule, max_batch, chunk_tokens)

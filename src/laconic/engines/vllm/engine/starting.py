@@ -23,7 +23,7 @@ from laconic.engines.vllm.engine.failures import start_error
 from laconic.engines.vllm.engine.model_facts import ModelFacts, facts_of
 from laconic.engines.vllm.engine.start_environment import redirect_output, vllm_environment
 from laconic.engines.vllm.plugin.launch import settings_of
-from laconic.engines.vllm.plugin.settings import KEY, check_policy, queries_read
+from laconic.engines.vllm.plugin.settings import KEY, check_policy, policy_mapping, queries_read
 from laconic.errors import InputError
 
 CPU_KV_BYTES = 1 << 30
@@ -146,11 +146,6 @@ def compresses(policy: Policy) -> bool:
     return policy.schedule.next_boundary(0) is not None
 
 
-def launch_settings(policy: Policy) -> dict[str, Any]:
-    """A policy as the plugin reads it."""
-    return {"policy": policy.name, **policy.settings()}
-
-
 def arguments_for(
     model: str,
     policy: Policy,
@@ -167,9 +162,9 @@ def arguments_for(
         if given in _SET_BY_LACONIC:
             raise InputError(f"{given} can't be given to the vLLM engine: {_SET_BY_LACONIC[given]}; leave it out")
     if any(map(compresses, (policy, *others))):
-        extra[KEY] = launch_settings(policy)
+        extra[KEY] = policy_mapping(policy)
         if others:
-            extra[KEY]["others"] = [launch_settings(one) for one in others]
+            extra[KEY]["others"] = [policy_mapping(one) for one in others]
     arguments: dict[str, Any] = {
         "model": model,
         "runner": "generate",

@@ -29,7 +29,7 @@ class AttentionLayer:
     name: str
     """vLLM's, of the module."""
     index: int
-    """Its place among the worker's attention layers, from 0."""
+    """The model's, from 0; a worker of a pipeline has some of them."""
     heads: int
     """H, on this device."""
     kv_heads: int

@@ -41,7 +41,8 @@ class Compressor:
     """Carries out the compressions of one worker's requests.
 
     max_requests: requests that run at once, at most. ring: their latest queries; None: no policy reads any. across: see
-    `Evidence`. `layers` and `block_size` (tokens) are set once there is a KV cache.
+    `Evidence`. fit: gives a policy what it needs of the model (`Policy.for_model`); asked at each compression. `layers` and
+    `block_size` (tokens) are set once there is a KV cache.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class Compressor:
         max_model_len: int,
         ring: QueryRing | None,
         across: Callable[[Tensor], Tensor] | None = None,
+        fit: Callable[[Policy], Policy] = lambda policy: policy,
     ) -> None:
-        self.settings, self.max_model_len, self.ring, self.across = settings, max_model_len, ring, across
+        self.settings, self.max_model_len, self.ring = settings, max_model_len, ring
+        self.across, self.fit = across, fit
         self.layers: list[AttentionLayer] = []
         self.block_size = 0
         # A preempted request keeps its plan and loses its state: it starts anew, from its first token, in another slot.
@@ -170,7 +173,7 @@ class Compressor:
             self._note_boundary(request, computed)
         self._due = []
         for policy, due in by_policy.items():
-            compact(self.layers, policy, due, self.block_size, self.ring, self.across)
+            compact(self.layers, self.fit(policy), due, self.block_size, self.ring, self.across)
         if self.ring is not None:
             self.ring.clear_places()
         return left

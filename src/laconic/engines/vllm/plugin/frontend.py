@@ -15,6 +15,7 @@ from vllm.v1.metrics.loggers import StatLoggerManager
 
 from laconic.engines.vllm.plugin.launch import settings_of
 from laconic.engines.vllm.plugin.metrics import PrometheusMetrics, take_counts
+from laconic.engines.vllm.plugin.model_info import resolve_request
 from laconic.engines.vllm.plugin.plans import make_plan
 from laconic.errors import InputError, LaconicError
 
@@ -58,7 +59,10 @@ def install_hooks() -> None:
 
 
 def check_request(request: EngineCoreRequest, vllm_config: Any) -> None:
-    """Raises InputError for settings that are wrong, a streaming session, or a request that could never fit the KV cache."""
+    """Raises InputError for settings that are wrong, a streaming session, or a request that could never fit the KV cache.
+
+    What a policy looks up is said in the request's settings afterwards.
+    """
     launch = settings_of(vllm_config)
     if launch is None or request.sampling_params is None:
         return
@@ -71,6 +75,7 @@ def check_request(request: EngineCoreRequest, vllm_config: Any) -> None:
     params, sent = request.sampling_params, len(request.prompt_token_ids)
     most = vllm_config.model_config.max_model_len
     end = most if params.max_tokens is None else min(sent + params.max_tokens, most)
+    resolve_request(params, launch, vllm_config)
     plan = make_plan(params.extra_args, sent, end, launch)
     blocks, size = vllm_config.cache_config.num_gpu_blocks, vllm_config.cache_config.block_size
     if blocks:

@@ -67,9 +67,11 @@ def configure(vllm_config: Any) -> None:
     """Check a configuration that asks for laconic, and set what it needs. Raises InputError with one sentence."""
     from laconic.engines.vllm.plugin import frontend, guards
     from laconic.engines.vllm.plugin.launch import ASYNC_SCHEDULER, SCHEDULER, WORKERS
+    from laconic.engines.vllm.plugin.model_info import resolve_launch
 
     guards.check_config(vllm_config)
     guards.check_signatures()
+    resolve_launch(vllm_config)
     scheduler, parallel = vllm_config.scheduler_config, vllm_config.parallel_config
     scheduler.scheduler_cls = ASYNC_SCHEDULER if scheduler.async_scheduling else SCHEDULER
     parallel.worker_cls = WORKERS.get(parallel.worker_cls, parallel.worker_cls)

@@ -53,6 +53,11 @@ class LaunchSettings:
         """All that are known at the start, `policy` first."""
         return (self.policy, *self.others)
 
+    def to_mapping(self) -> dict[str, Any]:
+        """As `parse_launch` reads it: JSON values."""
+        others = [policy_mapping(policy) for policy in self.others]
+        return {**policy_mapping(self.policy), "queries": self.queries, **({"others": others} if others else {})}
+
     def describe(self) -> str:
         return f"{self.policy.spec()}, {self.queries} latest queries a request"
 
@@ -64,6 +69,11 @@ class RequestSettings:
     policy: Policy
     prompt_tokens: int | None = None
     """How many of the tokens sent are the prompt, the rest having been generated before; None: all of them."""
+
+
+def policy_mapping(policy: Policy) -> dict[str, Any]:
+    """A policy as settings: JSON values."""
+    return {"policy": policy.name, **policy.settings()}
 
 
 def parse_launch(raw: object) -> LaunchSettings:
@@ -143,8 +153,6 @@ def runs_inside(policy: Policy) -> bool:
 
 
 def _why_unsupported(policy: Policy) -> str:
-    if type(policy).for_model is not Policy.for_model:
-        return "it asks for facts of the model, which laconic doesn't gather there"
     scorer = policy.scorer
     if scorer is None:
         return ""

@@ -11,6 +11,7 @@ from vllm.config import get_layers_from_vllm_config
 from vllm.distributed import get_tensor_model_parallel_rank
 from vllm.logger import init_logger
 from vllm.model_executor.layers.attention import Attention
+from vllm.model_executor.models.utils import extract_layer_index
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheSpec
 from vllm.v1.worker.gpu_worker import Worker
 
@@ -19,6 +20,7 @@ from laconic.engines.vllm.plugin.compressor import Compressor
 from laconic.engines.vllm.plugin.guards import check_launch_complete
 from laconic.engines.vllm.plugin.layouts import check_layout, layout_of
 from laconic.engines.vllm.plugin.manager import CompressedAttentionSpec
+from laconic.engines.vllm.plugin.model_info import WorkerModelInfo, first_head
 from laconic.engines.vllm.plugin.plans import CompressionPlan
 from laconic.engines.vllm.plugin.ring import QueryRing
 from laconic.engines.vllm.plugin.settings import LaunchSettings
@@ -52,8 +54,11 @@ class CompressionWorkerMixin:
                 _record_queries(layer, name, ring)
         across = _mean_over_ranks(self.parallel_config.tensor_parallel_size)
         most = self.model_config.max_model_len
-        self.compressor = Compressor(settings, scheduling.max_num_seqs, most, ring, across)
-        logger.info("%s", start_line(settings, most, scheduling.max_num_seqs, ring))
+        info = WorkerModelInfo(self.vllm_config, get_tensor_model_parallel_rank(), self.device)
+        for policy in settings.policies:
+            info.fit(policy)
+        self.compressor = Compressor(settings, scheduling.max_num_seqs, most, ring, across, info.fit)
+        logger.info("%s", start_line(settings, most, scheduling.max_num_seqs, ring, info.bytes))
 
     def get_kv_cache_spec(self: Any) -> dict[str, KVCacheSpec]:
         return {name: _compressed_spec(name, spec) for name, spec in super().get_kv_cache_spec().items()}  # type: ignore[misc]
@@ -61,8 +66,8 @@ class CompressionWorkerMixin:
     def initialize_from_config(self: Any, kv_cache_config: Any) -> None:
         super().initialize_from_config(kv_cache_config)  # type: ignore[misc]
         self.compressor.layers = [
-            _attention_layer(index, name, layer)
-            for index, (name, layer) in enumerate(attention_layers(self.vllm_config).items())
+            _attention_layer(name, layer, first_head(self.vllm_config, get_tensor_model_parallel_rank()))
+            for name, layer in attention_layers(self.vllm_config).items()
         ]
         self.compressor.block_size = kv_cache_config.kv_cache_groups[0].kv_cache_spec.block_size
         if self.use_v2_model_runner:
@@ -95,8 +100,10 @@ def attention_layers(vllm_config: Any) -> dict[str, Any]:
     return dict(layers)
 
 
-def start_line(settings: LaunchSettings, max_model_len: int, max_requests: int, ring: QueryRing | None) -> str:
-    """What the log says at start."""
+def start_line(
+    settings: LaunchSettings, max_model_len: int, max_requests: int, ring: QueryRing | None, selectors: int = 0
+) -> str:
+    """What the log says at start. selectors: bytes that they take."""
     policy = settings.policy
     first = policy.schedule.next_boundary(0)
     when = "no compression" if first is None else f"first compression at {first} generated tokens"
@@ -107,6 +114,8 @@ def start_line(settings: LaunchSettings, max_model_len: int, max_requests: int, 
     kept = "no queries kept"
     if ring is not None:
         kept = f"{ring.queries} queries a request kept, {ring.bytes / 2**20:.1f} MiB for {max_requests} requests"
+    if selectors:
+        kept += f"; selectors of {selectors / 2**20:.1f} MiB"
     return (
         f"laconic: policy {policy.spec()}: {when}; {max_model_len} tokens take the memory of {most} at most; {kept}. "
         "Requests may ask for other settings."
@@ -143,7 +152,7 @@ def _record_queries(layer: Any, name: str, ring: QueryRing) -> None:
     layer.impl.forward = forward
 
 
-def _attention_layer(index: int, name: str, layer: Any) -> AttentionLayer:
+def _attention_layer(name: str, layer: Any, first_head: int) -> AttentionLayer:
     def write(key: Tensor, value: Tensor, cache: Tensor, slots: Tensor) -> None:
         layer.impl.do_kv_cache_update(layer, key, value, cache, slots)
 
@@ -152,10 +161,10 @@ def _attention_layer(index: int, name: str, layer: Any) -> AttentionLayer:
     check_layout(layout, layer.kv_cache, layer.num_kv_heads, layer.head_size, write)
     return AttentionLayer(
         name=name,
-        index=index,
+        index=extract_layer_index(name),
         heads=layer.num_heads,
         kv_heads=layer.num_kv_heads,
-        first_head=get_tensor_model_parallel_rank() * layer.num_kv_heads,
+        first_head=first_head,
         head_size=layer.head_size,
         scaling=layer.impl.scale,
         cache=lambda: layer.kv_cache,
