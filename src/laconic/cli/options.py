@@ -96,13 +96,17 @@ POLICIES = typer.Option(
 )
 Policies = Annotated[str, POLICIES]
 PoliciesOrDefault = Annotated[str | None, POLICIES]
-INTERVAL = typer.Option("--interval", help="Generated tokens between two compressions.")
+BETWEEN = "Generated tokens between two compressions."
+INTERVAL = typer.Option("--interval", help=BETWEEN)
+INTERVALS = typer.Option("--interval", metavar="N,N,...", help=BETWEEN)
 Interval = Annotated[int | None, INTERVAL]
 IntervalOfAll = Annotated[int, INTERVAL]
 RATIO = typer.Option("--ratio", help="How many times slower than the output the cache grows.")
 Ratio = Annotated[float | None, RATIO]
 RatioOfAll = Annotated[float, RATIO]
-WINDOW = typer.Option("--window", help="Latest generated tokens that always stay.")
+STAY = "Latest generated tokens that always stay."
+WINDOW = typer.Option("--window", help=STAY)
+WINDOWS = typer.Option("--window", metavar="N,N,...", help=STAY)
 Window = Annotated[int | None, WINDOW]
 WindowOfAll = Annotated[int, WINDOW]
 Budget = Annotated[

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
+
+PLAIN_SECONDS = 10.0
 
 
 class ProgressBar:
@@ -48,6 +51,35 @@ class ProgressBar:
         speed = self.progress.tasks[0].speed
         rate = f"{speed:.1f}/s" if speed else ""
         self.progress.update(self.task, completed=done, description=label, rate=f"{rate} {note}".strip())
+
+
+class ProgressOrLines(ProgressBar):
+    """The bar where stderr is a terminal, else a line every few seconds. what: is counted, in the plural."""
+
+    def __init__(self, shown: bool = True, what: str = "traces") -> None:
+        super().__init__(shown)
+        self.what = what
+        self.lines = shown and not self.console.is_terminal
+        self.start = self.told = time.monotonic()
+        self.before: int | None = None
+
+    def tell(self, label: str, done: int, total: int, note: str = "") -> None:
+        """Where the work stands."""
+        self.update(label, done, total, note)
+        if not self.lines:
+            return
+        now = time.monotonic()
+        if self.before is None:
+            self.before = done - 1
+        if now - self.told >= PLAIN_SECONDS or done == total:
+            self.told = now
+            rate = max(done - self.before, 1e-9) / max(now - self.start, 1e-9)
+            left = (total - done) / rate
+            self.say(f"{done:,} of {total:,} {self.what}, {rate:.1f}/s, {left:,.0f} s left, {note or label}")
+
+    def say(self, line: str) -> None:
+        """A line above the bar, or one among the lines."""
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _time() -> Any:

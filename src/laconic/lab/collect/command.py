@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -35,7 +34,7 @@ from laconic.cli.options import (
     TopP,
     Traces,
 )
-from laconic.cli.progress import ProgressBar
+from laconic.cli.progress import ProgressOrLines
 from laconic.lab.shared.options import (
     ConfidenceTopK,
     SampleSeedOrNone,
@@ -45,8 +44,6 @@ from laconic.lab.shared.options import (
 if TYPE_CHECKING:
     from laconic.lab.collect.summary import CollectionSummary
     from laconic.problems import Problem
-
-PLAIN_SECONDS = 10.0
 
 
 def collect(
@@ -116,7 +113,7 @@ def collect(
         confidence_top_k=confidence_top_k,
     )
     warn_alike(n, sampling)
-    bar = ProgressOrLines(not as_json)
+    bar = CollectProgress(not as_json)
     with reasoner.engine(chosen, batch, chunk_tokens=16) as running:
         weights, number = reasoner.identity(running)
         origin = TraceProvenance(
@@ -198,39 +195,18 @@ def _share(interval: tuple[float, float, float], problems: int) -> str:
     return f"{mean:.1%} (95 % interval {low:.1%} to {high:.1%})"
 
 
-class ProgressOrLines(ProgressBar):
-    """The bar where stderr is a terminal, else a line every few seconds; problems that are skipped are told in both."""
-
-    def __init__(self, shown: bool = True) -> None:
-        super().__init__(shown)
-        self.lines = shown and not self.console.is_terminal
-        self.start = self.told = time.monotonic()
-        self.before: int | None = None
+class CollectProgress(ProgressOrLines):
+    """Also tells of problems that are skipped, and of broken lines in the file."""
 
     def print_resumed(self, journal: Any, kind: str = "trace", what: str = "finished traces") -> None:
         super().print_resumed(journal, kind, what)
         if journal.broken:
             lines = "1 broken line" if len(journal.broken) == 1 else f"{len(journal.broken)} broken lines"
             first = "; ".join(journal.broken[:5])
-            self._say(f"{lines} in {journal.path} passed over ({first}); what they held runs again.")
+            self.say(f"{lines} in {journal.path} passed over ({first}); what they held runs again.")
 
     def watch(self, event: Any) -> None:
         if event.message:
-            self._say(event.message)
-            return
-        self.update("traces", event.done, event.total, f"{event.tokens:,} tokens")
-        if not self.lines:
-            return
-        now = time.monotonic()
-        if self.before is None:
-            self.before = event.done - 1
-        if now - self.told >= PLAIN_SECONDS or event.done == event.total:
-            self.told = now
-            rate = (event.done - self.before) / max(now - self.start, 1e-9)
-            left = (event.total - event.done) / rate
-            self._say(
-                f"{event.done:,} of {event.total:,} traces, {rate:.1f}/s, {left:,.0f} s left, {event.tokens:,} tokens"
-            )
-
-    def _say(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self.say(event.message)
+        else:
+            self.tell("traces", event.done, event.total, f"{event.tokens:,} tokens")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from laconic.cli.options import INTERVALS, WINDOWS
+
 # ---- problems and traces ----------------------------------------------------------------------------------------------
 
 Source = Annotated[
@@ -20,9 +22,16 @@ SampleSeedOrNone = Annotated[int | None, SAMPLE_SEED]
 # Without the letter for one release, in which it still is the old name of --problems.
 TracesOfEach = Annotated[int, typer.Option("--n", help="Traces of each problem.")]
 TraceNumbers = Annotated[str, typer.Option("--n", "-n", metavar="N,N,...", help="Traces of each problem.")]
-TraceFileOption = Annotated[
-    Path, typer.Option("--traces", "-t", help="Recorded traces, as `laconic collect` writes them.")
+TRACE_FILE = typer.Option("--traces", "-t", help="Recorded traces, as `laconic collect` writes them.")
+TraceFileOption = Annotated[Path, TRACE_FILE]
+TraceFileOrNone = Annotated[Path | None, TRACE_FILE]
+Texts = Annotated[
+    list[Path] | None, typer.Option("--texts", help="Plain text files that are fed like traces. Repeatable.")
 ]
+TextPrompt = Annotated[
+    int, typer.Option("--prompt-tokens", help="Of each text, how many of its first tokens are the prompt.")
+]
+TokensOfEach = Annotated[int | None, typer.Option("--tokens", help="Cut traces to at most so many generated tokens.")]
 UnseenTraces = Annotated[
     list[Path] | None, typer.Option("--unseen", help="Traces of a reasoner that no judge knows. Repeatable.")
 ]
@@ -44,6 +53,12 @@ KeepTokens = Annotated[
 # ---- what is compared -------------------------------------------------------------------------------------------------
 
 Ratios = Annotated[str, typer.Option("--ratios", "-c", help="Compression ratios, separated by commas.")]
+Intervals = Annotated[str | None, INTERVALS]
+Windows = Annotated[str, WINDOWS]
+ScheduleKind = Annotated[
+    str,
+    typer.Option("--schedule", help="common: every scorer on RPC's schedule; own: each policy's, at equal mean cache."),
+]
 OraclePattern = Annotated[
     str | None,
     typer.Option("--oracle-pattern", help="Regular expression of the token texts that the policy oracle keeps."),

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from laconic import checks
-from laconic.compress import FullKV, Policy, with_budget
+from laconic.compress import Custom, FullKV, Policy, with_budget
 from laconic.compress.registry import get, parse
 from laconic.compress.schedule import Proportional, Schedule
+from laconic.engines.requests import check_looks_back
 from laconic.errors import InputError, LaconicError
 from laconic.selectors import check_named_file
 
@@ -29,7 +30,9 @@ class ComparedPolicy:
 
     label: its name in tables and results, unique in a run. family: what rows of one plotted line share. policy: what
     decodes; for a fixed budget that is still to be matched, its template. target: the schedule whose mean cache size
-    the budget has to meet; None where there is nothing to match. ratio: of the cache, where the row has one.
+    the budget has to meet; None where there is nothing to match. ratio, interval, window: of RPC's schedule, that the row
+    is on or is matched to, where it is. schedule: takes the place of the policy's own, of which the scorer alone is left; None:
+    the policy decodes as it is.
     """
 
     label: str
@@ -37,6 +40,16 @@ class ComparedPolicy:
     policy: Policy
     ratio: float | None = None
     target: Schedule | None = None
+    interval: int | None = None
+    window: int | None = None
+    schedule: Schedule | None = None
+
+    def running(self, policy: Policy | None = None) -> Policy:
+        """What decodes. policy: the row's, fitted to a model."""
+        policy = self.policy if policy is None else policy
+        if self.schedule is None or policy.schedule == self.schedule:
+            return policy
+        return Custom(self.schedule, policy.scorer)
 
     def matched(self, lengths: Sequence[int]) -> ComparedPolicy:
         """The same row, its budget settled on full KV's generated lengths; itself where there is nothing to match."""
@@ -47,6 +60,8 @@ class ComparedPolicy:
 
     def requested(self) -> str:
         """What was asked for, before any budget is known: part of what a results file must agree with."""
+        if self.schedule is not None and self.policy.schedule != self.schedule:
+            return f"{self.policy.spec()} on {self.schedule!r}"
         if self.target is None:
             return self.policy.spec()
         spec = re.sub(r"budget=\d+", "budget=matched", self.policy.spec())
@@ -65,6 +80,7 @@ def compared_policies(
     interval: int = 4096,
     window: int = 32,
     oracle: Callable[[Tensor], Tensor] | None = None,
+    recorded: bool = False,
 ) -> list[ComparedPolicy]:
     """The rows of a table: full KV first, then each policy at each ratio.
 
@@ -72,7 +88,8 @@ def compared_policies(
     given). interval, window: RPC's, and those of every policy with a ratio. A policy with a budget instead gets one
     such that its mean cache size equals RPC's at that ratio (`match_budget`); its buffer stays at its default, but
     never above `interval`, as a coarser compression than RPC's could not reach RPC's smaller caches. oracle: which
-    tokens `oracle` keeps; without it that name is refused.
+    tokens `oracle` keeps; without it that name is refused. recorded: traces are recorded ones, so that policies may know how
+    they go on.
 
     Raises InputError for an unknown policy or setting (listing the known ones), an impossible ratio, or a row twice.
     """
@@ -101,11 +118,19 @@ def compared_policies(
             rows.append(_row(name.strip(), ratio, interval, window, oracle))
             if rows[-1].ratio is None:
                 break
+    check_labels(rows)
+    for row in rows:
+        if not recorded:
+            check_looks_back(row.policy)
+    return rows
+
+
+def check_labels(rows: Sequence[ComparedPolicy]) -> None:
+    """InputError for a row that is asked for twice."""
     labels = [row.label for row in rows]
     for label in labels:
         if labels.count(label) > 1:
             raise InputError(f"The row {label} is asked for twice; expected each policy and ratio once")
-    return rows
 
 
 def _row(
@@ -117,24 +142,29 @@ def _row(
     label = f"{name} c={ratio:g}"
     settings: dict[str, Any] = {}
     if name == "oracle":
-        if oracle is None:
-            raise InputError(
-                "The policy oracle needs to know which tokens matter: give a pattern of their text (--oracle-pattern), "
-                "or leave oracle out"
-            )
-        settings["keep"] = oracle
+        settings["keep"] = needed_oracle(oracle)
     if "ratio" in fields:
         settings["ratio"] = ratio
         settings |= {key: value for key, value in (("interval", interval), ("window", window)) if key in fields}
-        return ComparedPolicy(label, name, kind(**settings), ratio)
+        return ComparedPolicy(label, name, kind(**settings), ratio, interval=interval, window=window)
     if "budget" in fields:
         target = Proportional(interval, ratio, window)
         template = kind(**settings)
         buffer = getattr(template, "buffer", None)
         if isinstance(buffer, int) and buffer > interval:
             template = kind(**settings | {"buffer": interval})
-        return ComparedPolicy(label, name, template, ratio, target)
+        return ComparedPolicy(label, name, template, ratio, target, interval, window)
     return ComparedPolicy(name, name, kind(**settings))
+
+
+def needed_oracle(oracle: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor]:
+    """InputError where there is none."""
+    if oracle is None:
+        raise InputError(
+            "The policy oracle needs to know which tokens matter: give a pattern of their text (--oracle-pattern), "
+            "or leave oracle out"
+        )
+    return oracle
 
 
 def mean_cache(schedule: Schedule, lengths: Sequence[int]) -> float:
