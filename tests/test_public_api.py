@@ -34,6 +34,9 @@ from laconic.lab.accuracy.run import run_accuracy
 from laconic.lab.analyze import entropy, redundancy
 from laconic.lab.analyze import run as analysis
 from laconic.lab.analyze.reading import WrittenTrace
+from laconic.lab.fidelity import contenders as fidelity_rows
+from laconic.lab.fidelity.run import run_fidelity
+from laconic.lab.fidelity.traces import ForcedTrace
 from laconic.lab.judges import losses, training
 from laconic.lab.shared import policies as compared
 from laconic.lab.throughput import decoding
@@ -627,7 +630,35 @@ CALLS: dict[str, Call] = {
         runs=False,
     ),
     "bench.compared_policies": Call(
-        compared.compared_policies, lambda: {"names": ["rpc", "h2o"]}, {**PLAN, "oracle": FUNCTION}, {"ratios": "ratio"}
+        compared.compared_policies,
+        lambda: {"names": ["rpc", "h2o"]},
+        {**PLAN, "oracle": FUNCTION, "recorded": FLAG},
+        {"ratios": "ratio"},
+    ),
+    "bench.contenders": Call(
+        fidelity_rows.contenders,
+        lambda: {"names": ["rpc", "h2o"], "ratios": [4], "intervals": [128], "windows": [32]},
+        {
+            **{"names": TEXTS, "ratios": PLAN["ratios"], "schedule": WORD, "oracle": FUNCTION},
+            **dict.fromkeys(("intervals", "windows"), (None, 5, ["x"], [0], [2.5])),
+        },
+        {"ratios": "ratio", "intervals": "interval", "windows": "window"},
+    ),
+    "bench.run_fidelity": Call(
+        run_fidelity,
+        lambda: {
+            "model": model(),
+            "traces": [ForcedTrace("a", "a", (1,), tuple(range(60)))],
+            "rows": fidelity_rows.contenders(["random"], [4], [16], [8]),
+        },
+        {
+            "model": (None, *OBJECT),
+            "traces": (None, 5, "x", [], [5]),
+            "rows": (None, 5, "x", [], [5]),
+            "batch": (*WHOLE, 0),
+            "journal": OBJECT,
+            "watch": FUNCTION,
+        },
     ),
     "bench.match_budget": Call(
         compared.match_budget,

@@ -41,6 +41,13 @@ def contenders(
     Raises InputError as `compared_policies`, and for a spec that says what a common schedule says.
     """
     checks.word("schedule", schedule, (COMMON, OWN))
+    names = checks.texts("names", names, "of policies")
+    for name, values in (("ratios", ratios), ("intervals", intervals), ("windows", windows)):
+        checks.instances(name, values, object, "numbers")
+    for ratio in ratios:
+        checks.number("ratio", ratio, 1)
+    if oracle is not None:
+        checks.function("oracle", oracle, "from token ids to scores or bools")
     for what, values in (("policies", names), ("ratios", ratios), ("intervals", intervals), ("windows", windows)):
         if not values:
             raise InputError(f"No {what} were given; expected at least one")

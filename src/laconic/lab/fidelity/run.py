@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from laconic import checks
 from laconic.compress import Policy, with_budget
 from laconic.engines.hf.facts import fit
+from laconic.engines.hf.models import check_model
 from laconic.errors import InputError
 from laconic.lab.fidelity.contenders import check_lengths, described
 from laconic.lab.fidelity.divergence import Divergence, is_stepwise, measure
@@ -47,8 +48,13 @@ def run_fidelity(
     Raises InputError for no traces or rows, two of one name, a row that never compresses on these traces, a policy that can't
     run on this model, or a journal that holds other traces or other policies under these names.
     """
+    check_model(model)
     _check(traces, rows)
     batch = checks.whole("batch", batch, 1)
+    if journal is not None:
+        checks.instance("journal", journal, Journal, "an open Journal, or None")
+    if watch is not None:
+        checks.function("watch", watch, "of a Progress")
     records = list(journal.records) if journal else []
     lengths = [len(trace.token_ids) for trace in traces]
     rows = [_recall_budget(row, records, lengths) for row in rows]

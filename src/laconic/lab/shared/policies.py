@@ -101,6 +101,7 @@ def compared_policies(
     window = checks.whole("window", window, 1)
     if oracle is not None:
         checks.function("oracle", oracle, "from token ids to scores or bools")
+    checks.flag("recorded", recorded)
     if not names:
         raise InputError("No policies were given; expected at least one name, such as rpc")
     if not ratios:
