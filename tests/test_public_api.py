@@ -659,6 +659,7 @@ CALLS: dict[str, Call] = {
             "journal": OBJECT,
             "watch": FUNCTION,
         },
+        said={"rows": ""},
     ),
     "bench.match_budget": Call(
         compared.match_budget,

@@ -30,7 +30,7 @@ def kept_sets(
         cache.set_future_lookup(future)
     heads = model.config.num_key_value_heads
     seen: list[list[list[set[int]]]] = [[] for _ in cache.compressed_layers]
-    with AttentionBinding(model), torch.no_grad():
+    with AttentionBinding(model, policy), torch.no_grad():
         model(torch.tensor([prompt]), past_key_values=cache)
         cache.ledger.rows[0].number = number
         for index, token in enumerate(tokens):

@@ -19,7 +19,7 @@ from laconic.cli.renamed import Command
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Measure: accuracy against cache size, throughput against what bytes predict, what pruning saves, policies in vLLM.",
+    help="Measure: accuracy and fidelity against cache size, throughput against what bytes predict, what pruning saves, vLLM.",
 )
 
 

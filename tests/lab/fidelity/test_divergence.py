@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from tests.engines.hf.families import VOCAB, family, prompts
 from tests.reference import fidelity as reference
+from tests.reference.kvzap import write_kvzap
 
 from laconic.compress import (
     H2O,
@@ -15,6 +18,7 @@ from laconic.compress import (
     Custom,
     FullKV,
     Hindsight,
+    KVzap,
     Policy,
     Proportional,
     Random,
@@ -22,6 +26,7 @@ from laconic.compress import (
 )
 from laconic.engines.base import Sampling
 from laconic.engines.hf import HFEngine
+from laconic.engines.hf.facts import fit
 from laconic.engines.hf.recording import future_lookup, record_future
 from laconic.errors import LaconicError
 from laconic.lab.fidelity import divergence as module
@@ -75,6 +80,21 @@ def test_figures_are_those_of_one_masked_pass(name: str) -> None:
                 torch.testing.assert_close(part, torch.tensor(column), rtol=2e-3, atol=2e-5)
             moved += float(ours.kl.sum())
         assert (moved > 1) == (policy != FullKV()), "nothing was evicted: the comparison would be empty"
+
+
+def test_a_policy_that_reads_hidden_states(tmp_path: Path) -> None:
+    asked, tokens = traces()
+    model = family("llama")
+    write_kvzap(tmp_path / "networks", 2, 2, 32, 12)
+    policy = fit(KVzap(str(tmp_path / "networks"), interval=16, window=8), model)
+    found = measured("llama", [FullKV(), policy])[1]
+    for row, ours in enumerate(found):
+        seen = reference.kept_sets(model, policy, asked[row], tokens[row], NUMBERS[row])
+        other = reference.masked_logits(model, seen, asked[row], tokens[row]).log_softmax(-1)
+        plain = model(torch.tensor([asked[row] + tokens[row]])).logits[0, len(asked[row]) - 1 : -1].log_softmax(-1)
+        want = (plain.exp() * (plain - other)).sum(-1).detach()
+        torch.testing.assert_close(ours.kl, want, rtol=2e-3, atol=2e-5)
+        assert float(want.sum()) > 1
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "deepseek-v3"])

@@ -41,9 +41,9 @@ def contenders(
     Raises InputError as `compared_policies`, and for a spec that says what a common schedule says.
     """
     checks.word("schedule", schedule, (COMMON, OWN))
-    names = checks.texts("names", names, "of policies")
-    for name, values in (("ratios", ratios), ("intervals", intervals), ("windows", windows)):
-        checks.instances(name, values, object, "numbers")
+    checks.texts("names", names, "of policies")
+    for what, numbers in (("ratios", ratios), ("intervals", intervals), ("windows", windows)):
+        checks.instances(what, numbers, object, "numbers")
     for ratio in ratios:
         checks.number("ratio", ratio, 1)
     if oracle is not None:

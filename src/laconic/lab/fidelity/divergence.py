@@ -111,7 +111,9 @@ def measure(
     logits are computed once and no more than LOGITS_BYTES of logits exist. Raises InputError as `ForcedTraces`.
     """
     watch = watch or (lambda policy, fed: None)
-    with AttentionBinding(model):
+    # One binding for all policies: it shows what any of them reads.
+    reading = (policy for policy in policies if policy.scorer is not None and policy.scorer.reads_inputs)
+    with AttentionBinding(model, next(reading, None)):
         rows = ForcedTraces(model, prompts, tokens, numbers)
         end = rows.longest - 1  # the last token is told by the one before it
         full = rows.under(FullKV())

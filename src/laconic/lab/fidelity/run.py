@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -191,13 +191,28 @@ def _policy_record(row: ComparedPolicy, policy: Policy) -> Record:
     record: Record = {"kind": "policy", "row": row.label, "policy": described(row)}
     if hasattr(policy, "budget"):
         record["budget"] = policy.budget
-    selector = getattr(policy.scorer, "selector", None)
-    if selector is not None:
+    learned = list(_tensors(policy.scorer))
+    if learned:
         digest = hashlib.blake2b(digest_size=8)
-        for name, weights in sorted(selector.weights.items()):
-            digest.update(name.encode() + weights.float().cpu().numpy().tobytes())
-        record["selector"] = digest.hexdigest()
+        for weights in learned:
+            digest.update(weights.float().cpu().numpy().tobytes())
+        record["weights"] = digest.hexdigest()
     return record
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All that a scorer has learned, however deep it holds it."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for key in sorted(value):
+            yield from _tensors(value[key])
+    elif isinstance(value, (tuple, list)):
+        for each in value:
+            yield from _tensors(each)
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _tensors(getattr(value, field.name))
 
 
 def _check_policies(new: Sequence[Record], records: Sequence[Record]) -> None:
@@ -207,7 +222,7 @@ def _check_policies(new: Sequence[Record], records: Sequence[Record]) -> None:
         old = before.get(record["row"], record)
         if old != record:
             same = old["policy"] == record["policy"]
-            was, now = ("another selector", "this one") if same else (old["policy"], record["policy"])
+            was, now = ("other weights", "others") if same else (old["policy"], record["policy"])
             raise InputError(
                 f"The results file holds records of {was} for the row {record['row']}, this run has {now}; nothing was "
                 "changed: name another directory"
