@@ -194,6 +194,14 @@ CALLS: dict[str, Call] = {
     },
     "compress.Hindsight": Call(compress.Hindsight, dict, {**RPC, **SHARE, "aggregation": WORD}),
     "compress.FutureAttention": Call(compress.FutureAttention, dict, {"aggregation": WORD}),
+    "compress.ExpectedAttention": Call(
+        compress.ExpectedAttention, dict, {**RPC, **SHARE, "queries": WHOLE, "future": WHOLE, "aggregation": WORD}
+    ),
+    "compress.ExpectedAttentionScore": Call(
+        compress.ExpectedAttentionScore,
+        dict,
+        {"rotation": OBJECT, "queries": WHOLE, "future": WHOLE, "aggregation": WORD},
+    ),
     "compress.KVzap": Call(compress.KVzap, dict, {**RPC, **SHARE, "weights": optional(PATH)}),
     "compress.KVzapScore": Call(compress.KVzapScore, dict, {"networks": OBJECT}),
     "compress.KVzapNetworks": Call(

@@ -48,6 +48,9 @@ class Model:
     def fingerprint(self) -> str | None:
         return self.print
 
+    def find_rotation(self) -> Rotation:
+        raise AssertionError("a selector brings its own")
+
     def find_kvzap(self, place: str | None) -> KVzapNetworks:
         raise AssertionError("a selector is none of KVzap's networks")
 

@@ -80,7 +80,7 @@ def strangers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_ours() -> None:
-    assert list(known())[:15] == [
+    assert list(known())[:16] == [
         "full",
         "rpc",
         "h2o",
@@ -90,6 +90,7 @@ def test_ours() -> None:
         "snapkv",
         "knorm",
         "learned",
+        "expectedattention",
         "kvzap",
         "vase",
         "randomattention",
@@ -97,7 +98,7 @@ def test_ours() -> None:
         "oracle",
         "hindsight",
     ]
-    assert all(cls.name == name and cls.summary for name, cls in list(known().items())[:15])
+    assert all(cls.name == name and cls.summary for name, cls in list(known().items())[:16])
 
 
 @pytest.mark.parametrize("name", ["rpc", "RPC", " rpc "])

@@ -112,6 +112,7 @@ def alone(all_rows: Evidence, b: int) -> Evidence:
         rows=all_rows.rows[b : b + 1],
         values=all_rows.values[b : b + 1, :, start:],
         keep=all_rows.keep[b : b + 1],
+        starts=None if all_rows.starts is None else all_rows.starts[b : b + 1],
         future=all_rows.future[b : b + 1, :, start:],
     )
 

@@ -242,6 +242,61 @@ def kvzap(state: Vector, parts: Sequence[Any]) -> list[float]:
     return [round(x * 256) / 256 for x in out]
 
 
+def rotation_matrix(frequencies: Sequence[float], halves: bool, D: int, position: int) -> list[list[float]]:
+    """[D][D], which turns a vector by RoPE."""
+    R = len(frequencies)
+    matrix = [[float(i == j) for j in range(D)] for i in range(D)]
+    for i, frequency in enumerate(frequencies):
+        a, b = (i, i + R) if halves else (2 * i, 2 * i + 1)
+        cos, sin = math.cos(position * frequency), math.sin(position * frequency)
+        matrix[a][a], matrix[a][b], matrix[b][a], matrix[b][b] = cos, -sin, sin, cos
+    return matrix
+
+
+def expected_attention(
+    queries: Heads,
+    keys: Heads,
+    values: Heads,
+    M: int,
+    scaling: float,
+    asked: Sequence[int],
+    future: int,
+    frequencies: Sequence[float],
+    halves: bool,
+    aggregation: str,
+) -> Scores:
+    """asked: the positions of the S queries, from the sequence's first token on. With matrices, and the covariance as one."""
+    D = len(keys[0][0])
+
+    def times(matrix: list[list[float]], x: Vector) -> list[float]:
+        return [dot(row, x) for row in matrix]
+
+    def transposed(matrix: list[list[float]]) -> list[list[float]]:
+        return [list(column) for column in zip(*matrix, strict=True)]
+
+    coming = [rotation_matrix(frequencies, halves, D, asked[-1] + 1 + n) for n in range(future)]
+    turn = [[sum(m[i][j] for m in coming) / future for j in range(D)] for i in range(D)]
+    per_head = []
+    for h, rotated in enumerate(queries):
+        # A rotation's transpose undoes it.
+        back = [
+            times(transposed(rotation_matrix(frequencies, halves, D, p)), q)
+            for p, q in zip(asked, rotated, strict=True)
+        ]
+        mean = [sum(column) / len(back) for column in zip(*back, strict=True)]
+        cov = [[sum((q[i] - mean[i]) * (q[j] - mean[j]) for q in back) / len(back) for j in range(D)] for i in range(D)]
+        cov = transposed([times(turn, row) for row in transposed([times(turn, row) for row in transposed(cov)])])
+        mean = times(turn, mean)
+        head = keys[h // (len(queries) // len(keys))][:M]
+        per_head.append(softmax([scaling * dot(mean, k) + scaling**2 * dot(k, times(cov, k)) / 2 for k in head]))
+    groups = over_heads(per_head, len(keys), "group")
+    scores = [
+        [p * math.sqrt(dot(v, v)) for p, v in zip(row, head, strict=False)]
+        for row, head in zip(groups, values, strict=True)
+    ]
+    return scores if aggregation == "group" else [[sum(c) / len(scores) for c in zip(*scores, strict=True)]]
+
+
 def random_bits(seed: int, row: int, layer: int, position: int, *also: int) -> int:
     """A 32-bit hash chain over plain ints; `also` goes between layer and position."""
 

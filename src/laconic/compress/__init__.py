@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from laconic.compress.evidence import Aggregation, Evidence, Scorer
+    from laconic.compress.expected_attention import ExpectedAttention, ExpectedAttentionScore
     from laconic.compress.hindsight import FutureAttention, Hindsight
     from laconic.compress.kvzap import KVzap, KVzapScore
     from laconic.compress.kvzap_networks import KVzapNetworks
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "evidence": ("Aggregation", "Evidence", "Scorer"),
+    "expected_attention": ("ExpectedAttention", "ExpectedAttentionScore"),
     "hindsight": ("FutureAttention", "Hindsight"),
     "kvzap": ("KVzap", "KVzapScore"),
     "kvzap_networks": ("KVzapNetworks",),
@@ -96,6 +98,8 @@ __all__ = [
     "Aggregation",
     "Custom",
     "Evidence",
+    "ExpectedAttention",
+    "ExpectedAttentionScore",
     "Fixed",
     "FullKV",
     "FutureAttention",

@@ -74,6 +74,16 @@ class Evidence:
         """W, how many of the keys are the window's."""
         return self.keys.shape[-2] - self.candidates
 
+    def candidate_values(self, scorer: str) -> Tensor:
+        """[B, G, M, Dv], junk as it is. A LaconicError where the engine hasn't given values, or has none of each KV head."""
+        values = self.need("values", scorer)
+        if values.shape[:3] != self.keys.shape[:3]:
+            raise InputError(
+                "this policy looks at the values of each KV head, which a model with latent attention doesn't cache: use "
+                "another, such as rpc"
+            )
+        return values[:, :, : self.candidates]
+
     def need(self, field: str, scorer: str) -> Tensor:
         """The field, or a LaconicError that the engine hasn't given what this scorer reads."""
         value: Tensor | None = getattr(self, field)

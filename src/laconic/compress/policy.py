@@ -17,7 +17,7 @@ from laconic.settings import typed
 
 if TYPE_CHECKING:
     from laconic.compress.kvzap_networks import KVzapNetworks
-    from laconic.compress.selector import Selector
+    from laconic.compress.selector import Rotation, Selector
 
 
 class SelectorFiles(Protocol):
@@ -39,6 +39,9 @@ class ModelInfo(SelectorFiles, Protocol):
     def find_kvzap(self, place: str | None) -> KVzapNetworks:
         """KVzap's networks in a folder or under a Hub name; None: those published for this model. Raises InputError where there
         are none, or none that read its hidden states."""
+
+    def find_rotation(self) -> Rotation:
+        """The RoPE of all of its compressible layers. Raises InputError where it can't be told."""
 
     def find_selector(self, file: str | None) -> Selector:
         """The selector in a file; None: the one that was made for this model. Raises InputError where there is none."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from laconic import checks
 from laconic.compress import policies
+from laconic.compress.expected_attention import ExpectedAttention
 from laconic.compress.hindsight import Hindsight
 from laconic.compress.kvzap import KVzap
 from laconic.compress.learned import Learned
@@ -154,6 +155,7 @@ for _policy in (
     policies.SnapKV,
     policies.KNorm,
     Learned,
+    ExpectedAttention,
     KVzap,
     VaSE,
     RandomAttention,

@@ -31,7 +31,7 @@ WEIGHTS = ("mean", "scale", "weight_in", "bias_in", "weight_out", "bias_out")
 
 @dataclass(frozen=True, eq=False)
 class Rotation:
-    """A model's RoPE (arXiv 2104.09864), to be undone.
+    """A model's RoPE (arXiv 2104.09864).
 
     frequencies: fp32 [R], radians a position; the first 2R of a key's numbers are rotated. halves: number i turns with i + R,
     as in Llama; else with its neighbour (2i with 2i + 1), as in GPT-J. Raises InputError for what are no frequencies.
@@ -48,13 +48,24 @@ class Rotation:
 
     def undo(self, keys: Tensor, positions: Tensor) -> Tensor:
         """keys: [..., T, D] after RoPE; positions: [..., T], broadcastable. Returns fp32 [..., T, D], those before it."""
-        R = self.frequencies.shape[0]
         angles = positions[..., None].float() * self.frequencies.to(keys.device)
-        cos, sin = angles.cos(), angles.sin()
-        turned, rest = keys[..., : 2 * R].float(), keys[..., 2 * R :].float()
+        return self._turned(keys, angles.cos(), -angles.sin())
+
+    def mean_of(self, vectors: Tensor, first: Tensor, count: int) -> Tensor:
+        """What vectors before RoPE are on average over `count` positions from `first` (long [B]) on. fp32 [B, ..., T, D]."""
+        steps = torch.arange(count, device=vectors.device)
+        angles = (first[:, None] + steps)[..., None].float() * self.frequencies.to(vectors.device)  # [B, count, R]
+        cos, sin = (
+            part.mean(1).view(-1, *[1] * (vectors.dim() - 2), part.shape[-1]) for part in (angles.cos(), angles.sin())
+        )
+        return self._turned(vectors, cos, sin)
+
+    def _turned(self, vectors: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        R = self.frequencies.shape[0]
+        turned, rest = vectors[..., : 2 * R].float(), vectors[..., 2 * R :].float()
         a, b = (turned[..., :R], turned[..., R:]) if self.halves else (turned[..., ::2], turned[..., 1::2])
-        back = (a * cos + b * sin, b * cos - a * sin)
-        whole = torch.cat(back, dim=-1) if self.halves else torch.stack(back, dim=-1).flatten(-2)
+        new = (a * cos - b * sin, b * cos + a * sin)
+        whole = torch.cat(new, dim=-1) if self.halves else torch.stack(new, dim=-1).flatten(-2)
         return torch.cat((whole, rest), dim=-1) if rest.shape[-1] else whole
 
 

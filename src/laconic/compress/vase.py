@@ -17,7 +17,6 @@ from laconic.compress.schedule import Proportional, Schedule
 from laconic.compress.scorers import recent_attention
 from laconic.compress.select import rank_keys
 from laconic.compress.shares import WithRatio
-from laconic.errors import InputError
 from laconic.settings import setting
 
 PROTECTED = "share of what stays that goes to the tokens with the widest values, whatever they are attended to"
@@ -65,13 +64,7 @@ class WeightedDraw(Scorer):
 
 def value_ranges(evidence: Evidence) -> Tensor:
     """Largest minus smallest number of each candidate's value, fp32 [B, G, M]; 0 for junk."""
-    values = evidence.need("values", "WeightedDraw")
-    if values.shape[:3] != evidence.keys.shape[:3]:
-        raise InputError(
-            "this policy looks at the values of each KV head, which a model with latent attention doesn't cache: use another, "
-            "such as rpc"
-        )
-    values = values[:, :, : evidence.candidates].float()
+    values = evidence.candidate_values("WeightedDraw").float()
     width = values.amax(-1) - values.amin(-1)
     return width if evidence.valid is None else width.masked_fill(~evidence.valid[:, None], 0.0)
 

@@ -21,6 +21,7 @@ NAMES = {
     "h2o": "H2O",
     "tova": "TOVA",
     "streamingllm": "StreamingLLM",
+    "expectedattention": "Expected Attention",
     "kvzap": "KVzap",
     "vase": "VaSE",
     "randomattention": "Random Attention",
