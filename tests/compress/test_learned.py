@@ -54,6 +54,9 @@ class Model:
     def find_kvzap(self, place: str | None) -> KVzapNetworks:
         raise AssertionError("a selector is none of KVzap's networks")
 
+    def selector_file(self, file: str | None) -> str:
+        return file or "its own"
+
     def find_selector(self, file: str | None) -> Selector:
         self.asked.append(file)
         return self.found or random_selector((1, 3), fingerprint="abc")

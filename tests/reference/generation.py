@@ -149,7 +149,7 @@ def _caught(model: Any) -> Iterator[dict[int, tuple[Tensor, Tensor, float]]]:
 
 def _plan(policy: Any, held: int, kept: int) -> tuple[int, int] | None:
     """(how many candidates stay, the window) if a compression is due with `held` tokens, `kept` of them chosen."""
-    if policy.name in ("rpc", "random", "randomattention", "vase", "oracle", "learned", "kvzap"):
+    if policy.name in ("rpc", "random", "randomattention", "vase", "oracle", "learned", "kvzap", "expectedattention"):
         if held - kept - policy.window < policy.interval:
             return None
         return kept + int(policy.interval / Fraction(str(policy.ratio))), policy.window
@@ -181,6 +181,8 @@ def _compress(
     M = held - window
     if policy.name == "vase":
         scores = _weighted_draw(policy, state, layer, prompt, M, int(keep * policy.protected), index, row)
+    elif policy.name == "expectedattention":
+        scores = _expected_attention(policy, state, layer, prompt, M)
     elif policy.name == "learned":
         scores = _learned(policy, state, layer, prompt, M, index)
     else:
@@ -271,6 +273,17 @@ def _weighted_draw(
     told = policy.kernel, policy.aggregation
     weights = scorers.window_attention(queries, keys, M, state.scaling, where, "avg", *told)
     return scorers.weighted_draw(weights, values, where, sure, policy.seed, row, index, policy.aggregation)
+
+
+def _expected_attention(policy: Any, state: LayerState, layer: Any, prompt: int, M: int) -> list[list[float]]:
+    """The policy has its rotation already."""
+    assert state.keys is not None
+    keys, values = state.keys[:, prompt:].tolist(), layer.values[0, :, prompt : prompt + M].tolist()
+    newest = prompt + state.positions[0][-1]
+    asked = range(newest - policy.queries + 1, newest + 1)
+    turn = policy.scorer.rotation
+    told = state.scaling, asked, policy.future, turn.frequencies.tolist(), turn.halves, policy.aggregation
+    return scorers.expected_attention(_latest(state, policy.queries), keys, values, M, *told)
 
 
 def _learned(policy: Any, state: LayerState, layer: Any, prompt: int, M: int, index: int) -> list[list[float]]:

@@ -108,6 +108,8 @@ class Scorer(ABC):
     reads_future: bool = False
     reads_inputs: bool = False
     """Whether `note` is asked of each generated token when it is written."""
+    reads_rotation: bool = False
+    """Whether it undoes the model's RoPE, which its policy has to be given (`Policy.for_model`)."""
     accumulates: bool = False
     needs_token_ids: bool = False
 

@@ -34,6 +34,7 @@ class ExpectedAttentionScore(Scorer):
     future: int = 512
     aggregation: Aggregation = "group"
     reads_values: bool = field(default=True, init=False, repr=False)
+    reads_rotation: bool = field(default=True, init=False, repr=False)
 
     def __post_init__(self) -> None:
         unwrap_numpy_fields(self)
@@ -104,5 +105,6 @@ class ExpectedAttention(WithRatio):
     def for_model(self, model: ModelInfo) -> Policy:
         """See Policy.for_model. Raises InputError where the model's rotation can't be told."""
         fitted = dataclasses.replace(self)
-        fitted.__dict__["scorer"] = dataclasses.replace(self.make_scorer(), rotation=model.find_rotation())
+        scorer = ExpectedAttentionScore(model.find_rotation(), self.queries, self.future, self.aggregation)
+        fitted.__dict__["scorer"] = scorer  # where the cached property keeps what make_scorer made
         return fitted

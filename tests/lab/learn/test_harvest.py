@@ -13,11 +13,11 @@ from tests.lab.learn.made import made_traces
 from transformers import DynamicCache
 
 from laconic.engines.hf import forced
+from laconic.engines.hf.found_rotation import find_rotation
 from laconic.engines.hf.recording import record_future
 from laconic.errors import LaconicError
 from laconic.lab.learn import harvest as harvesting
 from laconic.lab.learn.harvest import batches, digest, draw, eligible, harvest
-from laconic.lab.learn.rotation import find_rotation
 from laconic.traces import TraceRecord
 
 DELAY = 9

@@ -10,12 +10,14 @@ from transformers import PreTrainedModel
 
 from laconic.compress import FullKV, Policy
 from laconic.compress.kvzap_networks import KVzapNetworks
-from laconic.compress.selector import Selector
+from laconic.compress.selector import Rotation, Selector
 from laconic.engines.hf.attention import AttentionBinding
 from laconic.engines.hf.cache import CompressedCache
+from laconic.engines.hf.found_rotation import find_rotation
 from laconic.engines.hf.kvzap_weights import read_kvzap
 from laconic.engines.hf.models import text_config
 from laconic.engines.hf.runner import ModelRunner
+from laconic.errors import InputError
 from laconic.fingerprint import weights_fingerprint
 from laconic.selectors import find_selector, read_selector
 
@@ -53,6 +55,15 @@ class HFModelInfo:
     def selector_file(self, file: str | None) -> str:
         path = file if file is not None else find_selector(self.fingerprint())
         return os.path.abspath(os.path.expanduser(path))
+
+    def find_rotation(self) -> Rotation:
+        found = find_rotation(self.model)
+        if found.rotation is None:
+            raise InputError(
+                f"this model's RoPE can't be told, which the policy undoes ({found.describe()}): use another policy, "
+                "such as snapkv"
+            )
+        return found.rotation
 
     def find_selector(self, file: str | None) -> Selector:
         return read_selector(self.selector_file(file))

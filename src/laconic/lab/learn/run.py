@@ -13,11 +13,12 @@ from transformers import PreTrainedModel
 from laconic.compress import Selector
 from laconic.compress.selector import WEIGHTS
 from laconic.engines.hf.facts import HFModelInfo
+from laconic.engines.hf.found_rotation import FoundRotation, find_rotation
 from laconic.environment import versions
 from laconic.errors import InputError
 from laconic.lab.learn.harvest import Harvest, digest, draw, harvest
 from laconic.lab.learn.recipe import SelectorRecipe
-from laconic.lab.learn.rotation import FoundRotation, find_rotation, names_of
+from laconic.lab.learn.rotation import names_of
 from laconic.lab.learn.training import TOP, LayerFit, train_layers
 from laconic.lab.shared.progress import Progress, Watcher
 from laconic.traces import TraceRecord

@@ -65,6 +65,8 @@ def test_what_requests_will_ask_for_besides(raw: object, others: tuple[Policy, .
         ({"policy": None}, ["policy is None; expected the name of one: none, rpc"]),
         ({"policy": "h2o"}, ["h2o can't run inside vLLM: it accumulates", "none, rpc, streamingllm, rkv"]),
         ({"policy": "hindsight"}, ["hindsight can't run inside vLLM: it reads what later tokens will attend to"]),
+        ({"policy": "kvzap"}, ["kvzap can't run inside vLLM: it reads hidden states"]),
+        ({"policy": "expectedattention"}, ["expectedattention can't run inside vLLM: it undoes the model's RoPE"]),
         ({"policy": "tova"}, ["tova can't run inside vLLM: it weighs the prompt's keys"]),
         ({"policy": "oracle"}, ["keep of policy oracle is missing"]),
         ({"policy": "rpc", "ratio": 0}, ["ratio is 0"]),

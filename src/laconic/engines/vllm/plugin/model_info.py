@@ -31,6 +31,11 @@ class _WithoutStates:
     def find_kvzap(self, place: str | None) -> NoReturn:
         raise InputError("KVzap's networks read hidden states, which vLLM's kernels don't give away: use the hf engine")
 
+    def find_rotation(self) -> NoReturn:
+        raise InputError(
+            "the model's RoPE is tried on keys of its own, which nobody does inside vLLM: use the hf engine"
+        )
+
 
 class LaunchModelInfo(_WithoutStates):
     """`ModelInfo` of a VllmConfig, in the front end."""

@@ -158,6 +158,8 @@ def _why_unsupported(policy: Policy) -> str:
         return ""
     if scorer.reads_inputs:
         return "it reads hidden states, which vLLM's kernels don't give away"
+    if scorer.reads_rotation:
+        return "it undoes the model's RoPE, which laconic doesn't look for there"
     if scorer.accumulates:
         return "it accumulates the attention of every step, which vLLM's kernels don't give away"
     if scorer.needs_token_ids:
@@ -194,9 +196,7 @@ def _policy_class(name: object) -> type[Policy]:
     try:
         return get(name)
     except LaconicError:
-        if name in broken() or is_absent(
-            name
-        ):  # a third party's that doesn't load, another package's: there is a reason
+        if name in broken() or is_absent(name):  # a third party's that doesn't load, or another package's: it says why
             raise
         raise InputError(
             f"policy {name!r} is unknown; expected one that runs inside vLLM: {_supported_policies()}"
