@@ -12,12 +12,20 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from laconic import selectors
+from laconic.assets import reasoner_path
 from laconic.compress import RPC, Learned, Rotation
+from laconic.engines.base import Sampling
+from laconic.engines.hf import HFEngine, load
+from laconic.engines.hf.facts import HFModelInfo
 from laconic.errors import LaconicError
+from laconic.problems import generate
 from laconic.selectors import cache_folder, check_named_file, find_selector, place_of, read_selector, write_selector
 from tests.reference.selectors import random_selector
 
 ROTATION = Rotation(torch.tensor([1.0, 0.1]), halves=False)
+
+
+SHIPPED = selectors.SHIPPED
 
 
 @pytest.fixture(autouse=True)
@@ -169,3 +177,15 @@ def test_a_policys_file_is_looked_at_before_a_model_is(tmp_path: Path) -> None:
         check_named_file(Learned(str(path)))
     write_selector(path, random_selector())
     check_named_file(Learned(str(path)))
+
+
+def test_the_bundled_reasoners_ships(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selectors, "SHIPPED", SHIPPED)
+    model, tokenizer = load(reasoner_path())
+    path = find_selector(HFModelInfo(model).fingerprint())
+    assert path.parent == SHIPPED
+    assert path.stat().st_size < 300_000
+    assert read_selector(path).recipe["check"]["better"] is True
+    engine = HFEngine(model, tokenizer, Learned(interval=64, window=16))
+    engine.generate([generate(1)[0].question], Sampling(max_new_tokens=100, temperature=0))
+    assert engine.stats.evicted == 48

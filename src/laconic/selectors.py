@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,11 @@ def place_of(fingerprint: str) -> Path:
     return cache_folder() / f"{fingerprint}{SUFFIX}"
 
 
+def working_folder(fingerprint: str) -> Path:
+    """Where `laconic learn` keeps traces of these weights and what it read of them, unless it is told a directory."""
+    return cache_folder().parent / "learning" / fingerprint
+
+
 def find_selector(fingerprint: str | None) -> Path:
     """The file of the selector made for these weights: the user's own, else one that ships. Raises InputError for none."""
     if fingerprint is None:
@@ -52,18 +56,6 @@ def find_selector(fingerprint: str | None) -> Path:
         f"there is no selector for this model yet (its fingerprint is {fingerprint}); make one with: laconic learn MODEL, or "
         "name one: learned:FILE"
     )
-
-
-def look_up(fingerprint_of: Callable[[], str]) -> Path:
-    """As `find_selector`, of weights whose fingerprint is still to be told, which may fail with an InputError."""
-    try:
-        fingerprint = fingerprint_of()
-    except InputError as error:
-        raise InputError(
-            f"policy learned names no selector, and which weights these are can't be told: {error}; name one: learned:FILE, "
-            "which laconic learn writes"
-        ) from None
-    return find_selector(fingerprint)
 
 
 def check_named_file(policy: Policy) -> None:

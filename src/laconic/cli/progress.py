@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Self
 
 PLAIN_SECONDS = 10.0
 
@@ -28,7 +28,7 @@ class ProgressBar:
         self.task: Any = None
         self.first = 0
 
-    def __enter__(self) -> ProgressBar:
+    def __enter__(self) -> Self:
         self.progress.__enter__()
         return self
 

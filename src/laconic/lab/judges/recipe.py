@@ -99,7 +99,7 @@ def prepare(
 
     Raises InputError for traces of another tokenizer, naming both, and as `make_pairs`, `split` and `Pairs.check`.
     """
-    check_tokenizer(traces, tokenizer, None if engine is None else engine.model)
+    check_tokenizer(traces.records, tokenizer, None if engine is None else engine.model)
     pairs = make_pairs(traces, excerpt, tokenizer, engine)
     parts = split_problems(pairs.problems, shares, seed)
     return TrainingData(

@@ -67,7 +67,7 @@ def prepare_sets(
     """
     sets: dict[str, dict[str, Pairs]] = {}
     for name, traces in files.items():
-        check_tokenizer(traces, tokenizer, None if engine is None else engine.model)
+        check_tokenizer(traces.records, tokenizer, None if engine is None else engine.model)
         sets[name] = {
             kind: unknown_to(make_pairs(traces, kind, tokenizer, engine, f"{name}/"), known) for kind in kinds
         }

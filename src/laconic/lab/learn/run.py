@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +18,14 @@ from laconic.engines.hf.facts import HFModelInfo
 from laconic.engines.hf.found_rotation import FoundRotation, find_rotation
 from laconic.environment import versions
 from laconic.errors import InputError
+from laconic.lab.learn.check import CheckCell, SelectorCheck, check_on
 from laconic.lab.learn.harvest import Harvest, digest, draw, harvest
+from laconic.lab.learn.progress import PhaseProgress
 from laconic.lab.learn.recipe import SelectorRecipe
 from laconic.lab.learn.rotation import names_of
 from laconic.lab.learn.training import TOP, LayerFit, train_layers
 from laconic.lab.shared.progress import Progress, Watcher
+from laconic.selectors import write_selector
 from laconic.traces import TraceRecord
 
 HARVEST, TRAINING = "reading traces", "training"
@@ -95,6 +100,43 @@ def learn_selector(
         },
     )
     return LearnedSelector(selector, tuple(fits), found, held)
+
+
+def learn_and_check(
+    model: PreTrainedModel,
+    traces: Sequence[TraceRecord],
+    kept: Sequence[TraceRecord],
+    recipe: SelectorRecipe,
+    directory: Path,
+    *,
+    cell: CheckCell | None = None,
+    about: Mapping[str, Any],
+    progress: PhaseProgress,
+    **settings: Any,
+) -> tuple[LearnedSelector, SelectorCheck | None]:
+    """`learn_selector`, then the check on the traces that were `kept`, whose figures stand in the selector's recipe.
+
+    cell: see `check_on`, which returns None where no trace is long enough. settings: of `learn_selector`.
+    """
+    counts = {"learned": len(traces), "checked": len(kept)}
+    watch = progress.phases({HARVEST: "traces", TRAINING: "layers"})
+    found = learn_selector(model, traces, recipe, directory, about={**about, "traces": counts}, watch=watch, **settings)
+    place = directory / f"check-{_digest(found.selector)}"
+    write_selector(place / "selector.safetensors", found.selector)
+    check = check_on(
+        model, place / "selector.safetensors", kept, place, cell, watch=progress.watcher("checking", "tokens")
+    )
+    told = None if check is None else check.to_json()
+    selector = dataclasses.replace(found.selector, recipe={**found.selector.recipe, "check": told})
+    return dataclasses.replace(found, selector=selector), check
+
+
+def _digest(selector: Selector) -> str:
+    """12 hex digits of what it scores by."""
+    told = hashlib.blake2b(repr((selector.features, selector.layers, selector.per_head)).encode(), digest_size=6)
+    for name in WEIGHTS:
+        told.update(selector.weights[name].numpy().tobytes())
+    return told.hexdigest()
 
 
 def _check_shapes(shapes: Mapping[int, tuple[int, int, int]], name: str) -> tuple[tuple[int, ...], int, int]:

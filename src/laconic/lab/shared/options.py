@@ -11,10 +11,9 @@ from laconic.cli.options import INTERVALS, WINDOWS
 
 # ---- problems and traces ----------------------------------------------------------------------------------------------
 
-Source = Annotated[
-    str,
-    typer.Option("--source", help="Where problems come from: bundled, a JSON-lines file, or hub:NAME[:SPLIT]."),
-]
+SOURCE = typer.Option("--source", help="Where problems come from: bundled, a JSON-lines file, or hub:NAME[:SPLIT].")
+Source = Annotated[str, SOURCE]
+SourceOrNone = Annotated[str | None, SOURCE]
 ProblemSeed = Annotated[int, typer.Option("--problem-seed", help="Of the bundled problems alone.")]
 SAMPLE_SEED = typer.Option("--sample-seed", help="Of the sampling alone: the same problems, other traces.")
 SampleSeed = Annotated[int, SAMPLE_SEED]
@@ -179,6 +178,28 @@ Shares = Annotated[
     str, typer.Option("--shares", help="Shares of problems for training, validation and test, by commas.")
 ]
 SplitSeed = Annotated[int, typer.Option("--split-seed", help="Another seed, another split of the problems.")]
+
+# ---- training a selector ----------------------------------------------------------------------------------------------
+
+LearnedModel = Annotated[str, typer.Argument(help="A directory, a Hub name, or bundled, the reasoner that ships.")]
+CheckTraces = Annotated[
+    Path | None, typer.Option("--check", help="Other recorded traces that the selector is checked on.")
+]
+RecipeSpec = Annotated[
+    str,
+    typer.Option(
+        "--recipe",
+        help="group (a network for each KV head) or layer, or NAME:setting=value,... of features, target, weighted, delay, "
+        "loss, hidden, epochs, rate; docs/learning.md explains them.",
+    ),
+]
+LearnFrom = Annotated[
+    int, typer.Option("--learn-from", help="At most so many tokens are learned from, over all traces.")
+]
+WorkFolder = Annotated[
+    Path | None,
+    typer.Option("--work", help="Where traces and what was read of them is kept; without it, in the cache folder."),
+]
 
 # ---- results ----------------------------------------------------------------------------------------------------------
 
