@@ -32,3 +32,19 @@ def test_no_host_user_or_directory_is_told(tmp_path: Path, monkeypatch: pytest.M
 
 def test_available_memory_is_some_of_the_total() -> None:
     assert 0 < env.available_memory() <= env.total_memory()
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        (
+            "rpc;learned:/a/b/one.safetensors,ratio=8;learned:file=/c/two",
+            "rpc;learned:one.safetensors,ratio=8;learned:file=two",
+        ),
+        ("--policy=learned:/a/b/one.safetensors", "--policy=learned:one.safetensors"),
+        ("http://host/v1", "http://host/v1"),
+        ("hub:openai/gsm8k", "hub:openai/gsm8k"),
+    ],
+)
+def test_directories_inside_of_specs_are_hidden_too(word: str, shown: str) -> None:
+    assert env.hide_directories(word) == shown

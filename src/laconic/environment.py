@@ -64,12 +64,15 @@ def command(argv: list[str]) -> str:
 
 
 def hide_directories(word: str) -> str:
-    """An absolute path shown relative to the current directory, or by its last part if it lies elsewhere."""
+    """An absolute path shown relative to the current directory, or by its last part if it lies elsewhere.
+
+    So are those inside of a list of specs (`rpc;learned:/a/selector.safetensors,ratio=8`).
+    """
     # A path may hold bytes that are no UTF-8, which a file of results can't.
     word = word.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     flag, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
     if not os.path.isabs(value):
-        return word
+        return re.sub(r"(?<=[:=;,])/(?!/)[^;,]*", lambda found: hide_directories(found.group()), word)
     path = Path(value)
     try:
         short = str(path.relative_to(Path.cwd()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,18 @@ def find_selector(fingerprint: str | None) -> Path:
         f"there is no selector for this model yet (its fingerprint is {fingerprint}); make one with: laconic learn MODEL, or "
         "name one: learned:FILE"
     )
+
+
+def look_up(fingerprint_of: Callable[[], str]) -> Path:
+    """As `find_selector`, of weights whose fingerprint is still to be told, which may fail with an InputError."""
+    try:
+        fingerprint = fingerprint_of()
+    except InputError as error:
+        raise InputError(
+            f"policy learned names no selector, and which weights these are can't be told: {error}; name one: learned:FILE, "
+            "which laconic learn writes"
+        ) from None
+    return find_selector(fingerprint)
 
 
 def check_named_file(policy: Policy) -> None:

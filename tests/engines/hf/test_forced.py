@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from laconic.compress import H2O, RPC, TOVA, FullKV, Policy, Random
 from laconic.engines.hf.attention import AttentionBinding
-from laconic.engines.hf.forced import ForcedTraces
+from laconic.engines.hf.forced import ForcedTraces, check_traces
 from laconic.errors import LaconicError
-from tests.engines.hf.families import VOCAB, family, prompts
+from tests.engines.hf.families import COMMON, VOCAB, family, prompts
 
 POLICIES = [
     FullKV(),
@@ -82,6 +83,14 @@ def test_pieces_end_at_compression_points() -> None:
             forced.feed(pieces[-1])
     assert pieces == [10, 10, 4, 10, 6, 10, 6, 5]
     assert [row.held for row in forced.cache.ledger.rows] == [8 + 12 + 5] * 4
+
+
+def test_a_rotation_that_changes_on_the_way_is_refused() -> None:
+    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+    model = LlamaForCausalLM(LlamaConfig(**{**COMMON, "max_position_embeddings": 64}, rope_parameters=rope))
+    check_traces(model, [[1] * 20], [[2] * 44])
+    with pytest.raises(LaconicError, match="changes its rotary frequencies at 64 tokens"):
+        check_traces(model, [[1] * 20], [[2] * 45])
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.reference.selectors import selector_for
 
+from laconic.assets import reasoner_path
+from laconic.engines.hf import load
 from laconic.engines.vllm.engine.client import VLLMClient
+from laconic.selectors import place_of, write_selector
 
 ARGUMENTS = (
     "bench",
@@ -18,7 +22,7 @@ ARGUMENTS = (
     "--n",
     2,
     "-p",
-    "rpc;rkv;snapkv:budget=64,window=16,buffer=32",
+    "rpc;rkv;snapkv:budget=64,window=16,buffer=32;learned",
     "-c",
     4,
 )
@@ -38,12 +42,22 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> list[VLLMClient]:
     return found
 
 
+@pytest.fixture
+def selector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random one for the bundled reasoner, found by its weights on either engine."""
+    monkeypatch.setenv("LACONIC_CACHE", str(tmp_path / "cache"))
+    made = selector_for(load(reasoner_path(), dtype="float32")[0])
+    write_selector(place_of(made.fingerprint), made)
+
+
 def traces(out: Path) -> dict[tuple[str, str, int], Any]:
     lines = [json.loads(line) for line in (out / "traces.jsonl").read_text().splitlines()]
     return {(line["row"], line["problem"], line["sample"]): line for line in lines if line["kind"] == "trace"}
 
 
-def test_the_same_traces_as_on_the_hf_engine(invoke: Any, clients: list[VLLMClient], tmp_path: Path) -> None:
+def test_the_same_traces_as_on_the_hf_engine(
+    invoke: Any, clients: list[VLLMClient], selector: None, tmp_path: Path
+) -> None:
     found = {}
     for engine in ("hf", "vllm"):
         result = invoke(*ARGUMENTS, "--engine", engine, "--keep-tokens", "-o", tmp_path / engine)
@@ -51,7 +65,7 @@ def test_the_same_traces_as_on_the_hf_engine(invoke: Any, clients: list[VLLMClie
         found[engine] = traces(tmp_path / engine)
     assert len(clients) == 1
     assert clients[0].closed
-    assert len(found["vllm"]) == 4 * 2 * 2
+    assert len(found["vllm"]) == 5 * 2 * 2
     assert found["vllm"] == found["hf"]  # text, answers and what was held
     assert len({tuple(trace["token_ids"]) for trace in found["vllm"].values()}) > 6  # policies differ
     reports = {engine: json.loads((tmp_path / engine / "results.json").read_text()) for engine in found}
@@ -68,6 +82,6 @@ def test_the_same_traces_as_on_the_hf_engine(invoke: Any, clients: list[VLLMClie
     result = invoke(*grown)
     assert result.exit_code == 0, result.output
     assert len(clients) == 2
-    assert len(traces(tmp_path / "vllm")) == 4 * 3 * 2
+    assert len(traces(tmp_path / "vllm")) == 5 * 3 * 2
     assert invoke(*grown).exit_code == 0
     assert len(clients) == 2

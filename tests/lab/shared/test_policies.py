@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from laconic.compress import H2O, RKV, RPC, TOVA, FullKV, Oracle, Random, StreamingLLM
+from laconic.compress import H2O, RKV, RPC, TOVA, Custom, FullKV, Hindsight, Oracle, Random, StreamingLLM
 from laconic.compress.schedule import Proportional, Schedule
 from laconic.errors import LaconicError
 from laconic.lab.shared.policies import ComparedPolicy, KeepPattern, compared_policies, match_budget, mean_cache
@@ -55,6 +55,21 @@ def test_a_cache_too_small_for_a_policy_gets_its_smallest() -> None:
     # R-KV keeps a window of 8 and a buffer of 128: more than RPC holds here on average.
     matched = match_budget(RKV(), Proportional(16, 8, 16), [100, 200])
     assert matched.budget == 8
+
+
+def test_recorded_traces_may_be_known_to_their_end() -> None:
+    assert compared_policies(["hindsight"], [4], interval=64, window=16, recorded=True)[1].policy == Hindsight(
+        64, 4, 16
+    )
+
+
+def test_a_row_may_be_a_scorer_on_another_schedule() -> None:
+    schedule = Proportional(64, 4, 16)
+    row = ComparedPolicy("h2o", "h2o", H2O(), schedule=schedule)
+    assert row.running() == Custom(schedule, H2O().scorer)
+    assert row.running(RPC(64, 4, 16)) == RPC(64, 4, 16)  # on that schedule anyway
+    assert "h2o:budget=1024,buffer=1 on Proportional" in row.requested()
+    assert ComparedPolicy("h2o", "h2o", H2O()).running() == H2O()
 
 
 def test_short_traces_keep_everything() -> None:
@@ -126,6 +141,7 @@ def test_the_oracle_keeps_what_the_pattern_says() -> None:
         (lambda: compared_policies(["rpc"], [3], interval=64, window=16), "interval is 64"),
         (lambda: compared_policies(["rpc:ratio=4,speed=9"]), "speed"),
         (lambda: compared_policies(["oracle"]), "--oracle-pattern"),
+        (lambda: compared_policies(["hindsight"]), "which only a recorded trace tells"),
         (lambda: compared_policies([]), "No policies"),
         (lambda: compared_policies(["rpc"], []), "No ratios"),
         (lambda: compared_policies(["rpc", "rpc"], [4]), "rpc c=4 is asked for twice"),

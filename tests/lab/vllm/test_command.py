@@ -10,17 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.reference.selectors import random_selector
 
+from laconic import selectors
+from laconic.assets import reasoner_path
+from laconic.engines.hf.stored import checkpoint_fingerprint
 from laconic.lab.vllm import process as vllm_process
 from laconic.lab.vllm import run as vllm_speed
 from laconic.lab.vllm.process import WorkerFailed
+from laconic.selectors import place_of, write_selector
 
 
 class Engine:
     def __init__(self, options: dict[str, Any], *_: Any) -> None:
         self.options = options
         self.compresses = "additional_config" in options
-        self.about = {"ring_bytes": 512 if self.compresses else None}
+        learned = self.compresses and options["additional_config"]["laconic"]["policy"] == "learned"
+        self.about = {"ring_bytes": 512 if self.compresses else None, "selector_bytes": 100 if learned else 0}
 
     def run(self, load: Any, repeat: int) -> dict[str, Any]:
         counts = {"evicted": 24, "compressions": 8} if self.compresses else {}
@@ -84,6 +90,33 @@ def test_it_writes_all_it_says_and_goes_on_from_it(invoke, started, tmp_path: Pa
     assert "8 runs found" in again.stderr
 
 
+def test_the_models_own_selector_is_looked_up_first(
+    invoke, started, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Here by its fingerprint, so that a missing one is told at once; each engine finds and checks it anew."""
+    monkeypatch.setenv("LACONIC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(selectors, "SHIPPED", tmp_path / "shipped")
+    arguments = ["bench", "vllm", *SMALL, "-p", "rpc,learned", "-m", "bundled", "-o", tmp_path / "out"]
+    missing = invoke(*arguments)
+    assert missing.exit_code == 2
+    assert "there is no selector for this model yet" in missing.stderr
+    assert started == []
+    place = place_of(checkpoint_fingerprint(str(reasoner_path())))
+    write_selector(place, random_selector())
+    done = invoke(*arguments)
+    assert done.exit_code == 0, done.output
+    own = [options["additional_config"]["laconic"] for options in started if "additional_config" in options]
+    assert [one["policy"] for one in own] == ["rpc", "learned"] * 2
+    assert own[1]["file"] is None
+    assert started[0]["model"] == str(reasoner_path())
+    report = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert report["settings"]["model"]["name"] == "bundled"
+    assert report["selectors"] == {"stock": 0, "rpc c=4": 0, "learned c=4": 100}
+    per_block = report["rows"][0]["bytes"] // report["rows"][0]["blocks"]
+    assert [row["memory"] - row["peak_blocks"] * per_block for row in report["rows"][:3]] == [0, 512, 612]
+    assert str(tmp_path) not in (tmp_path / "out" / "table.md").read_text()
+
+
 def test_a_refused_cell_is_a_row_and_no_error(invoke, started, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def start(options: dict[str, Any], *rest: Any) -> Engine:
         if "additional_config" not in options and options["num_gpu_blocks_override"] == 5:
@@ -117,6 +150,8 @@ def test_a_contender_that_never_runs_is_an_error_after_the_table(
     [
         (["-p", "rcp"], "rcp"),
         (["-p", "h2o"], "policy h2o can't run inside vLLM"),
+        (["-p", "learned"], "can't be told: those of a shape are random; name one: learned:FILE"),
+        (["-p", "learned:/no/such"], "there is no selector file /no/such"),
         (["-p", "full"], "nothing to compare stock vLLM with"),
         (["--cache", "0"], "expected a share above 0"),
         (["--cache", "100,-5"], "expected a share above 0"),

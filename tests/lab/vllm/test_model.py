@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from laconic.assets import reasoner_path
 from laconic.engines.hf.shapes import SHAPES
 from laconic.errors import LaconicError
 from laconic.lab.vllm.model import from_name, from_shape
@@ -45,6 +46,12 @@ def test_a_model_by_its_directory(tmp_path: Path) -> None:
     assert model.kv_bytes_per_token == 2 * 2 * 16 * 64 * 2
     assert model.options()["load_format"] == "auto"
     assert model.describe()["name"] == tmp_path.name  # not where it lies on this machine
+
+
+def test_the_bundled_model_by_its_name() -> None:
+    model = from_name("bundled", torch.float32)
+    assert model.describe()["name"] == "bundled"
+    assert model.options()["model"] == str(reasoner_path())
 
 
 def test_a_directory_without_a_model_is_refused(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def row(cache: float, contender: str, speed: float | None, **changes: Any) -> di
             "preemptions": 12.0,
             "first_token": {"median": 0.123, "p90": 4.567},
             "peak_blocks": 198.0,
+            "memory": 198 * 32768 + 2**20,
             "evicted": None if contender == "stock" else 16128.0,
             "compressions": None if contender == "stock" else 168.0,
         }
@@ -84,14 +85,16 @@ def test_the_table_has_every_cell_and_every_reason() -> None:
         "  R-KV c=4: failed",
     ]
     assert table.rows[2][1:] == [
-        "1,500", "1,450-1,570", "1.50x", "99", "1,234", "9.9", "12", "0.12 / 4.57", "198", "168", "16,128"
+        "1,500", "1,450-1,570", "1.50x", "99", "1,234", "9.9", "12", "0.12 / 4.57", "198", "7.19 MiB", "168", "16,128"
     ]  # fmt: skip
-    assert table.rows[1][3] == table.rows[1][10] == table.rows[6][3] == "–"
+    assert table.rows[1][3] == table.rows[1][11] == table.rows[6][3] == "–"
     text = table.markdown()
     assert "R-KV c=4 at 100 %: the engine's process was ended by SIGKILL" in text
     assert "stock vLLM at 25 %: not one request fits" in text
     assert "R-KV c=4 at 25 %: it broke" in text
     assert "RPC c=4: rpc:interval=128,ratio=4,window=32; 1.00 MiB of latest queries beside the KV cache." in text
+    own = {**REPORT, "selectors": {"stock": 0, "rpc c=4": 0, "rkv c=4": 3 * 2**18}}
+    assert "0 B of latest queries and 768.00 KiB of a selector beside the KV cache." in vllm_table(own).markdown()
     assert "24 requests of 32 + 1,000 tokens at once, A processor, 1 thread" in table.title
     assert "full KV takes 800 blocks of 32 tokens" in text
 

@@ -16,6 +16,7 @@ from laconic.compress import FullKV, Policy
 from laconic.engines.hf.cache import CompressedCache
 from laconic.engines.hf.left_alone import check_rows
 from laconic.engines.hf.models import context_length, text_config
+from laconic.engines.hf.rotation import check_rotation
 from laconic.engines.hf.runner import ModelRunner, sliding_mask
 from laconic.engines.requests import check_length, check_vocabulary
 from laconic.errors import InputError
@@ -147,6 +148,7 @@ def check_traces(model: PreTrainedModel, prompts: Sequence[Sequence[int]], token
             raise InputError(f"trace {number} has no generated tokens; leave it out")
         check_vocabulary(prompt, vocabulary)
         check_vocabulary(trace, vocabulary, "a trace")
+        check_rotation(model, len(prompt), len(trace), mixed=True)
         if context is not None and len(prompt) + len(trace) > context:
             raise InputError(
                 f"trace {number} has {len(prompt) + len(trace)} tokens with its prompt, but the model's context is {context}: "

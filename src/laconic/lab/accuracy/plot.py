@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from laconic.errors import InputError
-from laconic.lab.shared.figure import COLOURS, GREY, MARKERS, count_of, figure, legend_beside, policy_name
+from laconic.lab.shared.figure import (
+    COLOURS,
+    GREY,
+    MARKERS,
+    aside,
+    count_of,
+    figure,
+    legend_beside,
+    policy_name,
+    set_x_limits,
+)
 from laconic.lab.shared.reporting import Report
 
 
@@ -43,14 +52,12 @@ def accuracy_plot(report: Report, path: str | Path) -> None:
                 capsize=3,
                 elinewidth=0.9,
                 # Budgets are matched, so points share a place: set them a little apart on the page, not in the data.
-                transform=_aside(axes, 2.5 * (index - (len(families) - 1) / 2)),
+                transform=aside(axes, 2.5 * (index - (len(families) - 1) / 2)),
             )
         axes.set_xlabel("mean KV tokens held a trace (one layer, prompt included)")
         axes.set_ylabel("pass@1, %")
-        # Points moved aside do not count for matplotlib's own choice of limits.
         places = [row["mean_kv_tokens"] for row in rows if row is not baseline] or [rows[0]["mean_kv_tokens"]]
-        margin = 0.06 * (max(places) - min(places)) or 1.0
-        axes.set_xlim(min(places) - margin, max(places) + margin)
+        set_x_limits(axes, places)
         axes.set_ylim(0, min(105.0, 5 + max(100 * row["accuracy"]["high"] for row in rows)))
         first = rows[0]
         axes.set_title(
@@ -68,10 +75,3 @@ def _families(rows: Sequence[Report]) -> list[tuple[str, list[Report]]]:
         if row["family"] != "full":
             found.setdefault(row["family"], []).append(row)
     return list(found.items())
-
-
-def _aside(axes: Any, points: float) -> Any:
-    """The data's own transform, moved to the right by so many points of the page."""
-    from matplotlib.transforms import ScaledTranslation
-
-    return axes.transData + ScaledTranslation(points / 72, 0, axes.figure.dpi_scale_trans)

@@ -71,7 +71,7 @@ def bench(
     from laconic.errors import InputError
     from laconic.fingerprint import fingerprint
     from laconic.lab.fidelity import traces as tracing
-    from laconic.lab.fidelity.contenders import POLICIES, contenders, first_compression
+    from laconic.lab.fidelity.contenders import POLICIES, check_lengths, contenders, first_compression
     from laconic.lab.fidelity.run import FORMAT, may_grow, run_fidelity, settings
     from laconic.lab.shared.journal import Journal
     from laconic.lab.shared.policies import KeepPattern
@@ -94,7 +94,8 @@ def bench(
     found, recorded = None, None
     if traces is not None:
         found, recorded, broken = tracing.recorded_traces(traces, problems, n, tokens)
-        tracing.long_enough(found, first)
+        lengths = [len(trace.token_ids) for trace in tracing.long_enough(found, first)]
+        check_lengths([row for row in rows if row.target is None], lengths)
         if broken:
             print_to_stderr(broken)
     if small:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,19 @@ def count_of(count: int, word: str) -> str:
 def legend_beside(axes: Any) -> None:
     """The legend at the right of the axes, outside of them."""
     axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
+
+
+def aside(axes: Any, points: float) -> Any:
+    """The data's own transform, moved to the right by so many points of the page, for what shares a place with others."""
+    from matplotlib.transforms import ScaledTranslation
+
+    return axes.transData + ScaledTranslation(points / 72, 0, axes.figure.dpi_scale_trans)
+
+
+def set_x_limits(axes: Any, places: Sequence[float]) -> None:
+    """Around the data: what is moved aside does not count for matplotlib's own choice."""
+    margin = 0.06 * (max(places) - min(places)) or 1.0
+    axes.set_xlim(min(places) - margin, max(places) + margin)
 
 
 @contextmanager

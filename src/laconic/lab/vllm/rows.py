@@ -22,10 +22,13 @@ def summarise(experiment: VLLMExperiment, records: Sequence[Record]) -> list[dic
     the run's, the median: where one thread computes, less than 1 is what the machine gave to others. Medians of steps (that
     computed something), computed (tokens, replays of preempted requests included), mean_running (requests, over steps),
     preemptions, peak_blocks, and where a policy runs evicted (tokens) and compressions. first_token: seconds from the start
-    until half of the requests have their first token, and 90 %. repeats: how many were measured. failed: why there are none, or
+    until half of the requests have their first token, and 90 %. memory: bytes of the most blocks that were taken, and of what
+    the policy keeps beside them. repeats: how many were measured. failed: why there are none, or
     fewer than asked; None otherwise. refused: whether the engine itself said that it can't serve this with such a cache.
     """
     rows = []
+    kept, networks = rings(records), selectors(records)
+    beside = {c.label: (kept.get(c.label) or 0) + networks.get(c.label, 0) for c in experiment.contenders}
     for share in experiment.shares:
         found = {
             contender.label: sorted(
@@ -48,17 +51,21 @@ def summarise(experiment: VLLMExperiment, records: Sequence[Record]) -> list[dic
                 "failed": broken["reason"] if broken else None,
                 "refused": broken["refused"] if broken else False,
             }
-            rows.append(
-                {**row, **_figures(samples, found.get(STOCK, []) if contender.label != STOCK else [])}
-                if samples
-                else row
-            )
+            if samples:
+                row |= _figures(samples, found.get(STOCK, []) if contender.label != STOCK else [])
+                row["memory"] = round(row["peak_blocks"] * row["bytes"] / row["blocks"]) + beside[contender.label]
+            rows.append(row)
     return rows
 
 
 def rings(records: Sequence[Record]) -> dict[str, int | None]:
     """Bytes of latest queries that each contender keeps beside the KV cache, the same at every cache size; None for stock."""
     return {record["contender"]: record["ring_bytes"] for record in records if record["kind"] == "engine"}
+
+
+def selectors(records: Sequence[Record]) -> dict[str, int]:
+    """Bytes of each contender's selectors, beside the KV cache."""
+    return {r["contender"]: r.get("selector_bytes", 0) for r in records if r["kind"] == "engine"}
 
 
 def _is(record: Record, kind: str, share: float, label: str) -> bool:

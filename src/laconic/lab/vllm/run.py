@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from laconic.checks import unwrap_numpy_fields, whole
+from laconic.engines.vllm.plugin.settings import parse_launch
 from laconic.errors import InputError
 from laconic.lab.shared.journal import Journal, Record
 from laconic.lab.shared.progress import Progress, Watcher
@@ -99,6 +100,13 @@ class VLLMExperiment:
         return (
             options if contender.settings is None else {**options, "additional_config": {"laconic": contender.settings}}
         )
+
+
+def check_selectors(experiment: VLLMExperiment) -> None:
+    """Raises InputError where a policy's selector isn't there, before any engine starts; each checks that it fits its model."""
+    for contender in experiment.contenders:
+        if contender.settings is not None:
+            parse_launch(contender.settings).policy.resolved(experiment.model)
 
 
 def start(experiment: VLLMExperiment, contender: ComparedEngine, share: float) -> Runner:

@@ -17,11 +17,11 @@ def vllm_table(report: Report) -> Table:
     for row in report["rows"]:
         if row["cache"] != share:
             share = row["cache"]
-            rows.append([f"{100 * share:g} %: {number(row['blocks'])} blocks, {size(row['bytes'])}", *[""] * 11])
+            rows.append([f"{100 * share:g} %: {number(row['blocks'])} blocks, {size(row['bytes'])}", *[""] * 12])
         name = "  " + name_of(row["contender"])
         if not row["repeats"]:
             # The reason is too long for a cell; it stands below the table.
-            rows.append([f"{name}: {'refused' if row['refused'] else 'failed'}", *[MISSING] * 11])
+            rows.append([f"{name}: {'refused' if row['refused'] else 'failed'}", *[MISSING] * 12])
             continue
         speed, wait = row["tokens_per_second"], row["first_token"]
         rows.append(
@@ -36,6 +36,7 @@ def vllm_table(report: Report) -> Table:
                 number(row["preemptions"]),
                 f"{number(wait['median'], 2)} / {number(wait['p90'], 2)}",
                 number(row["peak_blocks"]),
+                size(row["memory"]),
                 number(row["compressions"]),
                 number(row["evicted"]),
             ]
@@ -57,6 +58,7 @@ def vllm_table(report: Report) -> Table:
             ("preempted", "right", 2),
             ("first token, s", "right", 2),
             ("peak blocks", "right", 4),
+            ("memory", "right", 1),
             ("compressed", "right", 6),
             ("evicted", "right", 5),
         ],
@@ -67,9 +69,10 @@ def vllm_table(report: Report) -> Table:
             f"KV cache, % of demand: full KV takes {number(settings['demand_blocks'])} blocks of {settings['block']} tokens "
             "for all requests at their full length at once.",
             "Running: requests, mean over steps. First token: seconds until half of the requests have theirs, and 90 %.",
+            "Memory: of the most blocks that were taken, and of what the policy keeps beside them.",
             "Compressed: times, over all requests. Evicted: tokens of one layer. What is preempted does it again.",
             *(
-                f"{name_of(c)}: {spec}; {size(report['rings'].get(c))} of latest queries beside the KV cache."
+                f"{name_of(c)}: {spec}; {_beside(report, c)} beside the KV cache."
                 for c, spec in settings["contenders"].items()
                 if c != STOCK
             ),
@@ -80,6 +83,11 @@ def vllm_table(report: Report) -> Table:
             ),
         ],
     )
+
+
+def _beside(report: Report, label: str) -> str:
+    queries, networks = report["rings"].get(label), report.get("selectors", {}).get(label, 0)
+    return f"{size(queries)} of latest queries" + (f" and {size(networks)} of a selector" if networks else "")
 
 
 def name_of(label: str) -> str:

@@ -81,18 +81,19 @@ class MeasuredLLM:
     def about(self) -> dict[str, Any]:
         """What the engine turned out to be.
 
-        blocks: that requests can use; block_bytes: of one, over all layers; ring_bytes: what laconic keeps of latest queries
-        beside the KV cache, None for stock.
+        blocks: that requests can use; block_bytes: of one, over all layers; ring_bytes, selector_bytes: what laconic keeps
+        beside the KV cache, latest queries (None for stock) and a learned policy's networks.
         """
         cache = self.scheduler.kv_cache_config
         worker = self.engine.engine_core.engine_core.model_executor.driver_worker.worker
-        compressor = getattr(worker, "compressor", None)
+        compressor, info = getattr(worker, "compressor", None), getattr(worker, "model_info", None)
         total = sum(tensor.size for tensor in cache.kv_cache_tensors)
         return {
             "blocks": self.usable(),
             "block": self.engine.vllm_config.cache_config.block_size,
             "block_bytes": total // cache.num_blocks,
             "max_batched_tokens": self.engine.vllm_config.scheduler_config.max_num_batched_tokens,
+            "selector_bytes": 0 if info is None else info.bytes,
             "ring_bytes": None if compressor is None else compressor.ring.bytes if compressor.ring else 0,
             "scheduler": f"{type(self.scheduler).__module__}.{type(self.scheduler).__qualname__}",
         }

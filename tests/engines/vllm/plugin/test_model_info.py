@@ -19,6 +19,7 @@ from laconic.engines.vllm.plugin.model_info import (
     LaunchModelInfo,
     WorkerModelInfo,
     first_head,
+    layer_index,
     resolve_launch,
     resolve_request,
 )
@@ -274,6 +275,20 @@ def test_files_are_read_once_a_process(write: Any, monkeypatch: pytest.MonkeyPat
     assert info.bytes == stock(place).bytes == sum(w.numel() for w in stock(place).weights.values()) * 4
     with pytest.raises(InputError, match="nobody has looked up the policy's selector"):
         info.fit(Learned())
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("model.layers.3.self_attn.attn", 3),
+        ("language_model.model.layers.12.attn", 12),
+        ("0.attn", 0),
+        ("model.layers.3.self_attn.1.attn", 7),
+        ("attn", 7),
+    ],
+)
+def test_the_models_index_of_a_layer(name: str, index: int) -> None:
+    assert layer_index(name, 7) == index
 
 
 def test_networks_of_some_heads() -> None:

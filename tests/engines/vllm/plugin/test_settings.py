@@ -10,6 +10,7 @@ import pytest
 
 from laconic.compress import RKV, RPC, FullKV, Learned, Policy, StreamingLLM, registry
 from laconic.compress.policies import Random
+from laconic.engines.vllm.plugin import launch
 from laconic.engines.vllm.plugin.launch import settings_of
 from laconic.engines.vllm.plugin.plans import CompressionPlan, make_plan, plan_of
 from laconic.engines.vllm.plugin.settings import LaunchSettings, RequestSettings, parse_launch, parse_request
@@ -188,6 +189,25 @@ def test_a_launch_that_does_not_ask(extra: Any) -> None:
 def test_a_launch_that_asks() -> None:
     config = SimpleNamespace(additional_config={"other": 1, "laconic": {"policy": "rkv"}})
     assert settings_of(config) == LaunchSettings(RKV(), 8)
+
+
+def test_a_launch_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[object] = []
+    monkeypatch.setattr(launch, "_parsed", {})
+
+    def counted(raw: object) -> LaunchSettings:
+        reads.append(raw)
+        return parse_launch(raw)
+
+    monkeypatch.setattr(launch, "parse_launch", counted)
+    for raw in ({"policy": "rkv"}, {"policy": "rkv"}, "rkv", {"policy": "rkv", "window": 4}) * 2:
+        assert settings_of(SimpleNamespace(additional_config={"laconic": raw})) == parse_launch(raw)
+    assert reads == [{"policy": "rkv"}, "rkv", {"policy": "rkv", "window": 4}]
+    for budget in range(20, 60):
+        assert settings_of(SimpleNamespace(additional_config={"laconic": f"rkv:budget={budget}"})) == parse_launch(
+            f"rkv:budget={budget}"
+        )
+    assert len(launch._parsed) <= 16
 
 
 def request(sent: int, max_tokens: int, extra: Any = None, sampled: bool = True) -> Any:

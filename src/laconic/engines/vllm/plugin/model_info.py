@@ -53,16 +53,7 @@ class LaunchModelInfo(_WithoutStates):
             return None
 
     def selector_file(self, file: str | None) -> str:
-        if file is not None:
-            return _absolute(file)
-        try:
-            fingerprint = self._find_fingerprint()
-        except InputError as error:
-            raise InputError(
-                f"policy learned names no selector, and which weights these are can't be told: {error}; name one: "
-                "learned:FILE, which laconic learn writes"
-            ) from None
-        return _absolute(selectors.find_selector(fingerprint))
+        return _absolute(selectors.look_up(self._find_fingerprint) if file is None else file)
 
     def find_selector(self, file: str | None) -> Selector:
         found = _read(self.selector_file(file))
@@ -142,6 +133,13 @@ class WorkerModelInfo(_WithoutStates):
                 found = found.of_heads(self._first, max(1, found.kv_heads // self._ranks))
             self._read[path] = found.to(self._device)
         return self._read[path]
+
+
+def layer_index(name: str, place: int) -> int:
+    """The model's index of a layer by vLLM's name of it ("model.layers.3.self_attn.attn"); where that has not one number, its
+    place among the worker's."""
+    numbers = [int(part) for part in name.split(".") if part.isdecimal()]
+    return numbers[0] if len(numbers) == 1 else place
 
 
 def first_head(vllm_config: Any, rank: int) -> int:

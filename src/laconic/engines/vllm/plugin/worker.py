@@ -11,7 +11,6 @@ from vllm.config import get_layers_from_vllm_config
 from vllm.distributed import get_tensor_model_parallel_rank
 from vllm.logger import init_logger
 from vllm.model_executor.layers.attention import Attention
-from vllm.model_executor.models.utils import extract_layer_index
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheSpec
 from vllm.v1.worker.gpu_worker import Worker
 
@@ -20,7 +19,7 @@ from laconic.engines.vllm.plugin.compressor import Compressor
 from laconic.engines.vllm.plugin.guards import check_launch_complete
 from laconic.engines.vllm.plugin.layouts import check_layout, layout_of
 from laconic.engines.vllm.plugin.manager import CompressedAttentionSpec
-from laconic.engines.vllm.plugin.model_info import WorkerModelInfo, first_head
+from laconic.engines.vllm.plugin.model_info import WorkerModelInfo, first_head, layer_index
 from laconic.engines.vllm.plugin.plans import CompressionPlan
 from laconic.engines.vllm.plugin.ring import QueryRing
 from laconic.engines.vllm.plugin.settings import LaunchSettings
@@ -33,6 +32,7 @@ class CompressionWorkerMixin:
     """The mixin; goes before a stock worker."""
 
     compressor: Compressor
+    model_info: WorkerModelInfo
 
     def load_model(self: Any, *args: Any, **kwargs: Any) -> None:
         super().load_model(*args, **kwargs)  # type: ignore[misc]
@@ -54,7 +54,7 @@ class CompressionWorkerMixin:
                 _record_queries(layer, name, ring)
         across = _mean_over_ranks(self.parallel_config.tensor_parallel_size)
         most = self.model_config.max_model_len
-        info = WorkerModelInfo(self.vllm_config, get_tensor_model_parallel_rank(), self.device)
+        self.model_info = info = WorkerModelInfo(self.vllm_config, get_tensor_model_parallel_rank(), self.device)
         for policy in settings.policies:
             info.fit(policy)
         self.compressor = Compressor(settings, scheduling.max_num_seqs, most, ring, across, info.fit)
@@ -65,9 +65,10 @@ class CompressionWorkerMixin:
 
     def initialize_from_config(self: Any, kv_cache_config: Any) -> None:
         super().initialize_from_config(kv_cache_config)  # type: ignore[misc]
+        head = first_head(self.vllm_config, get_tensor_model_parallel_rank())
         self.compressor.layers = [
-            _attention_layer(name, layer, first_head(self.vllm_config, get_tensor_model_parallel_rank()))
-            for name, layer in attention_layers(self.vllm_config).items()
+            _attention_layer(layer_index(name, place), name, layer, head)
+            for place, (name, layer) in enumerate(attention_layers(self.vllm_config).items())
         ]
         self.compressor.block_size = kv_cache_config.kv_cache_groups[0].kv_cache_spec.block_size
         if self.use_v2_model_runner:
@@ -152,7 +153,7 @@ def _record_queries(layer: Any, name: str, ring: QueryRing) -> None:
     layer.impl.forward = forward
 
 
-def _attention_layer(name: str, layer: Any, first_head: int) -> AttentionLayer:
+def _attention_layer(index: int, name: str, layer: Any, first_head: int) -> AttentionLayer:
     def write(key: Tensor, value: Tensor, cache: Tensor, slots: Tensor) -> None:
         layer.impl.do_kv_cache_update(layer, key, value, cache, slots)
 
@@ -161,7 +162,7 @@ def _attention_layer(name: str, layer: Any, first_head: int) -> AttentionLayer:
     check_layout(layout, layer.kv_cache, layer.num_kv_heads, layer.head_size, write)
     return AttentionLayer(
         name=name,
-        index=extract_layer_index(name),
+        index=index,
         heads=layer.num_heads,
         kv_heads=layer.num_kv_heads,
         first_head=first_head,

@@ -1,0 +1,34 @@
+"""What long commands say of where they stand, where stderr is no terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+from laconic.cli import progress
+from laconic.cli.progress import ProgressOrLines
+
+
+def test_a_line_now_and_then_with_rate_and_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    bar = ProgressOrLines(what="tokens")
+    with bar:
+        for done in range(100, 1001, 100):
+            now += 4.0
+            bar.tell("rpc", done, 1000, "" if done < 1000 else "the end")
+        bar.say("a [word] of its own")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("300 of 1,000 tokens, ")
+    assert lines[0].endswith("s left, rpc")
+    assert len(lines) == 5  # after 12, 24, 36 and 40 seconds, and the word
+    assert "0 s left, the end" in lines[3]
+    assert lines[4] == "a [word] of its own"
+
+
+def test_nothing_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressOrLines(shown=False) as bar:
+        bar.update("x", 1, 1)
+    ProgressOrLines(shown=False).tell("x", 1, 1)
+    assert capsys.readouterr().err == ""
