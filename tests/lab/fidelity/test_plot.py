@@ -12,6 +12,7 @@ from tests.lab.fidelity.test_table import fidelity_row, report
 
 from laconic.errors import LaconicError
 from laconic.lab.fidelity.plot import fidelity_plot
+from laconic.lab.shared.figure import COLOURS, GREY
 
 ROWS = [fidelity_row(name, c, 0.01 * c, 300 / c) for name in ("rpc", "random") for c in (2, 4)]
 
@@ -31,6 +32,14 @@ def test_a_line_a_policy_in_both_panels(tmp_path: Path, figures: list[Figure]) -
     along = right.get_lines()[0]
     assert list(numpy.asarray(along.get_xdata())) == [3.5, 11.5]
     assert list(numpy.asarray(along.get_ydata())) == pytest.approx([0.0, 0.04])  # at the smallest cache
+
+
+def test_every_line_can_be_told_from_the_others(tmp_path: Path, figures: list[Figure]) -> None:
+    rows = [fidelity_row(f"policy{i}", 4, 0.01 * i, 75.0) for i in range(2 * len(COLOURS))]
+    fidelity_plot(report([fidelity_row("full", None, 0.0, 300.0), *rows]), tmp_path / "plot.png")
+    looks = [(line.get_color(), line.get_marker()) for line in figures[0].axes[1].get_lines()]
+    assert looks[0][0] == GREY
+    assert len(set(looks)) == len(looks) == 2 * len(COLOURS) + 1
 
 
 def test_ends_that_cant_be_told_are_no_bars(tmp_path: Path) -> None:

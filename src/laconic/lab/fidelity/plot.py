@@ -8,7 +8,7 @@ from typing import Any
 
 from laconic.errors import InputError
 from laconic.lab.fidelity.table import names_of
-from laconic.lab.shared.figure import COLOURS, MARKERS, aside, count_of, figure, legend_beside, set_x_limits
+from laconic.lab.shared.figure import COLOURS, GREY, MARKERS, aside, count_of, figure, legend_beside, set_x_limits
 from laconic.lab.shared.reporting import Report
 
 Line = tuple[str, list[Mapping[str, Any]]]
@@ -26,7 +26,7 @@ def fidelity_plot(report: Report, path: str | Path) -> None:
     lines = _lines(rows)
     with figure(path, 12.5, 5.0, columns=2) as (left, right):
         for index, (name, points) in enumerate(lines):
-            style = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)], "label": name}
+            style = {**_look(index, points[0]["family"] == "full"), "label": name}
             points = sorted(points, key=lambda row: row["mean_kv_tokens"])
             means = [row["kl"]["mean"]["mean"] for row in points]
             left.errorbar(
@@ -71,6 +71,12 @@ def _top(row: Mapping[str, Any]) -> float:
     """The upper end of a row's interval, or its mean."""
     interval = row["kl"]["mean"]
     return float(interval["mean"] if interval["high"] is None else interval["high"])
+
+
+def _look(index: int, full: bool) -> dict[str, str]:
+    """Full KV is grey. Of more lines than colours, those of one colour have other markers."""
+    marker = MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
+    return {"color": GREY if full else COLOURS[index % len(COLOURS)], "marker": marker}
 
 
 def _ends(rows: Sequence[Mapping[str, Any]], means: Sequence[float], end: str) -> list[float]:
