@@ -18,7 +18,7 @@ ARGUMENTS = (
     "bench",
     "accuracy",
     "--problems",
-    3,
+    2,
     "--n",
     2,
     "-p",
