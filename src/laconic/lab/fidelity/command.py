@@ -102,6 +102,7 @@ def bench(
         one_thread()
     language, tokenizer = load(model_path(model), dtype=dtype, device=device, fix_rotation=True)
     bar = ProgressOrLines(not as_json, "tokens")
+    bar.before = 0
     if oracle_pattern is not None:
         words = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
         rows = contenders(names, *cells, schedule, oracle=KeepPattern(oracle_pattern, [word or "" for word in words]))

@@ -20,7 +20,7 @@ from laconic.compress.selector import Selector
 from laconic.engines.base import Sampling
 from laconic.engines.hf import HFEngine, load
 from laconic.errors import LaconicError
-from laconic.selectors import place_of, write_selector
+from laconic.selectors import place_of, read_selector, write_selector
 from tests.engines.vllm.live import Preemptions, assert_same, compressor_of, generate, greedy, prompts_of
 from tests.engines.vllm.tiny import endless, engine_args, in_process, runner_of, running, scheduler_of, tiny_model
 from tests.reference.selectors import selector_for
@@ -145,6 +145,43 @@ def test_a_stopped_trace_goes_on_as_if_it_had_not_been(llm: Any, model: Path, fi
     assert_same(got, [text[cut:] for cut in cuts], cuts)
 
 
+def test_a_request_may_not_name_any_file(llm: Any, files: dict[str, str], tmp_path: Path, cache_folder: Path) -> None:
+    from vllm.exceptions import VLLMValidationError
+
+    elsewhere, foreign = tmp_path / "elsewhere.safetensors", cache_folder / "foreign.safetensors"
+    for place in (elsewhere, foreign):
+        write_selector(place, dataclasses.replace(read_selector(files["own"]), fingerprint="0123456789abcdef"))
+    for file, says in (
+        (str(elsewhere), "which a request may not name"),
+        ("/etc/passwd", "which a request may not name"),
+        ("../../etc/passwd", "which a request may not name"),
+        ("~nobody/x", "which a request may not name"),
+        (str(tmp_path / "gone"), "which a request may not name"),
+        ("gone.safetensors", "which a request may not name"),
+        ("foreign.safetensors", "was made for a model with the fingerprint 0123456789abcdef"),
+    ):
+        with pytest.raises(VLLMValidationError, match=says) as error:
+            generate(llm, [(PROMPTS[0], greedy(10, {"file": file}))])
+        assert str(cache_folder) not in str(error.value)
+    (text,) = generate(llm, [(PROMPTS[0], greedy(10))])
+    assert len(text) == 10
+
+
+def test_the_selector_is_on_the_workers_device_and_in_the_log(llm: Any) -> None:
+    from laconic.engines.vllm.plugin.worker import start_line
+
+    compressor = compressor_of(llm)
+    for policy in compressor.settings.policies:
+        assert compressor.fit(policy) is compressor.fit(policy)
+        selector: Selector = compressor.fit(policy).scorer.selector
+        assert {w.device for w in selector.weights.values()} == {torch.device("cpu")}
+    line = start_line(compressor.settings, 2048, 32, None, 3 << 20)
+    assert "no queries kept; selectors of 3.0 MiB" in line
+
+
+# ---- engines of their own: what is above needs `llm`, and these take its process groups down --------------------------
+
+
 def test_preempted(model: Path, files: dict[str, str]) -> None:
     prompts = prompts_of([20 + 7 * i for i in range(10)], seed=62)
     with running(
@@ -222,43 +259,3 @@ def test_no_launch_without_a_selector_for_this_model(
         assert says in refused(path, {"policy": "none", "others": [{**OWN, "file": file}]})
     assert "which weights these are can't be told: they are random" in refused(model, OWN, load_format="dummy")
     assert "tensor parallelism spreads over 2 devices" in refused(model, OWN, tensor_parallel_size=2)
-
-
-def test_a_request_may_not_name_any_file(llm: Any, files: dict[str, str], tmp_path: Path, cache_folder: Path) -> None:
-    from vllm.exceptions import VLLMValidationError
-
-    elsewhere, foreign = tmp_path / "elsewhere.safetensors", cache_folder / "foreign.safetensors"
-    for place in (elsewhere, foreign):
-        write_selector(place, dataclasses.replace(_read(files["own"]), fingerprint="0123456789abcdef"))
-    for file, says in (
-        (str(elsewhere), "which a request may not name"),
-        ("/etc/passwd", "which a request may not name"),
-        ("../../etc/passwd", "which a request may not name"),
-        ("~nobody/x", "which a request may not name"),
-        (str(tmp_path / "gone"), "which a request may not name"),
-        ("gone.safetensors", "which a request may not name"),
-        ("foreign.safetensors", "was made for a model with the fingerprint 0123456789abcdef"),
-    ):
-        with pytest.raises(VLLMValidationError, match=says) as error:
-            generate(llm, [(PROMPTS[0], greedy(10, {"file": file}))])
-        assert str(cache_folder) not in str(error.value)
-    (text,) = generate(llm, [(PROMPTS[0], greedy(10))])
-    assert len(text) == 10
-
-
-def _read(path: str) -> Selector:
-    from laconic.selectors import read_selector
-
-    return read_selector(path)
-
-
-def test_the_selector_is_on_the_workers_device_and_in_the_log(llm: Any) -> None:
-    from laconic.engines.vllm.plugin.worker import start_line
-
-    compressor = compressor_of(llm)
-    for policy in compressor.settings.policies:
-        assert compressor.fit(policy) is compressor.fit(policy)
-        selector: Selector = compressor.fit(policy).scorer.selector
-        assert {w.device for w in selector.weights.values()} == {torch.device("cpu")}
-    line = start_line(compressor.settings, 2048, 32, None, 3 << 20)
-    assert "no queries kept; selectors of 3.0 MiB" in line
