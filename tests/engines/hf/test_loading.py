@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import BertConfig, BertLMHeadModel, T5Config, T5ForConditionalGeneration
 
-from laconic.engines.hf import HFEngine, load, open_engine
+from laconic.engines.hf import HFEngine, load, loading, open_engine
 from laconic.engines.hf.loading import load_generation_config
-from laconic.errors import LaconicError
+from laconic.errors import LaconicError, LaconicWarning
 from tests.engines.hf.families import family
 from tests.engines.hf.tokens import tokenizer
 
@@ -39,6 +39,21 @@ def test_a_saved_model_loads(saved):
     assert words("w5 w6")["input_ids"] == [5, 6]
     assert load(str(saved), dtype="bfloat16")[0].dtype == torch.bfloat16
     assert isinstance(open_engine(str(saved), max_batch=2), HFEngine)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_large_model_in_numbers_that_this_cpu_is_slow_at(saved, monkeypatch, recwarn, dtype: str):
+    assert all(isinstance(loading.has_fast_matrices(each), bool) for each in loading.SHORT)  # torch tells
+    monkeypatch.setattr(loading, "has_fast_matrices", lambda dtype: False)
+    load(saved, dtype=dtype, device="cpu")  # a small one: nobody would notice
+    monkeypatch.setattr(loading, "LARGE", 1)
+    load(saved, dtype="float32", device="cpu")
+    assert not [each for each in recwarn if issubclass(each.category, LaconicWarning)]
+    with pytest.warns(LaconicWarning, match=rf"is in {dtype}, which this CPU has no .* give dtype float32 unless"):
+        load(saved, dtype=dtype, device="cpu")
+    monkeypatch.setattr(loading, "has_fast_matrices", lambda dtype: True)
+    load(saved, dtype=dtype, device="cpu")
+    assert len([each for each in recwarn if issubclass(each.category, LaconicWarning)]) == 0
 
 
 def test_a_path_that_does_not_exist(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,15 @@ from laconic import checks
 from laconic.engines.hf.gguf import check_gguf, is_gguf, source_of, unpacking, without_bar
 from laconic.engines.hf.models import check_decoder, check_model
 from laconic.engines.hf.rotation import fix
-from laconic.errors import InputError, LaconicError, reason
+from laconic.errors import InputError, LaconicError, LaconicWarning, reason
 from laconic.jsonl import read_object
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+LARGE = 100_000_000
+"""Parameters from which on a slow number format is worth a warning."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+SHORT = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 def load(
@@ -66,6 +71,7 @@ def load(
         tokenizer = _tokenizer(name)
     check_model(model)
     model = model.to(where).eval()
+    _warn_of_slow_numbers(name, model)
     if fixed:
         with contextlib.suppress(LaconicError):  # PhiMoE, which can't be: runs across the change will be refused
             fix(model)
@@ -160,6 +166,27 @@ def pick_device(device: str | torch.device) -> torch.device:
     except Exception as error:  # of many kinds: one a backend
         raise InputError(f"The device {str(device)!r} can't be used here: {reason(error).partition('. ')[0]}") from None
     return where
+
+
+def _warn_of_slow_numbers(name: str, model: PreTrainedModel) -> None:
+    """A CPU without instructions for a number format goes through its matrices one number at a time: about five times slower
+    than in float32 (measured on AVX2; docs/transformers.md)."""
+    if model.device.type != "cpu" or model.dtype not in SHORT or model.num_parameters() < LARGE:
+        return
+    if not has_fast_matrices(model.dtype):
+        kind = str(model.dtype).removeprefix("torch.")
+        warnings.warn(
+            f"{name} is in {kind}, which this CPU has no instructions for, so that it runs several times slower than in "
+            "float32: give dtype float32 unless there is no memory for twice as much",
+            LaconicWarning,
+            stacklevel=3,
+        )
+
+
+def has_fast_matrices(dtype: torch.dtype) -> bool:
+    """Whether this machine's CPU multiplies matrices of bfloat16 or float16 as such; True where torch doesn't tell."""
+    found = getattr(torch.ops.mkldnn, f"_is_mkldnn_{SHORT[dtype]}_supported", None)
+    return True if found is None else bool(found())
 
 
 def _try(name: str, what: str, function: Any, *args: Any, **kwargs: Any) -> Any:
