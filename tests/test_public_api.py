@@ -313,6 +313,11 @@ CALLS: dict[str, Call] = {
             "threshold": NUMBER,
         },
     ),
+    "prune.PricedVote": Call(
+        prune.PricedVote,
+        lambda: {"n": 4},
+        {**dict.fromkeys(("n", "first", "parallel", "top_k"), WHOLE), "ties": WORD, "price": NUMBER},
+    ),
     "prune.DeepPrune": Call(
         prune.DeepPrune,
         lambda: {"n": 4, "judge": baselines.TokenJaccard()},
@@ -362,6 +367,7 @@ CALLS: dict[str, Call] = {
         free=("overrides",),
     ),
     "SelfConsistency.solve": solving(prune.SelfConsistency),
+    "PricedVote.solve": solving(prune.PricedVote),
     "DeepConf.solve": solving(prune.DeepConf),
     "DeepPrune.solve": solving(prune.DeepPrune),
     "excerpts.parse": Call(

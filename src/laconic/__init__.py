@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from laconic.engines.vllm.engine.engine import VLLMEngine as VLLMEngine
     from laconic.errors import EngineError, InputError, LaconicError, LaconicWarning
     from laconic.judges.registry import open_judge
-    from laconic.prune import DeepConf, DeepPrune, SelfConsistency, Verdict
+    from laconic.prune import DeepConf, DeepPrune, PricedVote, SelfConsistency, Verdict
 
 _HOMES = {
     "DeepConf": "laconic.prune",
@@ -42,6 +42,7 @@ _HOMES = {
     "LaconicError": "laconic.errors",
     "LaconicWarning": "laconic.errors",
     "Policy": "laconic.compress",
+    "PricedVote": "laconic.prune",
     "RKV": "laconic.compress",
     "RPC": "laconic.compress",
     "Sampling": "laconic.engines.base",
@@ -76,6 +77,7 @@ __all__ = [
     "LaconicError",
     "LaconicWarning",
     "Policy",
+    "PricedVote",
     "Sampling",
     "SelfConsistency",
     "SnapKV",

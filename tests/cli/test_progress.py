@@ -20,11 +20,10 @@ def test_a_line_now_and_then_with_rate_and_time_left(
             bar.tell("rpc", done, 1000, "" if done < 1000 else "the end")
         bar.say("a [word] of its own")
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("300 of 1,000 tokens, ")
-    assert lines[0].endswith("s left, rpc")
-    assert len(lines) == 5  # after 12, 24, 36 and 40 seconds, and the word
-    assert "0 s left, the end" in lines[3]
-    assert lines[4] == "a [word] of its own"
+    assert lines[0] == "400 of 1,000 tokens, 25.0/s, 24 s left, rpc"  # a hundred every four seconds, from the first on
+    assert len(lines) == 4  # 12, 24 and 36 seconds after the first, which is the end, and the word
+    assert "0 s left, the end" in lines[2]
+    assert lines[3] == "a [word] of its own"
 
 
 def test_nothing_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:

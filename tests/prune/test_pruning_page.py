@@ -28,7 +28,7 @@ def test_its_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_its_table_names_every_strategy_and_setting() -> None:
     rows = dict(re.findall(r"^\| `([\w-]+)` \|.*\| (.*) \|$", PAGE, flags=re.MULTILINE))
-    assert list(rows)[:3] == list(registry._CLASSES)
+    assert list(rows)[: len(registry._CLASSES)] == list(registry._CLASSES)
     for name in registry._CLASSES:
         said = dict(re.findall(r"`(\w+)` ([^,]+)", rows[name]))
         for setting in registry.settings(name):

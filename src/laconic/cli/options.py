@@ -118,7 +118,9 @@ Budget = Annotated[
 StrategySpec = Annotated[
     str,
     typer.Option(
-        "--strategy", "-s", help="NAME or NAME:setting=value,...: deepprune, self-consistency, deepconf:low or :high."
+        "--strategy",
+        "-s",
+        help="NAME or NAME:setting=value,...: deepprune, self-consistency, priced-vote, deepconf:low or :high.",
     ),
 ]
 JudgeSpec = Annotated[

@@ -69,8 +69,10 @@ class ProgressOrLines(ProgressBar):
         if not self.lines:
             return
         now = time.monotonic()
-        if self.before is None:
+        if self.before is None and done == total:
             self.before = done - 1
+        elif self.before is None:  # what was there before this run took none of its time, however many units it is
+            self.before, self.start, self.told = done, now, now
         if now - self.told >= PLAIN_SECONDS or done == total:
             self.told = now
             rate = max(done - self.before, 1e-9) / max(now - self.start, 1e-9)

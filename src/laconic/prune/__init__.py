@@ -16,6 +16,7 @@ from laconic.prune.needs import Needs
 from laconic.prune.strategies.base import Strategy, StrategyRun
 from laconic.prune.strategies.deepconf import DeepConf
 from laconic.prune.strategies.deepprune import DeepPrune
+from laconic.prune.strategies.priced import PricedVote
 from laconic.prune.strategies.registry import parse
 from laconic.prune.strategies.self_consistency import SelfConsistency
 from laconic.prune.trace_engine import TraceEngine
@@ -29,6 +30,7 @@ __all__ = [
     "Excerpt",
     "Judge",
     "Needs",
+    "PricedVote",
     "SelfConsistency",
     "Strategy",
     "StrategyRun",

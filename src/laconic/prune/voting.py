@@ -1,7 +1,8 @@
 """Voting: answers grouped by equivalence, weights added up, and whether the lead can still be overtaken.
 
-The winner is the answer with the most weight; of equals, the one that the trace with the lowest index gave. Votes are plain
-(weight 1), by cluster size (`shares`) or by confidence (`Confidence`).
+The winner is the answer with the most weight; of equals, the one whose traces have the highest mean `tie`, where they were
+given one, then the one that the trace with the lowest index gave. Votes are plain (weight 1), by cluster size (`shares`) or by
+confidence (`Confidence`).
 """
 
 from __future__ import annotations
@@ -23,19 +24,21 @@ class Tally:
     """Votes as they come in, in any order. The outcome depends on which there are, not on that order."""
 
     def __init__(self) -> None:
-        self._cast: dict[int, tuple[str, float]] = {}
+        self._cast: dict[int, tuple[str, float, float]] = {}
         self._classes: dict[str, int] = {}
         self._spellings: tuple[str, ...] = ()
 
-    def add(self, index: int, answer: str, weight: float = 1.0) -> None:
-        """The vote of trace `index`. A trace votes once: a second vote takes the place of its first."""
-        self._cast[index] = answer, weight
+    def add(self, index: int, answer: str, weight: float = 1.0, tie: float = 0.0) -> None:
+        """The vote of trace `index`. A trace votes once: a second vote takes the place of its first. tie: what its answer is
+        ranked by among those of equal weight, as a mean over the traces that gave it."""
+        self._cast[index] = answer, weight, tie
 
     def __len__(self) -> int:
         return len(self._cast)
 
     def votes(self) -> tuple[Vote, ...]:
-        """By falling weight, equals by their first trace. An answer is spelled as the first trace that gave it spelled it.
+        """By falling weight, equals by their mean `tie`, then by their first trace. An answer is spelled as the first trace
+        that gave it spelled it.
 
         Equivalence is asked (`answers.group_equivalent`) only where there is a spelling that wasn't there before.
         """
@@ -54,7 +57,10 @@ class Tally:
             Vote(self._cast[voters[0]][0], math.fsum(self._cast[i][1] for i in voters), tuple(voters))
             for voters in members.values()
         ]
-        return tuple(sorted(counted, key=lambda vote: (-vote.weight, vote.traces[0])))
+        return tuple(sorted(counted, key=lambda vote: (-vote.weight, -self._tie(vote), vote.traces[0])))
+
+    def _tie(self, vote: Vote) -> float:
+        return math.fsum(self._cast[i][2] for i in vote.traces) / len(vote.traces)
 
 
 def decided(votes: Sequence[Vote], pending: Sequence[Pending]) -> bool:

@@ -10,6 +10,7 @@ from laconic.errors import LaconicError
 from laconic.prune.strategies import registry
 from laconic.prune.strategies.deepconf import DeepConf
 from laconic.prune.strategies.deepprune import DeepPrune
+from laconic.prune.strategies.priced import PricedVote
 from laconic.prune.strategies.registry import known, needs_judge, parse, settings
 from laconic.prune.strategies.self_consistency import SelfConsistency
 from tests.prune.scripted import TableJudge
@@ -23,6 +24,8 @@ JUDGE = TableJudge(lambda a, b: 1.0)
         ("self-consistency", SelfConsistency(8)),
         ("cons:early_end=false", SelfConsistency(8, early_end=False)),
         ("Self_Consistency", SelfConsistency(8)),
+        ("priced-vote", PricedVote(8)),
+        ("priced:price=0.01,parallel=4,ties=index", PricedVote(8, 0.01, parallel=4, ties="index")),
         ("deepconf", DeepConf(8, "low")),
         ("deepconf:high", DeepConf(8, "high")),
         ("deepconf:low, window=64,threshold=0.9", DeepConf(8, "low", window=64, threshold=0.9)),
@@ -52,15 +55,15 @@ def test_every_setting_can_be_typed_as_its_default(name):
 
 
 def test_the_known_and_who_needs_a_judge():
-    assert known() == ("self-consistency", "deepprune", "deepconf:low", "deepconf:high")
-    assert [needs_judge(name) for name in known()] == [False, True, False, False]
+    assert known() == ("self-consistency", "priced-vote", "deepprune", "deepconf:low", "deepconf:high")
+    assert [needs_judge(name) for name in known()] == [False, False, True, False, False]
     assert needs_judge("deepprune:tau=0.2")
 
 
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ("majority", "strategy 'majority' is unknown; expected one of self-consistency, deepprune, deepconf:low, "),
+        ("majority", "strategy 'majority' is unknown; expected one of self-consistency, priced-vote, deepprune, "),
         ("", "strategy '' is unknown"),
         ("deepprune:sigma=1", "setting 'sigma' of strategy deepprune is unknown; its settings: tau, K, K1, K2, K3, "),
         ("deepprune:judge=x", "setting 'judge' of strategy deepprune is unknown"),

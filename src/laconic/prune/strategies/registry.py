@@ -11,17 +11,19 @@ from laconic.prune.judge import Judge
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.deepconf import KEPT, DeepConf
 from laconic.prune.strategies.deepprune import DeepPrune
+from laconic.prune.strategies.priced import PricedVote
 from laconic.prune.strategies.self_consistency import SelfConsistency
 from laconic.settings import Setting, SettingsReader, find_name, parameters_of, split_spec
 
 _CLASSES: Mapping[str, type[Strategy]] = {
     "self-consistency": SelfConsistency,
+    "priced-vote": PricedVote,
     "deepprune": DeepPrune,
     "deepconf": DeepConf,
 }
 _MODES = {"deepconf": tuple(KEPT)}
 """Words that may stand for `mode=...`."""
-_ALIASES = {"cons": "self-consistency", "sc": "self-consistency"}
+_ALIASES = {"cons": "self-consistency", "sc": "self-consistency", "priced": "priced-vote"}
 """What people also type."""
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,18 @@ import torch
 from laconic.compress import Learned, Policy
 from laconic.compress.registry import parse
 from laconic.compress.selector import Selector
-from laconic.engines.base import Sampling
-from laconic.engines.hf import HFEngine, load
 from laconic.errors import LaconicError
 from laconic.selectors import place_of, read_selector, write_selector
-from tests.engines.vllm.live import Preemptions, assert_same, compressor_of, generate, greedy, prompts_of
+from tests.engines.vllm.live import (
+    Preemptions,
+    Text,
+    assert_same,
+    compressor_of,
+    generate,
+    greedy,
+    prompts_of,
+)
+from tests.engines.vllm.selected import language, text_of
 from tests.engines.vllm.tiny import endless, engine_args, in_process, runner_of, running, scheduler_of, tiny_model
 from tests.reference.selectors import selector_for
 
@@ -44,11 +50,6 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield place_of("").parent
 
 
-@cache
-def language(path: str) -> Any:
-    return load(path, dtype="float32")
-
-
 def rolled(selector: Selector) -> Selector:
     """Each layer's network is the next one's."""
     return dataclasses.replace(selector, weights={name: w.roll(1, dims=0) for name, w in selector.weights.items()})
@@ -66,17 +67,7 @@ def files(model: Path, cache_folder: Path, tmp_path_factory: pytest.TempPathFact
     return {name: str(place) for name, place in places.items()}
 
 
-@cache
-def text_of(model: str, prompt: tuple[int, ...], policy: Policy, count: int) -> list[int]:
-    """The HF engine's."""
-    weights, tokenizer = language(model)
-    engine = HFEngine(weights, tokenizer, policy)
-    return list(engine.generate([list(prompt)], Sampling(max_new_tokens=count, temperature=0))[0][0].token_ids)
-
-
-def wanted(
-    model: Path, policy: Policy, prompts: Sequence[Sequence[int]] = PROMPTS, count: int = NEW
-) -> list[list[int]]:
+def wanted(model: Path, policy: Policy, prompts: Sequence[Sequence[int]] = PROMPTS, count: int = NEW) -> list[Text]:
     return [text_of(str(model), tuple(prompt), policy, count) for prompt in prompts]
 
 
@@ -196,29 +187,6 @@ def test_preempted(model: Path, files: dict[str, str]) -> None:
         assert scheduler_of(llm).kv_cache_manager.block_pool.num_gpu_blocks == 26
     policies = [parse("full") if i % 3 == 0 else learned(files["own"]) for i in range(10)]
     assert_same(got, [text_of(str(model), tuple(p), policy, 230) for p, policy in zip(prompts, policies, strict=True)])
-
-
-def test_two_devices_share_the_heads(model: Path, files: dict[str, str]) -> None:
-    """Each has the networks of its own KV head."""
-    with running(model, tensor_parallel_size=2, additional_config={"laconic": {**OWN, "file": files["heads"]}}) as llm:
-        got = generate(llm, [(prompt, greedy(120)) for prompt in PROMPTS])
-    assert_same(got, wanted(model, learned(files["heads"]), count=120))
-
-
-def test_two_devices_share_the_layers(
-    model: Path, files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The second one's first layer is the model's second or third. Compiled, as stock's CPU build fails in eager pipelines."""
-    monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path))
-    with running(
-        model,
-        pipeline_parallel_size=2,
-        enforce_eager=False,
-        max_model_len=512,
-        additional_config={"laconic": {**OWN, "file": files["own"]}},
-    ) as llm:
-        got = generate(llm, [(prompt, greedy(120)) for prompt in PROMPTS])
-    assert_same(got, wanted(model, learned(files["own"]), count=120))
 
 
 # ---- refused ----------------------------------------------------------------------------------------------------------

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from laconic.selectors import write_selector
 from tests.engines.vllm.live import (
     Preemptions,
+    Text,
     assert_same,
     compressor_of,
     drain,
@@ -20,7 +22,9 @@ from tests.engines.vllm.live import (
     prompts_of,
     reference_of,
 )
-from tests.engines.vllm.tiny import running, scheduler_of
+from tests.engines.vllm.selected import language, text_of
+from tests.engines.vllm.tiny import endless, running, scheduler_of
+from tests.reference.selectors import selector_for
 
 RPC: dict[str, Any] = {"policy": "rpc", "interval": 48, "ratio": 4, "window": 8}
 GROUP: dict[str, Any] = {"policy": "rpc", "interval": 64, "ratio": 2, "window": 4, "aggregation": "group"}
@@ -76,20 +80,55 @@ def test_compiled(tiny: Path, wanted: list[list[int]], tmp_path: Path, monkeypat
         assert_same(everything(llm), wanted)
 
 
-def test_two_devices_share_the_heads(tiny: Path, wanted: list[list[int]]) -> None:
-    """Each has two query heads and one KV head; "layer" takes the mean over both devices."""
+@pytest.fixture(scope="module")
+def selectors(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Files: one with a network for each KV head, one with a network for each layer."""
+    place = tmp_path_factory.mktemp("selectors")
+    for name in ("heads", "layers"):
+        write_selector(place / name, selector_for(language(str(tiny))[0], per_head=name == "heads"))
+    return {name: str(place / name) for name in ("heads", "layers")}
+
+
+def learned(file: str) -> dict[str, Any]:
+    return {"policy": "learned", "interval": 48, "ratio": 4, "window": 8, "file": file}
+
+
+@pytest.fixture(scope="module")
+def without_end(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same weights, of which the HF engine writes texts of any length."""
+    return str(endless(tiny, tmp_path_factory.mktemp("endless") / "model"))
+
+
+def texts_of(model: str, laconic: dict[str, Any], count: int) -> list[Text]:
+    return [text_of(model, tuple(prompt), policy_of(laconic), count) for prompt in PROMPTS]
+
+
+def test_two_devices_share_the_heads(
+    tiny: Path, without_end: str, wanted: list[list[int]], selectors: dict[str, str]
+) -> None:
+    """Each has two query heads and one KV head, and of a selector its own head's network; "layer" takes the mean over both."""
+    other = learned(selectors["heads"])
     count = 130  # a step of two processes that wait for each other takes long where cores are few
     assert all(policy_of(laconic).schedule.rounds(count - 1) for laconic in SETTINGS if laconic is not NONE)
-    with running(tiny, tensor_parallel_size=2, additional_config={"laconic": RPC}) as llm:
+    with running(tiny, tensor_parallel_size=2, additional_config={"laconic": {**RPC, "others": [other]}}) as llm:
         got = generate(llm, [(prompt, greedy(count, laconic)) for prompt, laconic, _ in ASKED])
+        chosen = generate(llm, [(prompt, greedy(count, other)) for prompt in PROMPTS])
     assert_same(got, [text[:count] for text in wanted])
+    assert_same(chosen, texts_of(without_end, other, count))
 
 
 def test_two_devices_share_the_layers(
-    tiny: Path, wanted: list[list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path,
+    without_end: str,
+    wanted: list[list[int]],
+    selectors: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One layer each, two batches under way. Compiled, since stock's CPU build fails in eager pipelines."""
+    """One layer each, two batches under way. Compiled, as stock's CPU build fails in eager pipelines. The second device takes
+    the second layer's network of a selector."""
     monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path))
+    other = learned(selectors["layers"])
     count = 130
     with running(
         tiny,
@@ -97,13 +136,15 @@ def test_two_devices_share_the_layers(
         enforce_eager=False,
         kv_cache_memory_bytes=24 << 14,  # 24 blocks of one layer
         max_model_len=512,
-        additional_config={"laconic": RPC},
+        additional_config={"laconic": {**RPC, "others": [other]}},
     ) as llm:
         core, preemptions = llm.llm_engine.engine_core.engine_core, Preemptions(llm)
         assert core.step_fn == core.step_with_batch_queue
         got = generate(llm, [(prompt, greedy(count, laconic)) for prompt, laconic, _ in ASKED])
-    assert preemptions.count > 0
+        assert preemptions.count > 0
+        chosen = generate(llm, [(prompt, greedy(count, other)) for prompt in PROMPTS])
     assert_same(got, [text[:count] for text in wanted])
+    assert_same(chosen, texts_of(without_end, other, count))
 
 
 # ---- scheduled ahead --------------------------------------------------------------------------------------------------

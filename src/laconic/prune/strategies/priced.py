@@ -1,0 +1,136 @@
+"""The priced vote: traces start one after another as long as a further one is worth its price."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from laconic import checks
+from laconic.errors import InputError
+from laconic.prune.needs import Needs
+from laconic.prune.strategies.base import Strategy
+from laconic.prune.strategies.run import DECIDED, MOST_TRACES, StrategyRunBase, TraceState, traces
+from laconic.prune.strategies.settings import settings_of, with_confidences
+from laconic.prune.trace_engine import SamplingView, TraceEngine
+from laconic.prune.worth import worth
+from laconic.settings import setting
+
+TIES = ("confidence", "index")
+
+
+@dataclass(frozen=True)
+class PricedVote(Strategy):
+    """Majority vote over as many traces as are worth their price, n at most.
+
+    After each trace `laconic.prune.worth` tells by how much a further one should raise the probability that the leading answer
+    is the one that most traces would give; below `price` none is started. With `parallel` above 1 those on their way are
+    counted in. Traces count in the order of their index, so that the outcome does not depend on which of them ends first. Of
+    answers with as many votes that of the more confident traces wins. Raises InputError for settings out of range.
+    """
+
+    name = "priced-vote"
+    summary: ClassVar[str] = "starts traces one after another as long as a further one is worth its price, then votes"
+    source: ClassVar[str] = "laconic, from adaptive consistency (arXiv 2305.11860)"
+
+    n: int
+    price: float = setting(0.005, "of a trace: the rise in the leader's probability below which none is started")
+    first: int = setting(2, "traces that start together, before anything is known")
+    parallel: int = setting(1, "traces that run side by side after the first ones")
+    ties: str = setting(
+        "confidence", "of answers with as many votes wins that of the more confident traces, or of the first"
+    )
+    top_k: int = setting(20, "candidates whose mean log-probability makes a token's confidence")
+
+    def __post_init__(self) -> None:
+        checks.unwrap_numpy_fields(self)
+        checks.whole("n", self.n, 1, MOST_TRACES, "traces")
+        checks.number("price", self.price, 0, 1, above=True)
+        checks.whole("first", self.first, 1, MOST_TRACES, "traces")
+        checks.whole("parallel", self.parallel, 1, MOST_TRACES, "traces")
+        checks.word("ties", self.ties, TIES)
+        checks.whole("top_k", self.top_k, 1, 1000, "candidates")
+
+    def needs(self) -> Needs:
+        return Needs(confidence_top_k=self.top_k) if self.ties == "confidence" else Needs()
+
+    def begin(self, engine: TraceEngine, question: str, sampling: SamplingView) -> PricedVoteRun:
+        asking = with_confidences(sampling, self.top_k) if self.ties == "confidence" else sampling
+        return PricedVoteRun(self, engine, question, asking)
+
+
+class PricedVoteRun(StrategyRunBase):
+    """A run of `PricedVote`."""
+
+    def __init__(self, strategy: PricedVote, engine: TraceEngine, question: str, sampling: SamplingView) -> None:
+        super().__init__(strategy.name, strategy.n, settings_of(strategy), strategy.needs(), engine, question, sampling)
+        self.strategy = strategy
+        self.started = min(strategy.first, strategy.n)
+        self.counted = 0  # traces whose votes are in: those before the first that still runs
+        self.worth = math.inf
+        self.over = False
+
+    def _start(self) -> None:
+        for record in self.records[self.started :]:
+            self._stop(record, "waiting", "not started yet")
+        self._say(f"{traces(self.started)} of at most {self.n} start")
+
+    def _extra(self) -> dict[str, Any]:
+        return {} if math.isinf(self.worth) else {"worth": self.worth}
+
+    def _ended(self, record: TraceState) -> None:
+        if self.over:
+            return
+        with self.clock.during("vote"):
+            while not self.over and self.counted < self.started and self.records[self.counted].ended:
+                self._count(self.records[self.counted])
+                self.counted += 1
+                if self.counted >= min(self.strategy.first, self.n):
+                    self._decide()
+
+    def _count(self, record: TraceState) -> None:
+        if record.answer is not None:
+            record.weight = 1.0
+            self.tally.add(record.index, record.answer, tie=self._confidence(record))
+            self.votes = self.tally.votes()
+
+    def _confidence(self, record: TraceState) -> float:
+        if self.strategy.ties == "index":
+            return 0.0
+        found = record.view.confidences
+        if len(found) < len(record.view.token_ids):
+            raise InputError(
+                f"trace {record.id} has {len(found)} confidences for {len(record.view.token_ids)} tokens, and ties are broken "
+                "by them: use an engine that returns them, or ties=index"
+            )
+        return math.fsum(found) / len(found)
+
+    def _decide(self) -> None:
+        """One more vote is in: start what is worth its price, or stop what can't change anything."""
+        while True:
+            running = self.started - self.counted
+            if running >= self.strategy.parallel:
+                return
+            counts = [len(vote.traces) for vote in self.votes]
+            self.worth = worth(counts, self.counted, self.n - self.started, running)
+            if self.worth < self.strategy.price:
+                break
+            self._resume(self.records[self.started])
+            self.started += 1
+        lead, rival = [*counts, 0, 0][:2]
+        if lead > rival + running or not running:
+            self._end(running)
+
+    def _end(self, running: int) -> None:
+        self.over = True
+        for record in self.records[self.counted : self.started]:
+            if not record.ended:
+                self._stop(record, "abandoned", DECIDED)
+        left = self.n - self.started
+        for record in self.records[self.started :]:
+            record.fate, record.reason = "abandoned", "it was not worth its price"
+        if left:
+            self._say(
+                f"a further trace would be worth {self.worth:.4f}, under the price of {self.strategy.price:g}: "
+                f"{traces(left)} not started"
+            )
