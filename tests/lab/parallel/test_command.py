@@ -136,7 +136,10 @@ def test_a_judge_may_be_added_but_nothing_changed(invoke, tiny: Path, problem_fi
         (["--n", "two"], "--n has 'two'"),
         (["--n", ""], "no numbers of traces"),
         (["--few", "-3"], "--few has -3"),
-        (["--strategies", "best"], "strategy 'best' is unknown; expected one of self-consistency, priced-vote, deepprune"),
+        (
+            ["--strategies", "best"],
+            "strategy 'best' is unknown; expected one of self-consistency, priced-vote, deepprune",
+        ),
         (["--strategies", "deepprune:tau=2"], "tau"),
         (["--strategies", "deepconf:low,top_k=5;deepconf:high"], "different numbers of candidates (5, 20)"),
         (["--judges", "oracle"], "'oracle' is unknown"),

@@ -35,7 +35,9 @@ def solve(scripts, engine=None, n=None, **settings_):
 
 def one_after_another(scripts, price, first, ties):
     """(traces, answer): the rule as it is told, with the slow worth."""
-    counts, confidences, seen = {}, {}, 0
+    counts: dict[str, int] = {}
+    confidences: dict[str, list[float]] = {}
+    seen = 0
     for script in scripts:
         seen += 1
         if script.answer is not None:
