@@ -16,13 +16,16 @@ def refuse_unused(why: str, *parameters: str) -> None:
 
     why: ends the sentence "--option has no effect ...". Defaults don't count, and outside a command nothing is given.
     """
-    context = _context()
-    if context is None:
-        return
     for name in parameters:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            raise InputError(f"{_written(context, name)} has no effect {why}; leave it out")
+        if given(name):
+            raise InputError(f"{_written(_context(), name)} has no effect {why}; leave it out")
+
+
+def given(parameter: str) -> bool:
+    """Whether the command line gives an option, by its parameter's name; False outside a command."""
+    context = _context()
+    source = None if context is None else context.get_parameter_source(parameter)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _context() -> Any:

@@ -39,11 +39,12 @@ def experiment(
     ns: Sequence[int] = (4, 6),
     judges: Sequence[str] = ("oracle",),
     problems: Sequence[Problem] = PROBLEMS,
+    orders: int = 1,
 ) -> ParallelExperiment:
     """18 entries: under two compressions, cons@2 and four strategies at each n."""
     compress = compressions([RPC8])
     entries = lineup(ns, compress, ["prune"], judges, lambda spec: spec == "prune", few=(2,))
-    return ParallelExperiment(problems, compress, entries, SAMPLING, timed)
+    return ParallelExperiment(problems, compress, entries, SAMPLING, timed, orders)
 
 
 def run(path: Path, bench: FakeBench, experiment: ParallelExperiment, watch: Watcher | None = None) -> list[Record]:

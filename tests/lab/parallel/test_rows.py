@@ -8,6 +8,7 @@ from statistics import median
 import pytest
 from tests.lab.parallel.fakes import PROBLEMS, SECONDS, FakeBench, experiment, run
 
+from laconic.lab.parallel.equal_cost import plain_votes
 from laconic.lab.parallel.rows import Agreement, LiveFigures, StrategyRow, agreement, summarise
 from laconic.statistics import mean_interval, paired_difference
 
@@ -54,6 +55,16 @@ def test_figures_are_those_of_a_slow_sum(records) -> None:
             assert row.token_share == row.kv_share == live_of(row).ratio == 1
         else:
             assert row.difference == paired_difference([r["right"] for r in mine], [r["right"] for r in base])
+        singles = list(of(records, "result", f"pass@1 n=6 {row.compress}").values())  # the most traces
+        plain = plain_votes(singles)
+        assert plain is not None
+        if row.family in ("pass@1", "cons"):
+            assert row.equal_cost is None
+            assert row.to_json()["equal_cost"] is None
+        else:
+            theirs = [[share] for share in plain.at(row.total_tokens)]
+            assert row.equal_cost == paired_difference([r["right"] for r in mine], theirs)
+            assert row.to_json()["equal_cost"]["mean"] == row.equal_cost.mean
         assert row.trace_tokens == pytest.approx(sum(r["generated"] for r in mine) / 6)
         assert row.judge_tokens == pytest.approx(sum(r["judged"] for r in mine) / 6)
         assert row.total_tokens == row.trace_tokens + row.judge_tokens
@@ -74,6 +85,11 @@ def test_figures_are_those_of_a_slow_sum(records) -> None:
         assert row.to_json()["accuracy"]["mean"] == row.accuracy.mean
     shares = {row.label: row.token_share for row in summarise(experiment(), records)}
     assert shares["prune, oracle n=6 none"] < 1  # or the shares were never put to the test
+
+
+def test_results_that_did_not_note_the_answers_have_no_vote_of_equal_cost(records) -> None:
+    old = [{key: value for key, value in record.items() if key != "classes"} for record in records]
+    assert all(row.equal_cost is None for row in summarise(experiment(), old))
 
 
 def test_live_runs_like_their_replays_agree_wholly(records) -> None:

@@ -7,10 +7,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.lab.parallel.fakes import CUT, PROBLEMS, PROMPT, FakeBench, experiment, record, run
+from tests.lab.parallel.fakes import CUT, PROBLEMS, PROMPT, RPC8, FakeBench, experiment, record, run
 
 from laconic.errors import LaconicError
-from laconic.lab.parallel.outcomes import live_rounds
+from laconic.lab.parallel.lineup import compressions
+from laconic.lab.parallel.outcomes import in_orders, live_rounds
 from laconic.lab.shared.progress import Progress
 
 
@@ -110,6 +111,32 @@ def test_a_trace_has_the_same_id_replayed_and_live(tmp_path: Path) -> None:
     assert {names[0] for names in bench.names} == {f"{problem.id}/0" for problem in PROBLEMS}
 
 
+def test_several_orders_are_the_mean_of_each(tmp_path: Path) -> None:
+    """Each order by itself, its traces numbered anew, against one run over all of them."""
+    orders = 5
+    records = run(tmp_path / "r.jsonl", FakeBench(PROBLEMS, 6), experiment(timed=0, orders=orders))
+    entry = next(r["settings"] for r in records if r["kind"] == "entry" and r["entry"] == "prune, oracle n=6 none")
+    assert entry["orders"] == orders
+    full = compressions([RPC8])[0]
+    for problem in PROBLEMS:
+        recorded = [record(problem, index, full) for index in range(6)]
+        mixed = in_orders(recorded, orders)
+        assert mixed[0] == recorded
+        assert [[r.index for r in each] for each in mixed] == [list(range(6))] * orders
+        assert all(sorted(r.token_ids for r in each) == sorted(r.token_ids for r in recorded) for each in mixed)
+        assert len({tuple(len(r.token_ids) for r in each) for each in mixed}) > 1
+        for name in ("prune, oracle n=6 none", "cons n=2 none"):
+            mine = next(
+                r for r in records if r["kind"] == "result" and (r["entry"], r["problem"]) == (name, problem.id)
+            )
+            assert len(mine["right"]) == orders
+        cons = [sum(len(r.token_ids) for r in each[:2]) for each in mixed]
+        assert mine["generated"] == pytest.approx(sum(cons) / orders)
+        assert mine["lengths"] == [len(r.token_ids) for r in recorded[:2]]
+    (single,) = {len(r["right"]) for r in records if r["kind"] == "result" and r["entry"] == "pass@1 n=6 none"}
+    assert single == 6  # every trace for itself, in whatever order
+
+
 def test_a_finished_run_runs_nothing(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     first = run(path, FakeBench(PROBLEMS, 6), experiment())
@@ -174,6 +201,8 @@ def test_too_few_traces_are_refused(tmp_path: Path) -> None:
         ({"problems": [*PROBLEMS, PROBLEMS[0]]}, "two problems have the id 'q0'"),
         ({"timed": -1}, "timed is -1"),
         ({"timed": 7}, "expected 0 to 6"),
+        ({"orders": 0}, "orders is 0"),
+        ({"orders": 3}, "orders is 3 and timed is 2, but live runs"),
     ],
 )
 def test_bad_input_is_one_sentence(change: dict, says: str) -> None:

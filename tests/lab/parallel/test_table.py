@@ -45,6 +45,7 @@ def row(block: int, family: str, n: int, policy: int, live: bool = True) -> dict
         "problems": 100,
         "accuracy": {"mean": accuracy, "low": accuracy - 0.06, "high": accuracy + 0.05},
         "difference": None if family == "cons" and policy == 0 else {"mean": -0.012, "low": -0.034, "high": 0.01},
+        "equal_cost": None if family in ("pass@1", "cons") else {"mean": 0.011, "low": -0.004, "high": 0.026},
         "trace_tokens": 30000 * share,
         "judge_tokens": 123.0 if judge == "probe" else 0.0,
         "total_tokens": 30000 * share + (123.0 if judge == "probe" else 0.0),
@@ -86,16 +87,24 @@ def test_two_tables_for_each_number_of_traces() -> None:
     assert all(len(table.rows) == 33 for table in tables)
     cells = {tuple(row[:2]): row[2:] for row in tables[2].rows}
     assert cells["DeepPrune, probe", "RPC c=2"] == [
-        "83.0 [77.0, 88.0]", "-1.2 [-3.4, +1.0]", "6,300", "123", "6,423", "21.0", "1,890,000", "10.5",
+        "83.0 [77.0, 88.0]", "-1.2 [-3.4, +1.0]", "+1.1 [-0.4, +2.6]", "6,300", "123", "6,423", "21.0", "1,890,000", "10.5",
     ]  # fmt: skip
     assert cells["cons@64", "full KV"][1] == "–"
-    assert cells["cons@4", "full KV"][5] == "6.2"  # 4 of 64
+    assert cells["cons@64", "full KV"][2] == cells["pass@1", "RPC c=2"][2] == "–"
+    assert cells["cons@4", "full KV"][6] == "6.2"  # 4 of 64
     assert "of cons@64, %" in tables[2].titles
     timed = {tuple(row[:2]): row[2:] for row in tables[3].rows}
     assert timed["DeepConf low", "RPC c=4"] == [
         "1.25", "–", "2.00", "–", "3.25", "0.30x", "3.00 MiB", "7/8", "509/512",
     ]  # fmt: skip
     assert "tokens 0.990 of the replayed ones" in " ".join(tables[3].notes)
+
+
+def test_rows_of_before_the_vote_of_equal_cost() -> None:
+    old = report()
+    for row in old["rows"]:
+        del row["equal_cost"]
+    assert {row[4] for row in parallel_tables(old)[0].rows} == {"–"}
 
 
 def test_without_live_runs_there_is_no_live_table() -> None:

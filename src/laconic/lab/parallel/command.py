@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from laconic.cli.chat import choose_chat
 from laconic.cli.common import (
@@ -39,20 +40,28 @@ from laconic.cli.options import (
 )
 from laconic.cli.progress import ProgressBar
 from laconic.cli.questions import Question, check_vocabulary
-from laconic.cli.unused import refuse_seed, refuse_unused
+from laconic.cli.unused import given, refuse_seed, refuse_unused
 from laconic.lab.shared.options import (
     FewTraces,
     Judges,
+    Orders,
     Plot,
     ProblemSeed,
     SampleSeed,
     Source,
     Strategies,
     Timed,
+    TraceFileOrNone,
     TraceNumbers,
 )
 
+if TYPE_CHECKING:
+    from laconic.lab.parallel.run import ParallelExperiment
+    from laconic.lab.shared.journal import Record
+
 PLAIN_SECONDS = 20.0
+WITHOUT_JUDGE = "priced-vote;deepconf:low;deepconf:high"
+"""What recorded traces are played back under where nothing else is said: most judges read a model, or texts token by token."""
 
 
 def bench(
@@ -64,9 +73,11 @@ def bench(
     n: TraceNumbers = "16,64",
     few: FewTraces = "4,8",
     policies: Policies = "none;rpc:ratio=2;rpc:ratio=4",
-    strategies: Strategies = "deepconf:low;deepconf:high;deepprune",
+    strategies: Strategies = "priced-vote;deepconf:low;deepconf:high;deepprune",
     judges: Judges = "bundled;probe;jaccard;random;perfect",
     excerpt: ExcerptKind = None,
+    traces: TraceFileOrNone = None,
+    orders: Orders = 1,
     timed: Timed = 8,
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
@@ -91,27 +102,28 @@ def bench(
     one of their own; tokens:56 for the bundled model, else words:25. The temperature has to be above 0, or all traces are
     one.
 
+    With --traces, which `laconic collect` recorded with full KV, strategies are played back on these and no model is loaded;
+    judges that read one are refused.
+
     --out is a directory of traces-*.jsonl, results.jsonl, results.json, table.md and plot.png. Traces and results are written
     at once; the same command goes on where an interrupted one stopped.
     """
     if_interrupted(lambda: kept_in(out))
+    if traces is not None:
+        replay_file(traces, problems, n, few, strategies, judges, excerpt, orders, out, plot, as_json)
+        return
     announce_loading(model, not as_json)
-    import dataclasses
-
     from laconic.cli.lists import split_specs, split_whole
     from laconic.engines.hf import load
-    from laconic.environment import environment, hide_directories
+    from laconic.environment import hide_directories
     from laconic.errors import InputError
     from laconic.fingerprint import fingerprint
     from laconic.lab.collect.run import TraceProvenance
     from laconic.lab.parallel.lineup import FULL, LabelledPolicy, compressions, lineup
-    from laconic.lab.parallel.plot import parallel_plot
-    from laconic.lab.parallel.rows import agreement, summarise
     from laconic.lab.parallel.run import FORMAT, ParallelExperiment, run_parallel, settings
     from laconic.lab.parallel.setup import HFSetup, confidence_top_k_of
-    from laconic.lab.parallel.table import parallel_tables
     from laconic.lab.shared.journal import Journal
-    from laconic.lab.shared.reporting import check_plot, write_report
+    from laconic.lab.shared.reporting import check_plot
     from laconic.problems.sources import load_problems
     from laconic.prune.alike import warn_alike
     from laconic.prune.strategies.registry import needs_judge
@@ -161,7 +173,7 @@ def bench(
     )
     weights, tokens = fingerprint(language), tokenizer_fingerprint(tokenizer)
     kind = str(language.dtype).removeprefix("torch.")
-    experiment = ParallelExperiment(asked, compressed, entries, sampling, min(timed, len(asked)))
+    experiment = ParallelExperiment(asked, compressed, entries, sampling, min(timed, len(asked)), orders)
     described = settings(
         model={"name": name, "fingerprint": weights, "dtype": kind},
         problem_set=problem_set,
@@ -197,12 +209,118 @@ def bench(
             records = run_parallel(
                 experiment, setup, journal, lambda event: phases.tell(event.phase, event.done, event.total, event.label)
             )
+    show(
+        experiment,
+        records,
+        described | {"timed": experiment.timed, "orders": orders, "batch": batch},
+        out,
+        plot,
+        as_json,
+    )
+
+
+def replay_file(
+    path: Path,
+    problems: int | None,
+    n: str,
+    few: str,
+    strategies: str,
+    judges: str,
+    excerpt: str | None,
+    orders: int,
+    out: Path,
+    plot: bool | None,
+    as_json: bool,
+) -> None:
+    """The command on recorded traces alone."""
+    from laconic.cli.lists import split_specs, split_whole
+    from laconic.compress import FullKV
+    from laconic.environment import hide_directories
+    from laconic.lab.parallel.lineup import FULL, LabelledPolicy, lineup
+    from laconic.lab.parallel.recorded import RecordedSetup, problems_of, sampling_of
+    from laconic.lab.parallel.run import FORMAT, ParallelExperiment, run_parallel, settings
+    from laconic.lab.parallel.setup import confidence_top_k_of
+    from laconic.lab.shared.journal import Journal
+    from laconic.lab.shared.reporting import check_plot
+    from laconic.prune.strategies.registry import needs_judge
+    from laconic.traces import read_traces
+
+    check_plot(plot)
+    of_a_model = (
+        "model",
+        "source",
+        "seed",
+        "level",
+        "policies",
+        "timed",
+        "max_new_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+    )
+    refuse_unused(
+        "with --traces", *of_a_model, "system", "thinking", "template_arguments", "sample_seed", "batch", "dtype"
+    )
+    specs = split_specs(strategies if given("strategies") else WITHOUT_JUDGE)
+    if not any(map(needs_judge, specs)):
+        refuse_unused("without a strategy that asks a judge", "judges", "excerpt")
+    found = read_traces(path)
+    if found.broken:
+        print_to_stderr(found.describe_broken(path))
+    by_problem = found.by_problem()
+    compression = LabelledPolicy(FULL, FullKV())
+    entries = lineup(
+        split_whole("--n", n), [compression], specs, split_specs(judges), needs_judge, split_whole("--few", few)
+    )
+    asked = problems_of(by_problem, problems, path)
+    sampling = sampling_of({problem.id: by_problem[problem.id] for problem in asked}, path, confidence_top_k_of(specs))
+    experiment = ParallelExperiment(asked, [compression], entries, sampling, 0, orders)
+    told = next(iter(by_problem.values()))[0].settings
+    described = settings(
+        model={"name": str(told.get("model")), "fingerprint": str(told.get("weights"))},
+        problem_set=hide_directories(str(path)),
+        experiment=experiment,
+    )
+
+    def make(spec: str, count: int, judge: Any) -> Any:
+        free = judge is not None and judge.excerpt is None
+        return choose_strategy(spec, count, judge, False, excerpt=excerpt if free else None)
+
+    with Phases(not as_json) as phases, Journal(out / "results.jsonl", FORMAT, described) as journal:
+        phases.print_resumed(journal)
+        records = run_parallel(
+            experiment,
+            RecordedSetup(by_problem, make),
+            journal,
+            lambda event: phases.tell(event.phase, event.done, event.total, event.label),
+        )
+    show(experiment, records, described | {"timed": 0, "orders": orders}, out, plot, as_json)
+
+
+def show(
+    experiment: ParallelExperiment,
+    records: Sequence[Record],
+    described: dict[str, Any],
+    out: Path,
+    plot: bool | None,
+    as_json: bool,
+) -> None:
+    """The report of a run, written and printed."""
+    import dataclasses
+
+    from laconic.environment import environment
+    from laconic.lab.parallel.plot import parallel_plot
+    from laconic.lab.parallel.rows import agreement, summarise
+    from laconic.lab.parallel.run import FORMAT
+    from laconic.lab.parallel.table import parallel_tables
+    from laconic.lab.shared.reporting import write_report
+
     rows = summarise(experiment, records)
     agreed = agreement(rows)
     report = {
         "format": FORMAT,
         **environment(),
-        "settings": described | {"timed": experiment.timed, "batch": batch},
+        "settings": described,
         "entries": {r["entry"]: r["settings"] for r in records if r["kind"] == "entry"},
         "rows": [row.to_json() for row in rows],
         "agreement": None if agreed is None else dataclasses.asdict(agreed),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import random
 from collections.abc import Sequence
 from typing import Any
 
-from laconic.answers import equivalent
+from laconic.answers import equivalent, group_equivalent
 from laconic.compress import Policy
 from laconic.lab.parallel.lineup import ComparedStrategy, LabelledPolicy
 from laconic.lab.shared.journal import Record
@@ -33,8 +35,31 @@ def outcome(verdict: Verdict, problem: Problem) -> Record:
     }
 
 
+def in_orders(records: Sequence[TraceRecord], orders: int) -> list[list[TraceRecord]]:
+    """A problem's traces as recorded, then in other orders at random, numbered anew; the same ones in every run."""
+    found = [list(records)]
+    drawn = random.Random(records[0].problem)
+    for _ in range(orders - 1):
+        mixed = drawn.sample(list(records), len(records))
+        found.append([dataclasses.replace(record, index=index) for index, record in enumerate(mixed)])
+    return found
+
+
+def mean_outcome(outcomes: Sequence[Record]) -> Record:
+    """One record of several orders: counts are means, `right` has an entry for each; the rest is of the recorded order."""
+    first, *others = outcomes
+    if not others:
+        return first
+    mean: Record = {"right": [share for each in outcomes for share in each["right"]]}
+    for name in ("unanswered", "generated", "judged", "kv_token_steps"):
+        values = [each[name] for each in outcomes]
+        mean[name] = None if None in values else math.fsum(values) / len(values)
+    return first | mean
+
+
 def single_traces(records: Sequence[TraceRecord], compression: LabelledPolicy) -> Record:
-    """pass@1: every trace for itself, its tokens and steps a mean over them, by the schedule's arithmetic."""
+    """pass@1: every trace for itself, its tokens and steps a mean over them, by the schedule's arithmetic. classes: of their
+    answers, equal ones alike, None for none."""
     schedule = compression.policy.schedule
     steps = [schedule.total(max(len(r.token_ids) - 1, 0), len(r.prompt_ids)) for r in records]
     return {
@@ -47,6 +72,7 @@ def single_traces(records: Sequence[TraceRecord], compression: LabelledPolicy) -
         "fates": "f" * len(records),
         "lengths": [len(record.token_ids) for record in records],
         "clusters": [],
+        "classes": group_equivalent([record.answer for record in records]),
     }
 
 

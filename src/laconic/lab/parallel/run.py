@@ -17,7 +17,7 @@ from laconic import checks
 from laconic.engines.base import Sampling
 from laconic.errors import InputError
 from laconic.lab.parallel.lineup import ComparedStrategy, LabelledPolicy
-from laconic.lab.parallel.outcomes import describe, live_rounds, outcome, single_traces
+from laconic.lab.parallel.outcomes import describe, in_orders, live_rounds, mean_outcome, outcome, single_traces
 from laconic.lab.parallel.stable_ids import StableIds
 from laconic.lab.shared.journal import Journal, Record
 from laconic.lab.shared.problems import check_problems, problem_settings
@@ -59,9 +59,10 @@ class ParallelSetup(Protocol):
 
 @dataclass(frozen=True)
 class ParallelExperiment:
-    """What is compared. timed: strategies are also run live on this many of the first problems.
+    """What is compared. timed: strategies are also run live on this many of the first problems. orders: votes and strategies
+    are played back in so many orders of each problem's traces, the recorded one and others at random; figures are means.
 
-    Raises InputError for no problems, two with one id, or timed out of range.
+    Raises InputError for no problems, two with one id, timed out of range, or several orders of what is timed.
     """
 
     problems: Sequence[Problem]
@@ -69,6 +70,7 @@ class ParallelExperiment:
     entries: Sequence[ComparedStrategy]
     sampling: Sampling
     timed: int = 8
+    orders: int = 1
 
     def __post_init__(self) -> None:
         checks.unwrap_numpy_fields(self)
@@ -77,6 +79,12 @@ class ParallelExperiment:
         checks.instances("entries", self.entries, ComparedStrategy, "a ComparedStrategy, as `lineup` makes them")
         checks.instance("sampling", self.sampling, Sampling, "a Sampling")
         checks.whole("timed", self.timed, 0)
+        checks.whole("orders", self.orders, 1, 10_000)
+        if self.orders > 1 and self.timed:
+            raise InputError(
+                f"orders is {self.orders} and timed is {self.timed}, but live runs are compared with the recorded order alone; "
+                "expected timed 0 (--timed 0), or one order"
+            )
         if not 0 <= self.timed <= len(self.problems):
             raise InputError(f"timed is {self.timed}; expected 0 to {len(self.problems)}, the number of problems")
 
@@ -123,6 +131,8 @@ class _ParallelRun:
         for entry in self.experiment.entries:
             policy = self._compression(entry).policy
             settings = describe(entry, policy, self.setup.strategy(entry, self._judge(entry)))
+            if self.experiment.orders > 1:
+                settings["orders"] = self.experiment.orders
             old = known.get(entry.label)
             if old is None:
                 new.append({"kind": "entry", "entry": entry.label, "settings": settings})
@@ -165,8 +175,11 @@ class _ParallelRun:
         if entry.single:
             return single_traces(records[: entry.n], compression)
         strategy = self.setup.strategy(entry, self._judge(entry))
-        engine = self.setup.replay(compression, records)
-        return outcome(self._solve(strategy, engine, problem, records, self.experiment.sampling), problem)
+        found = []
+        for mixed in in_orders(records, self.experiment.orders):
+            engine = self.setup.replay(compression, mixed)
+            found.append(outcome(self._solve(strategy, engine, problem, mixed, self.experiment.sampling), problem))
+        return mean_outcome(found)
 
     def _solve(
         self,

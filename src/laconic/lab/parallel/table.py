@@ -8,7 +8,7 @@ from laconic.cli.tables import MISSING, Table, alone, difference, interval, numb
 from laconic.lab.shared.figure import NAMES
 from laconic.lab.shared.reporting import Report
 
-STRATEGIES = {"deepprune": "DeepPrune", "deepconf": "DeepConf"}
+STRATEGIES = {"deepprune": "DeepPrune", "deepconf": "DeepConf", "priced-vote": "priced vote"}
 PHASES = ("explore", "judge", "finish", "vote")
 
 
@@ -32,6 +32,7 @@ def _replayed(report: Report, n: int, rows: Sequence[Report]) -> Table:
             ("KV", "left"),
             ("accuracy, %", "right"),
             (f"to cons@{n}, points", "right", 2),
+            ("to the vote of equal cost", "right", 2),
             ("trace tokens", "right", 5),
             ("judge tokens", "right", 5),
             ("all", "right", 4),
@@ -45,6 +46,7 @@ def _replayed(report: Report, n: int, rows: Sequence[Report]) -> Table:
                 compression_name(row["compress"]),
                 interval(**row["accuracy"]),
                 MISSING if row["difference"] is None else difference(**row["difference"]),
+                MISSING if row.get("equal_cost") is None else difference(**row["equal_cost"]),
                 number(row["trace_tokens"]),
                 number(row["judge_tokens"]),
                 number(row["total_tokens"]),
@@ -55,7 +57,10 @@ def _replayed(report: Report, n: int, rows: Sequence[Report]) -> Table:
             for row in rows
         ],
         notes=[
+            *_orders(report),
             f"cons@{n}: the vote of {n} whole traces with full KV. Differences and shares are to that row.",
+            "The vote of equal cost: a plain one of as many whole traces as cost the same tokens, judge included, under the "
+            "same compression: between cons@k and cons@(k + 1), the mean over orders of the traces.",
             "In brackets: 95 % intervals over problems; differences are paired by problem.",
             *alone(rows[0]["problems"]),
             "Tokens and KV-token-steps (tokens attended, summed over steps and rows, one layer): means a problem.",
@@ -119,6 +124,11 @@ def compression_name(label: str) -> str:
         return NAMES["full"]
     name, _, rest = label.partition(":")
     return f"{NAMES.get(name, name)} {rest.replace('ratio=', 'c=').replace(',', ', ')}".strip()
+
+
+def _orders(report: Report) -> list[str]:
+    orders = report["settings"].get("orders", 1)
+    return [] if orders == 1 else [f"Votes and strategies: means over {orders:,} orders of each problem's traces."]
 
 
 def _of(agreement: Report, what: str, total: str) -> str:

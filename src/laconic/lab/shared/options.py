@@ -22,6 +22,10 @@ SampleSeedOrNone = Annotated[int | None, SAMPLE_SEED]
 TracesOfEach = Annotated[int, typer.Option("--n", help="Traces of each problem.")]
 TraceNumbers = Annotated[str, typer.Option("--n", "-n", metavar="N,N,...", help="Traces of each problem.")]
 TRACE_FILE = typer.Option("--traces", "-t", help="Recorded traces, as `laconic collect` writes them.")
+Orders = Annotated[
+    int,
+    typer.Option("--orders", help="Play back in so many orders of each problem's traces; more, narrower intervals."),
+]
 TraceFileOption = Annotated[Path, TRACE_FILE]
 TraceFileOrNone = Annotated[Path | None, TRACE_FILE]
 Texts = Annotated[

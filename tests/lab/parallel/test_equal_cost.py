@@ -1,0 +1,70 @@
+"""The plain vote of equal cost, against all orders of few traces."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import Any
+
+import pytest
+
+from laconic.lab.parallel import equal_cost
+from laconic.lab.parallel.equal_cost import PlainVotes, difference, plain_votes
+from laconic.prune.voting import Tally
+
+
+def single(classes: list[int | None], right_class: int | None, tokens: float) -> dict[str, Any]:
+    return {
+        "classes": classes,
+        "right": [float(c is not None and c == right_class) for c in classes],
+        "generated": tokens,
+    }
+
+
+RECORDS = [
+    single([0, 1, 1, None], 1, 100.0),
+    single([0, 1, 2, 0], 2, 300.0),
+    single([None, None, None, 0], 0, 50.0),
+    single([None] * 4, None, 10.0),
+]
+
+
+def of_all_orders(record: dict[str, Any], k: int) -> float:
+    """The share of orders in which the first k traces' vote is right, as the strategy votes."""
+    total = []
+    for order in permutations(range(4)):
+        tally = Tally()
+        for place, i in enumerate(order[:k]):
+            if record["classes"][i] is not None:
+                tally.add(place, str(record["classes"][i]))
+        votes = tally.votes()
+        total.append(record["right"][record["classes"].index(int(votes[0].answer))] if votes else 0.0)
+    return sum(total) / len(total)
+
+
+def test_shares_are_those_of_all_orders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(equal_cost, "ORDERS", 20_000)
+    found = plain_votes(RECORDS)
+    assert found is not None
+    for record, shares in zip(RECORDS, found.right, strict=True):
+        assert shares == pytest.approx([of_all_orders(record, k) for k in range(1, 5)], abs=0.015)
+    assert found.tokens == pytest.approx([115.0 * k for k in range(1, 5)])
+    assert found.right[2][3] == 1  # all four: the only answer there is
+    assert found.right[3] == (0.0,) * 4
+
+
+def test_the_same_orders_in_every_run() -> None:
+    assert plain_votes(RECORDS) == plain_votes(RECORDS)
+
+
+def test_between_two_votes_and_beyond_the_ends() -> None:
+    plain = PlainVotes((100.0, 200.0, 300.0), ((0.0, 0.5, 1.0), (1.0, 1.0, 0.0)))
+    assert plain.at(200) == [0.5, 1.0]
+    assert plain.at(225) == pytest.approx([0.625, 0.75])
+    assert plain.at(10) == [0.0, 1.0]
+    assert plain.at(5000) == [1.0, 0.0]
+    assert difference([[1.0], [1.0]], plain, 200).mean == pytest.approx(0.25)
+
+
+def test_a_run_that_did_not_note_the_answers_has_none() -> None:
+    old = [{key: value for key, value in record.items() if key != "classes"} for record in RECORDS]
+    assert plain_votes([*RECORDS[:2], *old[2:]]) is None

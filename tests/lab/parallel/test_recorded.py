@@ -1,0 +1,148 @@
+"""`laconic bench parallel --traces FILE`: strategies played back on recorded traces, without a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from laconic.traces import TraceRecord, write_traces
+
+SETTINGS = {
+    "model": "org/model", "weights": "ab", "policy": "full", "temperature": 0.8, "top_p": 0.9, "top_k": 0,
+    "max_new_tokens": 40, "logprobs": 20, "tokenizer": "cd",
+}  # fmt: skip
+ANSWERS = {"easy": "5555", "split": "5656", "hopeless": "1234", "mute": "...."}
+
+
+def trace(problem: str, index: int, **changes: Any) -> TraceRecord:
+    answer = ANSWERS[problem][index]
+    tokens = tuple(range(10 + 3 * index))
+    record = TraceRecord(
+        problem=problem,
+        question=f"{problem}?",
+        gold="5",
+        level=0,
+        index=index,
+        seed=7,
+        settings=SETTINGS,
+        prompt_ids=tuple(map(ord, problem)),
+        token_ids=tokens,
+        text="" if answer == "." else f"\\boxed{{{answer}}}",
+        answer=None if answer == "." else answer,
+        correct=answer == "5",
+        finish_reason="stop",
+        confidences=tuple(1.0 + index / 10 for _ in tokens),
+    )
+    return dataclasses.replace(record, **changes)
+
+
+def written(path: Path, change: Callable[[TraceRecord], TraceRecord] = lambda record: record) -> Path:
+    write_traces(path, [change(trace(problem, index)) for problem in ANSWERS for index in range(4)])
+    return path
+
+
+def test_figures_of_the_file_and_no_model(invoke: Any, tmp_path: Path) -> None:
+    file, out = written(tmp_path / "traces.jsonl"), tmp_path / "out"
+    arguments = [
+        "bench",
+        "parallel",
+        "--traces",
+        file,
+        "--n",
+        4,
+        "--few",
+        2,
+        "--orders",
+        12,
+        "--strategies",
+        "priced-vote",
+    ]
+    result = invoke(*arguments, "-o", out)
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in out.iterdir()) == ["plot.png", "results.json", "results.jsonl", "table.md"]
+    report = json.loads((out / "results.json").read_text())
+    rows = {row["family"]: row for row in report["rows"] if row["n"] == 4}
+    assert list(rows) == ["pass@1", "cons", "cons, early end", "priced-vote"]
+    assert rows["pass@1"]["accuracy"]["mean"] == pytest.approx((1 + 0.5 + 0 + 0) / 4)
+    assert 0.25 <= rows["cons"]["accuracy"]["mean"] <= 0.5  # the split one goes by order
+    assert rows["cons"]["total_tokens"] == pytest.approx(sum(10 + 3 * i for i in range(4)))
+    priced = rows["priced-vote"]
+    assert priced["token_share"] < 1
+    assert priced["equal_cost"]["low"] <= priced["equal_cost"]["mean"] <= priced["equal_cost"]["high"]
+    assert priced["live"] is None
+    assert report["settings"]["model"] == {"name": "org/model", "fingerprint": "ab"}
+    assert report["settings"]["problems"]["set"] == "traces.jsonl"
+    assert report["settings"]["orders"] == 12
+    assert "means over 12 orders" in (out / "table.md").read_text()
+
+    lines = (out / "results.jsonl").read_text()
+    again = invoke(*arguments, "-o", out)
+    assert again.exit_code == 0, again.output
+    assert (out / "results.jsonl").read_text() == lines
+
+
+def test_first_problems_a_judge_and_an_excerpt(invoke: Any, tmp_path: Path) -> None:
+    result = invoke(
+        "bench", "parallel", "--traces", written(tmp_path / "t.jsonl"), "--problems", 2, "--n", 4, "--few", "",
+        "--strategies", "deepprune:K2=1", "--judges", "random;perfect", "--excerpt", "tokens:4", "--json", "-o", tmp_path / "o",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)["rows"]
+    assert {row["problems"] for row in rows} == {2}
+    assert [row["judge"] for row in rows[3:]] == ["random", "perfect"]
+    assert result.stderr.startswith("Written to ")
+
+
+def cut(record: TraceRecord) -> TraceRecord:
+    return dataclasses.replace(record, settings={**SETTINGS, "temperature": 0.1 * record.index})
+
+
+@pytest.mark.parametrize(
+    ("change", "extra", "says"),
+    [
+        (lambda r: dataclasses.replace(r, gold=""), [], "have no reference answer, so nothing tells which are right"),
+        (cut, [], "holds traces with temperature 0.0 and 0.1; expected one: take them apart"),
+        (
+            lambda r: dataclasses.replace(r, settings={**SETTINGS, "policy": "rpc:interval=8,ratio=4,window=4"}),
+            [],
+            "were written under rpc:interval=8,ratio=4,window=4; expected full KV",
+        ),
+        (
+            lambda r: dataclasses.replace(r, confidences=None),
+            [],
+            "reads confidences over 20 candidates, and the traces in",
+        ),
+        (lambda r: r, ["--n", 16], "The problem easy has 4 traces under none; expected 16"),
+        (
+            lambda r: r,
+            ["--strategies", "deepprune", "--judges", "probe"],
+            "deepprune, probe reads the model that wrote",
+        ),
+        (lambda r: r, ["--timed", 2], "--timed has no effect with --traces; leave it out"),
+        (lambda r: r, ["-m", "org/model"], "--model has no effect with --traces; leave it out"),
+        (lambda r: r, ["--policies", "rpc"], "--policies has no effect with --traces; leave it out"),
+        (lambda r: r, ["--judges", "random"], "--judges has no effect without a strategy that asks a judge"),
+        (lambda r: r, ["--orders", 0], "orders is 0; expected"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(
+    invoke: Any, tmp_path: Path, change: Callable[[TraceRecord], TraceRecord], extra: list[object], says: str
+) -> None:
+    file = written(tmp_path / "t.jsonl", change)
+    given = [] if "--n" in extra else ["--n", 4]
+    result = invoke("bench", "parallel", "--traces", file, *given, *extra, "-o", tmp_path / "o")
+    assert result.exit_code == 2, result.output
+    assert says in result.stderr
+    assert "Traceback" not in result.output
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_no_file(invoke: Any, tmp_path: Path) -> None:
+    result = invoke("bench", "parallel", "--traces", tmp_path / "gone.jsonl", "-o", tmp_path / "o")
+    assert result.exit_code == 2
+    assert "gone.jsonl" in result.stderr
