@@ -12,6 +12,7 @@ record() {
     accuracy) laconic bench accuracy --problems 100 --batch 192 --out benchmarks/accuracy ;;
     parallel) laconic bench parallel --problems 100 --policies "none;rpc:ratio=4" --strategies "deepconf:low;deepconf:high;deepprune;deepprune:K2=3" --judges "bundled;jaccard;random;perfect" --timed 3 --batch 192 --out benchmarks/parallel ;;
     parallel-c2) laconic bench parallel --problems 100 --n 16 --policies "none;rpc:ratio=2" --strategies "deepconf:low;deepconf:high;deepprune;deepprune:K2=3" --judges "bundled;jaccard;random;perfect" --timed 0 --batch 192 --out benchmarks/parallel-c2 ;;
+    votes-gsm8k) laconic bench parallel --traces gsm8k-test-100x16.jsonl --n 16 --few 2,4,8 --orders 5 --strategies "priced-vote:price=0.03;priced-vote:price=0.012;priced-vote:price=0.008;priced-vote;priced-vote:price=0.003" --out benchmarks/votes-gsm8k ;;
     judged-traces)
       laconic collect --problems 100 --n 16 --batch 192 --out runs/heldout.jsonl
       laconic collect --problems 40 --n 16 --seed 4 --temperature 0.6 --batch 192 --out runs/cool.jsonl
@@ -23,7 +24,7 @@ record() {
     vllm-cpu-kv) laconic bench vllm --shape tiny-kv -p rpc -c 4,8 --output 2000 --cache 100,25 -r 3 --out benchmarks/vllm-cpu-kv ;;
     vllm-v2) python benchmarks/vllm_v2.py --out benchmarks/vllm-v2 ;; # beside that: pip install --no-deps triton
     *)
-      echo "error: there is nothing to record by the name $1; expected accuracy, parallel, parallel-c2, judged-traces, judges, traces, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
+      echo "error: there is nothing to record by the name $1; expected accuracy, parallel, parallel-c2, votes-gsm8k, judged-traces, judges, traces, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
         "rpc-paper, vllm-cpu, vllm-cpu-kv, vllm-v2 or all" >&2
       exit 2
       ;;
