@@ -169,8 +169,8 @@ def pick_device(device: str | torch.device) -> torch.device:
 
 
 def _warn_of_slow_numbers(name: str, model: PreTrainedModel) -> None:
-    """A CPU without instructions for a number format goes through its matrices one number at a time: 4.9 to 5.9 times slower than
-    in float32, prompts of 100 and 220 tokens through 0.5B parameters in bfloat16 on two AVX2 cores."""
+    """A CPU without instructions for a number format goes through its matrices one number at a time: 4.9 to 5.9 times slower
+    than in float32, prompts of 100 and 220 tokens through 0.5B parameters in bfloat16 on two AVX2 cores."""
     if model.device.type != "cpu" or model.dtype not in SHORT or model.num_parameters() < LARGE:
         return
     if not has_fast_matrices(model.dtype):
