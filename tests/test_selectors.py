@@ -19,7 +19,15 @@ from laconic.engines.hf import HFEngine, load
 from laconic.engines.hf.facts import HFModelInfo
 from laconic.errors import LaconicError
 from laconic.problems import generate
-from laconic.selectors import cache_folder, check_named_file, find_selector, place_of, read_selector, write_selector
+from laconic.selectors import (
+    cache_folder,
+    check_named_file,
+    digest_of,
+    find_selector,
+    place_of,
+    read_selector,
+    write_selector,
+)
 from tests.reference.selectors import random_selector
 
 ROTATION = Rotation(torch.tensor([1.0, 0.1]), halves=False)
@@ -52,6 +60,21 @@ def test_what_is_written_is_read(tmp_path: Path, per_head: bool, rotation: Rotat
         assert read.rotation is not None
         assert torch.equal(read.rotation.frequencies, rotation.frequencies)
         assert read.rotation.halves is False
+
+
+def test_a_selector_is_told_by_its_content(tmp_path: Path) -> None:
+    write_selector(tmp_path / "one.safetensors", random_selector(hidden=8))
+    write_selector(tmp_path / "other.safetensors", random_selector(hidden=8))
+    write_selector(place_of("abc"), random_selector(hidden=4))
+    first = digest_of(Learned(str(tmp_path / "one.safetensors")), None)
+    assert first is not None
+    assert len(first) == 12
+    assert digest_of(Learned(str(tmp_path / "other.safetensors")), "abc") == first
+    assert digest_of(Learned(), "abc") not in (None, first)
+    assert digest_of(RPC(), "abc") is None
+    for policy, weights in ((Learned(), "else"), (Learned(), None), (Learned(str(tmp_path / "none")), "abc")):
+        with pytest.raises(LaconicError, match="selector"):
+            digest_of(policy, weights)
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:

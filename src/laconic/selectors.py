@@ -6,6 +6,7 @@ laconic.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -69,6 +70,20 @@ def look_up(fingerprint_of: Callable[[], str]) -> Path:
             "which laconic learn writes"
         ) from None
     return find_selector(fingerprint)
+
+
+def digest_of(policy: Policy, fingerprint: str | None) -> str | None:
+    """What tells the selector of a policy from any other, whatever its file is called: 12 hexadecimal digits of its file's
+    SHA-256; None for a policy without one. fingerprint: of the model's weights, for a policy that names no file.
+
+    Raises InputError where there is none.
+    """
+    if not isinstance(policy, Learned):
+        return None
+    place = find_selector(fingerprint) if policy.file is None else Path(policy.file).expanduser()
+    if not place.is_file():
+        raise InputError(f"there is no selector file {place}; expected one that laconic learn wrote")
+    return hashlib.sha256(place.read_bytes()).hexdigest()[:12]
 
 
 def check_named_file(policy: Policy) -> None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.reference.selectors import random_selector
 
 from laconic.engines.base import Sampling
 from laconic.errors import LaconicError
@@ -16,6 +17,7 @@ from laconic.lab.shared.policies import compared_policies
 from laconic.lab.shared.progress import Progress
 from laconic.problems import is_correct
 from laconic.problems.base import problem_seed
+from laconic.selectors import write_selector
 from laconic.statistics import mean_interval, paired_difference
 
 SAMPLING = Sampling(max_new_tokens=440, seed=3)
@@ -158,6 +160,17 @@ def test_results_of_other_settings_are_refused(problems, factory, tmp_path: Path
     with pytest.raises(LaconicError, match=says):
         measured(path, factory, problems[:3], **{"rows": contenders()[:2], **change})
     assert path.read_bytes() == before
+
+
+def test_rows_of_a_selector_that_was_made_anew_are_refused(problems, factory, tmp_path: Path) -> None:
+    """The file's name is the same; what it holds is not."""
+    write_selector(tmp_path / "mine.safetensors", random_selector(hidden=8))
+    rows = compared_policies([f"learned:{tmp_path / 'mine.safetensors'},interval=64,window=16"])
+    measured(tmp_path / "traces.jsonl", factory, problems[:2], 1, rows)
+    measured(tmp_path / "traces.jsonl", factory, problems[:3], 1, rows)
+    write_selector(tmp_path / "mine.safetensors", random_selector(hidden=4))
+    with pytest.raises(LaconicError, match=r"was .selector [0-9a-f]{12} in learned.*, now .selector [0-9a-f]{12} in "):
+        measured(tmp_path / "traces.jsonl", factory, problems[:3], 1, rows)
 
 
 def test_a_file_grows_by_problems_samples_and_policies(problems, factory, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import torch
 from laconic.compress import H2O, RPC, Custom, FullKV, Hindsight, Never, Proportional, Random, SnapKV
 from laconic.compress.scorers import AccumulatedAttention
 from laconic.errors import LaconicError
-from laconic.lab.fidelity.contenders import check_lengths, contenders, described, first_compression
+from laconic.lab.fidelity.contenders import check_lengths, contenders, first_compression
+from laconic.lab.shared.policies import described
 
 
 def test_a_common_schedule_puts_every_scorer_on_rpcs() -> None:

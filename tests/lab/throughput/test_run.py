@@ -294,6 +294,7 @@ def test_cells_are_shapes_times_batches_times_lengths(monkeypatch: pytest.Monkey
         (lambda: cells_of(["tiny-kv"], [], 8, [10], [], 4), "nothing to run"),
         (lambda: ThroughputExperiment(CELLS, ("full", "fast"), torch.float32, CPU), "'fast' is unknown"),
         (lambda: ThroughputExperiment(CELLS, ("full",), torch.float32, CPU), "'small' is unknown"),
+        (lambda: ThroughputExperiment(CELLS, ("full", "hindsight"), torch.float32, CPU), "only a recorded trace tells"),
         (lambda: ThroughputExperiment((), ("full",), torch.float32, CPU), "nothing to measure"),
         (
             lambda: ThroughputExperiment(PRESETS["cpu-kv"].cells, ("full", "full"), torch.float32, CPU),

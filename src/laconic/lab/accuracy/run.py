@@ -18,7 +18,7 @@ from laconic.engines.base import Engine, Sampling, Trace
 from laconic.errors import InputError
 from laconic.lab.accuracy.rows import BASELINE, AccuracyRow, summarise
 from laconic.lab.shared.journal import Journal, Record
-from laconic.lab.shared.policies import ComparedPolicy
+from laconic.lab.shared.policies import ComparedPolicy, settled
 from laconic.lab.shared.problems import check_problems, problem_digest, problem_settings
 from laconic.lab.shared.progress import Progress, Watcher
 from laconic.problems import Problem
@@ -108,7 +108,7 @@ def settings(
     What of this may differ as a file grows is `may_grow`'s to say.
     """
     common = problem_settings(model=model, problem_set=problem_set, problems=problems, sampling=sampling, chat=chat)
-    rows = {contender.label: contender.requested() for contender in contenders}
+    rows = {contender.label: settled(contender, model.get("fingerprint")) for contender in contenders}
     found = {**common, "engine": dict(engine or IMPLIED["engine"]), "samples": samples, "policies": rows}
     order = ("model", "engine", "problems", "samples", "sampling", "policies", "chat")
     return {key: found[key] for key in order if key in found}

@@ -85,16 +85,6 @@ def first_compression(row: ComparedPolicy) -> int | None:
     return schedule.next_boundary(0)
 
 
-def described(row: ComparedPolicy) -> str:
-    """`ComparedPolicy.requested`, files by their names alone: results say nothing of this machine's directories."""
-    said = row.requested()
-    for each in dataclasses.fields(row.policy):
-        value = getattr(row.policy, each.name)
-        if isinstance(value, str) and value != hide_directories(value):
-            said = said.replace(value, hide_directories(value))
-    return said
-
-
 def _on_common(
     spec: str, ratio: float, interval: int, window: int, oracle: Callable[[Tensor], Tensor] | None
 ) -> ComparedPolicy:

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 
 from laconic.compress.schedule import Schedule
-from laconic.lab.fidelity.contenders import described
 from laconic.lab.shared.journal import Record
-from laconic.lab.shared.policies import ComparedPolicy
+from laconic.lab.shared.policies import ComparedPolicy, described
 from laconic.statistics import Interval, mean_interval, paired_difference
 
 BASELINES = ("random", "rpc")

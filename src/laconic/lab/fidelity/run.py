@@ -18,12 +18,12 @@ from laconic.compress import Policy, with_budget
 from laconic.engines.hf.facts import fit
 from laconic.engines.hf.models import check_model
 from laconic.errors import InputError
-from laconic.lab.fidelity.contenders import check_lengths, described
+from laconic.lab.fidelity.contenders import check_lengths
 from laconic.lab.fidelity.divergence import Divergence, is_stepwise, measure
 from laconic.lab.fidelity.rows import BASELINES, FidelityRow, summarise
 from laconic.lab.fidelity.traces import ForcedTrace
 from laconic.lab.shared.journal import Journal, Record
-from laconic.lab.shared.policies import ComparedPolicy, check_labels
+from laconic.lab.shared.policies import ComparedPolicy, check_labels, described, settled
 from laconic.lab.shared.progress import Progress, Watcher
 
 FORMAT = "laconic.fidelity/1"
@@ -81,7 +81,7 @@ def settings(
     *, model: Mapping[str, Any], schedule: str, tokens: int | None, rows: Sequence[ComparedPolicy]
 ) -> dict[str, Any]:
     """What records must agree on to belong to one run, for `Journal`; each says itself which trace it is of."""
-    policies = {row.label: described(row) for row in rows}
+    policies = {row.label: settled(row, model.get("fingerprint")) for row in rows}
     return {"model": dict(model), "schedule": schedule, "tokens": tokens, "policies": policies}
 
 

@@ -17,8 +17,9 @@ from laconic.compress import Custom, FullKV, Policy, with_budget
 from laconic.compress.registry import get, parse
 from laconic.compress.schedule import Proportional, Schedule
 from laconic.engines.requests import check_looks_back
+from laconic.environment import hide_directories
 from laconic.errors import InputError, LaconicError
-from laconic.selectors import check_named_file
+from laconic.selectors import check_named_file, digest_of
 
 POLICIES = ("rpc", "rkv", "h2o", "tova", "streamingllm", "random", "oracle")
 RATIOS = (2, 4, 8)
@@ -124,6 +125,26 @@ def compared_policies(
         if not recorded:
             check_looks_back(row.policy)
     return rows
+
+
+def described(row: ComparedPolicy) -> str:
+    """`ComparedPolicy.requested`, files by their names alone: results say nothing of this machine's directories."""
+    said = row.requested()
+    for each in dataclasses.fields(row.policy):
+        value = getattr(row.policy, each.name)
+        if isinstance(value, str) and value != hide_directories(value):
+            said = said.replace(value, hide_directories(value))
+    return said
+
+
+def settled(row: ComparedPolicy, weights: str | None = None) -> str:
+    """`described`, and which selector a row has, by its content: what a results file must agree with, so that rows of one name
+    never mix those of a selector and of one that was made anew. weights: the model's fingerprint.
+
+    Raises InputError for a row whose selector isn't there.
+    """
+    digest = digest_of(row.policy, weights)
+    return described(row) if digest is None else f"selector {digest} in {described(row)}"
 
 
 def check_labels(rows: Sequence[ComparedPolicy]) -> None:

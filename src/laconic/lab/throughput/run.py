@@ -20,6 +20,7 @@ from laconic import checks
 from laconic.compress.registry import parse
 from laconic.compress.schedule import Never, Schedule
 from laconic.engines.hf.shapes import SHAPES, Shape, build, get_shape, kv_bytes_per_token, parameter_count, weight_bytes
+from laconic.engines.requests import check_looks_back
 from laconic.errors import InputError
 from laconic.lab.shared.journal import Journal, Record
 from laconic.lab.shared.progress import Progress, Watcher
@@ -59,7 +60,8 @@ class ThroughputExperiment:
             if twice is not None:
                 raise InputError(f"The {what} {twice} is asked for twice; expected each once")
         for method in self.methods:
-            schedule_of(method)
+            if method != GENERATE:
+                check_looks_back(parse(method))
         for cell in self.cells:
             get_shape(cell.shape)
 
