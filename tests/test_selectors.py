@@ -28,7 +28,7 @@ from laconic.selectors import (
     read_selector,
     write_selector,
 )
-from tests.reference.selectors import random_selector
+from tests.reference.selectors import Files, random_selector
 
 ROTATION = Rotation(torch.tensor([1.0, 0.1]), halves=False)
 
@@ -66,15 +66,20 @@ def test_a_selector_is_told_by_its_content(tmp_path: Path) -> None:
     write_selector(tmp_path / "one.safetensors", random_selector(hidden=8))
     write_selector(tmp_path / "other.safetensors", random_selector(hidden=8))
     write_selector(place_of("abc"), random_selector(hidden=4))
-    first = digest_of(Learned(str(tmp_path / "one.safetensors")), None)
+    files = Files("abc")
+    first = digest_of(Learned(str(tmp_path / "one.safetensors")), files)
     assert first is not None
     assert len(first) == 12
-    assert digest_of(Learned(str(tmp_path / "other.safetensors")), "abc") == first
-    assert digest_of(Learned(), "abc") not in (None, first)
-    assert digest_of(RPC(), "abc") is None
-    for policy, weights in ((Learned(), "else"), (Learned(), None), (Learned(str(tmp_path / "none")), "abc")):
+    assert digest_of(Learned(str(tmp_path / "other.safetensors")), files) == first
+    assert digest_of(Learned(), files) not in (None, first)
+    assert digest_of(RPC(), files) is None
+    for policy, place in (
+        (Learned(), Files("else")),
+        (Learned(), Files(None)),
+        (Learned(str(tmp_path / "none")), files),
+    ):
         with pytest.raises(LaconicError, match="selector"):
-            digest_of(policy, weights)
+            digest_of(policy, place)
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:

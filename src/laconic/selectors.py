@@ -6,7 +6,6 @@ laconic.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -17,7 +16,7 @@ import torch
 
 from laconic import checks
 from laconic.compress.learned import Learned
-from laconic.compress.policy import Policy
+from laconic.compress.policy import Policy, SelectorFiles
 from laconic.compress.selector import WEIGHTS, Rotation, Selector
 from laconic.errors import InputError, LaconicError
 from laconic.files import name_write_errors, replace_file
@@ -72,18 +71,13 @@ def look_up(fingerprint_of: Callable[[], str]) -> Path:
     return find_selector(fingerprint)
 
 
-def digest_of(policy: Policy, fingerprint: str | None) -> str | None:
-    """What tells the selector of a policy from any other, whatever its file is called: 12 hexadecimal digits of its file's
-    SHA-256; None for a policy without one. fingerprint: of the model's weights, for a policy that names no file.
+def digest_of(policy: Policy, files: SelectorFiles) -> str | None:
+    """`Selector.digest` of the policy's selector, whatever its file is called; None for a policy without one. files: finds that
+    of a policy that names none.
 
-    Raises InputError where there is none.
+    Raises InputError as `read_selector`, or where there is none.
     """
-    if not isinstance(policy, Learned):
-        return None
-    place = find_selector(fingerprint) if policy.file is None else Path(policy.file).expanduser()
-    if not place.is_file():
-        raise InputError(f"there is no selector file {place}; expected one that laconic learn wrote")
-    return hashlib.sha256(place.read_bytes()).hexdigest()[:12]
+    return read_selector(files.selector_file(policy.file)).digest() if isinstance(policy, Learned) else None
 
 
 def check_named_file(policy: Policy) -> None:

@@ -10,6 +10,7 @@ import torch
 from laconic.compress import Rotation, Selector
 from laconic.compress.selector import FEATURES
 from laconic.engines.hf.facts import HFModelInfo
+from laconic.selectors import find_selector
 
 
 def random_selector(
@@ -50,3 +51,13 @@ def selector_for(model: Any, per_head: bool = False, **more: Any) -> Selector:
     rotation = Rotation(embedding.inv_freq if frequencies is None else frequencies)
     given = {"rotation": rotation, "fingerprint": info.fingerprint(), **more}
     return random_selector(sorted(shapes), shape[0], shape[1], per_head=per_head, **given)
+
+
+class Files:
+    """The selectors of the model with this fingerprint."""
+
+    def __init__(self, fingerprint: str | None = None) -> None:
+        self.fingerprint = fingerprint
+
+    def selector_file(self, file: str | None) -> str:
+        return str(find_selector(self.fingerprint) if file is None else file)

@@ -120,6 +120,12 @@ class HFReasoner:
         """What of the engine results depend on: its name, and vLLM's version and settings."""
         return {"name": "hf"}
 
+    def selector_file(self, file: str | None) -> str:
+        """See `SelectorFiles`."""
+        from laconic.engines.hf.facts import HFModelInfo
+
+        return HFModelInfo(self.weights).selector_file(file)
+
 
 class VLLMReasoner:
     """The tokenizer and how to sample; the weights are vLLM's, so a judge can't read with them."""
@@ -229,6 +235,19 @@ class VLLMReasoner:
             key: hide_directories(value) if isinstance(value, str) else value for key, value in self.settings.items()
         }
         return {"name": "vllm", "version": version, **({"settings": told} if told else {})}
+
+    def selector_file(self, file: str | None) -> str:
+        """See `SelectorFiles`."""
+        import os
+
+        from laconic.engines.hf.stored import checkpoint_fingerprint
+        from laconic.selectors import look_up
+
+        def fingerprint() -> str:
+            settings = self.settings
+            return checkpoint_fingerprint(self.path, None, settings.get("revision"), settings.get("download_dir"))
+
+        return os.path.abspath(os.path.expanduser(look_up(fingerprint) if file is None else file))
 
 
 def identity_of(model: Any) -> tuple[str, str]:

@@ -9,6 +9,7 @@ Shapes: L layers, g index sets (1, or G KV heads), F features, N hidden units, B
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -188,6 +189,14 @@ class Selector:
     def bytes(self) -> int:
         """Memory that its networks take."""
         return sum(self.weights[name].numel() * 4 for name in WEIGHTS)
+
+    def digest(self) -> str:
+        """12 hexadecimal digits of what it scores by, the same in every file that holds it."""
+        told = hashlib.blake2b(repr((self.features, self.layers, self.per_head)).encode(), digest_size=6)
+        frequencies = () if self.rotation is None else (self.rotation.frequencies,)
+        for part in (*(self.weights[name] for name in WEIGHTS), *frequencies):
+            told.update(part.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+        return told.hexdigest()
 
     def check_model(self, shapes: Mapping[int, tuple[int, int, int]], fingerprint: str | None) -> None:
         """InputError if this is no selector for such a model. shapes: layer -> KV heads, size of a key, size of a value.

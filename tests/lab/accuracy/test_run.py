@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.reference.selectors import random_selector
+from tests.reference.selectors import Files, random_selector
 
 from laconic.engines.base import Sampling
 from laconic.errors import LaconicError
@@ -34,6 +34,7 @@ def described(problems, samples=SAMPLES, sampling=SAMPLING, rows=None):
         problem_set="test",
         problems=problems,
         contenders=rows or contenders(),
+        files=Files(),
         samples=samples,
         sampling=sampling,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.engines.hf.families import family, prompts
+from tests.reference.selectors import Files
 
 from laconic.errors import LaconicError
 from laconic.lab.fidelity import run as module
@@ -37,7 +38,7 @@ def rows(
 
 def measured(path: Path, chosen: list[ComparedPolicy], of: list[ForcedTrace], schedule: str = "common", **more):
     """A run on a results file, as the command line does it."""
-    described = settings(model={"name": "tiny"}, schedule=schedule, tokens=None, rows=chosen)
+    described = settings(model={"name": "tiny"}, schedule=schedule, tokens=None, rows=chosen, files=Files())
     with Journal(path, FORMAT, described, may_grow=may_grow) as journal:
         return run_fidelity(family("llama"), of, chosen, batch=2, journal=journal, **more)
 
@@ -158,7 +159,9 @@ def test_results_of_other_settings_are_refused(tmp_path: Path, change: dict, say
     path, chosen = tmp_path / "r.jsonl", rows("rpc", (4,))
     measured(path, chosen, traces(2))
     before = path.read_bytes()
-    described = settings(**{"model": {"name": "tiny"}, "schedule": "common", "tokens": None, "rows": chosen, **change})
+    described = settings(
+        **{"model": {"name": "tiny"}, "schedule": "common", "tokens": None, "rows": chosen, "files": Files(), **change}
+    )
     with pytest.raises(LaconicError, match=says):
         Journal(path, FORMAT, described, may_grow=may_grow)
     assert path.read_bytes() == before

@@ -163,6 +163,7 @@ def bench(
         else hide_directories(source),
         problems=asked,
         contenders=contenders,
+        files=reasoner,
         samples=samples,
         sampling=sampling,
         chat=chat.to_json(),

@@ -14,6 +14,7 @@ from typing import Any
 from laconic import checks
 from laconic.answers import answer_of, equivalent
 from laconic.compress import Policy
+from laconic.compress.policy import SelectorFiles
 from laconic.engines.base import Engine, Sampling, Trace
 from laconic.errors import InputError
 from laconic.lab.accuracy.rows import BASELINE, AccuracyRow, summarise
@@ -97,18 +98,19 @@ def settings(
     problem_set: str,
     problems: Sequence[Problem],
     contenders: Sequence[ComparedPolicy],
+    files: SelectorFiles,
     samples: int,
     sampling: Sampling,
     chat: Mapping[str, Any] | None = None,
     engine: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What records must agree on to belong to one run, for `Journal`: as `problem_settings`, the engine (None: hf), and the
-    rows.
+    rows, of which files finds the selectors.
 
     What of this may differ as a file grows is `may_grow`'s to say.
     """
     common = problem_settings(model=model, problem_set=problem_set, problems=problems, sampling=sampling, chat=chat)
-    rows = {contender.label: settled(contender, model.get("fingerprint")) for contender in contenders}
+    rows = {contender.label: settled(contender, files) for contender in contenders}
     found = {**common, "engine": dict(engine or IMPLIED["engine"]), "samples": samples, "policies": rows}
     order = ("model", "engine", "problems", "samples", "sampling", "policies", "chat")
     return {key: found[key] for key in order if key in found}

@@ -66,6 +66,7 @@ def bench(
     from laconic.cli.messages import print_to_stderr
     from laconic.cli.progress import ProgressOrLines
     from laconic.engines.hf import load
+    from laconic.engines.hf.facts import HFModelInfo
     from laconic.engines.hf.models import context_length, text_config
     from laconic.environment import environment, hide_directories
     from laconic.errors import InputError
@@ -130,6 +131,7 @@ def bench(
         schedule=schedule,
         tokens=tokens,
         rows=rows,
+        files=HFModelInfo(language),
     )
     with Journal(out / RECORDS, FORMAT, described, may_grow=may_grow) as journal, bar:
         bar.print_resumed(journal, what="finished pairs of a policy and a trace")

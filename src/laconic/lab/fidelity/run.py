@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from laconic import checks
 from laconic.compress import Policy, with_budget
+from laconic.compress.policy import SelectorFiles
 from laconic.engines.hf.facts import fit
 from laconic.engines.hf.models import check_model
 from laconic.errors import InputError
@@ -78,10 +79,11 @@ def run_fidelity(
 
 
 def settings(
-    *, model: Mapping[str, Any], schedule: str, tokens: int | None, rows: Sequence[ComparedPolicy]
+    *, model: Mapping[str, Any], schedule: str, tokens: int | None, rows: Sequence[ComparedPolicy], files: SelectorFiles
 ) -> dict[str, Any]:
-    """What records must agree on to belong to one run, for `Journal`; each says itself which trace it is of."""
-    policies = {row.label: settled(row, model.get("fingerprint")) for row in rows}
+    """What records must agree on to belong to one run, for `Journal`; each says itself which trace it is of. files: finds the
+    rows' selectors."""
+    policies = {row.label: settled(row, files) for row in rows}
     return {"model": dict(model), "schedule": schedule, "tokens": tokens, "policies": policies}
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from laconic.compress import Learned
+from laconic.engines.hf.facts import HFModelInfo
 from laconic.lab.fidelity.contenders import contenders
 from laconic.lab.fidelity.rows import FidelityRow, TokenValues
 from laconic.lab.fidelity.run import FORMAT, may_grow, run_fidelity, settings
@@ -114,7 +115,7 @@ def check_on(
         return None
     rows = _rows(selector, cell)
     names = [row.policy.name for row in rows]
-    said = settings(model={}, schedule="common", tokens=None, rows=rows)
+    said = settings(model={}, schedule="common", tokens=None, rows=rows, files=HFModelInfo(model))
     with Journal(directory / "records.jsonl", FORMAT, said, may_grow=may_grow) as journal:
         found = run_fidelity(model, chosen, rows, batch=batch, journal=journal, watch=watch)
         kl = {name: _means(journal.records, row.label, chosen) for name, row in zip(names, rows, strict=True)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +120,7 @@ def learn_and_check(
     counts = {"learned": len(traces), "checked": len(kept)}
     watch = progress.phases({HARVEST: "traces", TRAINING: "layers"})
     found = learn_selector(model, traces, recipe, directory, about={**about, "traces": counts}, watch=watch, **settings)
-    place = directory / f"check-{_digest(found.selector)}"
+    place = directory / f"check-{found.selector.digest()}"
     write_selector(place / "selector.safetensors", found.selector)
     check = check_on(
         model, place / "selector.safetensors", kept, place, cell, watch=progress.watcher("checking", "tokens")
@@ -129,14 +128,6 @@ def learn_and_check(
     told = None if check is None else check.to_json()
     selector = dataclasses.replace(found.selector, recipe={**found.selector.recipe, "check": told})
     return dataclasses.replace(found, selector=selector), check
-
-
-def _digest(selector: Selector) -> str:
-    """12 hex digits of what it scores by."""
-    told = hashlib.blake2b(repr((selector.features, selector.layers, selector.per_head)).encode(), digest_size=6)
-    for name in WEIGHTS:
-        told.update(selector.weights[name].numpy().tobytes())
-    return told.hexdigest()
 
 
 def _check_shapes(shapes: Mapping[int, tuple[int, int, int]], name: str) -> tuple[tuple[int, ...], int, int]:

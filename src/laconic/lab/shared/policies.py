@@ -14,6 +14,7 @@ from torch import Tensor
 
 from laconic import checks
 from laconic.compress import Custom, FullKV, Policy, with_budget
+from laconic.compress.policy import SelectorFiles
 from laconic.compress.registry import get, parse
 from laconic.compress.schedule import Proportional, Schedule
 from laconic.engines.requests import check_looks_back
@@ -137,13 +138,13 @@ def described(row: ComparedPolicy) -> str:
     return said
 
 
-def settled(row: ComparedPolicy, weights: str | None = None) -> str:
+def settled(row: ComparedPolicy, files: SelectorFiles) -> str:
     """`described`, and which selector a row has, by its content: what a results file must agree with, so that rows of one name
-    never mix those of a selector and of one that was made anew. weights: the model's fingerprint.
+    never mix those of a selector and of one that was made anew. files: the model's.
 
     Raises InputError for a row whose selector isn't there.
     """
-    digest = digest_of(row.policy, weights)
+    digest = digest_of(row.policy, files)
     return described(row) if digest is None else f"selector {digest} in {described(row)}"
 
 
