@@ -14,7 +14,11 @@ from dataclasses import dataclass
 
 from laconic import answers, checks
 from laconic.errors import InputError
+from laconic.prune.trace_engine import TraceView
 from laconic.prune.verdict import Vote
+
+TIES = ("confidence", "index")
+"""What breaks ties: the mean confidence of the traces that gave an answer, or which of them came first."""
 
 Pending = tuple[int, float]
 """A vote not cast yet: (index of the trace, weight at most)."""
@@ -61,6 +65,17 @@ class Tally:
 
     def _tie(self, vote: Vote) -> float:
         return math.fsum(self._cast[i][2] for i in vote.traces) / len(vote.traces)
+
+
+def mean_confidence(trace: TraceView) -> float:
+    """Of a trace's tokens. Raises InputError where the engine gave none, or fewer than tokens."""
+    found = trace.confidences
+    if not found or len(found) < len(trace.token_ids):
+        raise InputError(
+            f"trace {trace.id} has {len(found)} confidences for {len(trace.token_ids)} tokens, and ties are broken by them: "
+            "use an engine that returns them, or ties=index"
+        )
+    return math.fsum(found) / len(found)
 
 
 def decided(votes: Sequence[Vote], pending: Sequence[Pending]) -> bool:

@@ -22,7 +22,7 @@ ARGUMENTS = (
     "--n",
     2,
     "-p",
-    "rpc;rkv;snapkv:budget=64,window=16,buffer=32;learned",
+    "rpc;snapkv:budget=64,window=16,buffer=32;learned",
     "-c",
     4,
 )
@@ -65,9 +65,9 @@ def test_the_same_traces_as_on_the_hf_engine(
         found[engine] = traces(tmp_path / engine)
     assert len(clients) == 1
     assert clients[0].closed
-    assert len(found["vllm"]) == 5 * 2 * 2
+    assert len(found["vllm"]) == 4 * 2 * 2
     assert found["vllm"] == found["hf"]  # text, answers and what was held
-    assert len({tuple(trace["token_ids"]) for trace in found["vllm"].values()}) > 6  # policies differ
+    assert len({tuple(trace["token_ids"]) for trace in found["vllm"].values()}) > 4  # policies differ
     reports = {engine: json.loads((tmp_path / engine / "results.json").read_text()) for engine in found}
     rows = {engine: [{**row, "tokens_per_second": 0} for row in report["rows"]] for engine, report in reports.items()}
     assert rows["vllm"] == rows["hf"]
@@ -77,11 +77,6 @@ def test_the_same_traces_as_on_the_hf_engine(
     assert settings["vllm"] == settings["hf"]  # the fingerprint and the number format too
     assert (tmp_path / "vllm" / "table.md").read_text().count("inside vLLM 0.32.0") == 1
 
-    # More of it starts vLLM again, for what is missing alone; the same again starts nothing.
-    grown = [*ARGUMENTS[:3], 3, *ARGUMENTS[4:], "--engine", "vllm", "-o", tmp_path / "vllm"]
-    result = invoke(*grown)
-    assert result.exit_code == 0, result.output
-    assert len(clients) == 2
-    assert len(traces(tmp_path / "vllm")) == 5 * 3 * 2
-    assert invoke(*grown).exit_code == 0
-    assert len(clients) == 2
+    # The same again starts nothing. That what is missing alone is run: test_run.py, on any engine.
+    assert invoke(*ARGUMENTS, "--engine", "vllm", "--keep-tokens", "-o", tmp_path / "vllm").exit_code == 0
+    assert len(clients) == 1

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from laconic import checks
-from laconic.errors import InputError
 from laconic.prune.needs import Needs
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.run import DECIDED, MOST_TRACES, StrategyRunBase, TraceState, traces
 from laconic.prune.strategies.settings import settings_of, with_confidences
 from laconic.prune.trace_engine import SamplingView, TraceEngine
+from laconic.prune.voting import TIES, mean_confidence
 from laconic.prune.worth import worth
 from laconic.settings import setting
-
-TIES = ("confidence", "index")
 
 
 @dataclass(frozen=True)
@@ -91,19 +89,9 @@ class PricedVoteRun(StrategyRunBase):
     def _count(self, record: TraceState) -> None:
         if record.answer is not None:
             record.weight = 1.0
-            self.tally.add(record.index, record.answer, tie=self._confidence(record))
+            tie = mean_confidence(record.view) if self.strategy.ties == "confidence" else 0.0
+            self.tally.add(record.index, record.answer, tie=tie)
             self.votes = self.tally.votes()
-
-    def _confidence(self, record: TraceState) -> float:
-        if self.strategy.ties == "index":
-            return 0.0
-        found = record.view.confidences
-        if len(found) < len(record.view.token_ids):
-            raise InputError(
-                f"trace {record.id} has {len(found)} confidences for {len(record.view.token_ids)} tokens, and ties are broken "
-                "by them: use an engine that returns them, or ties=index"
-            )
-        return math.fsum(found) / len(found)
 
     def _decide(self) -> None:
         """One more vote is in: start what is worth its price, or stop what can't change anything."""

@@ -1,8 +1,12 @@
-"""vLLM's own server with laconic's settings and nothing else: tokens, per-request settings, a bad request, metrics."""
+"""vLLM's own server with laconic's settings and nothing else: tokens, per-request settings, a bad request, metrics.
+
+Two engines behind two front ends, which `--data-parallel-size 2` starts: every process knows the settings.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,13 +15,14 @@ from tests.engines.vllm.live import assert_same, policy_of, reference_of
 from tests.engines.vllm.plugin.served import PROMPT, complete, metric, served
 
 RPC = {"policy": "rpc", "interval": 48, "ratio": 4, "window": 8}
+OWN = [None, "none", "rpc:interval=48,ratio=2,window=8"]
 
 
 @pytest.fixture(scope="module")
 def server(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Its address."""
-    with served(tiny, tmp_path_factory.mktemp("server"), RPC) as (address, log):
-        assert "laconic: policy rpc:interval=48,ratio=4,window=8: first compression at 56" in log.read_text()
+    with served(tiny, tmp_path_factory.mktemp("server"), RPC, "--data-parallel-size", "2") as (address, log):
+        assert log.read_text().count("laconic: policy rpc:interval=48,ratio=4,window=8: first compression at 56") == 2
         yield address
 
 
@@ -29,7 +34,7 @@ def test_a_server(server: str, tiny: Path) -> None:
     assert_same([body["choices"][0]["token_ids"]], [wanted])
     # 149 tokens' KV was computed: two compressions, at 56 and 104, of 36 each. Blocks held at 40 + 56 tokens: three, then
     # two for the 60 that stay; at 40 + 68: four, then three for 72.
-    assert metric(server, "compressions_total") == [2]
+    assert metric(server, "compressions_total") == [2]  # the other engine has none to tell yet
     assert metric(server, "tokens_evicted_total") == [72]
     assert metric(server, "blocks_freed_total") == [2]
 
@@ -55,3 +60,22 @@ def test_a_server(server: str, tiny: Path) -> None:
 
     status, body = complete(server, 150)
     assert_same([body["choices"][0]["token_ids"]], [wanted])
+
+
+def test_requests_spread_over_two_engines(server: str, tiny: Path) -> None:
+    asked = OWN * 8
+    policies = [policy_of(RPC) if own is None else "full" if own == "none" else own for own in asked]
+    wanted = [reference_of(tiny)(PROMPT, policy, 150) for policy in policies]
+    before = metric(server, "compressions_total")
+    with ThreadPoolExecutor(len(asked)) as threads:
+        answers = list(threads.map(lambda own: complete(server, 150, own), asked))
+        bad = list(threads.map(lambda _: complete(server, 150, '{"ratio": 0.5}'), range(8)))
+    assert {status for status, _ in answers} == {200}
+    assert_same([body["choices"][0]["token_ids"] for _, body in answers], wanted, asked)
+    for status, body in bad:
+        assert status == 400
+        assert "ratio is 0.5" in body["error"]["message"]
+    compressions = metric(server, "compressions_total")
+    assert len(compressions) == 2
+    assert min(compressions) > 0
+    assert sum(compressions) - sum(before) >= 2 * 8 * 2  # what a full cache preempted is compressed again

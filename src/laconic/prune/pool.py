@@ -1,0 +1,353 @@
+"""A budget that many problems share: the next trace goes where it is worth most a token.
+
+A vote of as many traces for every problem spends on easy problems, which two traces settle, and on hopeless ones, which none
+does. A pool gives every problem its first traces, then asks of each what one more would be worth (`laconic.prune.worth`) by the
+token, and starts the best, until the budget is spent. Traces that are on their way are counted in by the share that is expected
+of them, so a whole batch can run at once.
+
+Sharing a budget of samples over problems by what the votes say so far: Blend-ASC (arXiv 2511.12309), PETS (arXiv 2602.16745).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+from laconic import answers, checks
+from laconic.errors import InputError, LaconicError
+from laconic.prune.needs import Needs, prepare
+from laconic.prune.strategies.settings import check_sampling, with_confidences
+from laconic.prune.trace_engine import SamplingView, TraceEngine, TraceView
+from laconic.prune.verdict import Vote
+from laconic.prune.voting import TIES, Tally, mean_confidence
+from laconic.prune.worth import worth
+
+MOST_TRACES = 4096
+NOTHING = (math.inf, 0.0)
+"""The rank of a problem that gets no further trace."""
+
+
+@dataclass(frozen=True)
+class PoolBudget:
+    """What a pool may spend: so many tokens, or so many times what one trace of every problem takes. Just one of them is given.
+
+    The mean trace is that of the traces so far, each problem's counted alike. Raises InputError for both or neither, less than
+    one token, or less than one trace.
+    """
+
+    tokens: int | None = None
+    traces: float | None = None
+
+    def __post_init__(self) -> None:
+        checks.unwrap_numpy_fields(self)
+        if (self.tokens is None) == (self.traces is None):
+            raise InputError(
+                "a budget is so many tokens or so many times one trace of each problem; expected one of the two"
+            )
+        if self.tokens is not None:
+            checks.whole("tokens", self.tokens, 1)
+        if self.traces is not None:
+            checks.number("traces", self.traces, 1, meaning="times one trace of every problem")
+
+    @classmethod
+    def parse(cls, text: str) -> PoolBudget:
+        """`4x`: four times what one trace of every problem takes; `500000`: tokens. Raises InputError for anything else."""
+        plain = checks.text("budget", text).strip().lower().replace(",", "").replace("_", "")
+        try:
+            value = float(plain[:-1]) if plain.endswith("x") else int(plain)
+        except ValueError:
+            raise InputError(
+                f"the budget {text!r} is neither; expected tokens, as 500000, or a multiple of one trace of each problem, as 4x"
+            ) from None
+        return cls(traces=value) if plain.endswith("x") else cls(tokens=int(value))
+
+    def limit(self, problems: int, mean: float) -> float:
+        """In tokens. mean: of a trace."""
+        return float(self.tokens) if self.tokens is not None else problems * mean * (self.traces or 0)
+
+    def __str__(self) -> str:
+        return f"{self.tokens:,} tokens" if self.tokens is not None else f"{self.traces:g} traces a problem"
+
+
+@dataclass(frozen=True)
+class KnownTrace:
+    """A trace that is there already. confidence: its tokens' mean, 0 where ties go by index."""
+
+    index: int
+    answer: str | None
+    tokens: int
+    confidence: float = 0.0
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Majority votes over many problems that share one budget. Raises InputError for settings out of range.
+
+    n: traces of a problem at most. first: traces that a problem gets before the others' votes count. parallel: traces that run
+    at once. ties, top_k: as of `PricedVote`.
+    """
+
+    n: int
+    budget: PoolBudget
+    first: int = 2
+    parallel: int = 64
+    ties: str = "confidence"
+    top_k: int = 20
+
+    def __post_init__(self) -> None:
+        checks.unwrap_numpy_fields(self)
+        checks.whole("n", self.n, 1, MOST_TRACES, "traces")
+        checks.instance("budget", self.budget, PoolBudget, "a PoolBudget, such as PoolBudget(traces=4)")
+        checks.whole("first", self.first, 1, MOST_TRACES, "traces")
+        checks.whole("parallel", self.parallel, 1, MOST_TRACES, "traces")
+        checks.word("ties", self.ties, TIES)
+        checks.whole("top_k", self.top_k, 1, 1000, "candidates")
+
+    def needs(self) -> Needs:
+        """See `Strategy.needs`."""
+        return Needs(confidence_top_k=self.top_k) if self.ties == "confidence" else Needs()
+
+    def begin(
+        self,
+        engine: TraceEngine,
+        questions: Sequence[str],
+        samplings: Sequence[SamplingView],
+        known: Mapping[int, Sequence[KnownTrace]] | None = None,
+    ) -> PoolRun:
+        """Bind to an engine and problems; nothing runs yet. samplings: one a question, whose seeds tell their draws apart.
+        known: traces that are there already, by the question's place: they vote, and count as spent."""
+        return PoolRun(self, engine, questions, samplings, known or {})
+
+
+@dataclass(slots=True)
+class PoolProblem:
+    """One problem of a pool, as it stands."""
+
+    place: int
+    question: str
+    tally: Tally = field(default_factory=Tally)
+    waiting: list[int] = field(default_factory=list)
+    """Indices of traces that may still be started, in order."""
+    ended: int = 0
+    running: int = 0
+    tokens: int = 0
+    """Of the ended ones."""
+    worth: float = 0.0
+    """Of one more trace."""
+    refused: str = ""
+    """Why the engine would not take it."""
+    ids: list[str] = field(default_factory=list)
+
+    @property
+    def started(self) -> int:
+        return self.ended + self.running
+
+    @property
+    def votes(self) -> tuple[Vote, ...]:
+        return self.tally.votes()
+
+    @property
+    def answer(self) -> str | None:
+        """None where no trace gave one."""
+        votes = self.votes
+        return votes[0].answer if votes else None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolProgress:
+    """A trace that has come to its end, or a problem that the engine refused."""
+
+    problem: int
+    trace: TraceView | None
+    message: str = ""
+
+
+class PoolRun:
+    """One run of a pool: iterate it to the end, or stop iterating and call `interrupt`. It drives the engine alone.
+
+    problems: in the questions' order, as they stand. Which problem gets a trace depends on what has ended by then, so an engine
+    that ends traces in another order shares the budget otherwise; what a trace says does not depend on it.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        engine: TraceEngine,
+        questions: Sequence[str],
+        samplings: Sequence[SamplingView],
+        known: Mapping[int, Sequence[KnownTrace]],
+    ) -> None:
+        checks.capable("engine", engine, ("submit", "stream", "stop", "resume", "render"), "an engine")
+        questions = checks.texts("questions", questions, "of problems", some=True)
+        samplings = [check_sampling(sampling) for sampling in samplings]
+        if len(samplings) != len(questions):
+            raise InputError(
+                f"there are {len(questions)} questions and {len(samplings)} samplings; expected one a question"
+            )
+        asking = pool.ties == "confidence"
+        self.pool, self.engine = pool, engine
+        self.samplings = [with_confidences(s, pool.top_k) if asking else s for s in samplings]
+        self.problems = [
+            PoolProblem(place, question, waiting=list(range(pool.n))) for place, question in enumerate(questions)
+        ]
+        self._running: dict[str, PoolProblem] = {}
+        self._tokens: dict[str, int] = {}
+        self._messages: list[PoolProgress] = []
+        self._ended = 0  # tokens of traces that have ended
+        self._means = 0.0  # sum of the problems' mean lengths
+        self._measured = 0  # problems that have one
+        for place, traces in known.items():
+            for trace in traces:
+                self._take_known(self.problems[place], trace)
+        for problem in self.problems:
+            self._value(problem)
+
+    @property
+    def generated(self) -> int:
+        """Tokens so far, of ended and of running traces."""
+        return self._ended + sum(self._tokens.values())
+
+    @property
+    def limit(self) -> float:
+        """The budget in tokens, by the traces so far; infinite while there are none."""
+        mean = self._mean()
+        return self.pool.budget.limit(len(self.problems), mean) if mean else math.inf
+
+    def __iter__(self) -> Iterator[PoolProgress]:
+        prepare(self.engine, self.pool.needs())
+        self._fill()
+        yield from self._flush()
+        with closing(self.engine.stream()) as stream:
+            for chunk in stream:
+                problem = self._running.get(chunk.trace_id)
+                if problem is None:
+                    continue
+                self._tokens[chunk.trace_id] += len(chunk.token_ids)
+                if chunk.finish_reason is None:
+                    continue
+                trace = self.engine.trace(chunk.trace_id)
+                self._end(problem, trace)
+                self._fill()
+                yield PoolProgress(problem.place, trace)
+                yield from self._flush()
+
+    def interrupt(self) -> None:
+        """Stop every trace that still runs. Those that have ended have voted."""
+        for trace_id in list(self._running):
+            self.engine.stop(trace_id)
+        with closing(self.engine.stream()) as stream:
+            for _ in stream:
+                pass
+        for trace_id, problem in self._running.items():
+            problem.running -= 1
+            self._ended += len(self.engine.trace(trace_id).token_ids)
+        self._running.clear()
+        self._tokens.clear()
+
+    # ---- what is worth starting ------------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        """Start what is worth most until the batch is full or the budget is spoken for."""
+        while len(self._running) < self.pool.parallel:
+            problem = min(self.problems, key=self._rank)
+            if self._rank(problem) == NOTHING or not self._affordable(problem):
+                return
+            self._start(problem)
+
+    def _rank(self, problem: PoolProblem) -> tuple[float, float]:
+        """The smallest is started first: problems with fewer than their first traces, then by worth a token."""
+        if problem.refused or not problem.waiting:
+            return NOTHING
+        if problem.started < self.pool.first:
+            return (problem.started - self.pool.first, 0.0)
+        return (0, -problem.worth / self._length(problem))
+
+    def _value(self, problem: PoolProblem) -> None:
+        """What one more of its traces is worth, after one has started or ended."""
+        counts = [len(vote.traces) for vote in problem.votes]
+        problem.worth = worth(counts, problem.ended, len(problem.waiting), problem.running)
+
+    def _length(self, problem: PoolProblem) -> float:
+        """Of the problem's next trace, in tokens: the mean of its own, and one of the mean trace of all."""
+        return (problem.tokens + self._mean()) / (problem.ended + 1) or 1.0
+
+    def _mean(self) -> float:
+        """Of a trace, every problem's counted alike; 0 while none has ended."""
+        return self._means / self._measured if self._measured else 0.0
+
+    def _affordable(self, problem: PoolProblem) -> bool:
+        """Whether one more of its traces is as likely as not to end within the budget, if all that run come to the lengths
+        that are expected of them. While none has ended no length is expected."""
+        if not self._measured:
+            tokens, traces = self.pool.budget.tokens, self.pool.budget.traces or 0
+            return self.generated < tokens if tokens is not None else len(self._running) < traces * len(self.problems)
+        running = sum(max(self._tokens[name], self._length(owner)) for name, owner in self._running.items())
+        return self._ended + running + self._length(problem) / 2 <= self.limit
+
+    # ---- traces ----------------------------------------------------------------------------------------------------
+
+    def _start(self, problem: PoolProblem) -> None:
+        if not problem.ids and not self._submit(problem):
+            return
+        index = problem.waiting.pop(0)
+        trace_id = problem.ids[index]
+        self.engine.resume(trace_id)
+        problem.running += 1
+        self._running[trace_id] = problem
+        self._tokens[trace_id] = 0
+        self._value(problem)
+
+    def _submit(self, problem: PoolProblem) -> bool:
+        """A trace's random stream goes by its place among the n, so all are submitted, and wait."""
+        try:
+            prompt = self.engine.render(problem.question)
+            problem.ids = self.engine.submit(prompt, self.samplings[problem.place], self.pool.n)
+        except LaconicError as error:
+            problem.refused = str(error)
+            self._messages.append(PoolProgress(problem.place, None, problem.refused))
+            return False
+        for trace_id in problem.ids:
+            self.engine.stop(trace_id)
+        return True
+
+    def _end(self, problem: PoolProblem, trace: TraceView) -> None:
+        del self._running[trace.id], self._tokens[trace.id]
+        problem.running -= 1
+        self._add(problem, len(trace.token_ids))
+        answer = answers.answer_of(trace)
+        if answer is not None:
+            tie = mean_confidence(trace) if self.pool.ties == "confidence" else 0.0
+            problem.tally.add(trace.index, answer, tie=tie)
+        self._value(problem)
+
+    def _add(self, problem: PoolProblem, tokens: int) -> None:
+        """One more of its traces has ended."""
+        before = problem.tokens / problem.ended if problem.ended else 0.0
+        self._measured += not problem.ended
+        self._ended += tokens
+        problem.ended += 1
+        problem.tokens += tokens
+        self._means += problem.tokens / problem.ended - before
+
+    def _take_known(self, problem: PoolProblem, trace: KnownTrace) -> None:
+        if trace.index in problem.waiting:
+            problem.waiting.remove(trace.index)
+            self._add(problem, trace.tokens)
+            if trace.answer is not None:
+                problem.tally.add(trace.index, trace.answer, tie=trace.confidence)
+
+    def _flush(self) -> Iterator[PoolProgress]:
+        messages, self._messages = self._messages, []
+        yield from messages
+
+    def to_json(self) -> dict[str, Any]:
+        """What was spent, and how."""
+        return {
+            "budget": str(self.pool.budget),
+            "limit": None if math.isinf(self.limit) else round(self.limit),
+            "tokens": self.generated,
+            "traces": [problem.ended for problem in self.problems],
+        }

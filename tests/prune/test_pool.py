@@ -1,0 +1,251 @@
+"""The pool: its allocation against a slow one, a batch that stays full, the budget, what is known already, and bad input."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from laconic.errors import InputError, LaconicError
+from laconic.prune.pool import KnownTrace, Pool, PoolBudget, PoolRun
+from laconic.prune.worth import worth
+from tests.prune.scripted import SAMPLING, Script, ScriptedEngine
+
+N = 8
+
+
+class ProblemsEngine(ScriptedEngine):
+    """Each prompt has scripts of its own; one without any is refused. rows: in the batch at each step."""
+
+    def __init__(self, sets: list[list[Script]], **more: Any) -> None:
+        super().__init__([], **more)
+        self.sets, self.asked, self.rows = sets, [], []
+
+    def submit(self, prompt, sampling, n=1, ids=None):
+        place = int(prompt.strip("<>"))
+        if not self.sets[place]:
+            raise InputError("the prompt is longer than the context")
+        self.scripts, self._prompts = self.sets[place], place
+        self.asked.append(place)
+        return super().submit(prompt, sampling, n, ids)
+
+    def _step(self):
+        self.rows.append(len(self._batch))
+        super()._step()
+
+
+def sets_of(seed: int, problems: int = 6) -> list[list[Script]]:
+    drawn, found = random.Random(seed), []
+    for _ in range(problems):
+        spread, length = drawn.choice([1, 2, 5]), drawn.randint(3, 20)
+        choices = [None, *map(str, range(spread))]
+        found.append(
+            [
+                Script(length + drawn.randint(0, 6), drawn.choice(choices), confidence=(drawn.random(),))
+                for _ in range(N)
+            ]
+        )
+    return found
+
+
+def begin(sets: list[list[Script]], pool: Pool, known: Any = None, **more: Any) -> tuple[PoolRun, ProblemsEngine]:
+    engine = ProblemsEngine(sets, **more)
+    return pool.begin(engine, [str(place) for place in range(len(sets))], [SAMPLING] * len(sets), known), engine
+
+
+def ended(run: PoolRun) -> list[tuple[int, int]]:
+    """(problem, index) of the traces, as they end."""
+    return [(each.problem, each.trace.index) for each in run if each.trace is not None]
+
+
+def slow_pool(sets: list[list[Script]], budget: PoolBudget, first: int) -> list[tuple[int, int]]:
+    """One trace after another, all told from scratch each time."""
+    ran: list[list[Script]] = [[] for _ in sets]
+    found = []
+    while True:
+        lengths = [[script.length for script in traces] for traces in ran]
+        means = [sum(each) / len(each) for each in lengths if each]
+        mean = sum(means) / len(means) if means else 0.0
+        usual = [(sum(each) + mean) / (len(each) + 1) or 1.0 for each in lengths]
+        values = {}
+        for p, traces in enumerate(ran):
+            votes = Counter(script.answer for script in traces if script.answer is not None)
+            if len(traces) < first:
+                values[p] = (float(first - len(traces)), 0.0)
+            elif len(traces) < N:
+                values[p] = (0.0, worth(list(votes.values()), len(traces), N - len(traces)) / usual[p])
+        if not values:
+            return found
+        best = max(values, key=lambda p: (values[p], -p))
+        if means and sum(map(sum, lengths)) + usual[best] / 2 > budget.limit(len(sets), mean):
+            return found
+        found.append((best, len(ran[best])))
+        ran[best].append(sets[best][len(ran[best])])
+
+
+@pytest.mark.parametrize("budget", [PoolBudget(traces=1), PoolBudget(traces=3.5), PoolBudget(tokens=300)], ids=str)
+@pytest.mark.parametrize("first", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_one_after_another_it_does_what_a_slow_one_does(seed: int, first: int, budget: PoolBudget) -> None:
+    sets = sets_of(seed)
+    run, engine = begin(sets, Pool(N, budget, first, parallel=1))
+    found = ended(run)
+    assert found == slow_pool(sets, budget, first)
+    assert run.generated == sum(sets[p][i].length for p, i in found)
+    for place, problem in enumerate(run.problems):
+        mine = [sets[place][i] for p, i in found if p == place]
+        counted = Counter(script.answer for script in mine if script.answer is not None)
+        assert {vote.answer: len(vote.traces) for vote in problem.votes} == counted
+        if counted:
+            assert counted[problem.answer] == max(counted.values())
+    engine.forget(list(engine._rows))
+    assert engine.clean
+
+
+@pytest.mark.parametrize("parallel", [2, 7, 64])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_batch_is_full_and_the_budget_holds(seed: int, parallel: int) -> None:
+    sets = sets_of(seed, problems=12)
+    run, engine = begin(sets, Pool(N, PoolBudget(traces=4), parallel=parallel), max_batch=parallel)
+    found = ended(run)
+    assert len(set(found)) == len(found)
+    longest = max(script.length for traces in sets for script in traces)
+    assert run.generated <= run.limit + parallel * 6 + longest  # lengths spread by 6 about what is expected of them
+    assert run.generated >= run.limit - longest or len(found) == 12 * N
+    # Only at the end, when what runs is expected to take the rest, are there fewer rows.
+    full = [rows == min(parallel, 12 * 2) for rows in engine.rows]
+    assert all(full[: full.index(False)] if False in full else full)
+    assert sum(full) >= len(full) / 3 or parallel == 64
+
+
+def test_what_is_settled_leaves_its_share_to_the_rest() -> None:
+    settled = [Script(10, "1")] * N
+    scattered = [Script(10, str(i)) for i in range(N)]
+    contested = [Script(10, answer) for answer in "12112122"]
+    run, _ = begin([settled, scattered, contested], Pool(N, PoolBudget(traces=4), parallel=2))
+    assert len(ended(run)) == 12
+    counts = [problem.ended for problem in run.problems]
+    assert counts[0] == 2
+    assert min(counts[1:]) == 5
+    assert [problem.answer for problem in run.problems] == ["1", "0", "1"]
+
+
+def test_every_problem_has_its_first_traces_before_any_has_more() -> None:
+    run, _ = begin(sets_of(5, 10), Pool(N, PoolBudget(traces=3), first=2, parallel=4))
+    found = ended(run)
+    assert Counter(p for p, _ in found[:20]) == dict.fromkeys(range(10), 2) or len({p for p, _ in found[:24]}) == 10
+    assert min(problem.ended for problem in run.problems) == 2
+
+
+@pytest.mark.parametrize("ties", ["confidence", "index"])
+def test_ties_go_to_the_more_confident_or_to_the_first(ties: str) -> None:
+    sets = [[Script(4, "1", confidence=(1.0,)), Script(4, "2", confidence=(2.0,))]]
+    run, _ = begin(sets, Pool(2, PoolBudget(traces=2), ties=ties))
+    assert len(ended(run)) == 2
+    assert run.problems[0].answer == ("2" if ties == "confidence" else "1")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_run_goes_on_from_what_is_known(seed: int) -> None:
+    """As if it had not been cut: what is known votes, counts as spent, and isn't run again."""
+    sets = sets_of(seed)
+    pool = Pool(N, PoolBudget(tokens=400), parallel=1)
+    whole, _ = begin(sets, pool)
+    order = ended(whole)
+    for cut in (1, 7, len(order) - 1, len(order)):
+        known: dict[int, list[KnownTrace]] = {}
+        for p, i in order[:cut]:
+            script = sets[p][i]
+            known.setdefault(p, []).append(KnownTrace(i, script.answer, script.length, script.logprob(0) * -1))
+        run, _ = begin(sets, pool, known)
+        assert ended(run) == order[cut:]
+        assert [problem.votes for problem in run.problems] == [problem.votes for problem in whole.problems]
+        assert run.generated == whole.generated
+
+
+def test_a_problem_that_is_refused_leaves_its_share_to_the_others() -> None:
+    sets = [[Script(5, "1")] * N, [], [Script(5, str(i % 2)) for i in range(N)]]
+    run, engine = begin(sets, Pool(N, PoolBudget(traces=3)))
+    events = list(run)
+    assert [(each.problem, each.message) for each in events if each.trace is None] == [
+        (1, "the prompt is longer than the context")
+    ]
+    assert run.problems[1].refused
+    assert run.problems[1].answer is None
+    assert run.generated == 5 * sum(problem.ended for problem in run.problems) == 9 * 5
+    assert engine.asked == [0, 2]
+
+
+def test_an_interruption_stops_all_and_keeps_the_votes() -> None:
+    run, engine = begin(sets_of(1), Pool(N, PoolBudget(traces=4), parallel=4))
+    events = iter(run)
+    seen = [next(events) for _ in range(5)]
+    events.close()
+    run.interrupt()
+    assert not engine._batch
+    assert sum(problem.ended for problem in run.problems) == len(seen)
+    assert sum(problem.running for problem in run.problems) == 0
+    assert run.generated == sum(len(row.trace.token_ids) for row in engine._rows.values())
+    run.interrupt()  # again: nothing is left to stop
+
+
+def test_what_was_spent_is_told() -> None:
+    run, _ = begin([[Script(10, "1")] * N] * 2, Pool(N, PoolBudget(traces=2), parallel=1))
+    assert run.to_json() == {"budget": "2 traces a problem", "limit": None, "tokens": 0, "traces": [0, 0]}
+    ended(run)
+    assert run.to_json() == {"budget": "2 traces a problem", "limit": 40, "tokens": 40, "traces": [2, 2]}
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        ("4x", PoolBudget(traces=4)),
+        (" 2.5X ", PoolBudget(traces=2.5)),
+        ("500000", PoolBudget(tokens=500_000)),
+        ("500,000", PoolBudget(tokens=500_000)),
+    ],
+)
+def test_a_budget_is_read(text: str, budget: PoolBudget) -> None:
+    assert PoolBudget.parse(text) == budget
+    assert PoolBudget.parse(str(text)) == budget
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: PoolBudget.parse("four"), "expected tokens, as 500000, or a multiple of one trace"),
+        (lambda: PoolBudget.parse("x"), "expected tokens"),
+        (lambda: PoolBudget.parse("nanx"), "traces is nan"),
+        (lambda: PoolBudget.parse("0.5x"), "traces is 0.5; expected a number at least 1"),
+        (lambda: PoolBudget.parse("0"), "tokens is 0"),
+        (lambda: PoolBudget.parse("-4x"), "traces is -4"),
+        (PoolBudget, "expected one of the two"),
+        (lambda: PoolBudget(5, 5), "expected one of the two"),
+        (lambda: Pool(0, PoolBudget(traces=4)), "n is 0"),
+        (lambda: Pool(4, 4), "budget is 4"),
+        (lambda: Pool(4, PoolBudget(traces=4), ties="luck"), "ties is 'luck'"),
+        (
+            lambda: begin([[Script(5)]], Pool(1, PoolBudget(traces=1)))[0].pool.begin(object(), ["a"], [SAMPLING]),
+            "engine",
+        ),
+        (lambda: Pool(1, PoolBudget(traces=1)).begin(ProblemsEngine([]), [], []), "questions"),
+        (lambda: Pool(1, PoolBudget(traces=1)).begin(ProblemsEngine([]), ["a"], []), "1 questions and 0 samplings"),
+    ],
+)
+def test_bad_input_is_one_sentence(call: Any, says: str) -> None:
+    with pytest.raises(LaconicError, match=says) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_an_engine_without_confidences_is_told_what_to_do() -> None:
+    class Silent(ProblemsEngine):
+        def submit(self, prompt, sampling, n=1, ids=None):
+            return super().submit(prompt, dataclasses.replace(sampling, confidence_top_k=0), n, ids)
+
+    run = Pool(2, PoolBudget(traces=2)).begin(Silent([[Script(5, "1")] * 2]), ["0"], [SAMPLING])
+    with pytest.raises(InputError, match="ties=index"):
+        list(run)
