@@ -303,7 +303,11 @@ CALLS: dict[str, Call] = {
     ),
     "Schedule.spans": Call(compress.Fixed().spans, lambda: {"generated": 9}, {"generated": WHOLE[:-3]}),
     # ---- pruning
-    "prune.SelfConsistency": Call(prune.SelfConsistency, lambda: {"n": 4}, {"n": WHOLE, "early_end": FLAG}),
+    "prune.SelfConsistency": Call(
+        prune.SelfConsistency,
+        lambda: {"n": 4},
+        {**dict.fromkeys(("n", "top_k"), WHOLE), "early_end": FLAG, "ties": WORD},
+    ),
     "prune.DeepConf": Call(
         prune.DeepConf,
         lambda: {"n": 4},

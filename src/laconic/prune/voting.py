@@ -78,10 +78,11 @@ def mean_confidence(trace: TraceView) -> float:
     return math.fsum(found) / len(found)
 
 
-def decided(votes: Sequence[Vote], pending: Sequence[Pending]) -> bool:
+def decided(votes: Sequence[Vote], pending: Sequence[Pending], *, open_ties: bool = False) -> bool:
     """Whether the first of `votes` wins whatever the pending ones turn out to be; each may also not be cast at all.
 
-    Exact, tie rule included: the worst for the leader is that all the pending vote for one and the same rival.
+    Exact, tie rule included: the worst for the leader is that all the pending vote for one and the same rival. open_ties: ties
+    are broken by what pending votes bring along (their confidence), so a tie may go either way.
     """
     if not pending:
         return True
@@ -92,7 +93,7 @@ def decided(votes: Sequence[Vote], pending: Sequence[Pending]) -> bool:
     rivals = [(vote.weight, vote.traces[0]) for vote in votes[1:]]
     for weight, index in [*rivals, (0.0, first)]:  # the last: an answer that nobody has given yet
         reach = math.fsum([weight, *weights])
-        if reach > lead.weight or (reach == lead.weight and min(index, first) < lead.traces[0]):
+        if reach > lead.weight or (reach == lead.weight and (open_ties or min(index, first) < lead.traces[0])):
             return False
     return True
 

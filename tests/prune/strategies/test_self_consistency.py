@@ -65,12 +65,35 @@ def test_one_trace_is_pass_at_1():
     verdict = solve([Script(5, "9")])
     assert (verdict.answer, verdict.n, verdict.tokens.generated) == ("9", 1, 5)
     assert verdict.strategy == "self-consistency"
-    assert verdict.settings == {"early_end": True}
+    assert verdict.settings == {"early_end": True, "ties": "index", "top_k": 20}
     assert verdict.traces[0].reason == "came to its end"
 
 
 def test_ties_go_to_the_answer_of_the_first_trace():
     assert solve([Script(9, "2"), Script(2, "1"), Script(3, "1"), Script(12, "2")]).answer == "2"
+
+
+SURE = st.builds(
+    Script,
+    st.integers(1, 12),
+    st.sampled_from(["1", "2", "3", None]),
+    confidence=st.tuples(st.sampled_from([1.0, 2.0, 3.0])),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(SURE, min_size=1, max_size=10), st.integers(1, 12), st.integers(1, 5))
+def test_ties_may_go_to_the_more_confident_traces(scripts, batch, chunk):
+    """Early end waits for what could still tip a tie."""
+    whole = solve(scripts, early_end=False, ties="confidence")
+    assert solve(scripts, ScriptedEngine(scripts, batch, chunk), ties="confidence").answer == whole.answer
+    votes = {}
+    for script in scripts:
+        if script.answer is not None:
+            votes.setdefault(script.answer, []).append(script.confidence[0])
+    best = max(((len(v), sum(v) / len(v)) for v in votes.values()), default=None)
+    if best is not None:
+        assert (len(votes[whole.answer]), sum(votes[whole.answer]) / len(votes[whole.answer])) == pytest.approx(best)
 
 
 def test_no_answer_is_a_verdict_that_says_so():

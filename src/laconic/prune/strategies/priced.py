@@ -10,7 +10,7 @@ from laconic import checks
 from laconic.prune.needs import Needs
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.run import DECIDED, MOST_TRACES, StrategyRunBase, TraceState, traces
-from laconic.prune.strategies.settings import settings_of, with_confidences
+from laconic.prune.strategies.settings import TIES_SETTING, TOP_K_SETTING, settings_of, with_confidences
 from laconic.prune.trace_engine import SamplingView, TraceEngine
 from laconic.prune.voting import TIES, mean_confidence
 from laconic.prune.worth import worth
@@ -35,10 +35,8 @@ class PricedVote(Strategy):
     price: float = setting(0.005, "of a trace: the rise in the leader's probability below which none is started")
     first: int = setting(2, "traces that start together, before anything is known")
     parallel: int = setting(1, "traces that run side by side after the first ones")
-    ties: str = setting(
-        "confidence", "of answers with as many votes wins that of the more confident traces, or of the first"
-    )
-    top_k: int = setting(20, "candidates whose mean log-probability makes a token's confidence")
+    ties: str = setting("confidence", TIES_SETTING)
+    top_k: int = setting(20, TOP_K_SETTING)
 
     def __post_init__(self) -> None:
         checks.unwrap_numpy_fields(self)

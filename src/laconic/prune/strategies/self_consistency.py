@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic import checks
+from laconic.prune.needs import Needs
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.run import DECIDED, MOST_TRACES, StrategyRunBase, TraceState, traces
-from laconic.prune.strategies.settings import settings_of
+from laconic.prune.strategies.settings import TIES_SETTING, TOP_K_SETTING, settings_of, with_confidences
 from laconic.prune.trace_engine import SamplingView, TraceEngine
-from laconic.prune.voting import decided
+from laconic.prune.voting import TIES, decided, mean_confidence
 from laconic.settings import setting
 
 
@@ -28,14 +29,22 @@ class SelfConsistency(Strategy):
 
     n: int
     early_end: bool = setting(True, "stop the rest once the vote can't change any more")
+    ties: str = setting("index", TIES_SETTING)
+    top_k: int = setting(20, TOP_K_SETTING)
 
     def __post_init__(self) -> None:
         checks.unwrap_numpy_fields(self)
         checks.whole("n", self.n, 1, MOST_TRACES, "traces")
         checks.flag("early_end", self.early_end)
+        checks.word("ties", self.ties, TIES)
+        checks.whole("top_k", self.top_k, 1, 1000, "candidates")
+
+    def needs(self) -> Needs:
+        return Needs(confidence_top_k=self.top_k) if self.ties == "confidence" else Needs()
 
     def begin(self, engine: TraceEngine, question: str, sampling: SamplingView) -> SelfConsistencyRun:
-        return SelfConsistencyRun(self, engine, question, sampling)
+        asking = with_confidences(sampling, self.top_k) if self.ties == "confidence" else sampling
+        return SelfConsistencyRun(self, engine, question, asking)
 
 
 class SelfConsistencyRun(StrategyRunBase):
@@ -44,6 +53,7 @@ class SelfConsistencyRun(StrategyRunBase):
     def __init__(self, strategy: SelfConsistency, engine: TraceEngine, question: str, sampling: SamplingView) -> None:
         super().__init__(strategy.name, strategy.n, settings_of(strategy), strategy.needs(), engine, question, sampling)
         self.early_end = strategy.early_end
+        self.by_confidence = strategy.ties == "confidence"
         self.over = False
 
     def _start(self) -> None:
@@ -53,12 +63,13 @@ class SelfConsistencyRun(StrategyRunBase):
         with self.clock.during("vote"):
             if record.answer is not None:
                 record.weight = 1.0
-                self.tally.add(record.index, record.answer)
+                tie = mean_confidence(record.view) if self.by_confidence else 0.0
+                self.tally.add(record.index, record.answer, tie=tie)
                 self.votes = self.tally.votes()
             running = [r for r in self.records if not r.ended]
             if self.over or not self.early_end or not running:
                 return
-            self.over = decided(self.votes, [(r.index, 1.0) for r in running])
+            self.over = decided(self.votes, [(r.index, 1.0) for r in running], open_ties=self.by_confidence)
         if self.over:
             for r in running:
                 self._stop(r, "abandoned", DECIDED)

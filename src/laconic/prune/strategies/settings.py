@@ -11,6 +11,11 @@ from laconic.prune.trace_engine import SamplingView
 
 S = TypeVar("S", bound=SamplingView)
 
+TIES_SETTING = (
+    "of answers with as many votes wins that of the more confident traces (confidence), or of the first (index)"
+)
+TOP_K_SETTING = "candidates whose mean log-probability makes a token's confidence"
+
 
 def settings_of(strategy: Strategy) -> dict[str, Any]:
     """Every setting by name, as values that JSON can hold; a judge by its name. `n` is not among them."""
