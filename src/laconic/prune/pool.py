@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from laconic import answers, checks
 from laconic.errors import InputError, LaconicError
@@ -89,6 +89,8 @@ class Pool:
     n: traces of a problem at most. first: traces that a problem gets before the others' votes count. parallel: traces that run
     at once. ties, top_k: as of `PricedVote`.
     """
+
+    name: ClassVar[str] = "pool"
 
     n: int
     budget: PoolBudget
@@ -209,6 +211,11 @@ class PoolRun:
     def generated(self) -> int:
         """Tokens so far, of ended and of running traces."""
         return self._ended + sum(self._tokens.values())
+
+    @property
+    def ended_tokens(self) -> int:
+        """Of the traces that have ended."""
+        return self._ended
 
     @property
     def limit(self) -> float:

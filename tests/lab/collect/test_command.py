@@ -266,3 +266,26 @@ def test_a_file_with_a_byte_order_mark_is_read(invoke, tiny: Path, problem_file:
     assert {place: trace.text for place, trace in plain.items()} == {place: trace.text for place, trace in read.items()}
     first = [invoke("think", "--file", path, *options, "--json") for path in (problem_file, marked)]
     assert [json.loads(result.stdout)["question"] for result in first] == ["1 plus 6 ?"] * 2
+
+
+def test_a_budget_that_all_problems_share(invoke: Any, tiny: Path, problem_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "t.jsonl"
+    given = [*arguments(tiny, problem_file, out, n=6), "--spend", "3x"]
+    result = invoke(*given)
+    assert result.exit_code == 0, result.output
+    told = dict(line.split(None, 1) for line in result.stdout.splitlines())
+    assert told["budget"].startswith("3 traces a problem: ")
+    assert "vote" in told
+    counts: dict[str, int] = {}
+    for name, _ in places(out):
+        counts[name] = counts.get(name, 0) + 1
+    assert len(counts) == 10
+    assert min(counts.values()) >= 2
+    assert json.loads(invoke(*given, "--json").stdout)["new"] == 0
+    for spend, says in (
+        ("0.5x", "traces is 0.5; expected a number at least 1"),
+        ("lots", "the budget 'lots' is neither"),
+    ):
+        refused = invoke(*given[:-1], spend)
+        assert (refused.exit_code, refused.stdout) == (2, "")
+        assert says in refused.stderr

@@ -21,6 +21,7 @@ from laconic.lab.collect.summary import CollectionSummary, sum_up
 from laconic.lab.shared.progress import Progress
 from laconic.problems import Problem, is_correct
 from laconic.problems.base import problem_seed
+from laconic.prune.pool import PoolBudget
 from laconic.traces import TraceRecord, read_traces
 
 ORIGIN = TraceProvenance("fake", "w" * 16, "float32", "t" * 16, "full", "questions")
@@ -361,3 +362,71 @@ def test_only_a_finished_trace_makes_a_record() -> None:
     trace.finish_reason = "stopped"
     with pytest.raises(LaconicError, match="finish_reason is 'stopped'"):
         trace_record(problem, trace, {})
+
+
+# ---- a budget that all problems share --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("budget", [PoolBudget(traces=3), PoolBudget(tokens=9000)], ids=str)
+def test_problems_share_a_budget(tmp_path: Path, some: list[Problem], budget: PoolBudget) -> None:
+    run(tmp_path / "all.jsonl", some, 8)
+    every = by_place(tmp_path / "all.jsonl")
+    path = tmp_path / "t.jsonl"
+    events: list[Progress] = []
+    found, engine = run(path, some, 8, budget=budget, watch=events.append)
+    records = by_place(path)
+    assert all(record == every[place] for place, record in records.items())  # the very traces, fewer of them
+    counts = Counter(name for name, _ in records)
+    assert set(counts) == {problem.id for problem in some}
+    assert min(counts.values()) >= 2
+    assert max(counts.values()) > min(counts.values())
+    tokens = sum(len(record.token_ids) for record in records.values())
+    assert found.limit is not None
+    assert abs(tokens - found.limit) < 8 * 150  # what ran at the end may be longer or shorter than was expected of it
+    assert (found.tokens, found.new, found.traces, found.missing) == (tokens, len(records), len(records), 0)
+    assert found.budget == str(budget)
+    votes = []
+    for problem in some:
+        answers = [records[problem.id, i].answer for i in range(8) if (problem.id, i) in records]
+        said = [answer for answer in answers if answer is not None]
+        best = max(said, key=lambda a: (said.count(a), -said.index(a)), default=None)
+        votes.append(float(is_correct(problem, f"</think> \\boxed{{{best}}}")))
+    assert found.cons_at_n.mean == pytest.approx(sum(votes) / len(votes))
+    assert [event.done for event in events] == list(range(1, len(records) + 1))
+    assert events[-1].total >= len(records)
+    assert engine.generated == tokens
+    # It is all there: the same again runs nothing.
+    again, engine = run(path, some, 8, budget=budget)
+    assert (again.new, engine.generated) == (0, 0)
+    assert again.tokens == found.tokens
+
+
+def test_a_shared_budget_goes_on_where_it_was_cut(tmp_path: Path, some: list[Problem]) -> None:
+    path, budget = tmp_path / "t.jsonl", PoolBudget(traces=3)
+    for after in (1, 5, 9):
+        engine = FakeEngine(FullKV(), some)
+        engine.crash_after = after
+        with pytest.raises(KeyboardInterrupt):
+            run(path, some, 8, engine, budget=budget)
+    found, _ = run(path, some, 8, budget=budget)
+    records = by_place(path)
+    assert len(lines(path)) == 1 + len(records)  # none was written twice
+    assert abs(found.tokens - (found.limit or 0)) < 8 * 150
+    # A larger budget adds to the file.
+    grown, _ = run(path, some, 8, budget=PoolBudget(traces=5))
+    assert grown.tokens > 1.4 * found.tokens
+    assert all(by_place(path)[place] == record for place, record in records.items())
+
+
+def test_problems_that_are_refused_leave_their_share(tmp_path: Path, some: list[Problem]) -> None:
+    def check(question: str) -> None:
+        if question == "question 1":
+            raise LaconicError("it is too long")
+
+    events: list[Progress] = []
+    found, _ = run(
+        tmp_path / "t.jsonl", some, 8, budget=PoolBudget(traces=3), check_question=check, watch=events.append
+    )
+    assert found.refused == (("p1", "it is too long"),)
+    assert found.problems == 11
+    assert events[0].message == "problem p1 is skipped: it is too long"

@@ -234,7 +234,9 @@ class FakeBench:
         self.generated.append(compression.label)
         return {p.id: [record(p, i, compression) for i in range(self.n)] for p in self.problems}
 
-    def replay(self, compression: LabelledPolicy, records: Sequence[TraceRecord]) -> TraceEngine:
+    def replay(
+        self, compression: LabelledPolicy, records: Sequence[TraceRecord], rows: int | None = None
+    ) -> TraceEngine:
         self.replays.append(compression.label)
         return ScriptedSource(self, records)
 

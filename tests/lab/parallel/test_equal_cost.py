@@ -17,6 +17,7 @@ def single(classes: list[int | None], right_class: int | None, tokens: float) ->
         "classes": classes,
         "right": [float(c is not None and c == right_class) for c in classes],
         "generated": tokens,
+        "confidences": [1.0, 3.0, 2.0, 2.5],
     }
 
 
@@ -28,25 +29,27 @@ RECORDS = [
 ]
 
 
-def of_all_orders(record: dict[str, Any], k: int) -> float:
+def of_all_orders(record: dict[str, Any], k: int, by_confidence: bool) -> float:
     """The share of orders in which the first k traces' vote is right, as the strategy votes."""
     total = []
     for order in permutations(range(4)):
         tally = Tally()
         for place, i in enumerate(order[:k]):
             if record["classes"][i] is not None:
-                tally.add(place, str(record["classes"][i]))
+                tie = record["confidences"][i] if by_confidence else 0.0
+                tally.add(place, str(record["classes"][i]), tie=tie)
         votes = tally.votes()
         total.append(record["right"][record["classes"].index(int(votes[0].answer))] if votes else 0.0)
     return sum(total) / len(total)
 
 
-def test_shares_are_those_of_all_orders(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("by_confidence", [False, True])
+def test_shares_are_those_of_all_orders(monkeypatch: pytest.MonkeyPatch, by_confidence: bool) -> None:
     monkeypatch.setattr(equal_cost, "ORDERS", 20_000)
-    found = plain_votes(RECORDS)
+    found = plain_votes(RECORDS, by_confidence)
     assert found is not None
     for record, shares in zip(RECORDS, found.right, strict=True):
-        assert shares == pytest.approx([of_all_orders(record, k) for k in range(1, 5)], abs=0.015)
+        assert shares == pytest.approx([of_all_orders(record, k, by_confidence) for k in range(1, 5)], abs=0.015)
     assert found.tokens == pytest.approx([115.0 * k for k in range(1, 5)])
     assert found.right[2][3] == 1  # all four: the only answer there is
     assert found.right[3] == (0.0,) * 4
@@ -65,6 +68,8 @@ def test_between_two_votes_and_beyond_the_ends() -> None:
     assert difference([[1.0], [1.0]], plain, 200).mean == pytest.approx(0.25)
 
 
-def test_a_run_that_did_not_note_the_answers_has_none() -> None:
-    old = [{key: value for key, value in record.items() if key != "classes"} for record in RECORDS]
-    assert plain_votes([*RECORDS[:2], *old[2:]]) is None
+@pytest.mark.parametrize(("lacks", "by_confidence"), [("classes", False), ("classes", True), ("confidences", True)])
+def test_a_run_that_did_not_note_what_it_takes_has_none(lacks: str, by_confidence: bool) -> None:
+    old = [{key: value for key, value in record.items() if key != lacks} for record in RECORDS]
+    assert plain_votes([*RECORDS[:2], *old[2:]], by_confidence) is None
+    assert (plain_votes(old) is None) == (lacks == "classes")

@@ -86,6 +86,41 @@ def test_figures_of_the_file_and_no_model(invoke: Any, tmp_path: Path) -> None:
     assert (out / "results.jsonl").read_text() == lines
 
 
+def test_a_budget_that_all_problems_share(invoke: Any, tmp_path: Path) -> None:
+    file, out = written(tmp_path / "traces.jsonl"), tmp_path / "out"
+    arguments = [
+        "bench",
+        "parallel",
+        "--traces",
+        file,
+        "--n",
+        4,
+        "--few",
+        2,
+        "--orders",
+        6,
+        "--strategies",
+        "priced-vote",
+    ]
+    result = invoke(*arguments, "--pools", "2x,4x", "-o", out)
+    assert result.exit_code == 0, result.output
+    rows = {row["family"]: row for row in json.loads((out / "results.json").read_text())["rows"]}
+    two, four, plain = rows["pool 2x"], rows["pool 4x"], rows["pass@1"]
+    assert two["total_tokens"] == pytest.approx(2 * plain["total_tokens"], rel=0.2)
+    assert two["fates"]["finished"] + two["fates"]["abandoned"] == 4
+    # With four traces a problem there is nothing to share: what all four give, ties broken as the pool breaks them.
+    assert four["total_tokens"] == pytest.approx(rows["cons"]["total_tokens"])
+    assert four["kv_token_steps"] == pytest.approx(rows["cons"]["kv_token_steps"])
+    assert four["equal_cost_by_confidence"]["mean"] == pytest.approx(0)
+    assert "ties by confidence" in result.stdout
+    # It is found again, and a row that is added runs alone.
+    lines = (out / "results.jsonl").read_text()
+    again = invoke(*arguments, "--pools", "2x,4x,3x", "-o", out)
+    assert again.exit_code == 0, again.output
+    added = [json.loads(line) for line in (out / "results.jsonl").read_text().removeprefix(lines).splitlines()]
+    assert {record["entry"] for record in added} == {"pool 3x n=4 none"}
+
+
 def test_first_problems_a_judge_and_an_excerpt(invoke: Any, tmp_path: Path) -> None:
     result = invoke(
         "bench", "parallel", "--traces", written(tmp_path / "t.jsonl"), "--problems", 2, "--n", 4, "--few", "",
@@ -123,6 +158,9 @@ def cut(record: TraceRecord) -> TraceRecord:
             ["--strategies", "deepprune", "--judges", "probe"],
             "deepprune, probe reads the model that wrote",
         ),
+        (lambda r: r, ["--pools", "four"], "the budget 'four' is neither; expected tokens, as 500000, or a multiple"),
+        (lambda r: r, ["--pools", "0.5x"], "traces is 0.5; expected a number at least 1"),
+        (lambda r: r, ["--pools", "2x,2x"], "Two rows would both be called pool 2x n="),
         (lambda r: r, ["--timed", 2], "--timed has no effect with --traces; leave it out"),
         (lambda r: r, ["-m", "org/model"], "--model has no effect with --traces; leave it out"),
         (lambda r: r, ["--policies", "rpc"], "--policies has no effect with --traces; leave it out"),

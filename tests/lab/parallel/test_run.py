@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from tests.lab.parallel.fakes import CUT, PROBLEMS, PROMPT, RPC8, FakeBench, experiment, record, run
 
 from laconic.errors import LaconicError
-from laconic.lab.parallel.lineup import compressions
+from laconic.lab.parallel.lineup import compressions, lineup
 from laconic.lab.parallel.outcomes import in_orders, live_rounds
 from laconic.lab.shared.progress import Progress
 
@@ -192,6 +193,15 @@ def test_an_entry_with_other_settings_is_refused(tmp_path: Path) -> None:
 def test_too_few_traces_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LaconicError, match="problem q0 has 5 traces under none; expected 6"):
         run(tmp_path / "r.jsonl", FakeBench(PROBLEMS, 5), experiment())
+
+
+def test_a_pool_is_played_back_only() -> None:
+    found = experiment(timed=0)
+    entries = lineup([4], found.compress, [], [], lambda spec: False, pools=["4x"])
+    assert [entry.label for entry in entries if entry.pooled] == ["pool 4x n=4 none", "pool 4x n=4 rpc"]
+    assert dataclasses.replace(found, entries=entries).timed == 0
+    with pytest.raises(LaconicError, match="timed is 2, but a pool runs on all problems at once"):
+        dataclasses.replace(found, entries=entries, timed=2)
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_ties_may_go_to_the_more_confident_traces(scripts, batch, chunk):
     """Early end waits for what could still tip a tie."""
     whole = solve(scripts, early_end=False, ties="confidence")
     assert solve(scripts, ScriptedEngine(scripts, batch, chunk), ties="confidence").answer == whole.answer
-    votes = {}
+    votes: dict[str, list[float]] = {}
     for script in scripts:
         if script.answer is not None:
             votes.setdefault(script.answer, []).append(script.confidence[0])

@@ -39,6 +39,7 @@ from laconic.lab.shared.options import (
     ConfidenceTopK,
     SampleSeedOrNone,
     Source,
+    Spend,
 )
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 def collect(
     out: Out,
     n: Traces = 16,
+    spend: Spend = None,
     problems: ProblemsOrAll = None,
     source: Source = "bundled",
     seed: Seed = 0,
@@ -77,6 +79,10 @@ def collect(
     The same command goes on where an interrupted one stopped. A larger --n or --problems adds to the file: the first 16 of 64
     traces are those of --n 16. Without --problems: 200 bundled ones, or all of a file or data set. Other settings are
     refused. A problem that the model can't take is skipped and named.
+
+    --spend 4x: all problems share four traces each. Every one gets two; each further one goes where it should raise the vote
+    most a token, up to --n. So easy problems, and those where no vote will form, leave their share to the others. With
+    --confidence-top-k 20 ties of votes go to the more confident traces. What the file holds counts as spent.
     """
     if_interrupted(resumed(out))
     chosen_engine = choose_engine(engine, model, engine_set or ())
@@ -88,12 +94,14 @@ def collect(
     from laconic.lab.collect.run import TraceProvenance, open_file
     from laconic.lab.collect.run import collect as run
     from laconic.prune.alike import warn_alike
+    from laconic.prune.pool import PoolBudget
     from laconic.traces import tokenizer_fingerprint
 
     check_device(chosen_engine, device)
     small = chosen_engine.small
     asked, problem_set = choose_problems(problems, seed, split, level, source)
     chosen = choose_policy(policy, small)
+    budget = None if spend is None else PoolBudget.parse(spend)
     if n < 1:
         raise InputError(f"--n is {n}; expected at least 1")
     if batch < 1:
@@ -135,6 +143,7 @@ def collect(
                 sampling=sampling,
                 settings=origin.line(sampling),
                 batch=batch,
+                budget=budget,
                 check_question=(lambda text: check_vocabulary(tokenizer, Question(text))) if small else None,
                 watch=bar.watch,
             )
@@ -177,10 +186,12 @@ def show(found: CollectionSummary, as_json: bool) -> None:
         ("problems", f"{found.problems:,}{lacking}"),
         ("traces", f"{found.traces:,}{new}"),
         ("pass@1", _share(found.pass_at_1, found.problems)),
-        (f"cons@{found.n}", _share(found.cons_at_n, found.problems)),
+        ("vote" if found.budget else f"cons@{found.n}", _share(found.cons_at_n, found.problems)),
         ("equal pairs", "none" if found.equal_pairs is None else f"{found.equal_pairs:.1%}"),
         ("tokens", f"{found.tokens:,} ({found.tokens / found.traces:,.0f} a trace)"),
     ]
+    if found.limit is not None:
+        facts.append(("budget", f"{found.budget}: {found.tokens / found.limit:.0%} of {found.limit:,} tokens spent"))
     if found.tokens_per_second is not None:
         facts.append(("speed", f"{found.tokens_per_second:,.0f} tokens/s"))
     facts.append(("file", found.path))

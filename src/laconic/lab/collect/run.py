@@ -7,6 +7,7 @@ a larger n or with more problems add what is missing.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from laconic.lab.shared.progress import Progress, Watcher
 from laconic.problems import Problem
 from laconic.problems.base import problem_seed
 from laconic.prune.alike import warn_alike
+from laconic.prune.pool import KnownTrace, Pool, PoolBudget, PoolRun
 from laconic.traces import TraceRecord
 
 FORMAT = "laconic.traces/1"
@@ -83,6 +85,7 @@ def collect(
     sampling: Sampling,
     settings: Mapping[str, Any],
     batch: int = 64,
+    budget: PoolBudget | None = None,
     check_question: Callable[[str], None] | None = None,
     watch: Watcher | None = None,
 ) -> CollectionSummary:
@@ -93,6 +96,9 @@ def collect(
     at the end; unfinished ones leave nothing. batch: rows that the engine runs at once; so many traces of further problems
     wait their turn that it never runs half empty. settings: `TraceProvenance.line`. check_question: raises InputError for a
     question that the model can't read.
+
+    budget: all problems share it (`laconic.prune.pool`): each gets two traces, further ones go where they are worth most, n at
+    most. What the file holds counts as spent. Ties of votes go to the more confident traces where confidences are recorded.
 
     A problem that the engine or check_question refuses (longer than the model's context, say) is skipped. Raises InputError
     for no problems, two with one id, n out of range, a file that holds another problem under one of the ids, a full disk, or
@@ -105,9 +111,14 @@ def collect(
     checks.instance("settings", settings, Mapping, "a mapping, as `TraceProvenance.line` gives it")
     batch = checks.whole("batch", batch, 1)
     warn_alike(n, sampling)
+    if budget is not None:
+        checks.instance("budget", budget, PoolBudget, "a PoolBudget, or None")
     run = _CollectRun(problems, engine, journal, n, sampling, settings, check_question, watch)
     start = time.monotonic()
-    run.run(ahead=2 * batch)
+    if budget is None:
+        run.run(ahead=2 * batch)
+    else:
+        run.run_pool(budget, batch)
     if len(run.refused) == len(problems):
         first, why = run.refused[0]
         raise InputError(f"None of the problems can be run; {first}, the first of {len(problems)}: {why}")
@@ -165,6 +176,7 @@ class _CollectRun:
         self.refused: list[tuple[str, str]] = []
         self.done = sum((p.id, i) in self.have for p in problems for i in range(n))
         self.new = self.tokens = self.bytes_per_token = 0
+        self.pool: PoolRun | None = None
 
     def _check_known(self) -> None:
         asked = {problem.id: problem_digest(problem.question, problem.answer) for problem in self.problems}
@@ -192,6 +204,54 @@ class _CollectRun:
         finally:
             self.journal.sync()
 
+    def run_pool(self, budget: PoolBudget, batch: int) -> None:
+        """As `run`, of traces that share a budget."""
+        asked = self._readable()
+        top_k = self.sampling.confidence_top_k
+        pool = Pool(self.n, budget, parallel=batch, ties="confidence" if top_k else "index", top_k=top_k or 20)
+        known = {
+            place: [
+                KnownTrace(i, r["answer"], r["tokens"], r["confidence"] or 0.0)
+                for i in range(self.n)
+                if (r := self.have.get((problem.id, i))) is not None
+            ]
+            for place, problem in enumerate(asked)
+        }
+        samplings = [dataclasses.replace(self.sampling, seed=problem_seed(self.sampling.seed, p)) for p in asked]
+        self.pool = pool.begin(self.engine, [problem.question for problem in asked], samplings, known)
+        self.asked = asked
+        synced = time.monotonic()
+        try:
+            for event in self.pool:
+                problem = asked[event.problem]
+                if event.trace is None:
+                    self._refuse(problem, event.message)
+                    continue
+                self._write(problem, self.engine.trace(event.trace.id))
+                self.engine.forget([event.trace.id])
+                if time.monotonic() - synced > SYNC_SECONDS:
+                    self.journal.sync()
+                    synced = time.monotonic()
+                self._tell()
+        finally:
+            self.journal.sync()
+
+    def _readable(self) -> list[Problem]:
+        """Those that check_question lets pass; the others are refused."""
+        found = []
+        for problem in self.problems:
+            try:
+                if self.check_question is not None:
+                    self.check_question(problem.question)
+                found.append(problem)
+            except LaconicError as error:
+                self._refuse(problem, str(error))
+        return found
+
+    def _refuse(self, problem: Problem, why: str) -> None:
+        self.refused.append((problem.id, why))
+        self._tell(f"problem {problem.id} is skipped: {why}")
+
     def _submit(self, ahead: int) -> None:
         """Further problems join the queue of the engine until `ahead` traces wait or run."""
         while self.queue and len(self.running) < ahead:
@@ -202,8 +262,7 @@ class _CollectRun:
                     self.check_question(problem.question)
                 ids = self.engine.submit(self.engine.render(problem.question), sampling, self.n)
             except LaconicError as error:
-                self.refused.append((problem.id, str(error)))
-                self._tell(f"problem {problem.id} is skipped: {error}")
+                self._refuse(problem, str(error))
                 continue
             for index, trace_id in enumerate(ids):
                 if (problem.id, index) in self.have:
@@ -227,19 +286,39 @@ class _CollectRun:
 
     def _tell(self, message: str = "") -> None:
         if self.watch:
-            self.watch(Progress("traces", self.done, len(self.problems) * self.n, self.tokens, message=message))
+            self.watch(Progress("traces", self.done, self._expected(), self.tokens, message=message))
+
+    def _expected(self) -> int:
+        """Traces that there will be; of a pool as far as their lengths tell."""
+        whole = len(self.problems) * self.n
+        if self.pool is None or not self.done or math.isinf(self.pool.limit):
+            return whole
+        return min(whole, max(self.done, round(self.done * self.pool.limit / max(self.pool.ended_tokens, 1))))
 
     def summary(self, seconds: float) -> CollectionSummary:
         found = [[self.have[p.id, i] for i in range(self.n) if (p.id, i) in self.have] for p in self.problems]
+        pooled: dict[str, Any] = {}
+        if self.pool is not None:
+            right = {
+                problem.id: float(equivalent(state.answer, problem.answer))
+                for problem, state in zip(self.asked, self.pool.problems, strict=True)
+            }
+            with_traces = [problem.id for problem, records in zip(self.problems, found, strict=True) if records]
+            pooled = {
+                "votes": [right.get(name, 0.0) for name in with_traces],
+                "budget": str(self.pool.pool.budget),
+                "limit": round(self.pool.limit),
+            }
         return sum_up(
             [records for records in found if records],
             path=str(self.journal.path),
             n=self.n,
-            missing=len(self.problems) * self.n - sum(map(len, found)),
+            missing=0 if self.pool is not None else len(self.problems) * self.n - sum(map(len, found)),
             refused=self.refused,
             new=self.new,
             new_tokens=self.tokens,
             seconds=seconds,
+            **pooled,
         )
 
 
@@ -256,6 +335,7 @@ def _brief(record: Record) -> Record:
         "answer": trace.answer,
         "correct": trace.correct,
         "tokens": len(trace.token_ids),
+        "confidence": math.fsum(trace.confidences) / len(trace.confidences) if trace.confidences else None,
     }
 
 

@@ -18,7 +18,8 @@ class CollectionSummary:
     problems: with at least one trace. traces, new: in all, and by this run; missing: not there, those of refused problems
     included. pass_at_1, cons_at_n: with 95 % intervals over problems; a vote's tie goes to the answer given first. equal_pairs:
     share of pairs of one problem's traces with equal answers (a trace without answer equals none), None without pairs.
-    refused: (problem's id, why). tokens: of all; new_tokens, seconds: of this run.
+    refused: (problem's id, why). tokens: of all; new_tokens, seconds: of this run. budget, limit: what all problems shared, as
+    it was asked for and in tokens, where they did; cons_at_n then is the vote of the traces that each has, n the most of them.
     """
 
     path: str
@@ -34,6 +35,8 @@ class CollectionSummary:
     tokens: int
     new_tokens: int
     seconds: float
+    budget: str | None = None
+    limit: int | None = None
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -55,8 +58,12 @@ def sum_up(
     new: int,
     new_tokens: int,
     seconds: float,
+    votes: Sequence[float] | None = None,
+    budget: str | None = None,
+    limit: int | None = None,
 ) -> CollectionSummary:
-    """problems: each one's traces in the order of their index, at least one: `answer`, `correct` and `tokens` (how many)."""
+    """problems: each one's traces in the order of their index, at least one: `answer`, `correct` and `tokens` (how many).
+    votes: whether each problem's is right; None: plain ones."""
     classes = [group_equivalent([trace["answer"] for trace in traces]) for traces in problems]
     pairs = sum(len(traces) * (len(traces) - 1) // 2 for traces in problems)
     equal = sum(size * (size - 1) // 2 for of in classes for size in _sizes(of).values())
@@ -68,12 +75,14 @@ def sum_up(
         new=new,
         missing=missing,
         pass_at_1=mean_interval([[float(trace["correct"]) for trace in traces] for traces in problems]),
-        cons_at_n=mean_interval([[_vote(traces, of)] for traces, of in zip(problems, classes, strict=True)]),
+        cons_at_n=mean_interval([[right] for right in votes or map(_vote, problems, classes)]),
         equal_pairs=equal / pairs if pairs else None,
         refused=tuple(refused),
         tokens=sum(trace["tokens"] for traces in problems for trace in traces),
         new_tokens=new_tokens,
         seconds=seconds,
+        budget=budget,
+        limit=limit,
     )
 
 

@@ -46,6 +46,7 @@ from laconic.lab.shared.options import (
     Judges,
     Orders,
     Plot,
+    Pools,
     ProblemSeed,
     SampleSeed,
     Source,
@@ -77,6 +78,7 @@ def bench(
     judges: Judges = "bundled;probe;jaccard;random;perfect",
     excerpt: ExcerptKind = None,
     traces: TraceFileOrNone = None,
+    pools: Pools = "",
     orders: Orders = 1,
     timed: Timed = 8,
     max_new_tokens: MaxNewTokens = None,
@@ -102,6 +104,8 @@ def bench(
     one of their own; tokens:56 for the bundled model, else words:25. The temperature has to be above 0, or all traces are
     one.
 
+    --pools adds rows in which all problems share one budget and the next trace goes where it is worth most; with --timed 0.
+
     With --traces, which `laconic collect` recorded with full KV, strategies are played back on these and no model is loaded;
     judges that read one are refused.
 
@@ -110,10 +114,10 @@ def bench(
     """
     if_interrupted(lambda: kept_in(out))
     if traces is not None:
-        replay_file(traces, problems, n, few, strategies, judges, excerpt, orders, out, plot, as_json)
+        replay_file(traces, problems, n, few, strategies, judges, excerpt, pools, orders, out, plot, as_json)
         return
     announce_loading(model, not as_json)
-    from laconic.cli.lists import split_specs, split_whole
+    from laconic.cli.lists import split_names, split_specs, split_whole
     from laconic.engines.hf import load
     from laconic.environment import hide_directories
     from laconic.errors import InputError
@@ -148,8 +152,9 @@ def bench(
         split_specs(judges),
         needs_judge,
         split_whole("--few", few),
+        split_names(pools),
     )
-    confidence_top_k = confidence_top_k_of(specs)
+    confidence_top_k = confidence_top_k_of(specs, bool(pools))
     if not any(map(needs_judge, specs)):
         refuse_unused("without a strategy that asks a judge", "judges", "excerpt")
     if small:
@@ -227,13 +232,14 @@ def replay_file(
     strategies: str,
     judges: str,
     excerpt: str | None,
+    pools: str,
     orders: int,
     out: Path,
     plot: bool | None,
     as_json: bool,
 ) -> None:
     """The command on recorded traces alone."""
-    from laconic.cli.lists import split_specs, split_whole
+    from laconic.cli.lists import split_names, split_specs, split_whole
     from laconic.compress import FullKV
     from laconic.environment import hide_directories
     from laconic.lab.parallel.lineup import FULL, LabelledPolicy, lineup
@@ -270,10 +276,17 @@ def replay_file(
     by_problem = found.by_problem()
     compression = LabelledPolicy(FULL, FullKV())
     entries = lineup(
-        split_whole("--n", n), [compression], specs, split_specs(judges), needs_judge, split_whole("--few", few)
+        split_whole("--n", n),
+        [compression],
+        specs,
+        split_specs(judges),
+        needs_judge,
+        split_whole("--few", few),
+        split_names(pools),
     )
     asked = problems_of(by_problem, problems, path)
-    sampling = sampling_of({problem.id: by_problem[problem.id] for problem in asked}, path, confidence_top_k_of(specs))
+    top_k = confidence_top_k_of(specs, bool(pools))
+    sampling = sampling_of({problem.id: by_problem[problem.id] for problem in asked}, path, top_k)
     experiment = ParallelExperiment(asked, [compression], entries, sampling, 0, orders)
     told = next(iter(by_problem.values()))[0].settings
     described = settings(

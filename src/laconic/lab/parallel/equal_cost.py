@@ -7,6 +7,7 @@ show that vote with the luck of that order, so many are drawn.
 
 from __future__ import annotations
 
+import math
 import random
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -40,11 +41,16 @@ class PlainVotes:
         return [(1 - part) * shares[k - 1] + part * shares[k] for shares in self.right]
 
 
-def plain_votes(records: Sequence[dict[str, Any]]) -> PlainVotes | None:
-    """From each problem's record of single traces; None where one lacks `classes` (written before they were noted)."""
-    if any("classes" not in record for record in records):
+def plain_votes(records: Sequence[dict[str, Any]], by_confidence: bool = False) -> PlainVotes | None:
+    """From each problem's record of single traces; None where one lacks `classes` (written before they were noted).
+
+    by_confidence: ties go to the answer whose traces are the more confident ones, not to the first; None where a record lacks
+    `confidences`.
+    """
+    needed = ("classes", "confidences") if by_confidence else ("classes",)
+    if any(record.get(name) is None for record in records for name in needed):
         return None
-    right = tuple(_right(record, number) for number, record in enumerate(records))
+    right = tuple(_right(record, number, by_confidence) for number, record in enumerate(records))
     mean = sum(record["generated"] for record in records) / len(records)
     # In the mean over all orders any k traces cost k times the mean trace.
     return PlainVotes(tuple(mean * (k + 1) for k in range(len(right[0]))), right)
@@ -55,17 +61,21 @@ def difference(record_right: Sequence[Sequence[float]], plain: PlainVotes, token
     return paired_difference(record_right, [[share] for share in plain.at(tokens)])
 
 
-def _right(record: dict[str, Any], number: int) -> tuple[float, ...]:
+def _right(record: dict[str, Any], number: int, by_confidence: bool) -> tuple[float, ...]:
     classes, right = record["classes"], record["right"]
+    sure = record["confidences"] if by_confidence else [0.0] * len(classes)
     drawn, counted = random.Random(number), [0.0] * len(classes)
     order = list(range(len(classes)))
     for _ in range(ORDERS):
         drawn.shuffle(order)
-        votes: dict[int, int] = {}  # in the order of their first traces, which breaks ties
+        votes: dict[int, list[float]] = {}  # in the order of their first traces, which breaks ties that are left
         for k, trace in enumerate(order):
             mine = classes[trace]
             if mine is not None:
-                votes[mine] = votes.get(mine, 0) + 1
+                votes.setdefault(mine, []).append(sure[trace])
             if votes:
-                counted[k] += right[classes.index(max(votes, key=votes.__getitem__))]
+                best = max(
+                    votes, key=lambda answer: (len(votes[answer]), math.fsum(votes[answer]) / len(votes[answer]))
+                )
+                counted[k] += right[classes.index(best)]
     return tuple(count / ORDERS for count in counted)

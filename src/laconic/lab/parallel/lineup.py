@@ -9,10 +9,12 @@ from laconic import checks
 from laconic.compress import FullKV, Policy
 from laconic.environment import hide_directories
 from laconic.errors import InputError
+from laconic.prune.pool import Pool, PoolBudget
 
 SINGLE, CONS, EARLY = "pass@1", "cons", "cons, early end"
 FEW = (4, 8)  # the votes of few traces that cost about what a pruned vote of many does
 FULL = "none"
+POOL_ROWS = 48  # traces of a pool that run at once
 
 Needs = Callable[[str], bool]
 
@@ -34,7 +36,8 @@ class ComparedStrategy:
     """One strategy, at one number of traces, under one compression.
 
     family: what rows of one colour share, the same for every n and compression. strategy: its spec in the registry.
-    judge: the judge's spec, where it has one. single: every trace counts for itself (pass@1), there is no vote.
+    judge: the judge's spec, where it has one. single: every trace counts for itself (pass@1), there is no vote. pooled: it runs
+    on all problems at once, and `strategy` is the budget that they share.
     """
 
     family: str
@@ -43,6 +46,7 @@ class ComparedStrategy:
     compress: str = FULL
     judge: str | None = None
     single: bool = False
+    pooled: bool = False
 
     @property
     def label(self) -> str:
@@ -71,14 +75,16 @@ def lineup(
     judges: Sequence[str],
     needs_judge: Needs,
     few: Sequence[int] = FEW,
+    pools: Sequence[str] = (),
 ) -> list[ComparedStrategy]:
     """The rows of a run: for every compression, pass@1, cons and cons with early end at each n, then each strategy.
 
     strategies: specs beside those, such as `deepconf:low`; each that `needs_judge` comes once with every judge. few:
-    also cons@m for these m where m is less than the largest n and not among `ns`.
+    also cons@m for these m where m is less than the largest n and not among `ns`. pools: budgets that all problems share, as
+    `4x` (`PoolBudget.parse`), each a row.
 
-    Raises InputError for no n, an n or m below 1 or given twice, a strategy or judge given twice, or a strategy that
-    needs a judge where there is none.
+    Raises InputError for no n, an n or m below 1 or given twice, a strategy or judge given twice, a strategy that
+    needs a judge where there is none, or what is no budget.
     """
     _check_counts("--n", ns)
     _check_counts("--few", few)
@@ -104,11 +110,19 @@ def lineup(
                     entries += [ComparedStrategy(f"{spec}, {shown(judge)}", spec, n, label, judge) for judge in judges]
                 else:
                     entries.append(ComparedStrategy(spec, spec, n, label))
+            for budget in pools:
+                PoolBudget.parse(budget)
+                entries.append(ComparedStrategy(f"pool {budget}", budget, n, label, pooled=True))
     labels = [entry.label for entry in entries]
     for name in labels:
         if labels.count(name) > 1:
             raise InputError(f"Two rows would both be called {name}; leave one of them out")
     return entries
+
+
+def pool_of(entry: ComparedStrategy) -> Pool:
+    """The pool of a row that is one."""
+    return Pool(entry.n, PoolBudget.parse(entry.strategy), parallel=POOL_ROWS)
 
 
 def shown(judge: str) -> str:

@@ -14,6 +14,7 @@ from laconic.lab.parallel.lineup import ComparedStrategy, LabelledPolicy
 from laconic.lab.shared.journal import Record
 from laconic.lab.shared.judges import describe_judge
 from laconic.problems import Problem
+from laconic.prune.pool import Pool, PoolProblem
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.verdict import Verdict
 from laconic.traces import TraceRecord
@@ -59,9 +60,12 @@ def mean_outcome(outcomes: Sequence[Record]) -> Record:
 
 def single_traces(records: Sequence[TraceRecord], compression: LabelledPolicy) -> Record:
     """pass@1: every trace for itself, its tokens and steps a mean over them, by the schedule's arithmetic. classes: of their
-    answers, equal ones alike, None for none."""
+    answers, equal ones alike, None for none. confidences: of each, the mean of its tokens; there where they were recorded."""
     schedule = compression.policy.schedule
     steps = [schedule.total(max(len(r.token_ids) - 1, 0), len(r.prompt_ids)) for r in records]
+    tokens = [record.confidences for record in records]
+    sure = [round(math.fsum(each) / len(each), 6) for each in tokens if each]
+    sure = sure if len(sure) == len(records) else []
     return {
         "answer": records[0].answer,
         "right": [float(record.correct) for record in records],
@@ -73,6 +77,26 @@ def single_traces(records: Sequence[TraceRecord], compression: LabelledPolicy) -
         "lengths": [len(record.token_ids) for record in records],
         "clusters": [],
         "classes": group_equivalent([record.answer for record in records]),
+        **({"confidences": sure} if sure else {}),
+    }
+
+
+def pooled_outcome(
+    found: PoolProblem, problem: Problem, records: Sequence[TraceRecord], compression: LabelledPolicy
+) -> Record:
+    """As `outcome`, of a problem of a pool that has come to its end; records: its traces, in the order of index."""
+    ran = [record for record in records if record.index not in found.waiting]
+    steps = [compression.policy.schedule.total(max(len(r.token_ids) - 1, 0), len(r.prompt_ids)) for r in ran]
+    return {
+        "answer": found.answer,
+        "right": [float(equivalent(found.answer, problem.answer))],
+        "unanswered": float(found.answer is None),
+        "generated": found.tokens,
+        "judged": 0,
+        "kv_token_steps": sum(steps),
+        "fates": "".join("a" if record.index in found.waiting else "f" for record in records),
+        "lengths": [0 if record.index in found.waiting else len(record.token_ids) for record in records],
+        "clusters": [],
     }
 
 
@@ -85,7 +109,7 @@ def live_rounds(records: Sequence[Record], problem: str) -> list[list[Record]]:
     return list(groups.values())
 
 
-def describe(entry: ComparedStrategy, policy: Policy, strategy: Strategy) -> dict[str, Any]:
+def describe(entry: ComparedStrategy, policy: Policy, strategy: Strategy | Pool) -> dict[str, Any]:
     """An entry and its strategy's settings as plain JSON values; the judge by its name, its excerpt's kind and its weights."""
     found: dict[str, Any] = {"family": entry.family, "n": entry.n, "policy": policy.spec(), "strategy": strategy.name}
     for field in dataclasses.fields(strategy):  # type: ignore[arg-type]  # every strategy is a frozen record

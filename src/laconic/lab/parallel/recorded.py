@@ -35,8 +35,10 @@ class RecordedSetup:
     def traces(self, compression: LabelledPolicy) -> Mapping[str, Sequence[TraceRecord]]:
         return self.by_problem
 
-    def replay(self, compression: LabelledPolicy, records: Sequence[TraceRecord]) -> TraceEngine:
-        return ReplayEngine(records, compression.policy, max_batch=max(1, len(records)))
+    def replay(
+        self, compression: LabelledPolicy, records: Sequence[TraceRecord], rows: int | None = None
+    ) -> TraceEngine:
+        return ReplayEngine(records, compression.policy, max_batch=rows or max(1, len(records)))
 
     def live(self, compression: LabelledPolicy) -> TraceEngine:
         raise InputError("recorded traces are played back and nothing runs live: leave --timed out, or give a model")

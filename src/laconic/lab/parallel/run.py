@@ -16,14 +16,23 @@ from typing import Any, Protocol
 from laconic import checks
 from laconic.engines.base import Sampling
 from laconic.errors import InputError
-from laconic.lab.parallel.lineup import ComparedStrategy, LabelledPolicy
-from laconic.lab.parallel.outcomes import describe, in_orders, live_rounds, mean_outcome, outcome, single_traces
+from laconic.lab.parallel.lineup import ComparedStrategy, LabelledPolicy, pool_of
+from laconic.lab.parallel.outcomes import (
+    describe,
+    in_orders,
+    live_rounds,
+    mean_outcome,
+    outcome,
+    pooled_outcome,
+    single_traces,
+)
 from laconic.lab.parallel.stable_ids import StableIds
 from laconic.lab.shared.journal import Journal, Record
 from laconic.lab.shared.problems import check_problems, problem_settings
 from laconic.lab.shared.progress import Progress, Watcher
 from laconic.problems import Problem
 from laconic.prune.judge import Excerpt, Judge
+from laconic.prune.pool import Pool
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.trace_engine import TraceEngine
 from laconic.prune.verdict import Verdict
@@ -42,8 +51,10 @@ class ParallelSetup(Protocol):
         """Every problem's traces under a compression by the problem's id, in the order of their index."""
         ...
 
-    def replay(self, compression: LabelledPolicy, records: Sequence[TraceRecord]) -> TraceEngine:
-        """An engine that plays one problem's traces back."""
+    def replay(
+        self, compression: LabelledPolicy, records: Sequence[TraceRecord], rows: int | None = None
+    ) -> TraceEngine:
+        """An engine that plays traces back, so many at once; None: all of one problem."""
         ...
 
     def live(self, compression: LabelledPolicy) -> TraceEngine:
@@ -84,6 +95,11 @@ class ParallelExperiment:
             raise InputError(
                 f"orders is {self.orders} and timed is {self.timed}, but live runs are compared with the recorded order alone; "
                 "expected timed 0 (--timed 0), or one order"
+            )
+        if self.timed and any(entry.pooled for entry in self.entries):
+            raise InputError(
+                f"timed is {self.timed}, but a pool runs on all problems at once and is only played back; expected timed 0 "
+                "(--timed 0), or no pools"
             )
         if not 0 <= self.timed <= len(self.problems):
             raise InputError(f"timed is {self.timed}; expected 0 to {len(self.problems)}, the number of problems")
@@ -130,7 +146,7 @@ class _ParallelRun:
         new = []
         for entry in self.experiment.entries:
             policy = self._compression(entry).policy
-            settings = describe(entry, policy, self.setup.strategy(entry, self._judge(entry)))
+            settings = describe(entry, policy, self._strategy(entry))
             if self.experiment.orders > 1:
                 settings["orders"] = self.experiment.orders
             old = known.get(entry.label)
@@ -160,14 +176,49 @@ class _ParallelRun:
         for problem in self.timed:
             self.kept[compression.label, problem.id] = list(traces[problem.id][: self.experiment.most])
         entries = [entry for entry in self.experiment.entries if entry.compress == compression.label]
+        for entry in (entry for entry in entries if entry.pooled):
+            self._pool(entry, compression, traces)
         for problem in self.experiment.problems:
             records = list(traces[problem.id])
             for entry in entries:
-                if (entry.label, problem.id) not in self.have:
+                if not entry.pooled and (entry.label, problem.id) not in self.have:
                     record = {"kind": "result", "entry": entry.label, "problem": problem.id}
                     self.journal.append([record | self._replay(entry, compression, problem, records)])
                     self.have.add((entry.label, problem.id))
                     self._tell("replay", entry, len(self.have & self.wanted), len(self.wanted))
+
+    def _pool(
+        self, entry: ComparedStrategy, compression: LabelledPolicy, traces: Mapping[str, Sequence[TraceRecord]]
+    ) -> None:
+        """A pool on all problems, whose results are written together: a part of them would be of another budget."""
+        problems = self.experiment.problems
+        if all((entry.label, problem.id) in self.have for problem in problems):
+            return
+        pool = pool_of(entry)
+        mixed = [in_orders(traces[problem.id][: entry.n], self.experiment.orders) for problem in problems]
+        found: list[list[Record]] = [[] for _ in problems]
+        for order in range(self.experiment.orders):
+            records = [each[order] for each in mixed]
+            engine = self.setup.replay(compression, [one for each in records for one in each], pool.parallel)
+            samplings = [dataclasses.replace(self.experiment.sampling, seed=each[0].seed) for each in records]
+            run = pool.begin(engine, [problem.question for problem in problems], samplings)
+            for event in run:
+                if event.trace is None:
+                    raise InputError(f"the problem {problems[event.problem].id} can't be played back: {event.message}")
+            for place, problem in enumerate(run.problems):
+                found[place].append(pooled_outcome(problem, problems[place], records[place], compression))
+            self._tell("replay", entry, len(self.have & self.wanted), len(self.wanted))
+        self.journal.append(
+            [
+                {"kind": "result", "entry": entry.label, "problem": problem.id} | mean_outcome(outcomes)
+                for problem, outcomes in zip(problems, found, strict=True)
+            ]
+        )
+        self.have |= {(entry.label, problem.id) for problem in problems}
+        self._tell("replay", entry, len(self.have & self.wanted), len(self.wanted))
+
+    def _strategy(self, entry: ComparedStrategy) -> Strategy | Pool:
+        return pool_of(entry) if entry.pooled else self.setup.strategy(entry, self._judge(entry))
 
     def _replay(
         self, entry: ComparedStrategy, compression: LabelledPolicy, problem: Problem, records: Sequence[TraceRecord]

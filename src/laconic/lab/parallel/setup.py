@@ -23,6 +23,7 @@ from laconic.lab.parallel.run import Answers
 from laconic.lab.shared.progress import Progress
 from laconic.problems import Problem
 from laconic.prune.judge import Judge
+from laconic.prune.pool import Pool, PoolBudget
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.registry import parse
 from laconic.prune.trace_engine import TraceEngine
@@ -87,10 +88,12 @@ class HFSetup:
             )
         return read_traces(path).by_problem()
 
-    def replay(self, compression: LabelledPolicy, records: Sequence[TraceRecord]) -> TraceEngine:
+    def replay(
+        self, compression: LabelledPolicy, records: Sequence[TraceRecord], rows: int | None = None
+    ) -> TraceEngine:
         # Nothing runs on the model's engine by itself: it is there for what only a model can tell.
         engine = self._engine(compression.policy, self.n)
-        return ReplayEngine(records, compression.policy, max_batch=self.n, model_engine=engine)
+        return ReplayEngine(records, compression.policy, max_batch=rows or self.n, model_engine=engine)
 
     def live(self, compression: LabelledPolicy) -> TraceEngine:
         return self._engine(compression.policy, self.n)
@@ -105,13 +108,15 @@ class HFSetup:
         return self.make(entry.strategy, entry.n, judge)
 
 
-def confidence_top_k_of(specs: Sequence[str]) -> int:
-    """How many candidates' mean log-probability the strategies need with each token; 0 for none.
+def confidence_top_k_of(specs: Sequence[str], pools: bool = False) -> int:
+    """How many candidates' mean log-probability the strategies, and pools beside them, need with each token; 0 for none.
 
     Raises InputError where two need different ones: a trace is recorded with one.
     """
     # No judge reads confidences, so any will do.
     needed = {spec: parse(spec, 1, RandomJudge()).needs().confidence_top_k for spec in specs}
+    if pools:
+        needed["pool"] = Pool(1, PoolBudget(traces=1)).needs().confidence_top_k
     found = {count: spec for spec, count in needed.items() if count}
     if len(found) > 1:
         raise InputError(

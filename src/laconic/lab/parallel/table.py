@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from laconic.cli.tables import MISSING, Table, alone, difference, interval, number, percent, ratio, size
+from laconic.cli.tables import MISSING, Column, Table, alone, difference, interval, number, percent, ratio, size
 from laconic.lab.shared.figure import NAMES
 from laconic.lab.shared.reporting import Report
 
@@ -25,6 +25,8 @@ def parallel_tables(report: Report) -> list[Table]:
 
 def _replayed(report: Report, n: int, rows: Sequence[Report]) -> Table:
     model = report["settings"]["model"]["name"]
+    sure = any(row.get("equal_cost_by_confidence") for row in rows)
+    by_confidence: list[Column] = [("ties by confidence", "right", 2)] if sure else []
     return Table(
         title=f"n = {n}, replayed: {rows[0]['problems']} problems, {model}, every strategy on the same traces",
         columns=[
@@ -33,6 +35,7 @@ def _replayed(report: Report, n: int, rows: Sequence[Report]) -> Table:
             ("accuracy, %", "right"),
             (f"to cons@{n}, points", "right", 2),
             ("to the vote of equal cost", "right", 2),
+            *by_confidence,
             ("trace tokens", "right", 5),
             ("judge tokens", "right", 5),
             ("all", "right", 4),
@@ -46,7 +49,8 @@ def _replayed(report: Report, n: int, rows: Sequence[Report]) -> Table:
                 compression_name(row["compress"]),
                 interval(**row["accuracy"]),
                 MISSING if row["difference"] is None else difference(**row["difference"]),
-                MISSING if row.get("equal_cost") is None else difference(**row["equal_cost"]),
+                _to_vote(row, "equal_cost"),
+                *([_to_vote(row, "equal_cost_by_confidence")] if sure else []),
                 number(row["trace_tokens"]),
                 number(row["judge_tokens"]),
                 number(row["total_tokens"]),
@@ -61,12 +65,21 @@ def _replayed(report: Report, n: int, rows: Sequence[Report]) -> Table:
             f"cons@{n}: the vote of {n} whole traces with full KV. Differences and shares are to that row.",
             "The vote of equal cost: a plain one of as many whole traces as cost the same tokens, judge included, under the "
             "same compression: between cons@k and cons@(k + 1), the mean over orders of the traces.",
+            *(
+                ["Ties by confidence: to the same vote, whose ties go to the answer of the more confident traces."]
+                if sure
+                else []
+            ),
             "In brackets: 95 % intervals over problems; differences are paired by problem.",
             *alone(rows[0]["problems"]),
             "Tokens and KV-token-steps (tokens attended, summed over steps and rows, one layer): means a problem.",
             "Judge tokens went through a network on the judge's account; steps are those of traces alone.",
         ],
     )
+
+
+def _to_vote(row: Report, name: str) -> str:
+    return MISSING if row.get(name) is None else difference(**row[name])
 
 
 def _live(report: Report, n: int, rows: Sequence[Report]) -> Table:

@@ -26,6 +26,21 @@ Orders = Annotated[
     int,
     typer.Option("--orders", help="Play back in so many orders of each problem's traces; more, narrower intervals."),
 ]
+Spend = Annotated[
+    str | None,
+    typer.Option(
+        "--spend",
+        metavar="BUDGET",
+        help="What all problems share: 4x is four traces each in the mean, 500000 so many tokens.",
+    ),
+]
+Pools = Annotated[
+    str,
+    typer.Option(
+        "--pools",
+        help="Budgets that all problems share, by commas: 4x is four traces a problem in the mean. Played back only.",
+    ),
+]
 TraceFileOption = Annotated[Path, TRACE_FILE]
 TraceFileOrNone = Annotated[Path | None, TRACE_FILE]
 Texts = Annotated[
