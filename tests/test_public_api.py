@@ -322,6 +322,33 @@ CALLS: dict[str, Call] = {
         lambda: {"n": 4},
         {**dict.fromkeys(("n", "first", "parallel", "top_k"), WHOLE), "ties": WORD, "price": NUMBER},
     ),
+    "prune.PoolBudget": Call(
+        prune.PoolBudget,
+        lambda: {"traces": 4},
+        {"tokens": optional(WHOLE), "traces": optional((*NUMBER, 0.5))},
+        said={"tokens": ""},
+    ),
+    "prune.KnownTrace": Call(
+        prune.KnownTrace,
+        lambda: {"index": 1, "answer": "5", "tokens": 7},
+        {**dict.fromkeys(("index", "tokens"), WHOLE), "answer": (5, [], b"x"), "confidence": NUMBER},
+    ),
+    "prune.Pool": Call(
+        prune.Pool,
+        lambda: {"n": 4, "budget": prune.PoolBudget(traces=4)},
+        {**dict.fromkeys(("n", "first", "parallel", "top_k"), WHOLE), "budget": (None, *OBJECT), "ties": WORD},
+    ),
+    "Pool.begin": Call(
+        prune.Pool(2, prune.PoolBudget(traces=2), ties="index").begin,
+        lambda: {"engine": ScriptedEngine([]), "questions": ["a"], "samplings": [base.Sampling()]},
+        {
+            "engine": (None, *OBJECT),
+            "questions": (*TEXTS, []),
+            "samplings": ([5], [None]),
+            "known": (5, "x", [], {5: []}, {0: [5]}),
+        },
+        {"samplings": "sampling"},
+    ),
     "prune.DeepPrune": Call(
         prune.DeepPrune,
         lambda: {"n": 4, "judge": baselines.TokenJaccard()},
@@ -756,6 +783,9 @@ CALLS: dict[str, Call] = {
 EXEMPT = {
     "what the library hands out": (
         "prune.Cost",
+        "prune.PoolProblem",
+        "prune.PoolProgress",
+        "prune.PoolRun",
         "prune.TraceFate",
         "prune.Tokens",
         "prune.Verdict",

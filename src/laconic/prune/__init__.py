@@ -13,6 +13,7 @@ from __future__ import annotations
 from laconic.prune.cluster import Clustering
 from laconic.prune.judge import Cost, Excerpt, Judge
 from laconic.prune.needs import Needs
+from laconic.prune.pool import KnownTrace, Pool, PoolBudget, PoolProblem, PoolProgress, PoolRun
 from laconic.prune.strategies.base import Strategy, StrategyRun
 from laconic.prune.strategies.deepconf import DeepConf
 from laconic.prune.strategies.deepprune import DeepPrune
@@ -29,7 +30,13 @@ __all__ = [
     "DeepPrune",
     "Excerpt",
     "Judge",
+    "KnownTrace",
     "Needs",
+    "Pool",
+    "PoolBudget",
+    "PoolProblem",
+    "PoolProgress",
+    "PoolRun",
     "PricedVote",
     "SelfConsistency",
     "Strategy",

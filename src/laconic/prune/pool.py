@@ -74,12 +74,21 @@ class PoolBudget:
 
 @dataclass(frozen=True)
 class KnownTrace:
-    """A trace that is there already. confidence: its tokens' mean, 0 where ties go by index."""
+    """A trace that is there already. confidence: its tokens' mean, 0 where ties go by index. Raises InputError for values of
+    another type or below 0."""
 
     index: int
     answer: str | None
     tokens: int
     confidence: float = 0.0
+
+    def __post_init__(self) -> None:
+        checks.unwrap_numpy_fields(self)
+        checks.whole("index", self.index, 0)
+        if self.answer is not None:
+            checks.text("answer", self.answer)
+        checks.whole("tokens", self.tokens, 0)
+        checks.number("confidence", self.confidence, 0)
 
 
 @dataclass(frozen=True)
@@ -121,7 +130,7 @@ class Pool:
     ) -> PoolRun:
         """Bind to an engine and problems; nothing runs yet. samplings: one a question, whose seeds tell their draws apart.
         known: traces that are there already, by the question's place: they vote, and count as spent."""
-        return PoolRun(self, engine, questions, samplings, known or {})
+        return PoolRun(self, engine, questions, samplings, {} if known is None else known)
 
 
 @dataclass(slots=True)
@@ -201,8 +210,9 @@ class PoolRun:
         self._ended = 0  # tokens of traces that have ended
         self._means = 0.0  # sum of the problems' mean lengths
         self._measured = 0  # problems that have one
-        for place, traces in known.items():
-            for trace in traces:
+        for place, traces in checks.instance("known", known, Mapping, "traces by their question's place").items():
+            checks.whole("known", place, 0, len(questions) - 1, "the place of a question")
+            for trace in checks.instances("known", traces, KnownTrace, "a KnownTrace"):
                 self._take_known(self.problems[place], trace)
         for problem in self.problems:
             self._value(problem)
