@@ -322,6 +322,11 @@ CALLS: dict[str, Call] = {
         lambda: {"n": 4},
         {**dict.fromkeys(("n", "first", "parallel", "top_k"), WHOLE), "ties": WORD, "price": NUMBER},
     ),
+    "prune.AdaptiveConsistency": Call(
+        prune.AdaptiveConsistency,
+        lambda: {"n": 4},
+        {**dict.fromkeys(("n", "wave", "top_k"), WHOLE), "ties": WORD, "threshold": (*NUMBER, 0.4)},
+    ),
     "prune.PoolBudget": Call(
         prune.PoolBudget,
         lambda: {"traces": 4},
@@ -399,6 +404,7 @@ CALLS: dict[str, Call] = {
     ),
     "SelfConsistency.solve": solving(prune.SelfConsistency),
     "PricedVote.solve": solving(prune.PricedVote),
+    "AdaptiveConsistency.solve": solving(prune.AdaptiveConsistency),
     "DeepConf.solve": solving(prune.DeepConf),
     "DeepPrune.solve": solving(prune.DeepPrune),
     "excerpts.parse": Call(

@@ -50,7 +50,7 @@ def test_a_judges_settings_are_those_of_its_class(name: str, said: dict[str, str
         (
             "strategies",
             "deeprune",
-            "strategy 'deeprune' is unknown; expected one of self-consistency, priced-vote, deepprune, deepconf",
+            "strategy 'deeprune' is unknown; expected one of self-consistency, priced-vote, ",
         ),
         ("judges", "jacard", "judge 'jacard' is unknown; expected one of bundled, encoder, "),
     ],

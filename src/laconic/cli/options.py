@@ -120,7 +120,7 @@ StrategySpec = Annotated[
     typer.Option(
         "--strategy",
         "-s",
-        help="NAME or NAME:setting=value,...: deepprune, self-consistency, priced-vote, deepconf:low or :high.",
+        help="NAME or NAME:setting=value,...: deepprune, self-consistency, priced-vote, ...; laconic strategies lists them.",
     ),
 ]
 JudgeSpec = Annotated[

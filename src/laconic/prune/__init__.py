@@ -14,6 +14,7 @@ from laconic.prune.cluster import Clustering
 from laconic.prune.judge import Cost, Excerpt, Judge
 from laconic.prune.needs import Needs
 from laconic.prune.pool import KnownTrace, Pool, PoolBudget, PoolProblem, PoolProgress, PoolRun
+from laconic.prune.strategies.adaptive import AdaptiveConsistency
 from laconic.prune.strategies.base import Strategy, StrategyRun
 from laconic.prune.strategies.deepconf import DeepConf
 from laconic.prune.strategies.deepprune import DeepPrune
@@ -24,6 +25,7 @@ from laconic.prune.trace_engine import TraceEngine
 from laconic.prune.verdict import Tokens, TraceFate, Verdict, Vote
 
 __all__ = [
+    "AdaptiveConsistency",
     "Clustering",
     "Cost",
     "DeepConf",

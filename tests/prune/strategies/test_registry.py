@@ -55,15 +55,25 @@ def test_every_setting_can_be_typed_as_its_default(name):
 
 
 def test_the_known_and_who_needs_a_judge():
-    assert known() == ("self-consistency", "priced-vote", "deepprune", "deepconf:low", "deepconf:high")
-    assert [needs_judge(name) for name in known()] == [False, False, True, False, False]
+    assert known() == (
+        "self-consistency",
+        "priced-vote",
+        "adaptive-consistency",
+        "deepprune",
+        "deepconf:low",
+        "deepconf:high",
+    )
+    assert [needs_judge(name) for name in known()] == [False, False, False, True, False, False]
     assert needs_judge("deepprune:tau=0.2")
 
 
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ("majority", "strategy 'majority' is unknown; expected one of self-consistency, priced-vote, deepprune, "),
+        (
+            "majority",
+            "strategy 'majority' is unknown; expected one of self-consistency, priced-vote, adaptive-consistency, deepprune, ",
+        ),
         ("", "strategy '' is unknown"),
         ("deepprune:sigma=1", "setting 'sigma' of strategy deepprune is unknown; its settings: tau, K, K1, K2, K3, "),
         ("deepprune:judge=x", "setting 'judge' of strategy deepprune is unknown"),

@@ -8,7 +8,12 @@ from laconic.cli.tables import MISSING, Column, Table, alone, difference, interv
 from laconic.lab.shared.figure import NAMES
 from laconic.lab.shared.reporting import Report
 
-STRATEGIES = {"deepprune": "DeepPrune", "deepconf": "DeepConf", "priced-vote": "priced vote"}
+STRATEGIES = {
+    "deepprune": "DeepPrune",
+    "deepconf": "DeepConf",
+    "priced-vote": "priced vote",
+    "adaptive-consistency": "adaptive",
+}
 PHASES = ("explore", "judge", "finish", "vote")
 
 

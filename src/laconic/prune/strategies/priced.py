@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 from laconic import checks
 from laconic.prune.needs import Needs
 from laconic.prune.strategies.base import Strategy
-from laconic.prune.strategies.run import DECIDED, MOST_TRACES, StrategyRunBase, TraceState, traces
-from laconic.prune.strategies.settings import TIES_SETTING, TOP_K_SETTING, settings_of, with_confidences
+from laconic.prune.strategies.run import MOST_TRACES
+from laconic.prune.strategies.sequential import SequentialVoteRun
+from laconic.prune.strategies.settings import TIES_SETTING, TOP_K_SETTING, settings_of
 from laconic.prune.trace_engine import SamplingView, TraceEngine
-from laconic.prune.voting import TIES, mean_confidence
+from laconic.prune.voting import TIES
 from laconic.prune.worth import worth
 from laconic.settings import setting
 
@@ -51,72 +52,34 @@ class PricedVote(Strategy):
         return Needs(confidence_top_k=self.top_k) if self.ties == "confidence" else Needs()
 
     def begin(self, engine: TraceEngine, question: str, sampling: SamplingView) -> PricedVoteRun:
-        asking = with_confidences(sampling, self.top_k) if self.ties == "confidence" else sampling
-        return PricedVoteRun(self, engine, question, asking)
+        return PricedVoteRun(self, engine, question, sampling)
 
 
-class PricedVoteRun(StrategyRunBase):
+class PricedVoteRun(SequentialVoteRun):
     """A run of `PricedVote`."""
 
     def __init__(self, strategy: PricedVote, engine: TraceEngine, question: str, sampling: SamplingView) -> None:
-        super().__init__(strategy.name, strategy.n, settings_of(strategy), strategy.needs(), engine, question, sampling)
+        given = settings_of(strategy), strategy.needs()
+        super().__init__(strategy.name, strategy.n, strategy.first, *given, engine, question, sampling)
         self.strategy = strategy
-        self.started = min(strategy.first, strategy.n)
-        self.counted = 0  # traces whose votes are in: those before the first that still runs
         self.worth = math.inf
-        self.over = False
-
-    def _start(self) -> None:
-        for record in self.records[self.started :]:
-            self._stop(record, "waiting", "not started yet")
-        self._say(f"{traces(self.started)} of at most {self.n} start")
 
     def _extra(self) -> dict[str, Any]:
         return {} if math.isinf(self.worth) else {"worth": self.worth}
 
-    def _ended(self, record: TraceState) -> None:
-        if self.over:
-            return
-        with self.clock.during("vote"):
-            while not self.over and self.counted < self.started and self.records[self.counted].ended:
-                self._count(self.records[self.counted])
-                self.counted += 1
-                if self.counted >= min(self.strategy.first, self.n):
-                    self._decide()
-
-    def _count(self, record: TraceState) -> None:
-        if record.answer is not None:
-            record.weight = 1.0
-            tie = mean_confidence(record.view) if self.strategy.ties == "confidence" else 0.0
-            self.tally.add(record.index, record.answer, tie=tie)
-            self.votes = self.tally.votes()
-
-    def _decide(self) -> None:
-        """One more vote is in: start what is worth its price, or stop what can't change anything."""
+    def _decide(self, counts: list[int]) -> None:
+        """Start what is worth its price, or stop what can't change anything."""
         while True:
             running = self.started - self.counted
             if running >= self.strategy.parallel:
                 return
-            counts = [len(vote.traces) for vote in self.votes]
             self.worth = worth(counts, self.counted, self.n - self.started, running)
             if self.worth < self.strategy.price:
                 break
-            self._resume(self.records[self.started])
-            self.started += 1
+            self._go_on()
         lead, rival = [*counts, 0, 0][:2]
         if lead > rival + running or not running:
-            self._end(running)
-
-    def _end(self, running: int) -> None:
-        self.over = True
-        for record in self.records[self.counted : self.started]:
-            if not record.ended:
-                self._stop(record, "abandoned", DECIDED)
-        left = self.n - self.started
-        for record in self.records[self.started :]:
-            record.fate, record.reason = "abandoned", "it was not worth its price"
-        if left:
-            self._say(
-                f"a further trace would be worth {self.worth:.4f}, under the price of {self.strategy.price:g}: "
-                f"{traces(left)} not started"
+            self._end(
+                "it was not worth its price",
+                f"a further trace would be worth {self.worth:.4f}, under the price of {self.strategy.price:g}",
             )

@@ -8,6 +8,7 @@ from typing import Any
 
 from laconic.errors import InputError
 from laconic.prune.judge import Judge
+from laconic.prune.strategies.adaptive import AdaptiveConsistency
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.deepconf import KEPT, DeepConf
 from laconic.prune.strategies.deepprune import DeepPrune
@@ -18,12 +19,18 @@ from laconic.settings import Setting, SettingsReader, find_name, parameters_of, 
 _CLASSES: Mapping[str, type[Strategy]] = {
     "self-consistency": SelfConsistency,
     "priced-vote": PricedVote,
+    "adaptive-consistency": AdaptiveConsistency,
     "deepprune": DeepPrune,
     "deepconf": DeepConf,
 }
 _MODES = {"deepconf": tuple(KEPT)}
 """Words that may stand for `mode=...`."""
-_ALIASES = {"cons": "self-consistency", "sc": "self-consistency", "priced": "priced-vote"}
+_ALIASES = {
+    "cons": "self-consistency",
+    "sc": "self-consistency",
+    "priced": "priced-vote",
+    "adaptive": "adaptive-consistency",
+}
 """What people also type."""
 
 
