@@ -22,9 +22,9 @@ class AdaptiveConsistency(Strategy):
     """Majority vote over waves of traces, n at most, which ends once the leader stays ahead with enough probability.
 
     Of the two leading answers, with a and b votes, the first one's share has the posterior Beta(a + 1, b + 1); the vote ends
-    where that share is above one half with a probability of at least `threshold`. The paper looks after every trace: `wave=1`. It
-    spends most on problems that no number of traces solves, which `PricedVote` gives up. Raises InputError for settings out of
-    range.
+    where that share is above one half with a probability of at least `threshold`. The paper looks after every trace: `wave=1`.
+    It spends most on problems that no number of traces solves, which `PricedVote` gives up. Raises InputError for settings out
+    of range.
     """
 
     name = "adaptive-consistency"
