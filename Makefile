@@ -46,7 +46,7 @@ $(STAMP_VLLM): pyproject.toml constraints-vllm.txt
 	$(BIN_VLLM)/python -m pip install --quiet --no-compile $(PIP_FLAGS) --no-deps -e .
 	@touch $@
 
-demo: setup  ## the bundled reasoner on held-out problems, full KV against RPC (offline, about a minute)
+demo: setup  ## the bundled reasoner on held-out problems, full KV against compression (offline, about a minute)
 	$(OFFLINE) $(BIN)/laconic demo
 
 test: setup  ## all tests

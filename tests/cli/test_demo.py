@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from tests.reference.selectors import selector_for
 
 import laconic.assets
 from laconic.cli import demo as module
 from laconic.compress import RPC, FullKV, Random
+from laconic.engines.hf import load
 from laconic.judges.encoder import PairEncoder
 from laconic.judges.input_spec import EncoderInputSpec
 from laconic.judges.network import EncoderConfig
 from laconic.problems import generate
+from laconic.selectors import place_of, write_selector
 
 
 @pytest.fixture
@@ -36,9 +39,22 @@ def test_json_has_a_row_a_policy_at_equal_cache_size(invoke: Any, small: Path) -
     assert out["bytes_per_kv_token"] == 3 * 2 * 8 * 2 * 4
 
 
+def test_a_selector_of_the_model_stands_first(
+    invoke: Any, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LACONIC_CACHE", str(tmp_path / "cache"))
+    made = selector_for(load(small)[0])
+    write_selector(place_of(made.fingerprint), made)
+    result = invoke("demo", "--problems", 2, env={"COLUMNS": "80"})
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.split("accuracy")[0].split() == ["full", "KV", "learned", "c=4", "rpc", "c=4", "random", "c=4"]
+    assert "one trace under learned c=4" in result.stdout
+    assert all(len(line) <= 80 for line in result.stdout.splitlines())
+
+
 def test_the_figures_are_those_of_the_accuracy_experiment(invoke: Any, small: Path) -> None:
     from laconic.cli.common import choose_sampling
-    from laconic.engines.hf import HFEngine, load
+    from laconic.engines.hf import HFEngine
     from laconic.lab.accuracy.run import run_accuracy
     from laconic.lab.shared.policies import compared_policies
 
@@ -62,7 +78,7 @@ def test_the_table_says_n_and_names_its_intervals(invoke: Any, small: Path) -> N
     result = invoke("demo", "--problems", 3, env={"COLUMNS": "80"})
     assert result.exit_code == 0, result.stderr
     assert "n = 3 problems x 1" in result.stdout
-    for name in ("full KV", "rpc c=4", "random c=4", "accuracy, %", "KV bytes, peak", "tokens per second"):
+    for name in ("full KV", "rpc c=4", "random c=4", "accuracy, %", "KV bytes, peak", "tokens/s"):
         assert name in result.stdout
     assert all(len(line) <= 80 for line in result.stdout.splitlines())
 

@@ -74,6 +74,7 @@ class Conformance:
         reasons, live = {}, []
         for chunk in engine.stream():
             live.append(engine.stats.live_kv_tokens)
+            assert engine.live_kv_bytes == engine.stats.live_kv_bytes
             if chunk.trace_id == ids[1] and len(engine.trace(ids[1]).token_ids) == 20:
                 engine.stop(ids[1])
                 engine.stop(ids[3])

@@ -10,7 +10,6 @@ import typer
 from laconic.cli.common import (
     BUNDLED,
     SMALL,
-    choose_policy,
     choose_sampling,
     choose_strategy,
     model_path,
@@ -55,11 +54,11 @@ def demo(
     ratio: RatioOfAll = SMALL["ratio"],
     as_json: AsJson = False,
 ) -> None:
-    """Solve held-out problems with the bundled reasoner: full KV, RPC, and random eviction at RPC's cache size.
+    """Solve held-out problems with the bundled reasoner: full KV, its selector, RPC and random eviction at one cache size.
 
     Needs no network. Prints accuracy with its 95 % interval, KV tokens and bytes, tokens per second, and an excerpt of
-    a trace that shows what RPC evicted. Where there is a bundled judge, the first problem is then solved by 64 traces under
-    DeepPrune and RPC together, with what that saved.
+    a trace that shows what was evicted. Where there is a bundled judge, the first problem is then solved by 64 traces under
+    DeepPrune and compression together, with what that saved.
     """
     for option, count in (("--problems", problems), ("--n", samples)):
         if count < 1:
@@ -76,9 +75,10 @@ def demo(
     from laconic.prune.alike import warn_alike
 
     one_thread()
-    policies = compared_policies(ratio, SMALL["interval"], SMALL["window"])
+    compared_policies(ratio, SMALL["interval"], SMALL["window"])
     questions = generate(problems, seed=seed)
     model, tokenizer = load(model_path(None))
+    policies = compared_policies(ratio, SMALL["interval"], SMALL["window"], learned=_has_selector(model))
     sampling = choose_sampling(model, seed=seed)
     warn_alike(samples, sampling)
     print_to_stderr(
@@ -105,7 +105,7 @@ def demo(
             per_token = engine.stats.peak_kv_bytes / engine.stats.peak_kv_tokens
 
     console = Console(highlight=False)
-    policy = choose_policy("rpc", True, ratio=ratio)
+    policy = policies[1]  # the learned selector, or RPC where there is none
     if as_json:
         report = {"bytes_per_kv_token": per_token, "rows": [row.to_json() for row in rows]}
         if _has_judge():
@@ -116,9 +116,26 @@ def demo(
     engine = HFEngine(model, tokenizer, policy=policy, record_held=True)
     trace_id = engine.submit(engine.render(questions[0].question), sampling)[0]
     pieces = [chunk.text for chunk in engine.stream()]
-    _excerpt(console, pieces, engine.held(trace_id).any(dim=0).any(dim=0).tolist(), engine.compression_points(trace_id))
+    _excerpt(
+        console,
+        label_of(policy),
+        pieces,
+        engine.held(trace_id).any(dim=0).any(dim=0).tolist(),
+        engine.compression_points(trace_id),
+    )
     if _has_judge():
         _show_solving(console, model, tokenizer, policy, questions[0], sampling)
+
+
+def _has_selector(model: Any) -> bool:
+    from laconic.fingerprint import weights_fingerprint
+    from laconic.selectors import find_selector
+
+    try:
+        find_selector(weights_fingerprint(model))
+    except InputError:
+        return False
+    return True
 
 
 def _has_judge() -> bool:
@@ -157,11 +174,11 @@ def _show_solving(
     view = BoardView(console, BoardHeading(setting, problem.question)) if can_show(console) else SilentBoardView()
     console.print()
     console.print(
-        f"The first problem by {TRACES} traces: DeepPrune stops those that would agree, RPC compresses the others."
+        f"The first problem by {TRACES} traces: DeepPrune stops those that would agree, {policy.name} compresses the others."
     )
     report = _solve(model, tokenizer, policy, problem, sampling, view)
     summarise(console, report)
-    console.print("The same, live, for any problem: laconic solve --policy rpc", style="dim")
+    console.print(f"The same, live, for any problem: laconic solve --policy {policy.name}", style="dim")
 
 
 def _table(console: Console, rows: list[Figures], per_token: float) -> None:
@@ -170,7 +187,7 @@ def _table(console: Console, rows: list[Figures], per_token: float) -> None:
 
     from laconic.cli.tables import alone
 
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("", no_wrap=True)
     for row in rows:
         table.add_column("full KV" if row.ratio is None else row.label, justify="right")
@@ -179,14 +196,14 @@ def _table(console: Console, rows: list[Figures], per_token: float) -> None:
         table.add_row(name, *(value(row) for row in rows))
 
     line("accuracy, %", lambda row: _percent(row.accuracy, ""))
-    line("  less full KV's", lambda row: _percent(row.difference, "+"))
+    line("  to full KV", lambda row: _percent(row.difference, "+"))
     line("KV tokens, peak", lambda row: f"{row.peak_kv_tokens:,}")
     line("KV tokens, mean", lambda row: f"{row.mean_kv_tokens:,.0f}")
     line("KV bytes, peak", lambda row: size(round(row.peak_kv_tokens * per_token)))
     line("KV bytes, mean", lambda row: size(round(row.mean_kv_tokens * per_token)))
-    line("tokens per second", lambda row: f"{row.tokens_per_second:,.0f}" if row.tokens_per_second else "")
+    line("tokens/s", lambda row: f"{row.tokens_per_second:,.0f}" if row.tokens_per_second else "")
     line("mean length", lambda row: f"{row.mean_length:,.0f}")
-    line("without an answer", lambda row: f"{row.unanswered:.0%}")
+    line("no answer", lambda row: f"{row.unanswered:.0%}")
     console.print()
     console.print(table)
     console.print()
@@ -207,10 +224,10 @@ def _percent(interval: Interval | None, sign: str) -> str:
     if interval is None:
         return "-"
     mean, low, high = (f"{100 * value:{sign}.0f}" for value in interval)
-    return f"{mean} ({low} to {high})"
+    return f"{mean} [{low}, {high}]"
 
 
-def _excerpt(console: Console, pieces: list[str], held: list[bool], compressions: list[int]) -> None:
+def _excerpt(console: Console, policy: str, pieces: list[str], held: list[bool], compressions: list[int]) -> None:
     """The middle of a trace: evicted tokens pale on a terminal, dots elsewhere."""
     from rich.text import Text
 
@@ -222,7 +239,9 @@ def _excerpt(console: Console, pieces: list[str], held: list[bool], compressions
             text.append(" |", style="yellow")
     pale = "pale" if console.is_terminal else "a dot"
     console.print()
-    console.print(f"From the middle of one RPC trace ({pale}: evicted from every layer by the end, |: a compression):")
+    console.print(
+        f"From the middle of one trace under {policy} ({pale}: evicted from every layer by the end, |: a compression):"
+    )
     console.print(text)
     console.print("The whole of it as a page: laconic think --html trace.html", style="dim")
 

@@ -10,18 +10,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from laconic.answers import answer_of, equivalent
-from laconic.compress import RPC, FullKV, Policy, Random
+from laconic.compress import RPC, FullKV, Learned, Policy, Random
 from laconic.engines.base import Engine, Sampling, Trace
 from laconic.problems import Problem
 from laconic.problems.base import problem_seed
 from laconic.statistics import Interval, mean_interval, paired_difference
 
 
-def compared_policies(ratio: float, interval: int, window: int) -> list[Policy]:
-    """Full KV, then RPC and random eviction at one cache size. Raises InputError for a ratio below 1."""
+def compared_policies(ratio: float, interval: int, window: int, learned: bool = False) -> list[Policy]:
+    """Full KV, then at one cache size the learned selector, where there is one, RPC, and random eviction.
+
+    Raises InputError for a ratio below 1.
+    """
     ratio = int(ratio) if float(ratio).is_integer() else ratio
     return [
         FullKV(),
+        *([Learned(interval=interval, ratio=ratio, window=window)] if learned else []),
         RPC(interval=interval, ratio=ratio, window=window),
         Random(interval=interval, ratio=ratio, window=window),
     ]

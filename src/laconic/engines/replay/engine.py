@@ -135,6 +135,11 @@ class ReplayEngine(Engine):
         return replace(stats, side_tokens=self._trace_reader.probe_tokens)
 
     @property
+    def live_kv_bytes(self) -> int:
+        """See Engine.live_kv_bytes."""
+        return self._rows.live_kv_bytes
+
+    @property
     def max_batch(self) -> int:
         """Rows that run at once."""
         return self._scheduler.max_batch

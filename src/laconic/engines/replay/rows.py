@@ -102,6 +102,11 @@ class ReplayedRows:
         stats.peak_kv_bytes = stats.peak_kv_tokens * self.bytes_per_token
         return stats
 
+    @property
+    def live_kv_bytes(self) -> int:
+        """Held now."""
+        return 0 if self.ledger is None else self.ledger.tokens * self.bytes_per_token
+
     # ---- what is read beside playing ------------------------------------------------------------------------------
 
     def tokens_held(self, entry: ReplayedTrace) -> int:

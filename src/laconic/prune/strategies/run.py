@@ -242,7 +242,8 @@ class StrategyRunBase(StrategyRun):
 
     def _sample(self) -> int:
         """KV bytes held now."""
-        now = int(getattr(self.engine.stats, "live_kv_bytes", 0) or 0)
+        told = getattr(self.engine, "live_kv_bytes", None)  # cheaper than all counts, where an engine has it
+        now = int(getattr(self.engine.stats, "live_kv_bytes", 0) or 0) if told is None else int(told)
         self._peak = max(self._peak, now)
         return now
 
