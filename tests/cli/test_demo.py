@@ -68,6 +68,8 @@ def test_the_figures_are_those_of_the_accuracy_experiment(invoke: Any, small: Pa
         sampling=choose_sampling(model, seed=5),
     )
     experiment = json.loads(json.dumps([row.to_json() for row in rows]))
+    for row in experiment:
+        del row["to_random"]  # the demo's table has no room for it
     for row in said + experiment:
         assert row.pop("tokens_per_second") > 0
     assert said == experiment

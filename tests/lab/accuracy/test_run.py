@@ -82,6 +82,12 @@ def test_figures_are_those_of_a_slow_sum(problems, factory) -> None:
             assert row.difference is None
         else:
             assert row.difference == paired_difference(right, by_label["full"])
+    for row in rows:
+        beside = None if row.ratio is None else f"random c={row.ratio:g}"
+        if beside is None or row.label == beside:
+            assert row.to_random is None
+        else:
+            assert row.to_random == paired_difference(by_label[row.label], by_label[beside])
     assert rows[0].truncated > 0  # or the limit was never tested
 
 

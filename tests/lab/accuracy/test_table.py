@@ -32,3 +32,17 @@ def test_accuracy_rows() -> None:
     assert list(table.rows[0]) == ["full KV", "70.0 [60.0, 80.0]", "–", "321", "1,234", "457", "1.5", "988"]
     assert table.rows[1][0] == "rpc c=4"
     assert table.rows[1][2] == "-5.0 [-10.0, +2.0]"
+
+
+def test_differences_to_random_stand_where_it_ran() -> None:
+    rows = [accuracy_row("full", 0.7, False), accuracy_row("rpc c=4", 0.65), accuracy_row("random c=4", 0.6)]
+    rows[1]["to_random"] = {"mean": 0.05, "low": -0.02, "high": 0.12}
+    rows[2]["to_random"] = None
+    table = accuracy_table({"rows": rows, "settings": {"model": {"name": "bundled"}}})
+    assert [title for title, *_ in table.columns][:4] == [
+        "policy",
+        "pass@1, %",
+        "to full KV, points",
+        "to random, points",
+    ]
+    assert [row[3] for row in table.rows] == ["–", "+5.0 [-2.0, +12.0]", "–"]

@@ -21,8 +21,8 @@ class AccuracyRow:
     """One policy's figures. KV tokens are of one layer, the prompt's included.
 
     accuracy: pass@1 and its 95 % interval; difference: to full KV on the same problems and seeds, None for full KV
-    itself or where it did not run. peak_kv_tokens: the most any trace held; mean_peak_kv_tokens: mean over traces of
-    their peak; mean_kv_tokens: mean over traces of the mean over their steps. mean_length: generated tokens a trace.
+    itself or where it did not run; to_random: to random eviction at the same cache size, likewise. peak_kv_tokens: the
+    most any trace held; mean_peak_kv_tokens: mean over traces of their peak; mean_kv_tokens: mean over traces of the mean over their steps. mean_length: generated tokens a trace.
     unanswered: share of traces without a final answer; truncated: share that ran into the limit of new tokens.
     tokens_per_second: generated tokens over wall time, as the run went; no timed claim (`throughput` makes those).
     """
@@ -35,6 +35,7 @@ class AccuracyRow:
     samples: int
     accuracy: Interval
     difference: Interval | None
+    to_random: Interval | None
     peak_kv_tokens: int
     mean_peak_kv_tokens: float
     mean_kv_tokens: float
@@ -46,7 +47,9 @@ class AccuracyRow:
     def to_json(self) -> dict[str, Any]:
         row = dataclasses.asdict(self)
         row["accuracy"] = self.accuracy._asdict()
-        row["difference"] = self.difference._asdict() if self.difference else None
+        for name in ("difference", "to_random"):
+            found = getattr(self, name)
+            row[name] = found._asdict() if found else None
         return row
 
 
@@ -56,8 +59,10 @@ def summarise(
     samples: int,
     records: Sequence[Record],
     baseline: Sequence[Record] | None,
+    random: Sequence[Record] | None = None,
 ) -> AccuracyRow:
-    """A row from its records (kinds `trace` and `clock`); baseline: full KV's, for the paired difference."""
+    """A row from its records (kinds `trace` and `clock`); baseline: full KV's, random: the random policy's at the same ratio,
+    for paired differences."""
     traces = [record for record in records if record["kind"] == "trace"]
     clocks = [record for record in records if record["kind"] == "clock"]
     seconds = sum(record["seconds"] for record in clocks)
@@ -75,6 +80,7 @@ def summarise(
         samples=samples,
         accuracy=mean_interval(right),
         difference=difference,
+        to_random=None if random is None else paired_difference(right, _by_problem(problems, random)),
         peak_kv_tokens=max(record["peak_kv_tokens"] for record in traces),
         mean_peak_kv_tokens=sum(record["peak_kv_tokens"] for record in traces) / count,
         mean_kv_tokens=math.fsum(record["mean_kv_tokens"] for record in traces) / count,

@@ -27,6 +27,7 @@ from laconic.problems.base import problem_seed
 from laconic.prune.alike import warn_alike
 
 FORMAT = "laconic.accuracy/2"
+RANDOM = "random"
 FLUSH_TRACES = 16
 FLUSH_SECONDS = 1.0
 
@@ -78,7 +79,7 @@ def run_accuracy(
     known = _known(problems, samples, records)
     run.done = sum(len(known.get(contender.label, ())) for contender in contenders)
     traces: dict[str, list[Record]] = {}
-    rows = []
+    ran: list[tuple[ComparedPolicy, list[Record]]] = []
     for contender in contenders:
         if contender.target is not None:
             first = _lengths_before(contender.label, records)
@@ -88,8 +89,22 @@ def run_accuracy(
         mine += known.get(contender.label, [])
         mine += run.row(contender, engine_for, known.get(contender.label, []))
         traces[contender.label] = [record for record in mine if record["kind"] == "trace"]
-        rows.append(summarise(contender, problems, samples, mine, traces.get(BASELINE)))
-    return rows
+        ran.append((contender, mine))
+    return [
+        summarise(
+            contender, problems, samples, mine, traces.get(BASELINE), traces.get(_random_beside(contender, contenders))
+        )
+        for contender, mine in ran
+    ]
+
+
+def _random_beside(contender: ComparedPolicy, contenders: Sequence[ComparedPolicy]) -> str:
+    """The label of the random policy at a row's cache size; empty for none, and for that row itself."""
+    if contender.ratio is None or contender.family == RANDOM:
+        return ""
+    cell = contender.ratio, contender.interval, contender.window
+    same = (c.label for c in contenders if c.family == RANDOM and (c.ratio, c.interval, c.window) == cell)
+    return next(same, "")
 
 
 def settings(

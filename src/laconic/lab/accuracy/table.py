@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from laconic.cli.tables import MISSING, Table, alone, difference, interval, number, percent
+from laconic.cli.tables import MISSING, Column, Table, alone, difference, interval, number, percent
 from laconic.lab.shared.reporting import Report
 
 
 def accuracy_table(report: Report) -> Table:
     """The table of an accuracy result: a row a policy and ratio."""
     rows = []
+    beside = any(row.get("to_random") for row in report["rows"])
+    to_random: list[Column] = [("to random, points", "right", 2)] if beside else []
     for row in report["rows"]:
         delta = row["difference"]
         rows.append(
@@ -16,6 +18,7 @@ def accuracy_table(report: Report) -> Table:
                 "full KV" if row["label"] == "full" else row["label"],
                 interval(**row["accuracy"]),
                 MISSING if delta is None else difference(**delta),
+                *([difference(**row["to_random"]) if row.get("to_random") else MISSING] if beside else []),
                 number(row["mean_kv_tokens"]),
                 number(row["peak_kv_tokens"]),
                 number(row["mean_length"]),
@@ -33,6 +36,7 @@ def accuracy_table(report: Report) -> Table:
             ("policy", "left"),
             ("pass@1, %", "right"),
             ("to full KV, points", "right", 1),
+            *to_random,
             ("mean KV", "right", 2),
             ("peak KV", "right", 3),
             ("length", "right", 4),
