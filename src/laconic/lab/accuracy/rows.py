@@ -22,9 +22,10 @@ class AccuracyRow:
 
     accuracy: pass@1 and its 95 % interval; difference: to full KV on the same problems and seeds, None for full KV
     itself or where it did not run; to_random: to random eviction at the same cache size, likewise. peak_kv_tokens: the
-    most any trace held; mean_peak_kv_tokens: mean over traces of their peak; mean_kv_tokens: mean over traces of the mean over their steps. mean_length: generated tokens a trace.
-    unanswered: share of traces without a final answer; truncated: share that ran into the limit of new tokens.
-    tokens_per_second: generated tokens over wall time, as the run went; no timed claim (`throughput` makes those).
+    most any trace held; mean_peak_kv_tokens: mean over traces of their peak; mean_kv_tokens: mean over traces of the
+    mean over their steps. mean_length: generated tokens a trace. unanswered: share of traces without a final answer;
+    truncated: share that ran into the limit of new tokens. tokens_per_second: generated tokens over wall time, as the
+    run went; no timed claim (`throughput` makes those).
     """
 
     label: str
