@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy
@@ -49,6 +50,20 @@ def test_accuracy_has_a_line_a_policy_and_a_band(tmp_path: Path, figures: list[F
     assert axes.get_ylim() == (0, pytest.approx(83.0))
     band = rectangles(axes)[0].get_bbox()
     assert (band.y0, band.y1) == (pytest.approx(65.0), pytest.approx(78.0))
+
+
+def test_caches_of_one_size_are_drawn_from_zero_on(tmp_path: Path, figures: list[Figure]) -> None:
+    rows = [
+        row("full", None, 0.7, 250.0),
+        *(row(name, 4, 0.5, 170.0 + i) for i, name in enumerate(("rpc", "h2o", "random"))),
+    ]
+    accuracy_plot({"rows": rows}, tmp_path / "plot.png")
+    (axes,) = figures[0].axes
+    assert axes.get_xlim() == (0, pytest.approx(270.0))
+    # Their marks don't hide each other.
+    drawn = [c.lines[0] for c in axes.containers if isinstance(c, ErrorbarContainer)]
+    at = sorted(float(line.get_transform().transform(line.get_xydata())[0][0]) for line in drawn)
+    assert min(b - a for a, b in pairwise(at)) > 10
 
 
 def test_nothing_to_draw_is_refused(tmp_path: Path) -> None:

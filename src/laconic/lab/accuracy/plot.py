@@ -19,6 +19,9 @@ from laconic.lab.shared.figure import (
 )
 from laconic.lab.shared.reporting import Report
 
+ONE_SIZE = 0.1
+"""Caches that differ by less than this share of the largest are one size."""
+
 
 def accuracy_plot(report: Report, path: str | Path) -> None:
     """pass@1 against mean KV tokens: a line a policy with 95 % bars, full KV as a band across.
@@ -35,6 +38,9 @@ def accuracy_plot(report: Report, path: str | Path) -> None:
             axes.axhspan(low, high, color=GREY, alpha=0.13, lw=0)
             axes.axhline(mean, color=GREY, lw=1.3, ls="--", label=f"full KV ({baseline['mean_kv_tokens']:,.0f} tokens)")
         families = _families(rows)
+        places = [row["mean_kv_tokens"] for row in rows if row is not baseline] or [rows[0]["mean_kv_tokens"]]
+        whole = max(places) if baseline is None else max(*places, baseline["mean_kv_tokens"])
+        one_size = max(places) - min(places) < ONE_SIZE * whole
         for index, (family, points) in enumerate(families):
             points = sorted(points, key=lambda row: row["mean_kv_tokens"])
             means = [100 * row["accuracy"]["mean"] for row in points]
@@ -52,12 +58,14 @@ def accuracy_plot(report: Report, path: str | Path) -> None:
                 capsize=3,
                 elinewidth=0.9,
                 # Budgets are matched, so points share a place: set them a little apart on the page, not in the data.
-                transform=aside(axes, 2.5 * (index - (len(families) - 1) / 2)),
+                transform=aside(axes, (14 if one_size else 2.5) * (index - (len(families) - 1) / 2)),
             )
         axes.set_xlabel("mean KV tokens held a trace (one layer, prompt included)")
         axes.set_ylabel("pass@1, %")
-        places = [row["mean_kv_tokens"] for row in rows if row is not baseline] or [rows[0]["mean_kv_tokens"]]
-        set_x_limits(axes, places)
+        if one_size:  # from 0 on, or differences of a token would look like a policy's doing
+            axes.set_xlim(0, 1.08 * whole)
+        else:
+            set_x_limits(axes, places)
         axes.set_ylim(0, min(105.0, 5 + max(100 * row["accuracy"]["high"] for row in rows)))
         first = rows[0]
         axes.set_title(
