@@ -26,6 +26,19 @@ def test_a_line_now_and_then_with_rate_and_time_left(
     assert lines[3] == "a [word] of its own"
 
 
+def test_no_rate_where_nothing_is_done_yet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with ProgressOrLines(what="tokens") as bar:
+        bar.before = 0
+        now += 12.0
+        bar.tell("full KV", 0, 1000)
+        now += 12.0
+        bar.tell("full KV", 240, 1000)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["0 of 1,000 tokens, full KV", "240 of 1,000 tokens, 10.0/s, 76 s left, full KV"]
+
+
 def test_nothing_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
     with ProgressOrLines(shown=False) as bar:
         bar.update("x", 1, 1)

@@ -75,9 +75,11 @@ class ProgressOrLines(ProgressBar):
             self.before, self.start, self.told = done, now, now
         if now - self.told >= PLAIN_SECONDS or done == total:
             self.told = now
-            rate = max(done - self.before, 1e-9) / max(now - self.start, 1e-9)
-            left = (total - done) / rate
-            self.say(f"{done:,} of {total:,} {self.what}, {rate:.1f}/s, {left:,.0f} s left, {note or label}")
+            speed = ""
+            if done > self.before:  # before that there is nothing to tell it by
+                rate = (done - self.before) / max(now - self.start, 1e-9)
+                speed = f"{rate:.1f}/s, {(total - done) / rate:,.0f} s left, "
+            self.say(f"{done:,} of {total:,} {self.what}, {speed}{note or label}")
 
     def say(self, line: str) -> None:
         """A line above the bar, or one among the lines."""
