@@ -30,7 +30,8 @@ def test_no_rate_where_nothing_is_done_yet(monkeypatch: pytest.MonkeyPatch, caps
     now = 100.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     with ProgressOrLines(what="tokens") as bar:
-        bar.before = 0
+        now += 500.0  # loading a model, say
+        bar.begin()
         now += 12.0
         bar.tell("full KV", 0, 1000)
         now += 12.0

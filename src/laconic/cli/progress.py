@@ -63,6 +63,11 @@ class ProgressOrLines(ProgressBar):
         self.start = self.told = time.monotonic()
         self.before: int | None = None
 
+    def begin(self, done: int = 0) -> None:
+        """The work begins now, with so much of it done: for work whose first event comes late."""
+        self.before, self.start = done, time.monotonic()
+        self.told = self.start
+
     def tell(self, label: str, done: int, total: int, note: str = "") -> None:
         """Where the work stands."""
         self.update(label, done, total, note)

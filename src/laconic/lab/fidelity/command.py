@@ -103,7 +103,6 @@ def bench(
         one_thread()
     language, tokenizer = load(model_path(model), dtype=dtype, device=device, fix_rotation=True)
     bar = ProgressOrLines(not as_json, "tokens")
-    bar.before = 0
     if oracle_pattern is not None:
         words = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
         rows = contenders(names, *cells, schedule, oracle=KeepPattern(oracle_pattern, [word or "" for word in words]))
@@ -135,6 +134,7 @@ def bench(
     )
     with Journal(out / RECORDS, FORMAT, described, may_grow=may_grow) as journal, bar:
         bar.print_resumed(journal, what="finished pairs of a policy and a trace")
+        bar.begin()  # loading and sampling took none of its time
         results = run_fidelity(
             language,
             chosen,
