@@ -12,7 +12,7 @@ record() {
     accuracy) laconic bench accuracy --problems 100 --batch 192 --out benchmarks/accuracy ;;
     parallel) laconic bench parallel --problems 100 --policies "none;rpc:ratio=4" --strategies "deepconf:low;deepconf:high;deepprune;deepprune:K2=3" --judges "bundled;jaccard;random;perfect" --timed 3 --batch 192 --out benchmarks/parallel ;;
     parallel-c2) laconic bench parallel --problems 100 --n 16 --policies "none;rpc:ratio=2" --strategies "deepconf:low;deepconf:high;deepprune;deepprune:K2=3" --judges "bundled;jaccard;random;perfect" --timed 0 --batch 192 --out benchmarks/parallel-c2 ;;
-    votes-gsm8k) laconic bench parallel --traces gsm8k-test-100x16.jsonl --n 16 --few 2,4,8 --orders 5 --strategies "priced-vote:price=0.03;priced-vote:price=0.012;priced-vote:price=0.008;priced-vote;priced-vote:price=0.003" --out benchmarks/votes-gsm8k ;;
+    votes-gsm8k) laconic bench parallel --traces gsm8k-test-100x16.jsonl --n 16 --few "" --orders 60 --strategies "priced-vote:price=0.012;priced-vote;adaptive-consistency" --pools 2x,3x,4x,6x,8x --out benchmarks/votes-gsm8k ;;
     judged-traces)
       laconic collect --problems 100 --n 16 --batch 192 --out runs/heldout.jsonl
       laconic collect --problems 40 --n 16 --seed 4 --temperature 0.6 --batch 192 --out runs/cool.jsonl

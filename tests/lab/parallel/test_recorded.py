@@ -112,6 +112,10 @@ def test_a_budget_that_all_problems_share(invoke: Any, tmp_path: Path) -> None:
     assert four["total_tokens"] == pytest.approx(rows["cons"]["total_tokens"])
     assert four["kv_token_steps"] == pytest.approx(rows["cons"]["kv_token_steps"])
     assert four["equal_cost_by_confidence"]["mean"] == pytest.approx(0)
+    curve = json.loads((out / "results.json").read_text())["plain"]
+    assert [vote["tokens"] for vote in curve] == pytest.approx([plain["total_tokens"] * k for k in (1, 2, 3, 4)])
+    assert curve[0]["accuracy"] == curve[0]["by_confidence"] == pytest.approx(plain["accuracy"]["mean"], abs=0.02)
+    assert curve[3]["by_confidence"] == pytest.approx(four["accuracy"]["mean"])
     assert "ties by confidence" in result.stdout
     # It is found again, and a row that is added runs alone.
     lines = (out / "results.jsonl").read_text()

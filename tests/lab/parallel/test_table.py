@@ -165,6 +165,23 @@ def test_the_plot_has_a_point_a_row_and_a_panel_an_n(drawn) -> None:
     assert [text.get_text() for text in panels[1].get_legend().get_texts()] == ["full KV", "RPC c=2", "RPC c=4"]
 
 
+def test_the_plain_votes_are_a_curve_in_each_panel(drawn) -> None:
+    curve = [
+        {"tokens": 500.0 * k, "accuracy": 0.5 + 0.001 * k, "by_confidence": 0.52 + 0.001 * k} for k in range(1, 65)
+    ]
+    panels = drawn({**report(), "plain": curve}).axes
+    for axes, block in zip(panels, (16, 64), strict=True):
+        lines = {line.get_label(): line for line in axes.get_lines()}
+        whole = next(r for r in report()["rows"] if (r["family"], r["n"], r["block"]) == ("cons", block, block))
+        for name, key in (("cons@k", "accuracy"), ("cons@k, ties by confidence", "by_confidence")):
+            assert list(lines[name].get_ydata()) == pytest.approx([100 * vote[key] for vote in curve[:block]])
+            assert list(lines[name].get_xdata()) == pytest.approx(
+                [100 * vote["tokens"] / whole["total_tokens"] for vote in curve[:block]]
+            )
+    without = drawn({**report(), "plain": [{**vote, "by_confidence": None} for vote in curve]}).axes[0]
+    assert "cons@k, ties by confidence" not in {line.get_label() for line in without.get_lines()}
+
+
 def test_names_stand_beside_their_points_and_cover_nothing(drawn) -> None:
     figure = drawn(report())
     for axes, n in zip(figure.axes, (16, 64), strict=True):

@@ -323,7 +323,7 @@ def show(
 
     from laconic.environment import environment
     from laconic.lab.parallel.plot import parallel_plot
-    from laconic.lab.parallel.rows import agreement, summarise
+    from laconic.lab.parallel.rows import agreement, plain_curve, summarise
     from laconic.lab.parallel.run import FORMAT
     from laconic.lab.parallel.table import parallel_tables
     from laconic.lab.shared.reporting import write_report
@@ -336,6 +336,7 @@ def show(
         "settings": described,
         "entries": {r["entry"]: r["settings"] for r in records if r["kind"] == "entry"},
         "rows": [row.to_json() for row in rows],
+        "plain": plain_curve(experiment, records),
         "agreement": None if agreed is None else dataclasses.asdict(agreed),
     }
     write_report(report, parallel_tables(report), parallel_plot, out, plot, as_json)

@@ -31,7 +31,7 @@ def parallel_plot(report: Report, path: str | Path) -> None:
         for axes, n in zip(panels, blocks, strict=True):
             mine = [row for row in rows if row["block"] == n]
             axes.set_xscale("log")
-            _whole_votes(axes, mine)
+            _whole_votes(axes, mine, report.get("plain") or [])
             for row in mine:
                 mean = 100 * row["accuracy"]["mean"]
                 axes.errorbar(
@@ -71,17 +71,30 @@ def parallel_plot(report: Report, path: str | Path) -> None:
             place(axes, labels, [(100 * row["token_share"], 100 * row["accuracy"]["mean"]) for row in mine])
 
 
-def _whole_votes(axes: Any, rows: Sequence[Report]) -> None:
-    """A line through the votes of more and more whole traces with full KV: what tokens buy without any pruning."""
-    plain = [row for row in rows if row["compress"] == "none" and row["family"] in ("pass@1", "cons")]
-    points = sorted((100 * row["token_share"], 100 * row["accuracy"]["mean"]) for row in plain)
-    axes.plot([x for x, _ in points], [y for _, y in points], color=GREY, lw=0.8, ls="--", zorder=1)
+def _whole_votes(axes: Any, rows: Sequence[Report], curve: Sequence[Report]) -> None:
+    """A line through the votes of more and more whole traces with full KV: what tokens buy without any pruning. curve: cons@1,
+    cons@2, ... over many orders; empty: only the rows' own are known."""
+    whole = next(row for row in rows if (row["family"], row["compress"], row["n"]) == ("cons", "none", row["block"]))
+    line = {"color": GREY, "lw": 0.9, "zorder": 1}
+    if not curve:
+        plain = [row for row in rows if row["compress"] == "none" and row["family"] in ("pass@1", "cons")]
+        points = sorted((100 * row["token_share"], 100 * row["accuracy"]["mean"]) for row in plain)
+        axes.plot([x for x, _ in points], [y for _, y in points], ls="--", **line)
+        return
+    curve = curve[: whole["n"]]
+    shares = [100 * vote["tokens"] / whole["total_tokens"] for vote in curve]
+    axes.plot(shares, [100 * vote["accuracy"] for vote in curve], ls="--", label="cons@k", **line)
+    if curve[0]["by_confidence"] is not None:
+        sure = [100 * vote["by_confidence"] for vote in curve]
+        axes.plot(shares, sure, ls=":", label="cons@k, ties by confidence", **line)
 
 
 def _key(row: Report) -> str:
     """What shares a colour: all plain votes, a strategy with its settings whatever they are, a judge of its own."""
     if row["judge"] is not None:
         return str(row["family"])
+    if row["family"].startswith("pool "):
+        return "pool"
     return str(row["strategy"].partition(":")[0])
 
 

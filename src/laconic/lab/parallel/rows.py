@@ -117,6 +117,27 @@ def summarise(experiment: ParallelExperiment, records: Sequence[Record]) -> list
     return rows
 
 
+def plain_curve(experiment: ParallelExperiment, records: Sequence[Record]) -> list[dict[str, float | None]]:
+    """cons@1, cons@2, ... with full KV, the means over orders of the traces: `tokens` a problem, `accuracy`, and
+    `by_confidence`, the accuracy where ties go to the more confident traces (None where there are no confidences). Empty where
+    an older run did not note what that takes."""
+    results: dict[str, dict[str, Record]] = {}
+    for record in records:
+        if record["kind"] == "result":
+            results.setdefault(record["entry"], {})[record["problem"]] = record
+    plain, sure = (_plain(experiment, FULL, results, by_confidence) for by_confidence in (False, True))
+    if plain is None:
+        return []
+    return [
+        {
+            "tokens": tokens,
+            "accuracy": _mean([shares[k] for shares in plain.right]),
+            "by_confidence": None if sure is None else _mean([shares[k] for shares in sure.right]),
+        }
+        for k, tokens in enumerate(plain.tokens)
+    ]
+
+
 def agreement(rows: Sequence[StrategyRow]) -> Agreement | None:
     """Over all live runs, each once though its row may stand in several blocks; None where nothing ran live."""
     found = {row.label: row.live.agreement for row in rows if row.live is not None}
