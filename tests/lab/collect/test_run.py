@@ -430,3 +430,5 @@ def test_problems_that_are_refused_leave_their_share(tmp_path: Path, some: list[
     assert found.refused == (("p1", "it is too long"),)
     assert found.problems == 11
     assert events[0].message == "problem p1 is skipped: it is too long"
+    with pytest.raises(LaconicError, match="None of the problems can be run; p1, the first of 1: it is too long"):
+        run(tmp_path / "none.jsonl", some[1:2], 8, budget=PoolBudget(traces=3), check_question=check)

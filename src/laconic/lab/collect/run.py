@@ -177,6 +177,7 @@ class _CollectRun:
         self.done = sum((p.id, i) in self.have for p in problems for i in range(n))
         self.new = self.tokens = self.bytes_per_token = 0
         self.pool: PoolRun | None = None
+        self.asked: list[Problem] = []  # those in the pool, in its order
 
     def _check_known(self) -> None:
         asked = {problem.id: problem_digest(problem.question, problem.answer) for problem in self.problems}
@@ -206,7 +207,9 @@ class _CollectRun:
 
     def run_pool(self, budget: PoolBudget, batch: int) -> None:
         """As `run`, of traces that share a budget."""
-        asked = self._readable()
+        asked = self.asked = self._readable()
+        if not asked:
+            return
         top_k = self.sampling.confidence_top_k
         pool = Pool(self.n, budget, parallel=batch, ties="confidence" if top_k else "index", top_k=top_k or 20)
         known = {
@@ -219,7 +222,6 @@ class _CollectRun:
         }
         samplings = [dataclasses.replace(self.sampling, seed=problem_seed(self.sampling.seed, p)) for p in asked]
         self.pool = pool.begin(self.engine, [problem.question for problem in asked], samplings, known)
-        self.asked = asked
         synced = time.monotonic()
         try:
             for event in self.pool:
