@@ -143,6 +143,18 @@ def test_every_problem_has_its_first_traces_before_any_has_more() -> None:
     assert min(problem.ended for problem in run.problems) == 2
 
 
+def test_no_problem_has_more_before_its_first_traces_have_ended() -> None:
+    """Even where the batch would have room for all that the budget allows."""
+    run, engine = begin(sets_of(3, 5), Pool(N, PoolBudget(traces=5), first=2, parallel=64))
+    done: Counter[int] = Counter()
+    for event in run:
+        done[event.problem] += 1
+        for place, problem in enumerate(run.problems):
+            assert problem.started <= 2 or done[place] >= 2
+    assert engine.rows[0] == 10
+    assert run.generated >= 0.8 * run.limit
+
+
 @pytest.mark.parametrize("ties", ["confidence", "index"])
 def test_ties_go_to_the_more_confident_or_to_the_first(ties: str) -> None:
     sets = [[Script(4, "1", confidence=(1.0,)), Script(4, "2", confidence=(2.0,))]]

@@ -3,7 +3,7 @@
 A vote of as many traces for every problem spends on easy problems, which two traces settle, and on hopeless ones, which none
 does. A pool gives every problem its first traces, then asks of each what one more would be worth (`laconic.prune.worth`) by the
 token, and starts the best, until the budget is spent. Traces that are on their way are counted in by the share that is expected
-of them, so a whole batch can run at once.
+of them, so a whole batch can run at once, but no problem gets more than its first traces before these have ended.
 
 Sharing a budget of samples over problems by what the votes say so far: Blend-ASC (arXiv 2511.12309), PETS (arXiv 2602.16745).
 """
@@ -95,8 +95,8 @@ class KnownTrace:
 class Pool:
     """Majority votes over many problems that share one budget. Raises InputError for settings out of range.
 
-    n: traces of a problem at most. first: traces that a problem gets before the others' votes count. parallel: traces that run
-    at once. ties, top_k: as of `PricedVote`.
+    n: traces of a problem at most. first: traces that a problem gets before any is weighed against others'. parallel: traces
+    that run at once. ties, top_k: as of `PricedVote`.
     """
 
     name: ClassVar[str] = "pool"
@@ -275,11 +275,14 @@ class PoolRun:
             self._start(problem)
 
     def _rank(self, problem: PoolProblem) -> tuple[float, float]:
-        """The smallest is started first: problems with fewer than their first traces, then by worth a token."""
+        """The smallest is started first: problems with fewer than their first traces, then, once these have ended, by worth a
+        token. A trace that starts before its problem's first ones have told anything is one of a plain vote."""
         if problem.refused or not problem.waiting:
             return NOTHING
         if problem.started < self.pool.first:
             return (problem.started - self.pool.first, 0.0)
+        if problem.ended < self.pool.first:
+            return NOTHING
         return (0, -problem.worth / self._length(problem))
 
     def _value(self, problem: PoolProblem) -> None:
