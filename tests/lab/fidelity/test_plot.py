@@ -34,6 +34,14 @@ def test_a_line_a_policy_in_both_panels(tmp_path: Path, figures: list[Figure]) -
     assert list(numpy.asarray(along.get_ydata())) == pytest.approx([0.0, 0.04])  # at the smallest cache
 
 
+def test_caches_of_one_size_are_drawn_from_zero_on(tmp_path: Path, figures: list[Figure]) -> None:
+    rows = [fidelity_row(name, 4, 0.03, 75.0 + i) for i, name in enumerate(("rpc", "random", "h2o"))]
+    fidelity_plot(report(rows), tmp_path / "plot.png")
+    assert figures[0].axes[0].get_xlim() == (0, pytest.approx(1.08 * 77))
+    fidelity_plot(report([fidelity_row("full", None, 0.0, 300.0), *rows]), tmp_path / "plot.png")
+    assert figures[1].axes[0].get_xlim() == (0, pytest.approx(1.08 * 300))
+
+
 def test_every_line_can_be_told_from_the_others(tmp_path: Path, figures: list[Figure]) -> None:
     rows = [fidelity_row(f"policy{i}", 4, 0.01 * i, 75.0) for i in range(2 * len(COLOURS))]
     fidelity_plot(report([fidelity_row("full", None, 0.0, 300.0), *rows]), tmp_path / "plot.png")

@@ -13,14 +13,12 @@ from laconic.lab.shared.figure import (
     aside,
     count_of,
     figure,
+    is_one_size,
     legend_beside,
     policy_name,
     set_x_limits,
 )
 from laconic.lab.shared.reporting import Report
-
-ONE_SIZE = 0.1
-"""Caches that differ by less than this share of the largest are one size."""
 
 
 def accuracy_plot(report: Report, path: str | Path) -> None:
@@ -39,8 +37,8 @@ def accuracy_plot(report: Report, path: str | Path) -> None:
             axes.axhline(mean, color=GREY, lw=1.3, ls="--", label=f"full KV ({baseline['mean_kv_tokens']:,.0f} tokens)")
         families = _families(rows)
         places = [row["mean_kv_tokens"] for row in rows if row is not baseline] or [rows[0]["mean_kv_tokens"]]
-        whole = max(places) if baseline is None else max(*places, baseline["mean_kv_tokens"])
-        one_size = max(places) - min(places) < ONE_SIZE * whole
+        whole = None if baseline is None else baseline["mean_kv_tokens"]
+        gap = 14 if is_one_size(places, whole) else 2.5
         for index, (family, points) in enumerate(families):
             points = sorted(points, key=lambda row: row["mean_kv_tokens"])
             means = [100 * row["accuracy"]["mean"] for row in points]
@@ -58,14 +56,11 @@ def accuracy_plot(report: Report, path: str | Path) -> None:
                 capsize=3,
                 elinewidth=0.9,
                 # Budgets are matched, so points share a place: set them a little apart on the page, not in the data.
-                transform=aside(axes, (14 if one_size else 2.5) * (index - (len(families) - 1) / 2)),
+                transform=aside(axes, gap * (index - (len(families) - 1) / 2)),
             )
         axes.set_xlabel("mean KV tokens held a trace (one layer, prompt included)")
         axes.set_ylabel("pass@1, %")
-        if one_size:  # from 0 on, or differences of a token would look like a policy's doing
-            axes.set_xlim(0, 1.08 * whole)
-        else:
-            set_x_limits(axes, places)
+        set_x_limits(axes, places, whole)
         axes.set_ylim(0, min(105.0, 5 + max(100 * row["accuracy"]["high"] for row in rows)))
         first = rows[0]
         axes.set_title(

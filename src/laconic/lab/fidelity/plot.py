@@ -8,7 +8,17 @@ from typing import Any
 
 from laconic.errors import InputError
 from laconic.lab.fidelity.table import names_of
-from laconic.lab.shared.figure import COLOURS, GREY, MARKERS, aside, count_of, figure, legend_beside, set_x_limits
+from laconic.lab.shared.figure import (
+    COLOURS,
+    GREY,
+    MARKERS,
+    aside,
+    count_of,
+    figure,
+    is_one_size,
+    legend_beside,
+    set_x_limits,
+)
 from laconic.lab.shared.reporting import Report
 
 Line = tuple[str, list[Mapping[str, Any]]]
@@ -24,6 +34,9 @@ def fidelity_plot(report: Report, path: str | Path) -> None:
     if not rows:
         raise InputError("The results hold no rows to draw")
     lines = _lines(rows)
+    places = [row["mean_kv_tokens"] for row in rows if row["family"] != "full"] or [rows[0]["mean_kv_tokens"]]
+    whole = next((row["mean_kv_tokens"] for row in rows if row["family"] == "full"), None)
+    gap = 14 if is_one_size(places, whole) else 2.5
     with figure(path, 12.5, 5.0, columns=2) as (left, right):
         for index, (name, points) in enumerate(lines):
             style = {**_look(index, points[0]["family"] == "full"), "label": name}
@@ -38,7 +51,7 @@ def fidelity_plot(report: Report, path: str | Path) -> None:
                 capsize=3,
                 elinewidth=0.9,
                 # Caches are equal, so points share a place: set them a little apart on the page, not in the data.
-                transform=aside(left, 2.5 * (index - (len(lines) - 1) / 2)),
+                transform=aside(left, gap * (index - (len(lines) - 1) / 2)),
                 **style,
             )
             bins = points[0]["by_position"]
@@ -47,7 +60,7 @@ def fidelity_plot(report: Report, path: str | Path) -> None:
         left.set_xlabel("mean KV tokens held a trace (one layer, prompt included)")
         left.set_ylabel("KL(full KV || policy), nats a token")
         left.set_ylim(0, 1.05 * max(_top(row) for row in rows) or 1.0)
-        set_x_limits(left, [row["mean_kv_tokens"] for row in rows])
+        set_x_limits(left, [row["mean_kv_tokens"] for row in rows] if gap == 2.5 else places, whole)
         right.set_xlabel("generated token")
         right.set_ylim(bottom=0)
         first = rows[0]

@@ -61,8 +61,17 @@ def aside(axes: Any, points: float) -> Any:
     return axes.transData + ScaledTranslation(points / 72, 0, axes.figure.dpi_scale_trans)
 
 
-def set_x_limits(axes: Any, places: Sequence[float]) -> None:
-    """Around the data: what is moved aside does not count for matplotlib's own choice."""
+def is_one_size(places: Sequence[float], whole: float | None = None) -> bool:
+    """Whether caches differ by less than a tenth of the largest. whole: full KV's."""
+    return max(places) - min(places) < 0.1 * max(*places, whole or 0.0)
+
+
+def set_x_limits(axes: Any, places: Sequence[float], whole: float | None = None) -> None:
+    """Around the data: what is moved aside does not count for matplotlib's own choice. Caches of one size are drawn from 0
+    on, or differences of a token would look like a policy's doing. whole: full KV's."""
+    if is_one_size(places, whole):
+        axes.set_xlim(0, 1.08 * max(*places, whole or 0.0))
+        return
     margin = 0.06 * (max(places) - min(places)) or 1.0
     axes.set_xlim(min(places) - margin, max(places) + margin)
 
