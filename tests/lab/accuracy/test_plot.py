@@ -59,7 +59,8 @@ def test_caches_of_one_size_are_drawn_from_zero_on(tmp_path: Path, figures: list
     ]
     accuracy_plot({"rows": rows}, tmp_path / "plot.png")
     (axes,) = figures[0].axes
-    assert axes.get_xlim() == (0, pytest.approx(270.0))
+    assert axes.get_xlim() == (0, pytest.approx(325.0))
+    assert axes.get_xlabel().endswith("one size, marks side by side)")
     # Their marks don't hide each other.
     drawn = [c.lines[0] for c in axes.containers if isinstance(c, ErrorbarContainer)]
     at = sorted(float(line.get_transform().transform(line.get_xydata())[0][0]) for line in drawn)

@@ -14,6 +14,7 @@ from laconic.lab.shared.figure import (
     count_of,
     figure,
     is_one_size,
+    kv_label,
     legend_beside,
     policy_name,
     set_x_limits,
@@ -58,7 +59,7 @@ def accuracy_plot(report: Report, path: str | Path) -> None:
                 # Budgets are matched, so points share a place: set them a little apart on the page, not in the data.
                 transform=aside(axes, gap * (index - (len(families) - 1) / 2)),
             )
-        axes.set_xlabel("mean KV tokens held a trace (one layer, prompt included)")
+        axes.set_xlabel(kv_label(places, whole))
         axes.set_ylabel("pass@1, %")
         set_x_limits(axes, places, whole)
         axes.set_ylim(0, min(105.0, 5 + max(100 * row["accuracy"]["high"] for row in rows)))

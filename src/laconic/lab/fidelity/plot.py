@@ -16,6 +16,7 @@ from laconic.lab.shared.figure import (
     count_of,
     figure,
     is_one_size,
+    kv_label,
     legend_beside,
     set_x_limits,
 )
@@ -57,7 +58,7 @@ def fidelity_plot(report: Report, path: str | Path) -> None:
             bins = points[0]["by_position"]
             middles = [(each["low"] + each["high"]) / 2 for each in bins]
             right.plot(middles, [each["kl"]["mean"] for each in bins], lw=1.6, ms=4, **style)
-        left.set_xlabel("mean KV tokens held a trace (one layer, prompt included)")
+        left.set_xlabel(kv_label(places, whole))
         left.set_ylabel("KL(full KV || policy), nats a token")
         left.set_ylim(0, 1.05 * max(_top(row) for row in rows) or 1.0)
         set_x_limits(left, [row["mean_kv_tokens"] for row in rows] if gap == 2.5 else places, whole)

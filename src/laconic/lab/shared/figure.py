@@ -66,11 +66,17 @@ def is_one_size(places: Sequence[float], whole: float | None = None) -> bool:
     return max(places) - min(places) < 0.1 * max(*places, whole or 0.0)
 
 
+def kv_label(places: Sequence[float], whole: float | None = None) -> str:
+    """What the axis of cache sizes is called; see `is_one_size`."""
+    aside = "; one size, marks side by side" if is_one_size(places, whole) else ""
+    return f"mean KV tokens held a trace (one layer, prompt included{aside})"
+
+
 def set_x_limits(axes: Any, places: Sequence[float], whole: float | None = None) -> None:
     """Around the data: what is moved aside does not count for matplotlib's own choice. Caches of one size are drawn from 0
     on, or differences of a token would look like a policy's doing. whole: full KV's."""
     if is_one_size(places, whole):
-        axes.set_xlim(0, 1.08 * max(*places, whole or 0.0))
+        axes.set_xlim(0, 1.3 * max(*places, whole or 0.0))  # with room for what is set aside
         return
     margin = 0.06 * (max(places) - min(places)) or 1.0
     axes.set_xlim(min(places) - margin, max(places) + margin)
