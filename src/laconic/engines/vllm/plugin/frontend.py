@@ -58,6 +58,14 @@ def install_hooks() -> None:
     StatLoggerManager.record = record_stats
 
 
+def blocks_of_an_engine(vllm_config: Any) -> int:
+    """KV blocks of each engine; 0 where none has told. A front end of several (data parallel) is told their sum, and a
+    request lives in one of them."""
+    parallel = vllm_config.parallel_config
+    engines = parallel.data_parallel_size_local if parallel.local_engines_only else parallel.data_parallel_size
+    return (vllm_config.cache_config.num_gpu_blocks or 0) // max(1, engines)
+
+
 def check_request(request: EngineCoreRequest, vllm_config: Any) -> None:
     """Raises InputError for settings that are wrong, a streaming session, or a request that could never fit the KV cache.
 
@@ -77,7 +85,7 @@ def check_request(request: EngineCoreRequest, vllm_config: Any) -> None:
     end = most if params.max_tokens is None else min(sent + params.max_tokens, most)
     resolve_request(params, launch, vllm_config)
     plan = make_plan(params.extra_args, sent, end, launch)
-    blocks, size = vllm_config.cache_config.num_gpu_blocks, vllm_config.cache_config.block_size
+    blocks, size = blocks_of_an_engine(vllm_config), vllm_config.cache_config.block_size
     if blocks:
         peak = plan.peak(max(sent, plan.end - 1))  # the last token's KV is never computed
         if cdiv(peak, size) > blocks - 1:  # one block is vLLM's own
