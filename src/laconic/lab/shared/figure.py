@@ -68,8 +68,9 @@ def is_one_size(places: Sequence[float], whole: float | None = None) -> bool:
 
 def kv_label(places: Sequence[float], whole: float | None = None) -> str:
     """What the axis of cache sizes is called; see `is_one_size`."""
-    aside = "; one size, marks side by side" if is_one_size(places, whole) else ""
-    return f"mean KV tokens held a trace (one layer, prompt included{aside})"
+    if is_one_size(places, whole):
+        return "mean KV tokens held a trace (one size, marks side by side)"
+    return "mean KV tokens held a trace (one layer, prompt included)"
 
 
 def set_x_limits(axes: Any, places: Sequence[float], whole: float | None = None) -> None:
