@@ -19,10 +19,10 @@ from typing import Any, ClassVar
 from laconic import answers, checks
 from laconic.errors import InputError, LaconicError
 from laconic.prune.needs import Needs, prepare
-from laconic.prune.strategies.settings import check_sampling, with_confidences
+from laconic.prune.strategies.settings import check_sampling, check_ties, needs_of_ties, with_confidences
 from laconic.prune.trace_engine import SamplingView, TraceEngine, TraceView
 from laconic.prune.verdict import Vote
-from laconic.prune.voting import TIES, Tally, mean_confidence
+from laconic.prune.voting import Tally, mean_confidence
 from laconic.prune.worth import worth
 
 MOST_TRACES = 4096
@@ -114,12 +114,11 @@ class Pool:
         checks.instance("budget", self.budget, PoolBudget, "a PoolBudget, such as PoolBudget(traces=4)")
         checks.whole("first", self.first, 1, MOST_TRACES, "traces")
         checks.whole("parallel", self.parallel, 1, MOST_TRACES, "traces")
-        checks.word("ties", self.ties, TIES)
-        checks.whole("top_k", self.top_k, 1, 1000, "candidates")
+        check_ties(self.ties, self.top_k)
 
     def needs(self) -> Needs:
         """See `Strategy.needs`."""
-        return Needs(confidence_top_k=self.top_k) if self.ties == "confidence" else Needs()
+        return needs_of_ties(self.ties, self.top_k)
 
     def begin(
         self,

@@ -11,9 +11,8 @@ from laconic.prune.needs import Needs
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.run import MOST_TRACES
 from laconic.prune.strategies.sequential import SequentialVoteRun
-from laconic.prune.strategies.settings import TIES_SETTING, TOP_K_SETTING, settings_of
+from laconic.prune.strategies.settings import TIES_SETTING, TOP_K_SETTING, check_ties, needs_of_ties, settings_of
 from laconic.prune.trace_engine import SamplingView, TraceEngine
-from laconic.prune.voting import TIES
 from laconic.prune.worth import worth
 from laconic.settings import setting
 
@@ -45,11 +44,10 @@ class PricedVote(Strategy):
         checks.number("price", self.price, 0, 1, above=True)
         checks.whole("first", self.first, 1, MOST_TRACES, "traces")
         checks.whole("parallel", self.parallel, 1, MOST_TRACES, "traces")
-        checks.word("ties", self.ties, TIES)
-        checks.whole("top_k", self.top_k, 1, 1000, "candidates")
+        check_ties(self.ties, self.top_k)
 
     def needs(self) -> Needs:
-        return Needs(confidence_top_k=self.top_k) if self.ties == "confidence" else Needs()
+        return needs_of_ties(self.ties, self.top_k)
 
     def begin(self, engine: TraceEngine, question: str, sampling: SamplingView) -> PricedVoteRun:
         return PricedVoteRun(self, engine, question, sampling)

@@ -9,9 +9,16 @@ from laconic import checks
 from laconic.prune.needs import Needs
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.run import DECIDED, MOST_TRACES, StrategyRunBase, TraceState, traces
-from laconic.prune.strategies.settings import TIES_SETTING, TOP_K_SETTING, settings_of, with_confidences
+from laconic.prune.strategies.settings import (
+    TIES_SETTING,
+    TOP_K_SETTING,
+    check_ties,
+    needs_of_ties,
+    settings_of,
+    with_confidences,
+)
 from laconic.prune.trace_engine import SamplingView, TraceEngine
-from laconic.prune.voting import TIES, decided, mean_confidence
+from laconic.prune.voting import decided, mean_confidence
 from laconic.settings import setting
 
 
@@ -36,11 +43,10 @@ class SelfConsistency(Strategy):
         checks.unwrap_numpy_fields(self)
         checks.whole("n", self.n, 1, MOST_TRACES, "traces")
         checks.flag("early_end", self.early_end)
-        checks.word("ties", self.ties, TIES)
-        checks.whole("top_k", self.top_k, 1, 1000, "candidates")
+        check_ties(self.ties, self.top_k)
 
     def needs(self) -> Needs:
-        return Needs(confidence_top_k=self.top_k) if self.ties == "confidence" else Needs()
+        return needs_of_ties(self.ties, self.top_k)
 
     def begin(self, engine: TraceEngine, question: str, sampling: SamplingView) -> SelfConsistencyRun:
         asking = with_confidences(sampling, self.top_k) if self.ties == "confidence" else sampling

@@ -6,8 +6,10 @@ import dataclasses
 from typing import Any, TypeVar
 
 from laconic import checks
+from laconic.prune.needs import Needs
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.trace_engine import SamplingView
+from laconic.prune.voting import TIES
 
 S = TypeVar("S", bound=SamplingView)
 
@@ -33,6 +35,17 @@ def check_sampling(sampling: S) -> S:
     ):
         raise checks.input_error("sampling", sampling, "the engine's own record, such as Sampling(temperature=0.6)")
     return sampling
+
+
+def check_ties(ties: str, top_k: int) -> None:
+    """InputError for settings of what breaks ties that can't be."""
+    checks.word("ties", ties, TIES)
+    checks.whole("top_k", top_k, 1, 1000, "candidates")
+
+
+def needs_of_ties(ties: str, top_k: int) -> Needs:
+    """What breaking ties reads of traces."""
+    return Needs(confidence_top_k=top_k) if ties == "confidence" else Needs()
 
 
 def with_confidences(sampling: S, top_k: int) -> S:
