@@ -5,9 +5,10 @@ import random
 import pytest
 from rich.cells import cell_len
 
-from laconic.cli.board import BoardHeading, SavingsEstimator, board, votes
+from laconic.cli.board import BoardHeading, SavingsEstimator, board, plain_vote_line, votes
 from laconic.cli.live import plain
 from laconic.prune.strategies.base import Snapshot, TraceRow
+from laconic.prune.verdict import PlainVote
 
 HEADING = BoardHeading("deepprune · 64 traces", "what is 6 * 7?")
 STATES = ("running", "finished", "waiting", "pruned", "abandoned", "interrupted")
@@ -48,15 +49,15 @@ def test_the_board_fits_the_terminal(width: int, height: int, count: int) -> Non
 
 
 def test_every_trace_has_its_line_or_is_counted() -> None:
-    for count, height in ((16, 24), (17, 24), (64, 24), (64, 40)):
+    for count, height in ((15, 24), (16, 24), (64, 24), (64, 40)):
         found = rows(count)
-        lines = draw(Snapshot("explore", found, (count,)), height=height)[8:]
+        lines = draw(Snapshot("explore", found, (count,)), width=100, height=height)[9:]
         seen = {int(line.split()[0]) for line in lines if line.split()[0].isdigit()}
-        if count == 16:
-            assert seen == set(range(16))
-            assert len(lines) == 16
+        if count == 15:
+            assert seen == set(range(15))
+            assert len(lines) == 15
         else:
-            assert len(lines) == height - 8
+            assert len(lines) == height - 9
             assert lines[-1].startswith(f"and {count - len(seen)} more: ")
             left = [row.state for row in found if row.index not in seen]
             for state in set(left):
@@ -75,7 +76,7 @@ def test_lines_are_in_order_and_say_what_the_row_says() -> None:
         TraceRow("d", 3, 7, "running", None, None, "running"),
     )
     lines = draw(Snapshot("judge", found))
-    assert [line.split() for line in lines[7:]] == [
+    assert [line.split() for line in lines[8:]] == [
         ["0", "1,234", "finished", "3", "\\frac{1}{2}"],
         ["1", "56", "pruned", "3", "agrees", "with", "cluster", "3", "(.93)"],
         ["2", "0", "waiting", "-", "waits", "to", "be", "judged"],
@@ -124,7 +125,7 @@ def test_a_model_cannot_steer_the_board() -> None:
         BoardHeading(evil, evil), Snapshot("finish", (row,), (), ((evil, 1.0),)), SavingsEstimator(), 80, 24
     ).plain
     assert not {"\x1b", "\x9b", "\x07"} & set(text)
-    assert text.count("\n") == 7  # seven lines of top and one of a trace
+    assert text.count("\n") == 8  # eight lines of top and one of a trace
     assert plain(evil) == "4[2J 21m"
 
 
@@ -179,3 +180,22 @@ def test_a_run_that_never_explores_is_priced_at_its_own_rate() -> None:
     estimate = estimator.estimate()
     assert estimate is not None
     assert (estimate.tokens, estimate.seconds) == (200, pytest.approx(2.0))
+
+
+@pytest.mark.parametrize(
+    ("vote", "want"),
+    [
+        (None, "not known before a trace has finished"),
+        (PlainVote("12", 3, 4, 4.2), "12 (3 of 4 traces that finished)"),
+        (PlainVote("12", 1, 1, 1.0), "12 (1 of 1 trace that finished)"),
+        (
+            PlainVote("1\n2", 3, 4, 6.6),
+            "1 2 (3 of 4 traces that finished; a plain vote of these tokens would have about 7)",
+        ),
+        (PlainVote(None, 0, 2, 2.0), "no answer (2 traces that finished)"),
+    ],
+)
+def test_what_a_plain_vote_would_have_said_is_one_line(vote: PlainVote | None, want: str) -> None:
+    assert plain_vote_line(vote) == want
+    line = next(line for line in draw(Snapshot("finish", (), plain=vote), width=200) if line.startswith("plain"))
+    assert line.split(maxsplit=1)[1] == want

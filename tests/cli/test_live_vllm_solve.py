@@ -13,7 +13,7 @@ import pytest
 
 from laconic.engines.vllm.engine.client import VLLMClient
 
-SOLVE = ("--n", 8, "--seed", 3, "--policy", "rpc", "--json")
+SOLVE = ("--strategy", "deepprune", "--n", 8, "--seed", 3, "--policy", "rpc", "--json")
 
 
 def verdict(result: Any) -> dict[str, Any]:

@@ -58,6 +58,21 @@ def test_json_is_the_strategys_verdict_and_nothing_else(invoke: Any) -> None:
     assert record["sampling"]["seed"] == 5
 
 
+def test_without_a_strategy_it_is_what_wins_and_a_judge_means_deepprune(invoke: Any) -> None:
+    def run(*options: Any) -> tuple[str, Any, Any]:
+        result = invoke("solve", *EASY, "--n", 4, "--json", *options)
+        assert result.exit_code == 0, result.stderr
+        record = json.loads(result.stdout)
+        return record["strategy"], record["judge"], record["settings"]
+
+    strategy, judge, settings = run()
+    assert (strategy, judge, settings["price"]) == ("priced-vote", None, 0.005)
+    assert run("--judge", "jaccard")[:2] == ("deepprune", "jaccard")
+    for options in (("--excerpt", "tokens:56"), ("--tau", 0.4), ("--K", 3), ("--K1", 2), ("--K2", 2), ("--K3", 2)):
+        assert run(*options)[:2] == ("deepprune", "bundled"), options
+    assert run("--strategy", "cons")[0] == "self-consistency"
+
+
 def test_decisions_are_lines_and_stdout_is_the_answer(invoke: Any, tmp_path: Path) -> None:
     out = tmp_path / "new" / "deeper" / "verdict.json"
     result = invoke("solve", *EASY, *PRUNE, "--out", out)

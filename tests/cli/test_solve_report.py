@@ -9,7 +9,7 @@ import pytest
 from laconic.cli.questions import Question
 from laconic.cli.solve_report import SolveReport
 from laconic.engines.base import Sampling
-from laconic.prune.verdict import Tokens, TraceFate, Verdict, Vote
+from laconic.prune.verdict import PlainVote, Tokens, TraceFate, Verdict, Vote
 
 VERDICT = Verdict(
     strategy="deepprune",
@@ -127,3 +127,17 @@ def test_evictions_and_the_mean_cache_under_compression() -> None:
     assert "evicted" not in facts(told)  # full KV evicts nothing
     compressed = replace(report(told), policy="rpc:ratio=4")
     assert dict(compressed.facts())["evicted"] == "5,678 tokens in 12 compressions"
+
+
+def test_the_plain_vote_is_told_where_it_would_have_said_more_or_else() -> None:
+    assert "plain vote" not in facts(replace(VERDICT, plain=PlainVote("1/2", 2, 3, 3.4)))
+    dearer = facts(replace(VERDICT, plain=PlainVote("1/2", 2, 3, 3.5)))
+    assert dearer["plain vote"].startswith("1/2 (2 of 3 traces that finished; ")
+    other = facts(replace(VERDICT, plain=PlainVote("7", 2, 3, 3.0)))
+    assert other["plain vote"] == "7 (2 of 3 traces that finished)"
+    assert report(replace(VERDICT, plain=PlainVote("7", 2, 3, 3.5))).to_json()["plain"] == {
+        "answer": "7",
+        "votes": 2,
+        "finished": 3,
+        "affordable": 3.5,
+    }

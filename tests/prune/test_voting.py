@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic import answers
-from laconic.prune.verdict import Vote
-from laconic.prune.voting import Confidence, Tally, consensus, decided, enough, percentile, seats
+from laconic.prune.verdict import PlainVote, Vote
+from laconic.prune.voting import Confidence, Tally, consensus, decided, enough, percentile, plain_vote, seats
 from tests.reference import clustering as slow
 
 
@@ -166,3 +166,14 @@ def test_confidence_is_the_least_of_all_windows(window, seed):
             float(slow.window_confidence([-c for c in confidences[:count]], window)), rel=1e-12
         )
     assert made.tokens == 33
+
+
+def test_a_plain_vote_is_priced_at_the_mean_length_of_what_has_finished():
+    votes = tally([(0, "7", 1), (2, "8", 1), (3, "8", 1)]).votes()
+    plain = plain_vote(votes, [100, 140, 120], 600)
+    assert plain is not None
+    assert (plain.answer, plain.votes, plain.finished, plain.affordable) == ("8", 2, 3, 5.0)
+    assert plain_vote(votes, [100, 140, 120], 360) == PlainVote("8", 2, 3, 3.0)
+    assert plain_vote((), [10], 25) == PlainVote(None, 0, 1, 2.5)
+    assert plain_vote((), [], 25) is None
+    assert plain_vote((), [0, 0], 25) is None  # nothing is known of how long a trace is

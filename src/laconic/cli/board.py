@@ -11,6 +11,7 @@ from rich.text import Text
 from laconic.cli.live import plain
 from laconic.cli.messages import size
 from laconic.prune.strategies.base import Snapshot, TraceRow
+from laconic.prune.verdict import PlainVote
 
 # What is going on comes first where not all traces fit.
 ORDER = {"running": 0, "finished": 1, "waiting": 2}
@@ -97,6 +98,7 @@ def board(
         _named("saved", _saved(estimator.estimate())),
         *([_named("clusters", _clusters(snapshot.clusters))] if snapshot.clusters else []),
         _named("votes", votes(snapshot.votes)),
+        _named("plain", plain_vote_line(snapshot.plain)),
         Text(_columns("#", "tokens", "state", "cluster", "answer"), style="dim"),
     ]
     while len(top) + LEAST_ROWS > height and len(top) > 1:
@@ -110,6 +112,18 @@ def board(
 def votes(counts: Sequence[tuple[str, float]]) -> str:
     """Answers with their weights, the heaviest first as they come."""
     return ", ".join(f"{plain(answer)} ({weight:.3g})" for answer, weight in counts) or "none yet"
+
+
+def plain_vote_line(vote: PlainVote | None) -> str:
+    """What the same tokens would have bought without a strategy: "12 (3 of 4 traces; the tokens would pay for about 6)"."""
+    if vote is None:
+        return "not known before a trace has finished"
+    noun = "trace" if vote.finished == 1 else "traces"
+    answer = "no answer" if vote.answer is None else plain(vote.answer)
+    share = f"{vote.votes} of {vote.finished} {noun}" if vote.votes else f"{vote.finished} {noun}"
+    spare = round(vote.affordable) > vote.finished
+    more = f"; a plain vote of these tokens would have about {vote.affordable:.0f}" if spare else ""
+    return f"{answer} ({share} that finished{more})"
 
 
 def _phase(snapshot: Snapshot, note: str) -> Text:

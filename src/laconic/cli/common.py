@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ SMALL = {"interval": 128, "ratio": 4, "window": 32, "budget": 128}
 # Its terse draft is over by then, a tenth of a trace; DeepConf's published window is four times a whole trace.
 SMALL_STRATEGY = {"excerpt": "tokens:56", "window": 64}
 WARMUP_SHARE = 4  # DeepConf's warm-up: a quarter of the traces, where that is fewer than its own 16
+DEFAULT_STRATEGY, JUDGED_STRATEGY = "priced-vote", "deepprune"
 PUBLISHED_JUDGE = "llm:THU-KEG/DeepPrune-Judge-4B"
 PUBLISHED = {"temperature": 0.6, "top_p": 0.95, "max_new_tokens": 32768}
 
@@ -86,6 +88,14 @@ def choose_policy(spec: str, small: bool, **options: Any) -> Policy:
     check_looks_back(chosen)
     check_named_file(chosen)
     return chosen
+
+
+def strategy_or_default(spec: str | None, judged: Mapping[str, object]) -> str:
+    """The strategy of ``--strategy``, else DEFAULT_STRATEGY, or the one that asks a judge where one of `judged` was given:
+    the judge and what only that strategy has, by option (None: not given)."""
+    if spec is not None:
+        return spec
+    return DEFAULT_STRATEGY if all(value is None for value in judged.values()) else JUDGED_STRATEGY
 
 
 def choose_judge(spec: str | None, strategy: str, small: bool) -> str | None:

@@ -178,7 +178,9 @@ def _show_solving(
     )
     report = _solve(model, tokenizer, policy, problem, sampling, view)
     summarise(console, report)
-    console.print(f"The same, live, for any problem: laconic solve --policy {policy.name}", style="dim")
+    console.print(
+        f"The same, live, for any problem: laconic solve --strategy deepprune --policy {policy.name}", style="dim"
+    )
 
 
 def _table(console: Console, rows: list[Figures], per_token: float) -> None:

@@ -116,11 +116,11 @@ Budget = Annotated[
 # ---- strategies and judges --------------------------------------------------------------------------------------------
 
 StrategySpec = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--strategy",
         "-s",
-        help="NAME or NAME:setting=value,...: deepprune, self-consistency, priced-vote, ...; laconic strategies lists them.",
+        help="NAME or NAME:setting=value,..., as laconic strategies lists them. [default: priced-vote; deepprune with --judge]",
     ),
 ]
 JudgeSpec = Annotated[

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from laconic.cli.chat import choose_chat
-from laconic.cli.common import check_writable, choose_judge, choose_policy, choose_sampling, choose_strategy, one_thread
+from laconic.cli.common import (
+    check_writable,
+    choose_judge,
+    choose_policy,
+    choose_sampling,
+    choose_strategy,
+    one_thread,
+    strategy_or_default,
+)
 from laconic.cli.engines import check_device, choose_engine, open_reasoner
 from laconic.cli.interruption import NOTHING, if_interrupted
 from laconic.cli.loading import announce_loading
@@ -69,7 +77,7 @@ SHOWN = ("winner", "all")
 def solve(
     problem: ProblemText = None,
     n: Traces = 64,
-    strategy: StrategySpec = "deepprune",
+    strategy: StrategySpec = None,
     judge: JudgeSpec = None,
     excerpt: ExcerptKind = None,
     tau: Tau = None,
@@ -104,7 +112,11 @@ def solve(
     show_texts: ShownTexts = None,
     as_json: AsJson = False,
 ) -> None:
-    """Think about one problem in many traces, stop those that would end in the same answer, and let the others vote.
+    """Think about one problem in many traces, as many as are worth their price, and let their answers vote.
+
+    That is the priced vote, which asks no judge. With --judge, or an option that only DeepPrune has, traces that would end in
+    the same answer are stopped instead; --strategy names others. The line "plain" says what a plain vote of the traces that
+    have finished would say, and how many it would have for the same tokens.
 
     On a terminal a board shows every trace as it goes; elsewhere each decision is a line on stderr. Ctrl-C ends the run with
     the verdict so far (a second one in the middle of a step). Exit codes: 0 with an answer, 1 where no trace gave one, 2 for
@@ -138,6 +150,7 @@ def solve(
     if out is not None:
         check_writable(out, "the verdict")
     options = {"tau": tau, "K": clusters, "K1": compare, "K2": finish, "K3": fallback, "excerpt": excerpt}
+    strategy = strategy_or_default(strategy, {"judge": judge, **options})
     judge_spec = choose_judge(judge, strategy, small)
     if judge_spec is None:
         check_device(chosen_engine, device)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from laconic.answers import equivalent
-from laconic.cli.board import votes
+from laconic.cli.board import plain_vote_line, votes
 from laconic.cli.live import PRINTABLE, plain
 from laconic.cli.messages import size
 from laconic.cli.questions import Question
@@ -60,6 +60,9 @@ class SolveReport:
         if verdict.clusters:
             sizes = sorted(map(len, verdict.clusters), reverse=True)
             found.append(("clusters", f"{len(sizes)}: {', '.join(map(str, sizes))}"))
+        plainly = verdict.plain
+        if plainly is not None and (plainly.answer != verdict.answer or round(plainly.affordable) > plainly.finished):
+            found.append(("plain vote", plain_vote_line(plainly)))
         found.append(("tokens", f"{verdict.tokens.generated:,} generated + {verdict.tokens.judged:,} judged"))
         if verdict.complete:  # before, only the shortest traces have finished
             found.append(("saved", self._saved(fates["finished"])))

@@ -61,6 +61,21 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
+class PlainVote:
+    """What a majority vote without any strategy would have come to for the same tokens, as far as the traces at hand tell."""
+
+    answer: str | None
+    """Of the traces that have finished, each with one vote; None where none gave an answer."""
+    votes: int
+    """That it has."""
+    finished: int
+    """Traces that have finished."""
+    affordable: float
+    """Traces of the mean length of these that the tokens so far would have paid for: at least `finished`. Where there are
+    more, the others' answers aren't known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """The outcome of a strategy on one problem."""
 
@@ -87,6 +102,8 @@ class Verdict:
     """False for a verdict before the end or after an interruption."""
     note: str = ""
     """What else a reader should know."""
+    plain: PlainVote | None = None
+    """What a plain vote would have come to for the same tokens, by the traces that have finished; None before one has."""
 
     @property
     def winner(self) -> int | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from laconic import answers, checks
 from laconic.errors import InputError
 from laconic.prune.trace_engine import TraceView
-from laconic.prune.verdict import Vote
+from laconic.prune.verdict import PlainVote, Vote
 
 TIES = ("confidence", "index")
 """What breaks ties: the mean confidence of the traces that gave an answer, or which of them came first."""
@@ -65,6 +65,21 @@ class Tally:
 
     def _tie(self, vote: Vote) -> float:
         return math.fsum(self._cast[i][2] for i in vote.traces) / len(vote.traces)
+
+
+def plain_vote(votes: Sequence[Vote], finished: Sequence[int], tokens: int) -> PlainVote | None:
+    """votes: of the finished traces, one each. finished: their lengths in tokens. tokens: spent so far, the judge's among
+    them. None while no trace has finished, or all that did are empty: nothing is known of a trace's length."""
+    lengths = sum(finished)
+    if not lengths:
+        return None
+    lead = votes[0] if votes else None
+    return PlainVote(
+        lead.answer if lead else None,
+        len(lead.traces) if lead else 0,
+        len(finished),
+        max(tokens * len(finished) / lengths, float(len(finished))),
+    )
 
 
 def mean_confidence(trace: TraceView) -> float:

@@ -168,6 +168,29 @@ def test_a_snapshot_tells_what_a_view_needs():
     assert last.votes == tuple((v.answer, v.weight) for v in verdict.votes)
     assert (last.generated, last.judged) == (verdict.tokens.generated, verdict.tokens.judged)
     assert [row.state for row in last.rows] == [t.fate for t in verdict.traces]
+    assert last.plain == verdict.plain
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_a_plain_vote_of_the_traces_that_finished_is_told_at_every_step(which):
+    """Against counting by hand: one vote for each, whatever the strategy makes of them, priced at their mean length."""
+    _, solving = started(strategies()[which])
+    for _ in solving:
+        verdict = solving.verdict()
+        done = [t for t in verdict.traces if t.fate == "finished"]
+        if not done:
+            assert verdict.plain is None
+            continue
+        said = [t.answer for t in done if t.answer is not None]
+        best = max(said, key=lambda answer: (said.count(answer), -said.index(answer)), default=None)
+        mean = sum(t.tokens for t in done) / len(done)
+        assert verdict.plain is not None
+        assert (verdict.plain.answer, verdict.plain.votes) == (best, said.count(best))
+        assert verdict.plain.finished == len(done)
+        assert verdict.plain.affordable == pytest.approx(max(verdict.tokens.total / mean, len(done)))
+    if which == 0:  # with early_end only what no vote could change is missing
+        assert verdict.plain is not None
+        assert verdict.plain.answer == verdict.answer
 
 
 def test_every_decision_has_its_own_line():

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from laconic.prune.needs import Needs
 from laconic.prune.trace_engine import SamplingView, TraceEngine
-from laconic.prune.verdict import Verdict
+from laconic.prune.verdict import PlainVote, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,8 @@ class Snapshot:
     extra: dict[str, Any] = field(default_factory=dict)
     phases: dict[str, float] = field(default_factory=dict)
     """Seconds by phase."""
+    plain: PlainVote | None = None
+    """What a plain vote would have come to for the same tokens."""
 
 
 class StrategyRun(ABC):

@@ -16,8 +16,8 @@ from laconic.prune.strategies.base import Snapshot, StrategyProgress, StrategyRu
 from laconic.prune.strategies.clock import Clock
 from laconic.prune.strategies.settings import check_sampling
 from laconic.prune.trace_engine import ChunkView, SamplingView, TraceEngine, TraceView
-from laconic.prune.verdict import Fate, Tokens, TraceFate, Verdict, Vote
-from laconic.prune.voting import Tally
+from laconic.prune.verdict import Fate, PlainVote, Tokens, TraceFate, Verdict, Vote
+from laconic.prune.voting import Tally, plain_vote
 
 COUNTED = {"token_steps": "kv_token_steps", "compressions": "compressions", "evicted": "evicted"}
 """`Verdict.kv`'s names for what an engine counts up."""
@@ -83,6 +83,7 @@ class StrategyRunBase(StrategyRun):
         self.engine, self.question, self.sampling = engine, question, sampling
         self.records: list[TraceState] = []
         self.tally = Tally()
+        self.plain_tally = Tally()  # a vote for each trace that has finished, whatever the strategy makes of it
         self.votes: tuple[Vote, ...] = ()
         self.note = ""
         self.clock = Clock()
@@ -209,6 +210,8 @@ class StrategyRunBase(StrategyRun):
         record.reason = f"reached its limit of {record.tokens} tokens" if limit else "came to its end"
         with self.clock.during("vote"):
             record.answer = answers.answer_of(record.view)
+            if record.answer is not None:
+                self.plain_tally.add(record.index, record.answer)
 
     def _stop(self, record: TraceState, fate: Fate, reason: str) -> None:
         """Stop a trace that has not ended, running or waiting; its memory is free at the next step."""
@@ -261,6 +264,7 @@ class StrategyRunBase(StrategyRun):
             phases=dict(self.clock.seconds),
             kv_bytes=self._sample(),
             extra=self._extra(),
+            plain=self._plain(),
         )
 
     def verdict(self) -> Verdict:
@@ -287,7 +291,13 @@ class StrategyRunBase(StrategyRun):
             settings=self.settings,
             complete=self._complete,
             note=note,
+            plain=self._plain(),
         )
+
+    def _plain(self) -> PlainVote | None:
+        """Of the traces that have finished, at the cost of all so far."""
+        spent = sum(r.tokens for r in self.records) + self._judged()
+        return plain_vote(self.plain_tally.votes(), [r.tokens for r in self.records if r.ended], spent)
 
     def _tokens(self) -> Tokens:
         generated, judged = sum(r.tokens for r in self.records), self._judged()
