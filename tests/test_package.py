@@ -56,7 +56,8 @@ for name in laconic.__all__:
     getattr(laconic, name)
 from laconic.cli import main
 for arguments in (["solve", "--help"], ["demo", "--help"], ["plan", "bundled"], ["judges"], ["policies"],
-                  ["think", "--max-new-tokens", "20"], ["solve", "--strategy", "deepprune", "--n", "4", "--max-new-tokens", "20", "--json"]):
+                  ["think", "--max-new-tokens", "20"],
+                  ["solve", "--strategy", "deepprune", "--n", "4", "--max-new-tokens", "20", "--json"]):
     sys.argv = ["laconic", *arguments]
     try:
         main()
