@@ -46,6 +46,7 @@ from laconic.problems import Problem, generate, is_correct, sources
 from laconic.prune import excerpts, voting
 from tests.engines.hf.families import family
 from tests.prune.scripted import Script, ScriptedEngine
+from tests.prune.test_calibration import calibration
 from tests.reference.selectors import random_selector
 
 # ---- kinds of wrong values: what a careless caller passes ---------------------------------------------------------------
@@ -138,7 +139,8 @@ def excerpt() -> dict[str, Any]:
 
 def strategy(cls: type) -> Callable[..., Any]:
     def call(engine: Any, question: Any, sampling: Any) -> Any:
-        mine = {"judge": baselines.TokenJaccard()} if cls is prune.DeepPrune else {}
+        mine: dict[str, Any] = {"judge": baselines.TokenJaccard()} if cls is prune.DeepPrune else {}
+        mine |= {"calibration": calibration()} if cls is prune.Auto else {}
         return cls(2, **mine).solve(engine, question, sampling)
 
     return call
@@ -327,6 +329,33 @@ CALLS: dict[str, Call] = {
         lambda: {"n": 4},
         {**dict.fromkeys(("n", "wave", "top_k"), WHOLE), "ties": WORD, "threshold": (*NUMBER, 0.4)},
     ),
+    "prune.Auto": Call(
+        prune.Auto,
+        lambda: {"n": 4, "calibration": calibration()},
+        {"n": WHOLE, "calibration": (None, *OBJECT), "spend": (None, 5, b"x", "", "x", "0x", "0.5x", "nanx")},
+        said={"spend": ""},
+    ),
+    "prune.CalibratedRow": Call(
+        prune.CalibratedRow,
+        lambda: {"strategy": "self-consistency", "n": 1, "traces": 1.0, "accuracy": 0.5},
+        {
+            "strategy": (None, 5, b"x"),
+            "n": WHOLE,
+            **dict.fromkeys(("traces", "accuracy"), NUMBER),
+            **dict.fromkeys(("gain", "low", "high"), ("x", True, math.nan, 2, -2)),
+        },
+    ),
+    "prune.Calibration": Call(
+        prune.Calibration,
+        lambda: {name: getattr(calibration(), name) for name in calibration().__dataclass_fields__},
+        {
+            **dict.fromkeys(("model", "weights"), (None, 5, b"x")),
+            **dict.fromkeys(("problems", "samples"), WHOLE),
+            "mean_tokens": NUMBER,
+            "rows": (5, "x", [5], []),
+        },
+        said={"rows": ""},
+    ),
     "prune.PoolBudget": Call(
         prune.PoolBudget,
         lambda: {"traces": 4},
@@ -398,7 +427,7 @@ CALLS: dict[str, Call] = {
     "prune.parse": Call(
         prune.parse,
         lambda: {"spec": "deepconf", "n": 4},
-        {"spec": WORD, "n": WHOLE, "judge": ()},
+        {"spec": WORD, "n": WHOLE, "judge": (), "calibration": ()},
         {"spec": "strategy"},
         free=("overrides",),
     ),
@@ -585,6 +614,7 @@ CALLS: dict[str, Call] = {
             **dict.fromkeys(("max_batch", "chunk_tokens"), WHOLE),
             "model_engine": OBJECT,
             "tokenizer": (5, "x", []),
+            "leaps": FLAG,
         },
         {"records": "record"},
     ),
@@ -789,6 +819,7 @@ CALLS: dict[str, Call] = {
 EXEMPT = {
     "what the library hands out": (
         "prune.Cost",
+        "prune.PlainVote",
         "prune.PoolProblem",
         "prune.PoolProgress",
         "prune.PoolRun",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -10,6 +11,8 @@ import pytest
 
 from laconic.answers import equivalent
 from laconic.assets import reasoner_path
+from laconic.calibrations import place_of, write_calibration
+from laconic.cli.engines import identity_of
 from laconic.compress import RPC, FullKV
 from laconic.engines.base import Sampling
 from laconic.engines.hf import HFEngine, batch, load
@@ -20,6 +23,7 @@ from laconic.judges.network import EncoderConfig
 from laconic.judges.vectors import ReasonerStates
 from laconic.problems import generate
 from laconic.prune import DeepPrune, SelfConsistency
+from laconic.prune.calibration import CalibratedRow, Calibration
 from laconic.traces import tokenizer_fingerprint
 
 EASY = ("--bundled", 1, "--level", 1)
@@ -71,6 +75,53 @@ def test_without_a_strategy_it_is_what_wins_and_a_judge_means_deepprune(invoke: 
     for options in (("--excerpt", "tokens:56"), ("--tau", 0.4), ("--K", 3), ("--K1", 2), ("--K2", 2), ("--K3", 2)):
         assert run(*options)[:2] == ("deepprune", "bundled"), options
     assert run("--strategy", "cons")[0] == "self-consistency"
+
+
+def test_a_budget_buys_what_the_calibration_chooses(
+    invoke: Any, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LACONIC_CACHE", str(tmp_path / "cache"))
+
+    def run(*options: Any) -> dict[str, Any]:
+        result = invoke("solve", "c d e", "-m", tiny, "--n", 3, "--max-new-tokens", 20, "--json", *options)
+        assert result.exit_code in (0, 1), result.stderr
+        record: dict[str, Any] = json.loads(result.stdout)
+        return record
+
+    shipped = run("--spend", "1x")
+    assert (shipped["strategy"], shipped["n"], shipped["settings"]["ties"]) == ("self-consistency", 1, "confidence")
+    assert "chosen for one trace a problem: " in shipped["note"]
+    mine, _ = identity_of(load(tiny)[0])
+    rows = (
+        CalibratedRow("self-consistency", 1, 1.0, 0.2),
+        CalibratedRow("adaptive-consistency", 8, 2.0, 0.4, 0.1, 0, 0.2),
+    )
+    own = Calibration("tiny", mine, 60, 8, 100.0, rows)
+    write_calibration(tmp_path / "own.json", own)
+    named = run("--spend", "300", "--calibration", tmp_path / "own.json")
+    assert (named["strategy"], named["n"]) == ("adaptive-consistency", 3)
+    assert "on 60 problems of tiny" in named["note"]
+    write_calibration(place_of(mine), own)
+    assert run("--strategy", "auto:spend=300")["note"] == named["note"]
+
+    write_calibration(tmp_path / "other.json", dataclasses.replace(own, weights="0" * 16))
+    common = ("solve", "c d e", "-m", tiny)
+    for args, says in (
+        (
+            ("--calibration", tmp_path / "other.json"),
+            "was made of tiny (fingerprint 0000000000000000), and this model is",
+        ),
+        (("--calibration", tmp_path / "no.json"), "there is no calibration file"),
+        (("--calibration", tmp_path / "own.json", "-s", "cons"), "strategy cons chooses by no calibration; leave"),
+        (("--spend", "0.5x"), "traces is 0.5"),
+        (("--spend", "10"), "a budget of 10 tokens is below one trace"),
+        (("--spend", "30s"), "the budget '30s' is neither"),
+        (("--spend", "2x", "-s", "cons"), "setting 'spend' of strategy self-consistency is unknown"),
+    ):
+        result = invoke(*common, *args)
+        assert (result.exit_code, result.stdout) == (2, ""), (args, result.output)
+        assert says in result.stderr, (args, result.stderr)
+        assert result.stderr.count("\n") == 1
 
 
 def test_decisions_are_lines_and_stdout_is_the_answer(invoke: Any, tmp_path: Path) -> None:
@@ -220,9 +271,7 @@ def test_the_winners_text_is_shown_on_request_and_every_text_is_in_the_verdict(i
 
 
 def test_bad_input_is_one_sentence(invoke: Any, tiny: Path, tmp_path: Path) -> None:
-    strategies = (
-        "expected one of self-consistency, priced-vote, adaptive-consistency, deepprune, deepconf:low, deepconf:high"
-    )
+    strategies = "expected one of self-consistency, priced-vote, adaptive-consistency, auto, deepprune, deepconf:low, "
     jaccard = ("-m", tiny, "-j", "jaccard")
     blocked = tmp_path / "file"
     blocked.touch()

@@ -24,6 +24,7 @@ class CountingRows:
         self.fails: str = ""  # what fails next: "join", "joined" (after the rows were touched) or "step"
         self.undrawn: set[str] = set()
         self.seconds = 0.0
+        self.leaps = False
 
     def join(self, group: Sequence[ScheduledTrace], rows: int) -> list[NextToken] | None:
         self._fail("join")
@@ -35,6 +36,16 @@ class CountingRows:
     def step(self) -> list[NextToken]:
         self._fail("step")
         return [self._next(entry) for entry in self.entries]
+
+    def leap(self) -> int:
+        if not self.leaps or not self.entries:
+            return 0
+        steps = min(entry.limit - len(entry.trace.token_ids) for entry in self.entries) - 1
+        for entry in self.entries:
+            for _ in range(steps):
+                entry.add(len(entry.trace.token_ids) + 1)
+        self.log.append(f"leap {steps}")
+        return max(steps, 0)
 
     def leave(self, rows: Sequence[int]) -> None:
         if rows:
@@ -132,6 +143,24 @@ def test_chunks_are_full_or_last() -> None:
     rig = Rig(chunk_tokens=2)
     rig.submit([1], "a", limit=5)
     assert told(list(rig.loop.stream())) == ["a12", "a34", "a5!"]
+
+
+def test_rows_that_leap_give_all_before_an_end_in_one_chunk_and_the_end_in_its_own() -> None:
+    rig = Rig(max_batch=2)
+    rig.rows.leaps = True
+    rig.submit([1], "abc", limit=5)
+    rig.submit([2], "d", limit=3)
+    chunks = told(list(rig.loop.stream()))
+    assert chunks == ["a1", "b1", "a234", "b234", "a5!", "b5!", "c1", "d1", "c2", "d2", "c3", "d3!", "c4", "c5!"]
+    assert rig.loop.counted.generated_tokens == 18
+    assert [line for line in rig.rows.log if line.startswith("leap")] == [
+        "leap 3",
+        "leap 0",
+        "leap 1",
+        "leap 0",
+        "leap 1",
+        "leap 0",
+    ]
 
 
 def test_places_are_taken_as_they_come_free() -> None:

@@ -32,6 +32,7 @@ COMMANDS = (  # name, module, attribute: a function is a command, a Typer a grou
     ("judges", "laconic.cli.judges", "judges"),
     ("plan", "laconic.cli.plan", "plan"),
     ("collect", "laconic.lab.collect.command", "collect"),
+    ("calibrate", "laconic.lab.calibrate.command", "calibrate"),
     ("learn", "laconic.lab.learn.command", "learn"),
     ("judge", "laconic.lab.judges.command", "app"),
     ("bench", "laconic.lab.command", "app"),

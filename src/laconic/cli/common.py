@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from laconic.compress import Policy
     from laconic.engines.base import Sampling
     from laconic.prune import Judge, Strategy
+    from laconic.prune.calibration import Calibration
 
 BUNDLED = "bundled"
 # RPC's published interval is ten times a whole trace of the bundled model. These compress such a trace several times,
@@ -24,7 +25,7 @@ SMALL = {"interval": 128, "ratio": 4, "window": 32, "budget": 128}
 # Its terse draft is over by then, a tenth of a trace; DeepConf's published window is four times a whole trace.
 SMALL_STRATEGY = {"excerpt": "tokens:56", "window": 64}
 WARMUP_SHARE = 4  # DeepConf's warm-up: a quarter of the traces, where that is fewer than its own 16
-DEFAULT_STRATEGY, JUDGED_STRATEGY = "priced-vote", "deepprune"
+DEFAULT_STRATEGY, JUDGED_STRATEGY, BUDGETED_STRATEGY = "priced-vote", "deepprune", "auto"
 PUBLISHED_JUDGE = "llm:THU-KEG/DeepPrune-Judge-4B"
 PUBLISHED = {"temperature": 0.6, "top_p": 0.95, "max_new_tokens": 32768}
 
@@ -90,12 +91,42 @@ def choose_policy(spec: str, small: bool, **options: Any) -> Policy:
     return chosen
 
 
-def strategy_or_default(spec: str | None, judged: Mapping[str, object]) -> str:
-    """The strategy of ``--strategy``, else DEFAULT_STRATEGY, or the one that asks a judge where one of `judged` was given:
-    the judge and what only that strategy has, by option (None: not given)."""
+def strategy_or_default(spec: str | None, judged: Mapping[str, object], budgeted: Mapping[str, object]) -> str:
+    """The strategy of ``--strategy``, else the one that asks a judge where one of `judged` was given, else the one that has a
+    budget where one of `budgeted` was, else DEFAULT_STRATEGY. Both: what only that strategy has, by option; None: not given."""
     if spec is not None:
         return spec
-    return DEFAULT_STRATEGY if all(value is None for value in judged.values()) else JUDGED_STRATEGY
+    if any(value is not None for value in judged.values()):
+        return JUDGED_STRATEGY
+    return DEFAULT_STRATEGY if all(value is None for value in budgeted.values()) else BUDGETED_STRATEGY
+
+
+def choose_calibration(path: Path | None, strategy: str, reasoner: Any = None) -> Calibration | None:
+    """What `auto` chooses by: ``--calibration``, else what was made of the reasoner's weights, else what ships. None where the
+    strategy has no use for one.
+
+    reasoner: None before it is loaded; then what is wrong with the file is refused. Raises InputError as `read_calibration`,
+    for one that the strategy has no use for, and for one of other weights.
+    """
+    from laconic.calibrations import DEFAULT, find_calibration, read_calibration
+    from laconic.prune.strategies.registry import needs_calibration
+
+    if not needs_calibration(strategy):
+        if path is not None:
+            raise InputError(f"strategy {strategy} chooses by no calibration; leave --calibration {path} out")
+        return None
+    found = None if path is None else read_calibration(path)
+    if reasoner is None:
+        return found
+    mine, dtype = reasoner.identity()
+    if found is None:
+        return read_calibration(find_calibration(mine) or DEFAULT)
+    if found.weights != mine:
+        raise InputError(
+            f"{path} was made of {found.model} (fingerprint {found.weights}), and this model is another, or in another number "
+            f"format ({mine}, {dtype}); make one with: laconic calibrate, on traces of this model, or leave --calibration out"
+        )
+    return found
 
 
 def choose_judge(spec: str | None, strategy: str, small: bool) -> str | None:
@@ -115,14 +146,17 @@ def choose_judge(spec: str | None, strategy: str, small: bool) -> str | None:
     return chosen
 
 
-def choose_strategy(spec: str, n: int, judge: Judge | None, small: bool, **options: Any) -> Strategy:
+def choose_strategy(
+    spec: str, n: int, judge: Judge | None, small: bool, calibration: Calibration | None = None, **options: Any
+) -> Strategy:
     """The strategy of ``--strategy`` and of the options beside it (by the setting's name; None: not given).
 
     small: what neither of them says comes from SMALL_STRATEGY where the strategy has that setting; a judge that was made
-    for an excerpt gets that one. Raises InputError for an unknown strategy or setting, a value out of range, a setting
-    given twice, or an excerpt that the judge was not made for.
+    for an excerpt gets that one. calibration: for `auto`; None: the one that ships. Raises InputError for an unknown
+    strategy or setting, a value out of range, a setting given twice, or an excerpt that the judge was not made for.
     """
-    from laconic.prune.strategies.registry import parse, settings
+    from laconic.calibrations import DEFAULT, read_calibration
+    from laconic.prune.strategies.registry import needs_calibration, parse, settings
 
     given = given_keys(spec)
     overrides = {key: value for key, value in options.items() if value is not None}
@@ -136,7 +170,9 @@ def choose_strategy(spec: str, n: int, judge: Judge | None, small: bool, **optio
     if "warmup" in defaults and n >= 1:
         wanted["warmup"] = min(int(defaults["warmup"]), max(1, n // WARMUP_SHARE))
     own = {key: value for key, value in wanted.items() if key in defaults and key not in given}
-    return parse(spec, n, judge, **own | overrides)
+    if calibration is None and needs_calibration(spec):
+        calibration = read_calibration(DEFAULT)
+    return parse(spec, n, judge, calibration, **own | overrides)
 
 
 def choose_sampling(model: Any, **options: Any) -> Sampling:

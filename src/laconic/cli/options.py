@@ -39,7 +39,9 @@ Split = Annotated[
         "--split", help="heldout (without it), or train: what the bundled model saw; of a data set its split."
     ),
 ]
-Traces = Annotated[int, typer.Option("--n", "-n", help="Traces of each problem.")]
+TRACES = typer.Option("--n", "-n", help="Traces of each problem.")
+Traces = Annotated[int, TRACES]
+TracesOrAll = Annotated[int | None, TRACES]
 
 # ---- what goes into the chat template beside it -----------------------------------------------------------------------
 
@@ -142,6 +144,20 @@ Finish = Annotated[
     typer.Option("--finish", "--K2", help="K2: traces of the largest cluster that are finished, at most."),
 ]
 Fallback = Annotated[int | None, typer.Option("--fallback", "--K3", help="K3: traces finished where no two agree.")]
+Spend = Annotated[
+    str | None,
+    typer.Option(
+        "--spend",
+        metavar="BUDGET",
+        help="4x: four traces a problem in the mean; 500000: so many tokens. A set shares it; for one, auto chooses by it.",
+    ),
+]
+CalibrationFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibration", help="What auto chooses by. [default: what laconic calibrate made of this model, or ships]"
+    ),
+]
 
 # ---- sampling ---------------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import typer
 from laconic.cli.chat import choose_chat
 from laconic.cli.common import (
     check_writable,
+    choose_calibration,
     choose_judge,
     choose_policy,
     choose_sampling,
@@ -28,6 +29,7 @@ from laconic.cli.options import (
     Batch,
     Budget,
     BundledSeed,
+    CalibrationFile,
     Clusters,
     Compare,
     Device,
@@ -50,6 +52,7 @@ from laconic.cli.options import (
     Ratio,
     Seed,
     ShownTexts,
+    Spend,
     StrategySpec,
     System,
     Tau,
@@ -85,6 +88,8 @@ def solve(
     compare: Compare = None,
     finish: Finish = None,
     fallback: Fallback = None,
+    spend: Spend = None,
+    calibration: CalibrationFile = None,
     file: ProblemFile = None,
     bundled: BundledSeed = None,
     level: Level = None,
@@ -150,15 +155,17 @@ def solve(
     if out is not None:
         check_writable(out, "the verdict")
     options = {"tau": tau, "K": clusters, "K1": compare, "K2": finish, "K3": fallback, "excerpt": excerpt}
-    strategy = strategy_or_default(strategy, {"judge": judge, **options})
+    strategy = strategy_or_default(strategy, {"judge": judge, **options}, {"spend": spend, "calibration": calibration})
+    options["spend"] = spend
     judge_spec = choose_judge(judge, strategy, small)
+    calibrated = choose_calibration(calibration, strategy)
     if judge_spec is None:
         check_device(chosen_engine, device)
 
     from laconic.judges.baselines import RandomJudge
 
     # With a stand-in for the judge: what is wrong with the strategy is refused before a model is loaded.
-    choose_strategy(strategy, n, RandomJudge() if judge_spec else None, small, **options)
+    choose_strategy(strategy, n, RandomJudge() if judge_spec else None, small, calibrated, **options)
 
     from rich.console import Console
 
@@ -183,7 +190,8 @@ def solve(
         opened = open_judge(
             judge_spec, model=reasoner.weights, tokenizer=reasoner.tokenizer, excerpt=excerpt, device=device
         )
-    chosen = choose_strategy(strategy, n, opened, small, **options)
+    calibrated = choose_calibration(calibration, strategy, reasoner)
+    chosen = choose_strategy(strategy, n, opened, small, calibrated, **options)
     name = "bundled reasoner" if small else str(chosen_engine.model)
     setting = f"{chosen.name} · {n} traces · {name} · {compression.spec()}" + (
         f" · judge {judge_spec}" if judge_spec else ""

@@ -44,6 +44,10 @@ class Rows(Protocol[T]):
     def step(self) -> Sequence[NextToken]:
         """Feed every row's newest token; returns every row's next. If it fails, what the rows hold can't be relied on."""
 
+    def leap(self) -> int:
+        """Steps taken at once for all rows, none of which ends one, where the rows can do so more cheaply than one by one; each
+        entry has noted its tokens. 0: none was, as always where tokens are computed."""
+
     def leave(self, rows: Sequence[int]) -> None:
         """Rows leave and give their memory back; rows from the end fill the holes."""
 

@@ -10,11 +10,13 @@ Nothing here knows an engine, a tokenizer or a model; judges that need one live 
 
 from __future__ import annotations
 
+from laconic.prune.calibration import CalibratedRow, Calibration
 from laconic.prune.cluster import Clustering
 from laconic.prune.judge import Cost, Excerpt, Judge
 from laconic.prune.needs import Needs
 from laconic.prune.pool import KnownTrace, Pool, PoolBudget, PoolProblem, PoolProgress, PoolRun
 from laconic.prune.strategies.adaptive import AdaptiveConsistency
+from laconic.prune.strategies.auto import Auto
 from laconic.prune.strategies.base import Strategy, StrategyRun
 from laconic.prune.strategies.deepconf import DeepConf
 from laconic.prune.strategies.deepprune import DeepPrune
@@ -22,10 +24,13 @@ from laconic.prune.strategies.priced import PricedVote
 from laconic.prune.strategies.registry import parse
 from laconic.prune.strategies.self_consistency import SelfConsistency
 from laconic.prune.trace_engine import TraceEngine
-from laconic.prune.verdict import Tokens, TraceFate, Verdict, Vote
+from laconic.prune.verdict import PlainVote, Tokens, TraceFate, Verdict, Vote
 
 __all__ = [
     "AdaptiveConsistency",
+    "Auto",
+    "CalibratedRow",
+    "Calibration",
     "Clustering",
     "Cost",
     "DeepConf",
@@ -34,6 +39,7 @@ __all__ = [
     "Judge",
     "KnownTrace",
     "Needs",
+    "PlainVote",
     "Pool",
     "PoolBudget",
     "PoolProblem",

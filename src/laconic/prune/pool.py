@@ -69,7 +69,9 @@ class PoolBudget:
         return float(self.tokens) if self.tokens is not None else problems * mean * (self.traces or 0)
 
     def __str__(self) -> str:
-        return f"{self.tokens:,} tokens" if self.tokens is not None else f"{self.traces:g} traces a problem"
+        if self.tokens is not None:
+            return f"{self.tokens:,} tokens"
+        return "one trace a problem" if self.traces == 1 else f"{self.traces:g} traces a problem"
 
 
 @dataclass(frozen=True)

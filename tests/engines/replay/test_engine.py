@@ -208,6 +208,64 @@ def test_a_strategy_gets_the_same_texts_and_pays_the_same(policy: Policy) -> Non
     assert played.stats.prompt_tokens == 12 * 4, "two prefills, as four rows fit; two resumed"
 
 
+def ends(engine: Engine, seed: int) -> list[Any]:
+    """Acts as a vote might when traces end, and then only: what it saw of the engine there."""
+    rng = random.Random(seed)
+    ids = (
+        engine.submit(PROMPTS[0], LONG, n=6)
+        + engine.submit(PROMPTS[1], LONG, n=6)
+        + engine.submit(PROMPTS[3], LONG, n=6)
+    )
+    for i in ids[8:]:
+        engine.stop(i)
+    seen: list[Any] = []
+
+    def resume_one() -> None:
+        for i in (i for i in ids if engine.trace(i).state == "stopped"):
+            engine.resume(i)
+            return
+
+    while any(engine.trace(i).state != "finished" for i in ids):
+        resume_one()
+        for chunk in engine.stream():
+            if chunk.finish_reason in (None, "stopped"):
+                continue
+            lengths = [len(engine.trace(i).token_ids) for i in ids]
+            seen.append((chunk.trace_id, chunk.finish_reason, asdict(engine.stats), lengths))
+            running = [i for i in ids if engine.trace(i).state == "running"]
+            if running and rng.random() < 0.5:
+                engine.stop(rng.choice(running))
+            if rng.random() < 0.7:
+                resume_one()
+    return [*seen, [asdict(engine.trace(i)) for i in ids], asdict(engine.stats)]
+
+
+@pytest.mark.parametrize("policy", [FullKV(), RATIO4, StreamingLLM(budget=24, buffer=4)], ids=lambda p: p.name)
+@pytest.mark.parametrize("max_batch", [64, 3, 1])
+@pytest.mark.parametrize("text", [True, False])
+def test_leaps_change_nothing_for_who_acts_when_traces_end(policy: Policy, max_batch: int, text: bool) -> None:
+    """The same traces, texts and counts at every end, those that were stopped in the middle too."""
+    of: dict[str, Any] = {"tokenizer": tokenizer() if text else None}
+    for seed in range(3):
+        want = ends(ReplayEngine(recorded(policy), policy, max_batch, **of), seed)
+        got = ends(ReplayEngine(recorded(policy), policy, max_batch, leaps=True, **of), seed)
+        assert got == want
+        assert len(want) > 10
+
+
+def test_leaps_carry_confidences() -> None:
+    marked = Sampling(max_new_tokens=12, temperature=1.0, confidence_top_k=5)
+    traces = []
+    for leaps in (False, True):
+        engine = ReplayEngine(conforming(), tokenizer=tokenizer(), leaps=leaps)
+        ids = engine.submit(PROMPTS[0], marked, n=3)
+        chunks = list(engine.stream())
+        traces.append([engine.trace(i) for i in ids])
+        assert sum(len(chunk.confidences or ()) for chunk in chunks) == 36
+    assert len(chunks) == 9  # the first token, all but the last, the last
+    assert traces[0] == traces[1]
+
+
 def test_records_are_found_by_their_question_too() -> None:
     engine = ReplayEngine(recorded(FullKV()), tokenizer=tokenizer())
     ids = engine.submit(engine.render("w12 ?"), LONG, n=2)

@@ -138,7 +138,7 @@ def test_a_judge_may_be_added_but_nothing_changed(invoke, tiny: Path, problem_fi
         (["--few", "-3"], "--few has -3"),
         (
             ["--strategies", "best"],
-            "strategy 'best' is unknown; expected one of self-consistency, priced-vote, adaptive-consistency, deepprune",
+            "strategy 'best' is unknown; expected one of self-consistency, priced-vote, adaptive-consistency, auto, deepprune",
         ),
         (["--strategies", "deepprune:tau=2"], "tau"),
         (["--strategies", "deepconf:low,top_k=5;deepconf:high"], "different numbers of candidates (5, 20)"),

@@ -14,6 +14,7 @@ from laconic.prune.strategies.priced import PricedVote
 from laconic.prune.strategies.registry import known, needs_judge, parse, settings
 from laconic.prune.strategies.self_consistency import SelfConsistency
 from tests.prune.scripted import TableJudge
+from tests.prune.test_calibration import calibration
 
 JUDGE = TableJudge(lambda a, b: 1.0)
 
@@ -46,11 +47,11 @@ def test_overrides_win_and_none_is_not_given():
 
 @pytest.mark.parametrize("name", known())
 def test_every_setting_can_be_typed_as_its_default(name):
-    made = parse(name, 8, JUDGE)
+    made = parse(name, 8, JUDGE, calibration())
     spec = ",".join(f"{s.field}={getattr(made, s.field) if s.field == 'mode' else s.default}" for s in settings(name))
-    assert parse(f"{name.partition(':')[0]}:{spec}", 8, JUDGE) == made
+    assert parse(f"{name.partition(':')[0]}:{spec}", 8, JUDGE, calibration()) == made
     assert all(s.meaning for s in settings(name))
-    said = {s.field for s in settings(name)} | {"n", "judge"}
+    said = {s.field for s in settings(name)} | {"n", "judge", "calibration"}
     assert {f.name for f in dataclasses.fields(made)} <= said  # type: ignore[arg-type]  # every strategy is one
 
 
@@ -59,11 +60,12 @@ def test_the_known_and_who_needs_a_judge():
         "self-consistency",
         "priced-vote",
         "adaptive-consistency",
+        "auto",
         "deepprune",
         "deepconf:low",
         "deepconf:high",
     )
-    assert [needs_judge(name) for name in known()] == [False, False, False, True, False, False]
+    assert [needs_judge(name) for name in known()] == [False, False, False, False, True, False, False]
     assert needs_judge("deepprune:tau=0.2")
 
 
@@ -72,7 +74,7 @@ def test_the_known_and_who_needs_a_judge():
     [
         (
             "majority",
-            "strategy 'majority' is unknown; expected one of self-consistency, priced-vote, adaptive-consistency, deepprune, ",
+            "strategy 'majority' is unknown; expected one of self-consistency, priced-vote, adaptive-consistency, auto, ",
         ),
         ("", "strategy '' is unknown"),
         ("deepprune:sigma=1", "setting 'sigma' of strategy deepprune is unknown; its settings: tau, K, K1, K2, K3, "),
@@ -109,7 +111,7 @@ def test_a_judge_must_be_given_where_one_is_needed():
 
 def test_classes_say_their_names():
     for name, cls in registry._CLASSES.items():
-        made = parse(name, 8, JUDGE)
+        made = parse(name, 8, JUDGE, calibration())
         assert type(made) is cls
         assert made.name.startswith(name)
         assert made.name in known()

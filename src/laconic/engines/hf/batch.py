@@ -115,6 +115,10 @@ class Batch:
                 self.entries[i].states.append(states[i])
         return draw_next(self.entries, logits)
 
+    def leap(self) -> int:
+        """See Rows.leap."""
+        return 0
+
     @torch.inference_mode()
     def leave(self, rows: Sequence[int]) -> None:
         """See Rows.leave."""

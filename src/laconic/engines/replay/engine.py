@@ -39,7 +39,8 @@ class ReplayEngine(Engine):
     records: of one policy and one model, any number of problems. policy: None is the recorded one. max_batch: rows that run
     at once. model_engine: an HFEngine on the model that wrote the records, for `states`, `probe` and `kept`, which need one;
     its tokenizer serves for texts too. tokenizer: where there is no such engine; with neither, a trace's text comes whole,
-    with its last chunk. chunk_tokens: tokens a chunk holds at most.
+    with its last chunk. chunk_tokens: tokens a chunk holds at most. leaps: for who only acts when a trace has ended: all tokens
+    before that come in one chunk a row, however many, which is faster; what is counted stays the same.
 
     A request that differs from what was recorded is refused, naming both. Raises InputError as `RecordIndex`, and for a
     policy or a model_engine of another policy than the records'.
@@ -56,6 +57,7 @@ class ReplayEngine(Engine):
         *,
         tokenizer: PreTrainedTokenizerBase | None = None,
         chunk_tokens: int = 1,
+        leaps: bool = False,
     ) -> None:
         check_settings(max_batch, chunk_tokens)
         check_policy(policy)
@@ -77,7 +79,7 @@ class ReplayEngine(Engine):
                 )
         self.model_engine = model_engine
         self._scheduler: Scheduler[ReplayedTrace] = Scheduler(self.policy.schedule, max_batch, chunk_tokens)
-        self._rows = ReplayedRows(self.policy.schedule, self.recorded.bytes_per_token)
+        self._rows = ReplayedRows(self.policy.schedule, self.recorded.bytes_per_token, checks.flag("leaps", leaps))
         self._loop = Loop(self._scheduler, self._rows)
         reader = None if model_engine is None else model_engine.model_reader
         self._trace_reader = TraceReader(self._scheduler, self._rows, reader, self._loop.counted)

@@ -228,13 +228,18 @@ class RecordedText:
 
     def add(self, token: int) -> str:
         """See TextStream.add."""
-        at, told = self._added, len(self.text)
-        self._added += 1
-        if at == 0:  # only now: a trace that never runs needs no text
+        return self.add_next(1)
+
+    def add_next(self, count: int) -> str:
+        """The text of the next `count` tokens, which are at least one."""
+        told = len(self.text)
+        if self._added == 0:  # only now: a trace that never runs needs no text
             self._by_token = self._index.text_by_token(self._output)
-        if self._by_token is None or at >= self._output.shown:
+        self._added += count
+        shown = min(self._added, self._output.shown)
+        if self._by_token is None or not shown:
             return ""
-        self.text = self._by_token.text[: self._by_token.ends[at]]
+        self.text = self._by_token.text[: self._by_token.ends[shown - 1]]
         return self.text[told:]
 
     def finish(self, token_ids: Sequence[int]) -> str:

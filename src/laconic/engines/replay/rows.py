@@ -10,7 +10,7 @@ from torch import Tensor
 from laconic.compress import Schedule
 from laconic.engines.base import EngineStats, FinishReason
 from laconic.engines.hf.ledger import Ledger
-from laconic.engines.replay.records import RecordedOutput
+from laconic.engines.replay.records import RecordedOutput, RecordedText
 from laconic.engines.rows import NextToken
 from laconic.engines.scheduler import ScheduledTrace
 
@@ -21,6 +21,22 @@ class ReplayedTrace(ScheduledTrace):
 
     output: RecordedOutput
     """What it plays."""
+    text: RecordedText
+    """Its text."""
+
+    def add_next(self, count: int) -> None:
+        """Note the next `count` tokens, which are at least one."""
+        at, trace = len(self.trace.token_ids), self.trace
+        tokens = self.output.tokens[at : at + count]
+        trace.token_ids.extend(tokens)
+        self.pending.extend(tokens)
+        if self.output.confidences:
+            confidences = self.output.record.confidences
+            if confidences is not None:
+                trace.confidences.extend(confidences[at : at + count])
+                self.pending_confidences.extend(confidences[at : at + count])
+        self.pending_text.append(self.text.add_next(count))
+        trace.text = self.text.text
 
     def end_reason(self) -> FinishReason | None:
         """As recorded, or as the request cuts it short."""
@@ -30,11 +46,11 @@ class ReplayedTrace(ScheduledTrace):
 class ReplayedRows:
     """Counts what rows in a batch would hold and cost, and hands out their recorded tokens.
 
-    bytes_per_token: of KV, over the layers that were compressible.
+    bytes_per_token: of KV, over the layers that were compressible. leaps: see `leap`.
     """
 
-    def __init__(self, schedule: Schedule, bytes_per_token: int) -> None:
-        self.schedule, self.bytes_per_token = schedule, bytes_per_token
+    def __init__(self, schedule: Schedule, bytes_per_token: int, leaps: bool = False) -> None:
+        self.schedule, self.bytes_per_token, self.leaps = schedule, bytes_per_token, leaps
         self.entries: list[ReplayedTrace] = []
         self.ledger: Ledger | None = None
         self._gone = EngineStats()  # of ledgers that all rows have left
@@ -62,6 +78,20 @@ class ReplayedRows:
         assert self.ledger is not None
         _pass(self.ledger, len(self.entries), 1)
         return [_next(entry) for entry in self.entries]
+
+    def leap(self) -> int:
+        """See Rows.leap: all steps before that in which the first row ends."""
+        if not self.leaps or not self.entries:
+            return 0
+        assert self.ledger is not None
+        steps = min(len(entry.output.tokens) - len(entry.trace.token_ids) for entry in self.entries) - 1
+        if steps < 1:
+            return 0
+        for _ in range(steps):
+            _pass(self.ledger, len(self.entries), 1)
+        for entry in self.entries:
+            entry.add_next(steps)
+        return steps
 
     def leave(self, rows: Sequence[int]) -> None:
         """See Rows.leave. Rows change places as in the cache, so that chunks come in the same order."""

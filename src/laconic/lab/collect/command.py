@@ -25,6 +25,7 @@ from laconic.cli.options import (
     PolicySpec,
     ProblemsOrAll,
     Seed,
+    Spend,
     Split,
     System,
     Temperature,
@@ -39,7 +40,6 @@ from laconic.lab.shared.options import (
     ConfidenceTopK,
     SampleSeedOrNone,
     Source,
-    Spend,
 )
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ show that vote with the luck of that order, so many are drawn.
 
 from __future__ import annotations
 
-import math
 import random
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -64,18 +63,23 @@ def difference(record_right: Sequence[Sequence[float]], plain: PlainVotes, token
 def _right(record: dict[str, Any], number: int, by_confidence: bool) -> tuple[float, ...]:
     classes, right = record["classes"], record["right"]
     sure = record["confidences"] if by_confidence else [0.0] * len(classes)
+    right_of = {answer: right[classes.index(answer)] for answer in classes if answer is not None}
     drawn, counted = random.Random(number), [0.0] * len(classes)
     order = list(range(len(classes)))
     for _ in range(ORDERS):
         drawn.shuffle(order)
-        votes: dict[int, list[float]] = {}  # in the order of their first traces, which breaks ties that are left
+        votes: dict[
+            int, tuple[int, float, int]
+        ] = {}  # of an answer: its votes, their mean confidence, minus its first trace
+        lead = -1
         for k, trace in enumerate(order):
             mine = classes[trace]
             if mine is not None:
-                votes.setdefault(mine, []).append(sure[trace])
-            if votes:
-                best = max(
-                    votes, key=lambda answer: (len(votes[answer]), math.fsum(votes[answer]) / len(votes[answer]))
-                )
-                counted[k] += right[classes.index(best)]
+                # Only this answer's votes have changed, so nobody but it can have overtaken the leader.
+                count, mean, first = votes.get(mine, (0, 0.0, -k))
+                votes[mine] = count + 1, mean + (sure[trace] - mean) / (count + 1), first
+                if lead < 0 or votes[mine] > votes[lead]:
+                    lead = mine
+            if lead >= 0:
+                counted[k] += right_of[lead]
     return tuple(count / ORDERS for count in counted)

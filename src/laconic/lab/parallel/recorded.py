@@ -36,9 +36,9 @@ class RecordedSetup:
         return self.by_problem
 
     def replay(
-        self, compression: LabelledPolicy, records: Sequence[TraceRecord], rows: int | None = None
+        self, compression: LabelledPolicy, records: Sequence[TraceRecord], rows: int | None = None, leaps: bool = False
     ) -> TraceEngine:
-        return ReplayEngine(records, compression.policy, max_batch=rows or max(1, len(records)))
+        return ReplayEngine(records, compression.policy, max_batch=rows or max(1, len(records)), leaps=leaps)
 
     def live(self, compression: LabelledPolicy) -> TraceEngine:
         raise InputError("recorded traces are played back and nothing runs live: leave --timed out, or give a model")

@@ -52,9 +52,9 @@ class ParallelSetup(Protocol):
         ...
 
     def replay(
-        self, compression: LabelledPolicy, records: Sequence[TraceRecord], rows: int | None = None
+        self, compression: LabelledPolicy, records: Sequence[TraceRecord], rows: int | None = None, leaps: bool = False
     ) -> TraceEngine:
-        """An engine that plays traces back, so many at once; None: all of one problem."""
+        """An engine that plays traces back, so many at once; None: all of one problem. leaps: as of `ReplayEngine`."""
         ...
 
     def live(self, compression: LabelledPolicy) -> TraceEngine:
@@ -199,7 +199,9 @@ class _ParallelRun:
         found: list[list[Record]] = [[] for _ in problems]
         for order in range(self.experiment.orders):
             records = [each[order] for each in mixed]
-            engine = self.setup.replay(compression, [one for each in records for one in each], pool.parallel)
+            engine = self.setup.replay(
+                compression, [one for each in records for one in each], pool.parallel, leaps=True
+            )
             samplings = [dataclasses.replace(self.experiment.sampling, seed=each[0].seed) for each in records]
             run = pool.begin(engine, [problem.question for problem in problems], samplings)
             for event in run:
@@ -228,7 +230,7 @@ class _ParallelRun:
         strategy = self.setup.strategy(entry, self._judge(entry))
         found = []
         for mixed in in_orders(records, self.experiment.orders):
-            engine = self.setup.replay(compression, mixed)
+            engine = self.setup.replay(compression, mixed, leaps=strategy.acts_at_ends)
             found.append(outcome(self._solve(strategy, engine, problem, mixed, self.experiment.sampling), problem))
         return mean_outcome(found)
 

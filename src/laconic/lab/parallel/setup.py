@@ -89,11 +89,11 @@ class HFSetup:
         return read_traces(path).by_problem()
 
     def replay(
-        self, compression: LabelledPolicy, records: Sequence[TraceRecord], rows: int | None = None
+        self, compression: LabelledPolicy, records: Sequence[TraceRecord], rows: int | None = None, leaps: bool = False
     ) -> TraceEngine:
         # Nothing runs on the model's engine by itself: it is there for what only a model can tell.
         engine = self._engine(compression.policy, self.n)
-        return ReplayEngine(records, compression.policy, max_batch=rows or self.n, model_engine=engine)
+        return ReplayEngine(records, compression.policy, max_batch=rows or self.n, model_engine=engine, leaps=leaps)
 
     def live(self, compression: LabelledPolicy) -> TraceEngine:
         return self._engine(compression.policy, self.n)

@@ -26,14 +26,6 @@ Orders = Annotated[
     int,
     typer.Option("--orders", help="Play back in so many orders of each problem's traces; more, narrower intervals."),
 ]
-Spend = Annotated[
-    str | None,
-    typer.Option(
-        "--spend",
-        metavar="BUDGET",
-        help="What all problems share: 4x is four traces each in the mean, 500000 so many tokens.",
-    ),
-]
 Pools = Annotated[
     str,
     typer.Option(
@@ -81,9 +73,9 @@ OraclePattern = Annotated[
     str | None,
     typer.Option("--oracle-pattern", help="Regular expression of the token texts that the policy oracle keeps."),
 ]
-Strategies = Annotated[
-    str, typer.Option("--strategies", "-s", help="Strategies by semicolons; `laconic strategies` lists them.")
-]
+STRATEGIES = typer.Option("--strategies", "-s", help="Strategies by semicolons; `laconic strategies` lists them.")
+Strategies = Annotated[str, STRATEGIES]
+StrategiesOrNone = Annotated[str | None, STRATEGIES]
 JUDGES = typer.Option("--judges", "-j", help="Judges by semicolons; `laconic judges` lists them.")
 Judges = Annotated[str, JUDGES]
 JudgesRepeated = Annotated[list[str], JUDGES]

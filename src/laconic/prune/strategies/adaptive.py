@@ -31,6 +31,7 @@ class AdaptiveConsistency(Strategy):
         "starts traces in waves until the leading answer is likely enough to stay ahead, then votes"
     )
     source: ClassVar[str] = "arXiv 2305.11860"
+    acts_at_ends: ClassVar[bool] = True
 
     n: int
     threshold: float = setting(0.95, "probability that the leader is the likelier of the two, at which the vote ends")

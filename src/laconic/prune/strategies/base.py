@@ -98,6 +98,8 @@ class Strategy(ABC):
     name: str
     summary: ClassVar[str] = ""
     source: ClassVar[str] = ""
+    acts_at_ends: ClassVar[bool] = False
+    """Whether its runs only act when a trace has ended, so that a replay may hand out all tokens before that at once."""
 
     def needs(self) -> Needs:
         """What its runs read of the engine beside tokens: what its judge, its excerpts and its vote need, together.

@@ -30,6 +30,7 @@ class PricedVote(Strategy):
     name = "priced-vote"
     summary: ClassVar[str] = "starts traces one after another as long as a further one is worth its price, then votes"
     source: ClassVar[str] = "laconic, from adaptive consistency (arXiv 2305.11860)"
+    acts_at_ends: ClassVar[bool] = True
 
     n: int
     price: float = setting(0.005, "of a trace: the rise in the leader's probability below which none is started")

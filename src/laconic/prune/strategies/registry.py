@@ -7,8 +7,10 @@ from dataclasses import MISSING, dataclass
 from typing import Any
 
 from laconic.errors import InputError
+from laconic.prune.calibration import Calibration
 from laconic.prune.judge import Judge
 from laconic.prune.strategies.adaptive import AdaptiveConsistency
+from laconic.prune.strategies.auto import Auto
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.deepconf import KEPT, DeepConf
 from laconic.prune.strategies.deepprune import DeepPrune
@@ -20,6 +22,7 @@ _CLASSES: Mapping[str, type[Strategy]] = {
     "self-consistency": SelfConsistency,
     "priced-vote": PricedVote,
     "adaptive-consistency": AdaptiveConsistency,
+    "auto": Auto,
     "deepprune": DeepPrune,
     "deepconf": DeepConf,
 }
@@ -72,16 +75,23 @@ def needs_judge(spec: str) -> bool:
     return _find(spec)[0] is DeepPrune
 
 
+def needs_calibration(spec: str) -> bool:
+    """Whether a strategy takes a calibration. Raises InputError for an unknown name."""
+    return _find(spec)[0] is Auto
+
+
 def settings(name: str) -> list[Setting]:
     """What can be set in a spec, in order. Raises InputError for an unknown name."""
     return _find(name)[1].listed()
 
 
-def parse(spec: str, n: int, judge: Judge | None = None, **overrides: Any) -> Strategy:
+def parse(
+    spec: str, n: int, judge: Judge | None = None, calibration: Calibration | None = None, **overrides: Any
+) -> Strategy:
     """A strategy from text, with n traces. Overrides win; they are Python values, and None counts as not given.
 
     Raises InputError for an unknown name (lists the known), an unknown setting (lists that strategy's), a value of the
-    wrong type or range, or a judge that is missing. A judge that a strategy has no use for is ignored.
+    wrong type or range, or a judge or calibration that is missing. One that a strategy has no use for is ignored.
     """
     cls, reader, text = _find(spec)
     values = reader.read(spec, text, overrides)
@@ -89,6 +99,10 @@ def parse(spec: str, n: int, judge: Judge | None = None, **overrides: Any) -> St
         if judge is None:
             raise InputError("strategy deepprune needs a judge; give one")
         values["judge"] = judge
+    if cls is Auto:
+        if calibration is None:
+            raise InputError("strategy auto needs a calibration; give one, as laconic.calibrations reads them")
+        values["calibration"] = calibration
     return cls(n, **values)  # type: ignore[call-arg]
 
 

@@ -33,6 +33,7 @@ class SelfConsistency(Strategy):
     name = "self-consistency"
     summary: ClassVar[str] = "majority vote over all traces; with one trace, that trace"
     source: ClassVar[str] = "arXiv 2203.11171"
+    acts_at_ends: ClassVar[bool] = True
 
     n: int
     early_end: bool = setting(True, "stop the rest once the vote can't change any more")

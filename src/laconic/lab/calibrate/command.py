@@ -1,0 +1,83 @@
+"""`laconic calibrate`: what votes cost and bring on a model's recorded traces, for the strategy `auto`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from laconic.cli.interruption import if_interrupted, resumed
+from laconic.cli.options import AsJson, OutOrNone, TracesOrAll
+from laconic.lab.shared.options import Orders, StrategiesOrNone
+
+CalibratedTraces = Annotated[
+    Path,
+    typer.Argument(help="Recorded traces of problems with answers, as laconic collect writes them.", metavar="TRACES"),
+]
+
+
+def calibrate(
+    traces: CalibratedTraces,
+    strategies: StrategiesOrNone = None,
+    n: TracesOrAll = None,
+    orders: Orders = 20,
+    out: OutOrNone = None,
+    as_json: AsJson = False,
+) -> None:
+    """Play votes back on a model's recorded traces, so that `laconic solve --spend 4x` knows what a budget buys.
+
+    TRACES: at least 50 problems with answers, 16 traces of each, by laconic collect --confidence-top-k 20; without --n as many
+    of each are played back as all have. Beside plain votes of 1, 2, ... traces each strategy is played back at its own cost;
+    without --strategies these are priced votes and adaptive consistency, several of each. Without --out the calibration lies
+    where auto finds it for this model. Nothing of a model is loaded. What was played back lies beside it; the same command
+    goes on where an interrupted one stopped.
+    """
+    target: list[Path] = [] if out is None else [out]
+    if_interrupted(lambda: resumed(*map(played_back, target))())
+    from laconic.calibrations import place_of, write_calibration
+    from laconic.cli.common import check_writable
+    from laconic.cli.lists import split_specs
+    from laconic.cli.messages import print_to_stderr
+    from laconic.cli.tables import print_tables
+    from laconic.environment import hide_directories
+    from laconic.lab.calibrate.run import calibrate_traces, experiment_of, journal_settings, ladder
+    from laconic.lab.calibrate.table import calibration_table
+    from laconic.lab.parallel.command import Phases
+    from laconic.lab.parallel.run import FORMAT
+    from laconic.lab.shared.journal import Journal
+    from laconic.traces import read_traces
+
+    found = read_traces(traces)
+    if found.broken:
+        print_to_stderr(found.describe_broken(traces))
+    by_problem = found.by_problem()
+    specs = ladder(found.records) if strategies is None else split_specs(strategies)
+    experiment = experiment_of(by_problem, specs, n, orders, traces)
+    told = found.records[0].settings
+    model, weights = str(told.get("model")), str(told.get("weights"))
+    if out is None:
+        target.append(place_of(weights))
+    check_writable(target[0], "the calibration")
+    described = journal_settings(experiment, model, weights, hide_directories(str(traces)))
+    with Phases(not as_json) as phases, Journal(played_back(target[0]), FORMAT, described) as journal:
+        phases.print_resumed(journal)
+        made = calibrate_traces(
+            experiment,
+            by_problem,
+            journal,
+            lambda event: phases.tell(event.phase, event.done, event.total, event.label),
+        )
+    write_calibration(target[0], made)
+    if as_json:
+        typer.echo(json.dumps({"file": str(target[0]), **json.loads(target[0].read_text(encoding="utf-8"))}))
+        return
+    print_tables([calibration_table(made)], "--json has them.")
+    used = "" if out is None else f" --calibration {out}"
+    print_to_stderr(f"wrote {target[0]}; to be used as: laconic solve --strategy auto --spend 4x{used}")
+
+
+def played_back(target: Path) -> Path:
+    """Where what was played back for a calibration is kept."""
+    return target.with_name(f"{target.stem}.results.jsonl")

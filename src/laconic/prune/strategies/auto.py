@@ -1,0 +1,70 @@
+"""Which strategy a budget buys, by a calibration: what each cost and brought on recorded problems."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from laconic import checks
+from laconic.errors import InputError
+from laconic.prune.calibration import CalibratedRow, Calibration
+from laconic.prune.needs import Needs
+from laconic.prune.pool import PoolBudget
+from laconic.prune.strategies.base import Strategy, StrategyRun
+from laconic.prune.strategies.run import MOST_TRACES, StrategyRunBase
+from laconic.prune.trace_engine import SamplingView, TraceEngine
+from laconic.settings import setting
+
+
+@dataclass(frozen=True)
+class Auto(Strategy):
+    """The strategy that was most often right for the budget on the problems of a calibration (`Calibration.choose`).
+
+    calibration: as `laconic.calibrations` reads it. `spend` is what a problem may cost on average, over problems like those of
+    the calibration: one may cost more, another less. The verdict's note says what was chosen, and why. Raises InputError for
+    settings out of range, a budget below one trace, or a calibration that chooses a strategy which asks a judge.
+    """
+
+    name = "auto"
+    summary: ClassVar[str] = "takes the strategy that a calibration shows to be most often right for a budget"
+    source: ClassVar[str] = "laconic"
+
+    n: int
+    calibration: Calibration
+    spend: str = setting("4x", "what a problem may cost on average: so many traces, as 4x, or tokens, as 20000")
+
+    def __post_init__(self) -> None:
+        checks.unwrap_numpy_fields(self)
+        checks.whole("n", self.n, 1, MOST_TRACES, "traces")
+        checks.instance(
+            "calibration", self.calibration, Calibration, "a Calibration, as laconic.calibrations reads them"
+        )
+        self.chosen()
+
+    def choose(self) -> CalibratedRow:
+        """What it chooses."""
+        return self.calibration.choose(PoolBudget.parse(self.spend))
+
+    def chosen(self) -> Strategy:
+        """The strategy that it stands for, with no more than `n` traces."""
+        from laconic.prune.strategies.registry import needs_judge, parse
+
+        row = self.choose()
+        if needs_judge(row.strategy):
+            raise InputError(
+                f"the calibration chooses {row.strategy}, which asks a judge, and auto has none; name it and a judge instead"
+            )
+        return parse(row.strategy, min(row.n, self.n))
+
+    def why(self) -> str:
+        """One clause: what was chosen, and what that rests on."""
+        return f"chosen for {PoolBudget.parse(self.spend)}: {self.choose().describe()}, on {self.calibration}"
+
+    def needs(self) -> Needs:
+        return self.chosen().needs()
+
+    def begin(self, engine: TraceEngine, question: str, sampling: SamplingView) -> StrategyRun:
+        run = self.chosen().begin(engine, question, sampling)
+        if isinstance(run, StrategyRunBase):
+            run.note = self.why()
+        return run

@@ -1,0 +1,152 @@
+"""`laconic calibrate`: a file that `solve --strategy auto` reads, from recorded traces alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from laconic.answers import equivalent
+from laconic.calibrations import place_of, read_calibration
+from laconic.engines.replay import ReplayEngine, recorded_sampling
+from laconic.prune.strategies.registry import parse
+from laconic.traces import TraceRecord, write_traces
+
+SETTINGS = {
+    "model": "org/model", "weights": "ab" * 8, "policy": "full", "temperature": 0.8, "top_p": 0.9, "top_k": 0,
+    "max_new_tokens": 40, "logprobs": 20, "tokenizer": "cd",
+}  # fmt: skip
+PROBLEMS, SAMPLES = 52, 6
+STRATEGY = "priced-vote:price=0.02"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LACONIC_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def records(problems: int = PROBLEMS, samples: int = SAMPLES) -> list[TraceRecord]:
+    """Some problems are easy, some hopeless; right answers are 5, and more confident."""
+    rng = random.Random(3)
+    found = []
+    for problem in range(problems):
+        for index in range(samples):
+            answer = "5" if rng.random() < problem % 4 / 3 else rng.choice("1234")
+            tokens = tuple(range(rng.randrange(5, 20)))
+            found.append(
+                TraceRecord(
+                    problem=f"p{problem}",
+                    question=f"question {problem}?",
+                    gold="5",
+                    level=0,
+                    index=index,
+                    seed=7,
+                    settings=SETTINGS,
+                    prompt_ids=(1, 2, problem),
+                    token_ids=tokens,
+                    text=f"\\boxed{{{answer}}}",
+                    answer=answer,
+                    correct=answer == "5",
+                    finish_reason="stop",
+                    confidences=tuple(rng.uniform(1, 2) + (answer == "5") for _ in tokens),
+                )
+            )
+    return found
+
+
+def written(
+    path: Path, change: Callable[[TraceRecord], TraceRecord | None] = lambda record: record, **count: int
+) -> Path:
+    changed = map(change, records(**count))
+    write_traces(path, [record for record in changed if record is not None])
+    return path
+
+
+def test_rows_are_what_each_strategy_does_on_the_traces(invoke: Any, tmp_path: Path, cache: Path) -> None:
+    file = written(tmp_path / "traces.jsonl")
+    result = invoke("calibrate", file, "--orders", 1, "-s", STRATEGY)
+    assert result.exit_code == 0, result.output
+    assert f"wrote {place_of('ab' * 8)}" in result.stderr
+    made = read_calibration(place_of("ab" * 8))
+    assert (made.model, made.problems, made.samples) == ("org/model", PROBLEMS, SAMPLES)
+    mean = sum(len(record.token_ids) for record in records()) / (PROBLEMS * SAMPLES)
+    assert made.mean_tokens == pytest.approx(mean)
+    plain = [row for row in made.rows if row.gain is None]
+    assert [(row.strategy, row.n, row.traces) for row in plain] == [
+        ("self-consistency:ties=confidence", k, k) for k in range(1, SAMPLES + 1)
+    ]
+    assert plain[0].accuracy == pytest.approx(
+        sum(record.correct for record in records()) / (PROBLEMS * SAMPLES), abs=0.02
+    )
+    (priced,) = [row for row in made.rows if row.gain is not None]
+    right = tokens = 0
+    for problem in range(PROBLEMS):
+        mine = [record for record in records() if record.problem == f"p{problem}"]
+        engine = ReplayEngine(mine)
+        verdict = parse(STRATEGY, SAMPLES).solve(engine, mine[0].question, recorded_sampling(mine[0]))
+        right += equivalent(verdict.answer, "5")
+        tokens += verdict.tokens.total
+    assert (priced.strategy, priced.n) == (STRATEGY, SAMPLES)
+    assert priced.accuracy == pytest.approx(right / PROBLEMS)
+    assert priced.traces == pytest.approx(tokens / PROBLEMS / mean)
+    assert priced.low is not None and priced.gain is not None and priced.high is not None  # noqa: PT018
+    assert priced.low <= priced.gain <= priced.high
+    again = invoke("calibrate", file, "--orders", 1, "-s", STRATEGY, "--json")  # nothing is played twice
+    assert json.loads(again.stdout) | {"format": ""} == json.loads(
+        json.dumps({"file": str(place_of("ab" * 8)), "format": "", **dataclasses.asdict(made)})
+    )
+
+
+def test_without_strategies_it_tries_several_and_ties_go_as_the_traces_allow(invoke: Any, tmp_path: Path) -> None:
+    whole = written(tmp_path / "whole.jsonl")
+    bare = written(tmp_path / "bare.jsonl", lambda r: dataclasses.replace(r, confidences=None))
+    few = written(tmp_path / "few.jsonl", lambda r: dataclasses.replace(r, settings={**r.settings, "logprobs": 5}))
+    for file, ties in ((whole, "ties=confidence"), (bare, "ties=index"), (few, "ties=confidence,top_k=5")):
+        out = tmp_path / f"{file.stem}.json"
+        result = invoke("calibrate", file, "--orders", 1, "--n", 4, "-o", out)
+        assert result.exit_code == 0, result.output
+        assert f"--calibration {out}" in result.stderr
+        rows = read_calibration(out).rows
+        assert all(row.strategy.endswith(ties) for row in rows)
+        names = {row.strategy.partition(":")[0] for row in rows}
+        assert names == {"self-consistency", "priced-vote", "adaptive-consistency"}
+        assert max(row.n for row in rows) == 4
+        assert "Calibration: 52 problems, org/model, 4 recorded traces of each" in result.stdout
+
+
+def test_bad_input_is_one_sentence(invoke: Any, tmp_path: Path) -> None:
+    file = written(tmp_path / "traces.jsonl")
+    single = written(tmp_path / "single.jsonl", samples=1)
+    little = written(tmp_path / "little.jsonl", problems=20)
+    other = written(
+        tmp_path / "other.jsonl", lambda r: dataclasses.replace(r, settings={**r.settings, "policy": "rpc"})
+    )
+    (tmp_path / "empty.jsonl").touch()
+    for args, says in (
+        ([tmp_path / "nowhere.jsonl"], "There is no trace file"),
+        ([tmp_path / "empty.jsonl"], "empty.jsonl"),
+        ([single], "a calibration of 1 traces a problem has nothing to vote on; expected at least 4"),
+        ([little], "the calibration has 20 problems, and at least 50 are needed"),
+        ([other], "were written under rpc; expected full KV"),
+        ([file, "--n", 3], "a calibration of 3 traces a problem has nothing to vote on"),
+        ([file, "--n", 9], "has 6 traces"),
+        ([file, "-s", "deepprune"], "the strategy deepprune can't be calibrated"),
+        ([file, "-s", "auto"], "the strategy auto can't be calibrated"),
+        ([file, "-s", "magic"], "strategy 'magic' is unknown"),
+        ([file, "-s", "priced-vote:price=0"], "price is 0"),
+        ([file, "-s", "priced-vote:top_k=5"], "were recorded with 20"),
+        ([file, "--orders", 0], "orders is 0"),
+        ([file, "-o", tmp_path], "is a directory"),
+    ):
+        result = invoke("calibrate", *args)
+        assert result.exit_code == 2, (args, result.output, result.exception)
+        assert says in result.stderr, (args, result.stderr)
+        assert result.stderr.startswith("error: "), args
+        assert result.stderr.count("\n") == 1, (args, result.stderr)
+        assert result.stdout == ""
