@@ -207,6 +207,27 @@ def test_measured_values_have_students_coverage(count: int) -> None:
     assert 0.92 <= held / 300 <= 0.99  # the normal quantile: 0.85 for three
 
 
+@pytest.mark.parametrize("count", [50, 100, 300])
+@pytest.mark.parametrize(("moved", "by", "spread"), [(1.0, 0.03, 0.07), (0.4, 0.1, 0.2), (0.2, -0.1, 0.1)])
+def test_differences_of_measured_values_have_students_coverage(
+    count: int, moved: float, by: float, spread: float
+) -> None:
+    """Means over many orders of a problem's traces: small differences on some problems, none on others. Two pseudo-problems at
+    the bounds, as for right and wrong answers, would make these intervals two to three times as wide."""
+    rng = random.Random(5)
+    held, widths = 0, []
+    for _ in range(400):
+        theirs = [rng.uniform(0.3, 0.6) for _ in range(count)]
+        ours = [value + (rng.gauss(by, spread) if rng.random() < moved else 0.0) for value in theirs]
+        ours = [min(1.0, max(0.0, value)) for value in ours]
+        _, low, high = paired_difference([[value] for value in ours], [[value] for value in theirs])
+        held += low <= moved * by <= high
+        widths.append(high - low)
+    assert 0.9 <= held / 400 <= 0.985
+    deviation = math.sqrt(moved * (spread**2 + by**2) - (moved * by) ** 2)
+    assert sum(widths) / 400 == pytest.approx(2 * 1.99 * deviation / math.sqrt(count), rel=0.15)
+
+
 @pytest.mark.parametrize("method", ["auto", "formula", "bootstrap"])
 def test_one_problem_has_no_interval(method: str) -> None:
     assert mean_interval([[1.0] * 16], method=method) == (1.0, 0.0, 1.0)

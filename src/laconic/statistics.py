@@ -26,6 +26,7 @@ __all__ = ["Interval", "mean_interval", "normal_quantile", "paired_difference", 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
 SMALL = 30  # below this many problems a percentile bootstrap is too narrow, and a formula is used
+MANY = 50  # problems from which on Student's t holds for small differences on a few of them, to 90 % at the worst
 # So is one of shares whose squared distances from their mean come to less: for 0 and 1, the textbook's n p (1 - p) >= 5.
 VARIED = 5.0
 METHODS = ("auto", "bootstrap", "formula")
@@ -98,8 +99,10 @@ def paired_difference(
     """The mean of `ours` minus that of `theirs` on the same problems (in the same order) and seeds, with its interval.
 
     The difference is taken problem by problem, so what makes a problem hard for both cancels. Bootstrap over problems
-    where `mean_interval` would take it, for the share (1 + difference) / 2; else `intervals.adjusted_wald_interval`, Bonett and
-    Price's interval for paired proportions. Where all problems differ alike, by nothing or by as much as can be, the interval
+    where `mean_interval` would take it, for the share (1 + difference) / 2; else, where every value is at a bound,
+    `intervals.adjusted_wald_interval`, Bonett and Price's interval for paired proportions, and where one is not (of 50
+    problems or more), so that values are measured, as a mean over many orders of a problem's traces, Wilson's with
+    Student's t, as `mean_interval` has it. Where all problems differ alike, by nothing or by as much as can be, the interval
     is `intervals.unanimous_interval`: what a share of problems that could be otherwise and still show none in n might change.
     Without bounds, and for one problem, as `mean_interval`; the bounds of a difference are the values' distance, both ways.
 
@@ -123,6 +126,8 @@ def paired_difference(
         low, high = unanimous_interval(shares[0], len(shares), confidence)
     elif _varied(shares):
         return _bootstrap(means, mean, confidence, resamples, seed)
+    elif len(means) >= MANY and any(value not in bounds for row in (*ours, *theirs) for value in row):
+        low, high = _formula(shares, confidence, outcomes=False)
     else:
         low, high = _adjusted(shares, confidence)
     return Interval(mean, min(mean, span * (2 * low - 1)), max(mean, span * (2 * high - 1)))
