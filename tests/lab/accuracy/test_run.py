@@ -88,6 +88,8 @@ def test_figures_are_those_of_a_slow_sum(problems, factory) -> None:
             assert row.to_random is None
         else:
             assert row.to_random == paired_difference(by_label[row.label], by_label[beside])
+        others = [] if row.ratio is None else [r.label for r in rows if r.ratio == row.ratio and r.label != row.label]
+        assert row.to_others == {label: paired_difference(by_label[row.label], by_label[label]) for label in others}
     assert rows[0].truncated > 0  # or the limit was never tested
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from laconic.lab.accuracy.table import accuracy_table
+from laconic.lab.accuracy.table import accuracy_table, accuracy_tables
 
 
 def accuracy_row(label: str, mean: float, difference: bool = True) -> dict:
@@ -46,3 +46,20 @@ def test_differences_to_random_stand_where_it_ran() -> None:
         "to random, points",
     ]
     assert [row[3] for row in table.rows] == ["–", "+5.0 [-2.0, +12.0]", "–"]
+
+
+def test_policies_of_one_cache_size_stand_against_one_another() -> None:
+    labels = ["rpc c=4", "learned c=4", "random c=4", "rpc c=8", "random c=8"]
+    rows = [accuracy_row("full", 0.7, False)]
+    for place, label in enumerate(labels):
+        row = accuracy_row(label, 0.6 + place / 100)
+        mine = [other for other in labels if other.endswith(label[-1]) and other != label]
+        row["to_others"] = {other: {"mean": 0.01 * place, "low": -0.1, "high": 0.1} for other in mine}
+        rows.append(row)
+    tables = accuracy_tables({"rows": rows, "settings": {"model": {"name": "bundled"}}})
+    assert len(tables) == 2  # two policies at c = 8 have it in the first table
+    pairs = tables[1]
+    assert pairs.titles == ["policy", "random c=4", "learned c=4", "rpc c=4"]
+    assert list(pairs.rows[0]) == ["random c=4", "–", "+2.0 [-10.0, +10.0]", "+2.0 [-10.0, +10.0]"]
+    assert list(pairs.rows[2]) == ["rpc c=4", "+0.0 [-10.0, +10.0]", "+0.0 [-10.0, +10.0]", "–"]
+    assert len(accuracy_tables({"rows": [accuracy_row("full", 0.7)], "settings": {"model": {"name": "bundled"}}})) == 1

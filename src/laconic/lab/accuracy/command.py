@@ -184,9 +184,9 @@ def bench(
         )
     report = {"format": FORMAT, **environment(), "settings": described, "rows": [row.to_json() for row in found]}
     from laconic.lab.accuracy.plot import accuracy_plot
-    from laconic.lab.accuracy.table import accuracy_table
+    from laconic.lab.accuracy.table import accuracy_tables
 
-    write_report(report, [accuracy_table(report)], accuracy_plot, out, plot, as_json)
+    write_report(report, accuracy_tables(report), accuracy_plot, out, plot, as_json)
 
 
 def _default_policies(choice: EngineChoice) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,8 @@ class AccuracyRow:
     """One policy's figures. KV tokens are of one layer, the prompt's included.
 
     accuracy: pass@1 and its 95 % interval; difference: to full KV on the same problems and seeds, None for full KV
-    itself or where it did not run; to_random: to random eviction at the same cache size, likewise. peak_kv_tokens: the
+    itself or where it did not run; to_random: to random eviction at the same cache size, likewise; to_others: to each other
+    policy at the same cache size, by its label. peak_kv_tokens: the
     most any trace held; mean_peak_kv_tokens: mean over traces of their peak; mean_kv_tokens: mean over traces of the
     mean over their steps. mean_length: generated tokens a trace. unanswered: share of traces without a final answer;
     truncated: share that ran into the limit of new tokens. tokens_per_second: generated tokens over wall time, as the
@@ -37,6 +38,7 @@ class AccuracyRow:
     accuracy: Interval
     difference: Interval | None
     to_random: Interval | None
+    to_others: Mapping[str, Interval]
     peak_kv_tokens: int
     mean_peak_kv_tokens: float
     mean_kv_tokens: float
@@ -51,6 +53,7 @@ class AccuracyRow:
         for name in ("difference", "to_random"):
             found = getattr(self, name)
             row[name] = found._asdict() if found else None
+        row["to_others"] = {label: found._asdict() for label, found in self.to_others.items()}
         return row
 
 
@@ -61,9 +64,10 @@ def summarise(
     records: Sequence[Record],
     baseline: Sequence[Record] | None,
     random: Sequence[Record] | None = None,
+    others: Mapping[str, Sequence[Record]] | None = None,
 ) -> AccuracyRow:
     """A row from its records (kinds `trace` and `clock`); baseline: full KV's, random: the random policy's at the same ratio,
-    for paired differences."""
+    others: each other policy's there, by its label, for paired differences."""
     traces = [record for record in records if record["kind"] == "trace"]
     clocks = [record for record in records if record["kind"] == "clock"]
     seconds = sum(record["seconds"] for record in clocks)
@@ -82,6 +86,9 @@ def summarise(
         accuracy=mean_interval(right),
         difference=difference,
         to_random=None if random is None else paired_difference(right, _by_problem(problems, random)),
+        to_others={
+            label: paired_difference(right, _by_problem(problems, theirs)) for label, theirs in (others or {}).items()
+        },
         peak_kv_tokens=max(record["peak_kv_tokens"] for record in traces),
         mean_peak_kv_tokens=sum(record["peak_kv_tokens"] for record in traces) / count,
         mean_kv_tokens=math.fsum(record["mean_kv_tokens"] for record in traces) / count,

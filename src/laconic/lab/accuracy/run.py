@@ -92,19 +92,29 @@ def run_accuracy(
         ran.append((contender, mine))
     return [
         summarise(
-            contender, problems, samples, mine, traces.get(BASELINE), traces.get(_random_beside(contender, contenders))
+            contender,
+            problems,
+            samples,
+            mine,
+            traces.get(BASELINE),
+            traces.get(_random_beside(contender, contenders)),
+            {other.label: traces[other.label] for other in _beside(contender, contenders)},
         )
         for contender, mine in ran
     ]
 
 
+def _beside(contender: ComparedPolicy, contenders: Sequence[ComparedPolicy]) -> list[ComparedPolicy]:
+    """The others at a row's cache size; none for full KV."""
+    if contender.ratio is None:
+        return []
+    cell = contender.ratio, contender.interval, contender.window
+    return [c for c in contenders if c.label != contender.label and (c.ratio, c.interval, c.window) == cell]
+
+
 def _random_beside(contender: ComparedPolicy, contenders: Sequence[ComparedPolicy]) -> str:
     """The label of the random policy at a row's cache size; empty for none, and for that row itself."""
-    if contender.ratio is None or contender.family == RANDOM:
-        return ""
-    cell = contender.ratio, contender.interval, contender.window
-    same = (c.label for c in contenders if c.family == RANDOM and (c.ratio, c.interval, c.window) == cell)
-    return next(same, "")
+    return next((other.label for other in _beside(contender, contenders) if other.family == RANDOM), "")
 
 
 def settings(
