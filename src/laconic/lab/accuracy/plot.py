@@ -38,8 +38,8 @@ def accuracy_plot(report: Report, path: str | Path) -> None:
             axes.axhline(mean, color=GREY, lw=1.3, ls="--", label=f"full KV ({baseline['mean_kv_tokens']:,.0f} tokens)")
         families = _families(rows)
         places = [row["mean_kv_tokens"] for row in rows if row is not baseline] or [rows[0]["mean_kv_tokens"]]
-        whole = None if baseline is None else baseline["mean_kv_tokens"]
-        gap = 14 if is_one_size(places, whole) else 2.5
+        one_size = is_one_size(rows)
+        gap = 14 if one_size else 2.5
         for index, (family, points) in enumerate(families):
             points = sorted(points, key=lambda row: row["mean_kv_tokens"])
             means = [100 * row["accuracy"]["mean"] for row in points]
@@ -59,9 +59,9 @@ def accuracy_plot(report: Report, path: str | Path) -> None:
                 # Budgets are matched, so points share a place: set them a little apart on the page, not in the data.
                 transform=aside(axes, gap * (index - (len(families) - 1) / 2)),
             )
-        axes.set_xlabel(kv_label(places, whole))
+        axes.set_xlabel(kv_label(one_size))
         axes.set_ylabel("pass@1, %")
-        set_x_limits(axes, places, whole)
+        set_x_limits(axes, [row["mean_kv_tokens"] for row in rows] if one_size else places, one_size)
         axes.set_ylim(0, min(105.0, 5 + max(100 * row["accuracy"]["high"] for row in rows)))
         first = rows[0]
         axes.set_title(

@@ -35,9 +35,8 @@ def fidelity_plot(report: Report, path: str | Path) -> None:
     if not rows:
         raise InputError("The results hold no rows to draw")
     lines = _lines(rows)
-    places = [row["mean_kv_tokens"] for row in rows if row["family"] != "full"] or [rows[0]["mean_kv_tokens"]]
-    whole = next((row["mean_kv_tokens"] for row in rows if row["family"] == "full"), None)
-    gap = 14 if is_one_size(places, whole) else 2.5
+    one_size = is_one_size(rows)
+    gap = 14 if one_size else 2.5
     with figure(path, 12.5, 5.0, columns=2) as (left, right):
         for index, (name, points) in enumerate(lines):
             style = {**_look(index, points[0]["family"] == "full"), "label": name}
@@ -58,10 +57,10 @@ def fidelity_plot(report: Report, path: str | Path) -> None:
             bins = points[0]["by_position"]
             middles = [(each["low"] + each["high"]) / 2 for each in bins]
             right.plot(middles, [each["kl"]["mean"] for each in bins], lw=1.6, ms=4, **style)
-        left.set_xlabel(kv_label(places, whole))
+        left.set_xlabel(kv_label(one_size))
         left.set_ylabel("KL(full KV || policy), nats a token")
         left.set_ylim(0, 1.05 * max(_top(row) for row in rows) or 1.0)
-        set_x_limits(left, [row["mean_kv_tokens"] for row in rows] if gap == 2.5 else places, whole)
+        set_x_limits(left, [row["mean_kv_tokens"] for row in rows], one_size)
         right.set_xlabel("generated token")
         right.set_ylim(bottom=0)
         first = rows[0]

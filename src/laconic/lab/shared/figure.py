@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,23 +61,27 @@ def aside(axes: Any, points: float) -> Any:
     return axes.transData + ScaledTranslation(points / 72, 0, axes.figure.dpi_scale_trans)
 
 
-def is_one_size(places: Sequence[float], whole: float | None = None) -> bool:
-    """Whether caches differ by less than a tenth of the largest. whole: full KV's."""
-    return max(places) - min(places) < 0.1 * max(*places, whole or 0.0)
+def is_one_size(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether all compressed caches have one ratio, or none, and differ by less than a tenth of the largest, full KV's among
+    them. Rows of several ratios are several sizes, however little a ratio changes."""
+    compressed = [row for row in rows if row["family"] != "full"]
+    places = [row["mean_kv_tokens"] for row in compressed or rows]
+    most = max(row["mean_kv_tokens"] for row in rows)
+    return len({row.get("ratio") for row in compressed}) < 2 and max(places) - min(places) < 0.1 * most
 
 
-def kv_label(places: Sequence[float], whole: float | None = None) -> str:
+def kv_label(one_size: bool) -> str:
     """What the axis of cache sizes is called; see `is_one_size`."""
-    if is_one_size(places, whole):
+    if one_size:
         return "mean KV tokens held a trace (one size, marks side by side)"
     return "mean KV tokens held a trace (one layer, prompt included)"
 
 
-def set_x_limits(axes: Any, places: Sequence[float], whole: float | None = None) -> None:
+def set_x_limits(axes: Any, places: Sequence[float], one_size: bool) -> None:
     """Around the data: what is moved aside does not count for matplotlib's own choice. Caches of one size are drawn from 0
-    on, or differences of a token would look like a policy's doing. whole: full KV's."""
-    if is_one_size(places, whole):
-        axes.set_xlim(0, 1.3 * max(*places, whole or 0.0))  # with room for what is set aside
+    on, or differences of a token would look like a policy's doing."""
+    if one_size:
+        axes.set_xlim(0, 1.3 * max(places))  # with room for what is set aside
         return
     margin = 0.06 * (max(places) - min(places)) or 1.0
     axes.set_xlim(min(places) - margin, max(places) + margin)
