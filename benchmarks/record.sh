@@ -18,7 +18,7 @@ record() {
     accuracy-gsm8k-again) laconic bench accuracy --model Qwen2.5-Coder-0.5B-Instruct --source gsm8k-test.jsonl --problems 300 --temperature .7 --top-p .95 --max-new-tokens 512 --interval 64 --window 16 --batch 256 --policies "learned;random;rpc;rkv" --ratios 4,8 --sample-seed 1 --out benchmarks/accuracy-gsm8k-again ;;
     fidelity-math500) laconic bench fidelity --model Qwen2.5-Coder-0.5B-Instruct --source math500.jsonl --problems 40 --tokens 512 --interval 128 --window 32 --policies "learned;rpc;rkv;h2o;tova;random;streamingllm;hindsight" --ratios 4 --batch 32 --out benchmarks/fidelity-math500 ;;
     fidelity-gsm8k) laconic bench fidelity --model Qwen2.5-Coder-0.5B-Instruct --source gsm8k-test.jsonl --problems 36 --tokens 512 --interval 64 --window 16 --policies "learned;rpc;rkv;h2o;tova;random;streamingllm;hindsight" --ratios 4 --batch 36 --out benchmarks/fidelity-gsm8k ;;
-    votes-gsm8k) laconic bench parallel --traces gsm8k-test-100x16.jsonl --n 16 --few "" --orders 60 --strategies "priced-vote:price=0.012;priced-vote;adaptive-consistency" --pools 2x,3x,4x,6x,8x --out benchmarks/votes-gsm8k ;;
+    votes-gsm8k) laconic bench parallel --traces gsm8k-test-100x16.jsonl --n 16 --few "" --orders 60 --strategies "priced-vote:price=0.012;priced-vote;priced-vote:price=0.012,first=4,parallel=4;adaptive-consistency" --pools 2x,3x,4x,6x,8x --out benchmarks/votes-gsm8k ;;
     bundled-traces)
       laconic collect --problems 100 --n 16 --batch 192 --confidence-top-k 20 --out bundled-100x16.jsonl
       laconic collect --problems 100 --n 16 --batch 48 --confidence-top-k 20 --spend 4x --out bundled-pool.jsonl

@@ -25,7 +25,9 @@ SMALL = {"interval": 128, "ratio": 4, "window": 32, "budget": 128}
 # Its terse draft is over by then, a tenth of a trace; DeepConf's published window is four times a whole trace.
 SMALL_STRATEGY = {"excerpt": "tokens:56", "window": 64}
 WARMUP_SHARE = 4  # DeepConf's warm-up: a quarter of the traces, where that is fewer than its own 16
-DEFAULT_STRATEGY, JUDGED_STRATEGY, BUDGETED_STRATEGY = "priced-vote", "deepprune", "auto"
+DEFAULT_STRATEGY = "priced-vote:price=0.012,first=4,parallel=4"
+"""Four traces at a time: some of the gain at equal cost for a quarter of the rounds (docs/pruning.md has the figures)."""
+JUDGED_STRATEGY, BUDGETED_STRATEGY = "deepprune", "auto"
 PUBLISHED_JUDGE = "llm:THU-KEG/DeepPrune-Judge-4B"
 PUBLISHED = {"temperature": 0.6, "top_p": 0.95, "max_new_tokens": 32768}
 

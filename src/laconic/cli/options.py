@@ -122,7 +122,7 @@ StrategySpec = Annotated[
     typer.Option(
         "--strategy",
         "-s",
-        help="NAME or NAME:setting=value,..., as laconic strategies lists them. [default: priced-vote; deepprune with --judge]",
+        help="NAME or NAME:setting=value,..., of laconic strategies. [default: priced-vote, 4 at once; deepprune with --judge]",
     ),
 ]
 JudgeSpec = Annotated[

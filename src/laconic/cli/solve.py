@@ -119,9 +119,10 @@ def solve(
 ) -> None:
     """Think about one problem in many traces, as many as are worth their price, and let their answers vote.
 
-    That is the priced vote, which asks no judge. With --judge, or an option that only DeepPrune has, traces that would end in
-    the same answer are stopped instead; --strategy names others. The line "plain" says what a plain vote of the traces that
-    have finished would say, and how many it would have for the same tokens.
+    That is the priced vote, four traces at a time, which asks no judge. With --judge, or an option that only DeepPrune has,
+    traces that would end in the same answer are stopped instead; with --spend a calibration chooses; --strategy names others.
+    The line "plain" says what a plain vote of the traces that have finished would say, and how many it would have for the
+    same tokens.
 
     On a terminal a board shows every trace as it goes; elsewhere each decision is a line on stderr. Ctrl-C ends the run with
     the verdict so far (a second one in the middle of a step). Exit codes: 0 with an answer, 1 where no trace gave one, 2 for
