@@ -1,7 +1,7 @@
 """What `auto` chooses on half of a calibration's problems, tried on the other half, against plain votes that cost as much.
 
     laconic calibrate TRACES --orders 60 --out FILE.json
-    python benchmarks/auto_on_other_problems.py FILE.results.jsonl --splits 200 --out DIRECTORY
+    python benchmarks/auto_on_other_problems.py FILE.*.results.jsonl --splits 200 --out DIRECTORY
 
 The choice is made by `Calibration.choose` on the one half; on the other its accuracy is compared with the plain vote of its
 mean cost there, ties by index and by confidence. Means over random splits; intervals are over problems, of their means over the

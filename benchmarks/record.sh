@@ -24,9 +24,10 @@ record() {
       laconic collect --problems 100 --n 16 --batch 48 --confidence-top-k 20 --spend 4x --out bundled-pool.jsonl
       ;;
     votes-bundled) laconic bench parallel --traces bundled-100x16.jsonl --n 16 --few "" --orders 30 --strategies "priced-vote:price=0.012;priced-vote;adaptive-consistency" --pools 2x,3x,4x,6x --out benchmarks/votes-bundled ;;
+    pool-bundled) python benchmarks/pool_live.py bundled-pool.jsonl benchmarks/votes-bundled/results.jsonl "pool 4x" --out benchmarks/pool-bundled ;;
     auto-gsm8k)
       laconic calibrate gsm8k-test-100x16.jsonl --orders 60 --out runs/calibration.json
-      python benchmarks/auto_on_other_problems.py runs/calibration.results.jsonl --out benchmarks/auto-gsm8k
+      python benchmarks/auto_on_other_problems.py runs/calibration.*.results.jsonl --out benchmarks/auto-gsm8k
       ;;
     judged-traces)
       laconic collect --problems 100 --n 16 --batch 192 --out runs/heldout.jsonl
@@ -39,7 +40,7 @@ record() {
     vllm-cpu-kv) laconic bench vllm --shape tiny-kv -p rpc -c 4,8 --output 2000 --cache 100,25 -r 3 --out benchmarks/vllm-cpu-kv ;;
     vllm-v2) python benchmarks/vllm_v2.py --out benchmarks/vllm-v2 ;; # beside that: pip install --no-deps triton
     *)
-      echo "error: there is nothing to record by the name $1; expected accuracy, parallel, parallel-c2, selector-gsm8k, accuracy-gsm8k, accuracy-gsm8k-again, fidelity-math500, fidelity-gsm8k, votes-gsm8k, bundled-traces, votes-bundled, auto-gsm8k, judged-traces, judges, traces, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
+      echo "error: there is nothing to record by the name $1; expected accuracy, parallel, parallel-c2, selector-gsm8k, accuracy-gsm8k, accuracy-gsm8k-again, fidelity-math500, fidelity-gsm8k, votes-gsm8k, bundled-traces, votes-bundled, pool-bundled, auto-gsm8k, judged-traces, judges, traces, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
         "rpc-paper, vllm-cpu, vllm-cpu-kv, vllm-v2 or all" >&2
       exit 2
       ;;

@@ -16,6 +16,7 @@ from laconic.engines.base import Engine, Sampling, Trace
 from laconic.engines.hf import HFEngine
 from laconic.engines.replay import ReplayEngine, recorded_sampling
 from laconic.errors import LaconicError
+from laconic.prune import Pool, PoolBudget
 from laconic.traces import TraceRecord, tokenizer_fingerprint
 from tests.engines.conformance import GREEDY, WARM, Conformance
 from tests.engines.hf.families import family, prompts
@@ -251,6 +252,26 @@ def test_leaps_change_nothing_for_who_acts_when_traces_end(policy: Policy, max_b
         got = ends(ReplayEngine(recorded(policy), policy, max_batch, leaps=True, **of), seed)
         assert got == want
         assert len(want) > 10
+
+
+@pytest.mark.parametrize("parallel", [2, 5, 64])
+@pytest.mark.parametrize("budget", [PoolBudget(traces=2.5), PoolBudget(tokens=900), PoolBudget(tokens=1700)])
+def test_a_pool_spends_alike_where_traces_leap(parallel: int, budget: PoolBudget) -> None:
+    """A pool weighs what its running traces have taken so far whenever one ends."""
+    records = [
+        replace(r, text=f"\\boxed{{{r.index % (2 + r.level)}}}", level=len(r.prompt_ids) % 3)
+        for r in recorded(FullKV())
+    ]
+    seen = []
+    for leaps in (False, True):
+        engine = ReplayEngine(records, max_batch=parallel, leaps=leaps)
+        run = Pool(6, budget, parallel=parallel, ties="index").begin(
+            engine, [f"w{len(prompt)} ?" for prompt in PROMPTS], [LONG] * len(PROMPTS)
+        )
+        ends = [(event.problem, event.trace.index, run.generated) for event in run if event.trace is not None]
+        seen.append((ends, run.to_json(), asdict(engine.stats)))
+    assert seen[0] == seen[1]
+    assert len(seen[0][0]) > 6
 
 
 def test_leaps_carry_confidences() -> None:

@@ -14,6 +14,7 @@ import pytest
 from laconic.answers import equivalent
 from laconic.calibrations import place_of, read_calibration
 from laconic.engines.replay import ReplayEngine, recorded_sampling
+from laconic.prune.strategies.priced import PricedVote
 from laconic.prune.strategies.registry import parse
 from laconic.traces import TraceRecord, write_traces
 
@@ -120,6 +121,57 @@ def test_without_strategies_it_tries_several_and_ties_go_as_the_traces_allow(inv
         assert "Calibration: 52 problems, org/model, 4 recorded traces of each" in result.stdout
 
 
+def test_other_traces_under_one_name_are_played_anew(invoke: Any, tmp_path: Path, cache: Path) -> None:
+    """What was played back of other traces is not taken for these: not silently, and without being asked to clean up."""
+    file = written(tmp_path / "traces.jsonl")
+    common = ("calibrate", file, "--orders", 1, "-s", STRATEGY, "--json")
+    first = json.loads(invoke(*common).stdout)
+    written(file, lambda r: dataclasses.replace(r, answer="5", correct=True, text="\\boxed{5}"))
+    second = invoke(*common)
+    assert second.exit_code == 0, second.stderr
+    assert {row["accuracy"] for row in json.loads(second.stdout)["rows"]} == {1.0}
+    written(file)
+    assert json.loads(invoke(*common).stdout) == first
+    assert len(list((cache / "calibrations").glob("*.results.jsonl"))) == 2
+    assert json.loads(invoke(*common, "--n", 4).stdout)["samples"] == 4
+    assert invoke("calibrate", file, "--orders", 2, "-s", STRATEGY).exit_code == 0
+
+
+def test_an_interrupted_run_goes_on_and_plays_nothing_twice(
+    invoke: Any, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(tmp_path / "traces.jsonl")
+    common = ("calibrate", file, "--orders", 1, "-s", STRATEGY)
+    whole = invoke(*common, "-o", tmp_path / "whole.json")
+    assert whole.exit_code == 0
+    played: list[str] = []
+    solve = PricedVote.solve
+
+    def counted(self: PricedVote, engine: Any, question: str, sampling: Any) -> Any:
+        if len(played) == 20:
+            raise KeyboardInterrupt
+        played.append(question)
+        return solve(self, engine, question, sampling)
+
+    monkeypatch.setattr(PricedVote, "solve", counted)
+    cut = invoke(*common)
+    assert cut.exit_code == 130
+    assert "what is finished is in" in cut.stderr
+    assert cut.stderr.rstrip().endswith("and the same command goes on from there")
+    assert not place_of("ab" * 8).exists()
+    again: list[str] = []
+
+    def other(self: PricedVote, engine: Any, question: str, sampling: Any) -> Any:
+        again.append(question)
+        return solve(self, engine, question, sampling)
+
+    monkeypatch.setattr(PricedVote, "solve", other)
+    assert invoke(*common).exit_code == 0
+    assert len(played) + len(again) == PROBLEMS
+    assert not set(played) & set(again)
+    assert read_calibration(place_of("ab" * 8)) == read_calibration(tmp_path / "whole.json")
+
+
 def test_bad_input_is_one_sentence(invoke: Any, tmp_path: Path) -> None:
     file = written(tmp_path / "traces.jsonl")
     single = written(tmp_path / "single.jsonl", samples=1)
@@ -128,10 +180,15 @@ def test_bad_input_is_one_sentence(invoke: Any, tmp_path: Path) -> None:
         tmp_path / "other.jsonl", lambda r: dataclasses.replace(r, settings={**r.settings, "policy": "rpc"})
     )
     (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "binary.jsonl").write_bytes(bytes(range(256)) * 64)
     for args, says in (
         ([tmp_path / "nowhere.jsonl"], "There is no trace file"),
         ([tmp_path / "empty.jsonl"], "empty.jsonl"),
-        ([single], "a calibration of 1 traces a problem has nothing to vote on; expected at least 4"),
+        ([tmp_path / "binary.jsonl"], "binary.jsonl"),
+        ([tmp_path], "There is no trace file"),
+        ([file, "--n", 10**9], "n is 1000000000; expected a whole number from 1 to 4096"),
+        ([file, "--orders", 10**9], "orders is 1000000000"),
+        ([single], "a calibration of 1 trace a problem has nothing to vote on; expected at least 4"),
         ([little], "the calibration has 20 problems, and at least 50 are needed"),
         ([other], "were written under rpc; expected full KV"),
         ([file, "--n", 3], "a calibration of 3 traces a problem has nothing to vote on"),

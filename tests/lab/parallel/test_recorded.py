@@ -188,3 +188,35 @@ def test_no_file(invoke: Any, tmp_path: Path) -> None:
     result = invoke("bench", "parallel", "--traces", tmp_path / "gone.jsonl", "-o", tmp_path / "o")
     assert result.exit_code == 2
     assert "gone.jsonl" in result.stderr
+
+
+def test_results_of_other_traces_under_one_name_are_refused(invoke: Any, tmp_path: Path) -> None:
+    file, out = written(tmp_path / "traces.jsonl"), tmp_path / "out"
+    arguments = ("bench", "parallel", "--traces", file, "--n", 4, "--few", "", "--strategies", "priced-vote", "-o", out)
+    assert invoke(*arguments).exit_code == 0
+    kept = (out / "results.jsonl").read_text()
+    written(file, lambda record: dataclasses.replace(record, token_ids=record.token_ids[1:], confidences=None))
+    written(file, lambda record: dataclasses.replace(record, token_ids=(9, *record.token_ids[1:])))
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert "was recorded with other settings (traces was " in result.stderr.splitlines()[-1]
+    assert (out / "results.jsonl").read_text() == kept
+    # A directory from before the traces were noted goes on.
+    written(file)
+    lines = kept.splitlines(keepends=True)
+    header = json.loads(lines[0])
+    del header["settings"]["traces"]
+    (out / "results.jsonl").write_text(json.dumps(header) + "\n" + "".join(lines[1:]))
+    assert invoke(*arguments).exit_code == 0
+
+
+def test_auto_is_played_back_by_the_calibration_that_ships(invoke: Any, tmp_path: Path) -> None:
+    file, out = written(tmp_path / "traces.jsonl"), tmp_path / "out"
+    result = invoke(
+        "bench", "parallel", "--traces", file, "--n", 4, "--few", "", "--strategies", "auto:spend=2x", "-o", out
+    )
+    assert result.exit_code == 0, result.output
+    report = json.loads((out / "results.json").read_text())
+    row = next(row for row in report["rows"] if row["strategy"] == "auto:spend=2x")
+    assert row["fates"]["finished"] == 2  # of the calibration's rows that 2x pays for, the vote of two
+    assert report["entries"][row["label"]]["calibration"].startswith("100 problems of ")

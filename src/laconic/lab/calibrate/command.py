@@ -34,15 +34,14 @@ def calibrate(
     where auto finds it for this model. Nothing of a model is loaded. What was played back lies beside it; the same command
     goes on where an interrupted one stopped.
     """
-    target: list[Path] = [] if out is None else [out]
-    if_interrupted(lambda: resumed(*map(played_back, target))())
+    played: list[Path] = []
+    if_interrupted(lambda: resumed(*played)())
     from laconic.calibrations import place_of, write_calibration
     from laconic.cli.common import check_writable
     from laconic.cli.lists import split_specs
     from laconic.cli.messages import print_to_stderr
     from laconic.cli.tables import print_tables
-    from laconic.environment import hide_directories
-    from laconic.lab.calibrate.run import calibrate_traces, experiment_of, journal_settings, ladder
+    from laconic.lab.calibrate.run import calibrate_traces, digest_of, experiment_of, journal_settings, ladder
     from laconic.lab.calibrate.table import calibration_table
     from laconic.lab.parallel.command import Phases
     from laconic.lab.parallel.run import FORMAT
@@ -57,11 +56,12 @@ def calibrate(
     experiment = experiment_of(by_problem, specs, n, orders, traces)
     told = found.records[0].settings
     model, weights = str(told.get("model")), str(told.get("weights"))
-    if out is None:
-        target.append(place_of(weights))
-    check_writable(target[0], "the calibration")
-    described = journal_settings(experiment, model, weights, hide_directories(str(traces)))
-    with Phases(not as_json) as phases, Journal(played_back(target[0]), FORMAT, described) as journal:
+    target = place_of(weights) if out is None else out
+    check_writable(target, "the calibration")
+    # Under a digest of what is played back, so that other traces, n or orders begin anew and what there is stays.
+    played.append(target.with_name(f"{target.stem}.{digest_of(experiment, found.records)}.results.jsonl"))
+    described = journal_settings(experiment, model, weights)
+    with Phases(not as_json) as phases, Journal(played[0], FORMAT, described) as journal:
         phases.print_resumed(journal)
         made = calibrate_traces(
             experiment,
@@ -69,15 +69,10 @@ def calibrate(
             journal,
             lambda event: phases.tell(event.phase, event.done, event.total, event.label),
         )
-    write_calibration(target[0], made)
+    write_calibration(target, made)
     if as_json:
-        typer.echo(json.dumps({"file": str(target[0]), **json.loads(target[0].read_text(encoding="utf-8"))}))
+        typer.echo(json.dumps({"file": str(target), **json.loads(target.read_text(encoding="utf-8"))}))
         return
     print_tables([calibration_table(made)], "--json has them.")
     used = "" if out is None else f" --calibration {out}"
-    print_to_stderr(f"wrote {target[0]}; to be used as: laconic solve --strategy auto --spend 4x{used}")
-
-
-def played_back(target: Path) -> Path:
-    """Where what was played back for a calibration is kept."""
-    return target.with_name(f"{target.stem}.results.jsonl")
+    print_to_stderr(f"wrote {target}; to be used as: laconic solve --strategy auto --spend 4x{used}")

@@ -9,7 +9,7 @@ from typing import Any
 from laconic.compress import FullKV
 from laconic.errors import InputError
 from laconic.lab.parallel.lineup import FULL, ComparedStrategy, LabelledPolicy, lineup
-from laconic.lab.parallel.recorded import RecordedSetup, problems_of, sampling_of
+from laconic.lab.parallel.recorded import RecordedSetup, digest_of_traces, problems_of, sampling_of
 from laconic.lab.parallel.rows import plain_curve, summarise
 from laconic.lab.parallel.run import ParallelExperiment, run_parallel, settings
 from laconic.lab.parallel.setup import confidence_top_k_of
@@ -17,6 +17,7 @@ from laconic.lab.shared.journal import Journal, Record
 from laconic.lab.shared.progress import Watcher
 from laconic.prune.calibration import CalibratedRow, Calibration, check_problems
 from laconic.prune.strategies.registry import needs_calibration, needs_judge, parse
+from laconic.prune.strategies.run import traces
 from laconic.traces import TraceRecord
 
 PRICES = (
@@ -68,7 +69,7 @@ def experiment_of(
     most = have if n is None else n
     if most < LEAST_SAMPLES:
         raise InputError(
-            f"a calibration of {most} traces a problem has nothing to vote on; expected at least {LEAST_SAMPLES}, and 16 are "
+            f"a calibration of {traces(most)} a problem has nothing to vote on; expected at least {LEAST_SAMPLES}, and 16 are "
             "better: collect more with --n"
         )
     for spec in strategies:
@@ -103,9 +104,14 @@ def calibrate_traces(
     return calibration_of(experiment, records, plain, str(told.get("model")), str(told.get("weights")))
 
 
-def journal_settings(experiment: ParallelExperiment, model: str, weights: str, problem_set: str) -> dict[str, Any]:
+def digest_of(experiment: ParallelExperiment, records: Sequence[TraceRecord]) -> str:
+    """What outcomes depend on beside a strategy: the traces, how many of each problem, and the orders."""
+    return f"{digest_of_traces(records)}-{experiment.most}-{experiment.orders}"
+
+
+def journal_settings(experiment: ParallelExperiment, model: str, weights: str) -> dict[str, Any]:
     """What a journal of a calibration is of: another run's is refused."""
-    return settings(model={"name": model, "fingerprint": weights}, problem_set=problem_set, experiment=experiment)
+    return settings(model={"name": model, "fingerprint": weights}, problem_set="recorded", experiment=experiment)
 
 
 def calibration_of(

@@ -243,7 +243,7 @@ def replay_file(
     from laconic.compress import FullKV
     from laconic.environment import hide_directories
     from laconic.lab.parallel.lineup import FULL, LabelledPolicy, lineup
-    from laconic.lab.parallel.recorded import RecordedSetup, problems_of, sampling_of
+    from laconic.lab.parallel.recorded import RecordedSetup, digest_of_traces, problems_of, sampling_of
     from laconic.lab.parallel.run import FORMAT, ParallelExperiment, run_parallel, settings
     from laconic.lab.parallel.setup import confidence_top_k_of
     from laconic.lab.shared.journal import Journal
@@ -293,13 +293,16 @@ def replay_file(
         model={"name": str(told.get("model")), "fingerprint": str(told.get("weights"))},
         problem_set=hide_directories(str(path)),
         experiment=experiment,
-    )
+    ) | {"traces": digest_of_traces(record for problem in asked for record in by_problem[problem.id])}
 
     def make(spec: str, count: int, judge: Any) -> Any:
         free = judge is not None and judge.excerpt is None
         return choose_strategy(spec, count, judge, False, excerpt=excerpt if free else None)
 
-    with Phases(not as_json) as phases, Journal(out / "results.jsonl", FORMAT, described) as journal:
+    with (
+        Phases(not as_json) as phases,
+        Journal(out / "results.jsonl", FORMAT, described, may_grow=_was_not_noted) as journal,
+    ):
         phases.print_resumed(journal)
         records = run_parallel(
             experiment,
@@ -308,6 +311,11 @@ def replay_file(
             lambda event: phases.tell(event.phase, event.done, event.total, event.label),
         )
     show(experiment, records, described | {"timed": 0, "orders": orders}, out, plot, as_json)
+
+
+def _was_not_noted(key: str, lacking: bool) -> bool:
+    """Which setting a journal may lack: earlier versions did not note which traces were played back."""
+    return lacking and key == "traces"
 
 
 def show(

@@ -68,9 +68,8 @@ def _right(record: dict[str, Any], number: int, by_confidence: bool) -> tuple[fl
     order = list(range(len(classes)))
     for _ in range(ORDERS):
         drawn.shuffle(order)
-        votes: dict[
-            int, tuple[int, float, int]
-        ] = {}  # of an answer: its votes, their mean confidence, minus its first trace
+        # Of an answer: its votes, their mean confidence, minus the place of its first trace, which breaks ties that are left.
+        votes: dict[int, tuple[int, float, int]] = {}
         lead = -1
         for k, trace in enumerate(order):
             mine = classes[trace]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,12 @@ class RecordedSetup:
                 "with --traces there is none: leave it out, or run it with --model"
             )
         return strategy
+
+
+def digest_of_traces(records: Iterable[TraceRecord]) -> str:
+    """16 hex digits that tell these traces from others of the same problems, whatever their order or their file's name."""
+    lines = sorted(json.dumps([r.problem, r.index, r.seed, r.answer, list(r.token_ids)]) for r in records)
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
 
 
 def problems_of(by_problem: Mapping[str, Sequence[TraceRecord]], most: int | None, path: Path) -> list[Problem]:

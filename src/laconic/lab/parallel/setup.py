@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from laconic.cli.common import choose_strategy
 from laconic.compress import Policy
 from laconic.engines.base import Sampling
 from laconic.engines.chat import Chat
@@ -25,7 +26,6 @@ from laconic.problems import Problem
 from laconic.prune.judge import Judge
 from laconic.prune.pool import Pool, PoolBudget
 from laconic.prune.strategies.base import Strategy
-from laconic.prune.strategies.registry import parse
 from laconic.prune.trace_engine import TraceEngine
 from laconic.traces import TraceRecord, read_traces
 
@@ -114,7 +114,7 @@ def confidence_top_k_of(specs: Sequence[str], pools: bool = False) -> int:
     Raises InputError where two need different ones: a trace is recorded with one.
     """
     # No judge reads confidences, so any will do.
-    needed = {spec: parse(spec, 1, RandomJudge()).needs().confidence_top_k for spec in specs}
+    needed = {spec: choose_strategy(spec, 1, RandomJudge(), False).needs().confidence_top_k for spec in specs}
     if pools:
         needed["pool"] = Pool(1, PoolBudget(traces=1)).needs().confidence_top_k
     found = {count: spec for spec, count in needed.items() if count}
