@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 
-from laconic.compress.select import select
+from laconic.compress.select import least, select
 from laconic.errors import LaconicError
 
 
@@ -40,6 +40,25 @@ def test_equals_sorting_in_python() -> None:
             for h in range(g):
                 want = slow(scores[b, h].tolist(), keep[b], flags[b])
                 assert out[b, h].tolist() == [0] * (K - keep[b]) + want
+
+
+def test_the_least_is_the_one_that_select_leaves_out() -> None:
+    draw = random.Random(1)
+    odd = [math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, 1.0, -1.0]
+    for _ in range(300):
+        B, g, M = draw.randint(1, 3), draw.randint(1, 3), draw.randint(1, 12)
+        scores = torch.tensor([[[draw.choice(odd) for _ in range(M)] for _ in range(g)] for _ in range(B)])
+        window = draw.randint(0, M - 1)  # the latest stay
+        places = torch.tensor(
+            [[draw.sample(range(M), M) for _ in range(g)] for _ in range(B)]
+        )  # positions, in no order
+        at = least(scores.gather(-1, places), places, places < M - window)
+        found = places.gather(-1, at[..., None]).squeeze(-1)
+        kept = select(scores[..., : M - window], M - window - 1)
+        for b in range(B):
+            for h in range(g):
+                (gone,) = set(range(M - window)) - set(kept[b, h].tolist())
+                assert found[b, h] == gone
 
 
 def test_one_number_for_all_rows_and_no_junk() -> None:

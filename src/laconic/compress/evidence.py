@@ -112,6 +112,9 @@ class Scorer(ABC):
     """Whether it undoes the model's RoPE, which its policy has to be given (`Policy.for_model`)."""
     accumulates: bool = False
     needs_token_ids: bool = False
+    pointwise: bool = False
+    """Whether a token's score depends neither on the order in which the held tokens lie nor on which of them are candidates. An
+    engine may then call all but the newest candidates, in any order, and put the newest into the slot of one that goes."""
 
     @abstractmethod
     def score(self, evidence: Evidence) -> Tensor:

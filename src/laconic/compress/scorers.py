@@ -71,6 +71,7 @@ class AccumulatedAttention(Scorer):
 
     aggregation: Aggregation = "layer"
     accumulates: bool = field(default=True, init=False, repr=False)
+    pointwise: bool = field(default=True, init=False, repr=False)
 
     def __post_init__(self) -> None:
         word("aggregation", self.aggregation, ("layer", "group"))
@@ -103,6 +104,7 @@ class NewestQuery(Scorer):
     aggregation: Aggregation = "layer"
     queries: int = field(default=1, init=False, repr=False)
     reads_prompt: bool = field(default=True, init=False, repr=False)
+    pointwise: bool = field(default=True, init=False, repr=False)
 
     def __post_init__(self) -> None:
         word("aggregation", self.aggregation, ("layer", "group"))
@@ -130,6 +132,7 @@ class ShortKeys(Scorer):
     """KNorm (arXiv 2406.11430): minus the L2 norm of a token's key, which RoPE leaves as it is; layer: the KV heads' mean."""
 
     aggregation: Aggregation = "group"
+    pointwise: bool = field(default=True, init=False, repr=False)
 
     def __post_init__(self) -> None:
         unwrap_numpy_fields(self)
@@ -150,6 +153,7 @@ class Recency(Scorer):
     """
 
     sinks: int = 4
+    pointwise: bool = field(default=True, init=False, repr=False)
 
     def __post_init__(self) -> None:
         unwrap_numpy_fields(self)

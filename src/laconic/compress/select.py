@@ -50,20 +50,36 @@ def select(scores: Tensor, keep: int | Tensor, valid: Tensor | None = None, *, c
     return best.sort(dim=-1).values.clamp_(min=0)
 
 
+def least(scores: Tensor, positions: Tensor, may_go: Tensor) -> Tensor:
+    """Index of the one candidate that `select` would leave out if all but one were kept. Candidates may be in any order.
+
+    scores: [B, g, M], any float dtype; positions: long [B, 1 or g, M], of the tokens, by which equal scores are told apart: the
+    earlier goes. may_go: bool, as positions; False: stays, whatever its score; one of each row at least may go. Returns long
+    [B, g].
+    """
+    key = _in_order(scores) * (1 << 31) + positions
+    return key.masked_fill(~may_go, torch.iinfo(torch.int64).max).argmin(-1)
+
+
 def rank_keys(scores: Tensor, valid: Tensor | None) -> Tensor:
     """A distinct int64 for each candidate of a row that orders them: validity, then NaN, then score, then lateness.
 
     Distinct keys make `topk` deterministic, so no stable sort of all candidates is needed.
     """
     M = scores.shape[-1]
+    order = _in_order(scores)
+    if valid is not None:
+        order = order.masked_fill(~valid.unsqueeze(1), -(2**31) - 1)
+    return order * M + torch.arange(M, device=scores.device)
+
+
+def _in_order(scores: Tensor) -> Tensor:
+    """int64 of 32 bits that order as the scores do in fp32; NaN before all numbers."""
     score = scores.to(torch.float32)
     bits = score.contiguous().view(torch.int32).to(torch.int64)
     # IEEE floats order like sign-magnitude integers: mirror the negative half; -0 and +0 both become 0.
     order = torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
-    order = order.masked_fill(score.isnan(), -(2**31))
-    if valid is not None:
-        order = order.masked_fill(~valid.unsqueeze(1), -(2**31) - 1)
-    return order * M + torch.arange(M, device=scores.device)
+    return order.masked_fill(score.isnan(), -(2**31))
 
 
 def _check_counts(keep: int | Tensor, valid: Tensor | None, B: int, M: int) -> None:

@@ -210,3 +210,43 @@ def test_positions_of_rows_that_compress_at_different_times_stay_right_aligned()
     held = eviction.keep[0] + 1
     assert buffers.held_positions(0, 7, 5, held + 2).tolist() == [[*range(eviction.keep[0]), 4, 5, 6]]
     assert buffers.held_positions(1, 2, 0, 2).tolist() == [[0, 1]]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 3), st.booleans(), st.integers(1, 6), st.data())
+def test_a_token_that_goes_leaves_its_slot_to_the_newest(batch, by_head, steps, data) -> None:
+    prompts = [data.draw(st.integers(1, 4)) for _ in range(batch)]
+    held = data.draw(st.integers(2, 6))
+    pair = Pair([prompt + held for prompt in prompts], spare_rows=1, slots=data.draw(st.integers(1, 14)))
+    groups, generated = HEADS if by_head else 1, held
+    positions = torch.arange(held).expand(batch, groups, -1)
+    for _ in range(steps):
+        pair.step()
+        generated += 1
+        first, newest = pair.length - 1 - held, pair.length - 1
+        chosen = torch.tensor([[data.draw(st.integers(0, held - 1)) for _ in range(groups)] for _ in range(batch)])
+        for row, prompt in enumerate(prompts):
+            for head in range(HEADS):
+                tokens = pair.slow.rows[row][head]
+                tokens[prompt + int(chosen[row, head % groups])] = tokens.pop()
+        gone = chosen[..., None]
+        positions = positions.scatter(-1, gone, torch.full_like(gone, generated - 1))
+        pair.fast.replace(batch, pair.length, gone + first, positions)
+        pair.length = newest
+        pair.check()
+        for row in range(batch):
+            assert (
+                pair.fast.held_positions(row, generated, generated, held).tolist()
+                == positions[row].sort(-1).values.tolist()
+            )
+    pair.step()  # one more, which nothing was given up for
+    assert pair.fast.put_in_order(batch, pair.length - 1) is not None
+    for row, prompt in enumerate(prompts):
+        for head in range(HEADS):
+            tokens = pair.slow.rows[row][head]
+            order = positions[row, head % groups].argsort().tolist()
+            tokens[prompt:-1] = [tokens[prompt + i] for i in order]
+    pair.check()
+    assert pair.fast.kept_positions is not None
+    assert torch.equal(pair.fast.kept_positions, positions.sort(-1).values)
+    assert pair.fast.put_in_order(batch, pair.length - 1) is None

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from laconic.compress import H2O, RKV, RPC, TOVA, Custom, FullKV, Oracle, Proportional, Random, StreamingLLM
+from laconic.compress import H2O, RKV, RPC, TOVA, Custom, FullKV, KNorm, Oracle, Proportional, Random, StreamingLLM
 from laconic.compress.scorers import WindowAttention
 from laconic.engines.base import Chunk, Sampling
 from laconic.engines.hf import HFEngine
+from laconic.engines.hf.buffers import KVBuffers
 from laconic.errors import LaconicError
 from tests.engines.conformance import GREEDY, Conformance
 from tests.engines.hf.families import VOCAB, family, prompts
@@ -23,6 +24,7 @@ POLICIES = [
     H2O(budget=24),
     H2O(budget=24, buffer=8),
     TOVA(budget=24),
+    StreamingLLM(budget=24),
     StreamingLLM(budget=24, buffer=4),
     RKV(budget=24, buffer=16, window=8),
     Random(interval=16, ratio=4, window=8),
@@ -100,8 +102,43 @@ def test_rows_at_different_points_of_compression_share_a_batch(name, policy):
     assert engine.stats.evicted == sum(schedule.evicted(n - 1) for n in lengths) > 0
 
 
+@pytest.mark.parametrize("name", ["llama", "deepseek-v3"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: H2O(24), lambda: TOVA(24), lambda: StreamingLLM(24), lambda: KNorm(24, buffer=1)],
+    ids=["h2o", "tova", "streaming", "knorm"],
+)
+def test_a_newest_token_in_the_slot_of_one_that_goes_changes_no_trace(name, make, monkeypatch):
+    """Where every row gives up one token at each step, nothing else moves: as if all that stays had closed up."""
+    put: list[None] = []
+    ordered: list[torch.Tensor | None] = []
+    for calls, method in ((put, "replace"), (ordered, "put_in_order")):
+        whole = getattr(KVBuffers, method)
+        monkeypatch.setattr(
+            KVBuffers, method, lambda self, *args, whole=whole, calls=calls: calls.append(whole(self, *args))
+        )
+    found = []
+    for pointwise in (True, False):
+        policy = make()
+        object.__setattr__(policy.scorer, "pointwise", pointwise)
+        engine = HFEngine(family(name), None, policy, max_batch=2, record_held=True)
+        # Two begin together; the third joins when one of them ends, and is not yet due.
+        ids = [
+            engine.submit(row, Sampling(max_new_tokens=n, temperature=0))[0]
+            for row, n in zip(prompts([12, 12, 7], seed=5), [70, 40, 60], strict=True)
+        ]
+        for _ in engine.stream():
+            pass
+        found.append([(engine.trace(i).token_ids, engine.held(i).tolist()) for i in ids])
+        assert bool(put) == pointwise
+        assert any(order is not None for order in ordered) == pointwise
+        put.clear()
+        ordered.clear()
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("name", ["qwen3", "gemma3", "qwen3-next"])
-@pytest.mark.parametrize("policy", [POLICIES[0], POLICIES[1], POLICIES[6]], ids=lambda p: p.spec())
+@pytest.mark.parametrize("policy", [POLICIES[0], POLICIES[1], POLICIES[7]], ids=lambda p: p.spec())
 @pytest.mark.parametrize("seed", range(3))
 def test_stopping_and_resuming_at_random_changes_nothing_under_eviction(name, policy, seed):
     rows, sampling = prompts([12, 3, 17], seed=seed), Sampling(max_new_tokens=100, temperature=0)

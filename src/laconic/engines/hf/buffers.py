@@ -37,7 +37,9 @@ class KVBuffers:
     query_ring: Tensor | None
     """[R or more, H, S, D]: the latest queries; the ledger says which is the oldest."""
     kept_positions: Tensor | None
-    """long [B, g, n]: which generated tokens the last compression kept, right-aligned, -1 before a row's first."""
+    """long [B, g, n]: which generated tokens the last compression kept, by slot, right-aligned, -1 before a row's first."""
+    in_order: bool
+    """Whether those lie in the order in which they were generated; not where the newest took the slot of one that went."""
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class KVBuffers:
     ) -> None:
         self.keys, self.values, self.mass = keys, values, mass
         self.query_ring, self.kept_positions = query_ring, kept_positions
+        self.in_order = True
 
     @classmethod
     def allocate(cls, key_states: Tensor, value_states: Tensor, rows: int, slots: int) -> KVBuffers:
@@ -131,7 +134,7 @@ class KVBuffers:
         recent = torch.arange(compressed_at, generated)
         if self.kept_positions is None or held == len(recent):
             return recent[None]
-        kept = self.kept_positions[row, :, self.kept_positions.shape[-1] - (held - len(recent)) :].cpu()
+        kept = self.kept_positions[row, :, self.kept_positions.shape[-1] - (held - len(recent)) :].cpu().sort(-1).values
         return torch.cat((kept, recent.expand(kept.shape[0], -1)), dim=-1)
 
     # ---- one compression ------------------------------------------------------------------------------------------
@@ -148,6 +151,33 @@ class KVBuffers:
             self._close_up(eviction, slots)
         else:
             self._rearrange(eviction, due, rows, slots)
+
+    def replace(self, rows: int, length: int, slots: Tensor, positions: Tensor) -> None:
+        """Put the newest token of each row, in the last of `length` slots, into the slot of one that goes.
+
+        rows: B. slots: long [B, g, 1]. positions: long [B, g, n], what is kept then, as in `kept_positions`.
+        """
+        for buffer in self._by_slot():
+            live = buffer[:rows]
+            live.scatter_(2, _index_of(slots, buffer), live[:, :, length - 1 : length].clone())
+        self.kept_positions, self.in_order = positions, False
+
+    def put_in_order(self, rows: int, end: int) -> Tensor | None:
+        """Move what the last compression kept, in slots up to `end`, into the order in which it was generated.
+
+        Returns which of those slots each came from, long [B, g, n]; None where all was in order.
+        """
+        if self.in_order:
+            return None
+        assert self.kept_positions is not None
+        order = self.kept_positions.argsort(
+            dim=-1, stable=True
+        )  # before a row's first there is -1, which stays in front
+        self.kept_positions, self.in_order = self.kept_positions.gather(-1, order), True
+        for buffer in self._by_slot():
+            live = buffer[:rows, :, end - order.shape[-1] : end]
+            live.copy_(live.gather(2, _index_of(order, buffer)))
+        return order
 
     def _note_positions(self, due: Tensor | None, rows: int, new: Tensor) -> None:
         if due is None:
@@ -226,7 +256,9 @@ class KVBuffers:
         """Rows `indices`, in that order, in buffers of their own of just that many rows. These stay as they are."""
         index = torch.tensor(list(indices), device=self.keys.device)
         parts = (self.keys, self.values, self.mass, self.query_ring, self.kept_positions)
-        return KVBuffers(*(None if part is None else part[index] for part in parts))  # type: ignore[arg-type]
+        taken = KVBuffers(*(None if part is None else part[index] for part in parts))  # type: ignore[arg-type]
+        taken.in_order = self.in_order
+        return taken
 
     def fill_holes(self, moves: Sequence[tuple[int, int]], left: int, length: int) -> None:
         """Rows have left: rows from the end move into their places (from, to), and `left` remain.

@@ -108,6 +108,8 @@ class CompressedCache(DynamicCache):
 
     def append_rows(self, other: CompressedCache) -> None:
         """Append the rows of another cache of the same model and policy, whose logical length may differ."""
+        for ours in (*self.compressed_layers, *other.compressed_layers):
+            ours.put_in_order()
         before = len(self.ledger.rows)
         mine, theirs = self.ledger.logical_length, other.ledger.logical_length
         shift = self.ledger.append_rows(other.ledger)

@@ -17,7 +17,7 @@ from laconic.engines.hf.attention import required_pass
 from laconic.engines.hf.buffers import KVBuffers
 from laconic.engines.hf.ledger import Ledger
 from laconic.engines.hf.observing import Observer, attention_call
-from laconic.engines.hf.scoring import LayerScoring, Selection
+from laconic.engines.hf.scoring import LayerScoring, Replacement, Selection
 from laconic.errors import InputError
 
 
@@ -32,7 +32,7 @@ class CompressedLayer(DynamicLayer):
         self.buffers: KVBuffers | None = None  # made by the first write, which shows their shapes
         self.scoring = LayerScoring(scorer, index) if scorer is not None else None  # None: nothing is ever compressed
         self.observer: Observer | None = None  # who looks on
-        self.selection: Selection | None = None  # what stays, from this pass's attention to its end
+        self.selection: Selection | Replacement | None = None  # what stays, from this pass's attention to its end
         self.spare_rows = 0  # rows that will be needed in all, so that buffers grow once
 
     # ---- what transformers asks -----------------------------------------------------------------------------------
@@ -134,7 +134,11 @@ class CompressedLayer(DynamicLayer):
         assert self.buffers is not None
         assert self.ledger.eviction is not None
         assert selection is not None
-        self.buffers.evict(self.ledger.eviction, len(self.ledger.rows), selection.slots, selection.positions)
+        rows = len(self.ledger.rows)
+        if isinstance(selection, Replacement):
+            self.buffers.replace(rows, self.ledger.length, selection.slots, selection.positions)
+        else:
+            self.buffers.evict(self.ledger.eviction, rows, selection.slots, selection.positions)
 
     def held_positions(self, row: int) -> Tensor:
         """long [g, held]: which generated tokens of a row this layer holds, in order."""
@@ -142,6 +146,14 @@ class CompressedLayer(DynamicLayer):
         if self.buffers is None:
             return torch.arange(slots.compressed_at, slots.generated)[None]
         return self.buffers.held_positions(row, slots.generated, slots.compressed_at, slots.held)
+
+    def put_in_order(self) -> None:
+        """Before other rows join: what is held lies in the order in which it was generated."""
+        if self.buffers is not None and not self.buffers.in_order:
+            first = self.ledger.rows[0]  # every row gave up a token at the same step
+            self.buffers.put_in_order(
+                len(self.ledger.rows), self.ledger.length - (first.generated - first.compressed_at)
+            )
 
     # ---- rows come and go: the ledger has changed its rows already ------------------------------------------------
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from laconic.compress import Evidence, Scorer
-from laconic.compress.select import select
+from laconic.compress.select import least, select
 from laconic.engines.hf.buffers import KVBuffers
 from laconic.engines.hf.ledger import Ledger
 from laconic.engines.hf.slots import Eviction
@@ -34,6 +34,17 @@ class Selection:
     """long [E, g, K], ascending, among the candidates."""
     positions: Tensor
     """long [E, g, K + window]: which generated tokens they and the window are; -1 before the first of a row with fewer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """Each row of the batch gives up one token of the layer, and the newest takes its slot."""
+
+    slots: Tensor
+    """long [B, g, 1], of those in use."""
+    positions: Tensor
+    """long [B, g, K + window]: which generated tokens the slots before the newest's hold then, in no order; -1 before the first of
+    a row with fewer."""
 
 
 class LayerScoring:
@@ -67,19 +78,63 @@ class LayerScoring:
             )
         buffers.set_mass(by_cached_head(self.scorer.note(self.layer, inputs), buffers), ledger.write_at)
 
-    def choose(self, ledger: Ledger, buffers: KVBuffers, key: Tensor, scaling: float) -> Selection:
+    def choose(self, ledger: Ledger, buffers: KVBuffers, key: Tensor, scaling: float) -> Selection | Replacement:
         """Score the candidates of the rows that are due and choose. key: [B, Gk, L, D], what the layer attended to."""
         eviction = ledger.eviction
         assert eviction is not None
+        if eviction.one_each and self.scorer.pointwise:
+            return self._choose_one(eviction, ledger, buffers, key, scaling)
+        order = buffers.put_in_order(len(ledger.rows), eviction.length - eviction.since[0])
+        if order is not None and key.untyped_storage().data_ptr() != buffers.keys.untyped_storage().data_ptr():
+            end = eviction.length - eviction.since[0]  # the model made its own keys of those in the cache
+            kept = key[:, :, end - order.shape[-1] : end]
+            kept = kept.gather(2, order[..., None].expand(-1, kept.shape[1], -1, kept.shape[3]))
+            key = torch.cat((key[:, :, : end - order.shape[-1]], kept, key[:, :, end:]), dim=2)
+        take = _taker(eviction, len(ledger.rows), buffers.keys.device)
+        valid = _valid(eviction, buffers.keys.device)
+        positions = _positions(eviction, buffers, take, eviction.widest + eviction.window)
+        evidence = self._evidence(eviction, ledger, buffers, key, scaling, take, valid, positions)
+        keep: int | Tensor = eviction.keep[0]
+        if min(eviction.keep) != max(eviction.keep):
+            keep = torch.tensor(eviction.keep)  # on the CPU: reading it there waits for no device
+        slots = select(by_cached_head(self.scorer.score(evidence), buffers), keep, valid, check=False)
+        return Selection(slots, _kept_positions(eviction, positions, slots))
+
+    def _choose_one(
+        self, eviction: Eviction, ledger: Ledger, buffers: KVBuffers, key: Tensor, scaling: float
+    ) -> Replacement:
+        """Which token of each row goes. Slots are in no order, so the window is told by positions."""
+        device, window = buffers.keys.device, eviction.window
+        whole = eviction.all_but_newest()
+        take = _taker(whole, len(ledger.rows), device)
+        valid = _valid(whole, device)
+        positions = _positions(whole, buffers, take, whole.widest + 1)
+        evidence = self._evidence(whole, ledger, buffers, key, scaling, take, valid, positions)
+        scores = by_cached_head(self.scorer.score(evidence), buffers)
+        generated = torch.tensor(whole.generated, device=device)[:, None, None]
+        candidates_at = positions[..., : whole.widest]
+        may_go = candidates_at < generated - window
+        if valid is not None:
+            may_go &= valid[:, None]
+            candidates_at = candidates_at.masked_fill(~valid[:, None], -1)
+        gone = least(scores, candidates_at, may_go)[..., None]
+        kept = candidates_at.expand(-1, gone.shape[1], -1).scatter(-1, gone, (generated - 1).expand_as(gone))
+        return Replacement(gone + whole.lowest, kept)
+
+    def _evidence(
+        self,
+        eviction: Eviction,
+        ledger: Ledger,
+        buffers: KVBuffers,
+        key: Tensor,
+        scaling: float,
+        take: TakeRows,
+        valid: Tensor | None,
+        positions: Tensor,
+    ) -> Evidence:
+        """positions: long [E, g, M + window], of the candidates and the window."""
         device, window, length = buffers.keys.device, eviction.window, eviction.length
         widest, lowest = eviction.widest, eviction.lowest
-        take = _taker(eviction, len(ledger.rows), device)
-        valid = None
-        if min(eviction.candidates) < widest:
-            # Right-aligned, as the rows are: a row with fewer candidates has part of its prompt, or junk, before its first.
-            counts = torch.tensor(eviction.candidates, device=device)
-            valid = torch.arange(widest, device=device) >= widest - counts[:, None]
-        positions = _positions(eviction, buffers, take, widest + window)
         candidates_at = positions[..., :widest]
         numbers = [ledger.rows[i].number for i in eviction.due]
         evidence = Evidence(
@@ -103,11 +158,7 @@ class LayerScoring:
             evidence = replace(evidence, future=self._future(numbers, eviction, candidates_at))
         if self.scorer.reads_prompt:
             evidence = _with_prompt(evidence, eviction, key, take, ledger.validity(0, device))
-        keep: int | Tensor = eviction.keep[0]
-        if min(eviction.keep) != max(eviction.keep):
-            keep = torch.tensor(eviction.keep)  # on the CPU: reading it there waits for no device
-        slots = select(by_cached_head(self.scorer.score(evidence), buffers), keep, valid, check=False)
-        return Selection(slots, _kept_positions(eviction, positions, slots))
+        return evidence
 
     def _queries(self, ledger: Ledger, buffers: KVBuffers, take: TakeRows) -> Tensor | None:
         if self.scorer.queries == 0:
@@ -152,10 +203,21 @@ def _taker(eviction: Eviction, rows: int, device: torch.device) -> TakeRows:
     return lambda t: t[due]
 
 
+def _valid(eviction: Eviction, device: torch.device) -> Tensor | None:
+    """bool [E, M]: right-aligned, as the rows are: a row with fewer candidates has part of its prompt, or junk, before its first.
+    None where all have as many."""
+    widest = eviction.widest
+    if min(eviction.candidates) == widest:
+        return None
+    counts = torch.tensor(eviction.candidates, device=device)
+    return torch.arange(widest, device=device) >= widest - counts[:, None]
+
+
 def _positions(eviction: Eviction, buffers: KVBuffers, take: TakeRows, width: int) -> Tensor:
     """long [E, g, width]: index among the row's generated tokens of its last `width` slots (junk before its first).
 
-    Tokens since the previous compression follow each other without a gap; older ones are what that compression kept.
+    Tokens since the previous compression follow each other without a gap; older ones are what that compression kept, in the
+    order of its slots.
     """
     device = buffers.keys.device
     back = torch.arange(width - 1, -1, -1, device=device)  # distance from the newest

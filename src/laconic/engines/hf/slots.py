@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from laconic.compress.schedule import Schedule
 
@@ -60,6 +60,8 @@ class Eviction:
     """Slots in use afterwards."""
     uniform: bool
     """All rows of the batch are due and alike, so that their prompts can stay where they are."""
+    one_each: bool
+    """All rows of the batch are due and each gives up one token, so that the newest can take its slot and nothing else moves."""
 
     @property
     def widest(self) -> int:
@@ -70,6 +72,13 @@ class Eviction:
     def lowest(self) -> int:
         """The first slot of the widest row's candidates."""
         return self.length - self.window - self.widest
+
+    def all_but_newest(self) -> Eviction:
+        """The same with all candidates but the newest token, the window's others too: where each row gives up one, and slots are
+        in no order, so that the window can't be told by its place."""
+        more = self.window - 1
+        candidates, keep = (tuple(count + more for count in counts) for counts in (self.candidates, self.keep))
+        return replace(self, candidates=candidates, keep=keep, window=1)
 
 
 def plan_eviction(rows: Sequence[RowSlots], schedule: Schedule, length: int) -> Eviction | None:
@@ -89,6 +98,7 @@ def plan_eviction(rows: Sequence[RowSlots], schedule: Schedule, length: int) -> 
     uniform = len(due) == len(rows) and all(
         (row.prompt, row.generated, row.held) == (first.prompt, first.generated, first.held) for row in of_due
     )
+    one_each = len(due) == len(rows) and all(have - stay == 1 for have, stay in zip(candidates, keep, strict=True))
     if uniform:  # prompts stay where they are, with the slack before them, if any
         new_length = length - (candidates[0] - keep[0])
     else:
@@ -99,6 +109,7 @@ def plan_eviction(rows: Sequence[RowSlots], schedule: Schedule, length: int) -> 
         # Rows that are not due would have to move to the left with the end, which is not worth the copy for a few slots.
         worth_it = len(due) == len(rows) or length - need >= max(16, length // 8)
         new_length = need if worth_it else length
+        one_each = one_each and new_length == length - 1  # else there is slack, which goes first
     return Eviction(
         due=tuple(due),
         prompt=tuple(row.prompt for row in of_due),
@@ -110,6 +121,7 @@ def plan_eviction(rows: Sequence[RowSlots], schedule: Schedule, length: int) -> 
         length=length,
         new_length=new_length,
         uniform=uniform,
+        one_each=one_each,
     )
 
 
