@@ -4,7 +4,7 @@
     python benchmarks/selector_ablation.py MODEL FOLDER/traces-*.jsonl --work FOLDER --out SELECTORS
     laconic bench fidelity --model MODEL ... --policies "learned:SELECTORS/group.safetensors;..."
 
-Recipes differ from `group`, the default, in one thing each. What was trained is left as it is, so a run that was cut off goes on.
+Recipes differ from `group`, the default, in one thing each. What was trained is left as it is: a run that was cut off goes on.
 """
 
 from __future__ import annotations

@@ -108,24 +108,36 @@ def test_rows_at_different_points_of_compression_share_a_batch(name, policy):
     [lambda: H2O(24), lambda: TOVA(24), lambda: StreamingLLM(24), lambda: KNorm(24, buffer=1)],
     ids=["h2o", "tova", "streaming", "knorm"],
 )
-def test_a_newest_token_in_the_slot_of_one_that_goes_changes_no_trace(name, make, monkeypatch):
-    """Where every row gives up one token at each step, nothing else moves: as if all that stays had closed up."""
-    put: list[None] = []
-    ordered: list[torch.Tensor | None] = []
-    for calls, method in ((put, "replace"), (ordered, "put_in_order")):
+@pytest.mark.parametrize("waiting", [True, False])
+def test_a_newest_token_in_the_slot_of_one_that_goes_changes_no_trace(name, make, waiting, monkeypatch):
+    """Where every row gives up one token at each step, nothing else moves: as if all that stays had closed up.
+
+    When the longest row leaves, another joins that is not yet due; or none, and what stays closes up.
+    """
+    put, ordered = [], []
+
+    def spy(calls, method):
         whole = getattr(KVBuffers, method)
-        monkeypatch.setattr(
-            KVBuffers, method, lambda self, *args, whole=whole, calls=calls: calls.append(whole(self, *args))
-        )
+
+        def seen(self, *args):
+            found = whole(self, *args)
+            calls.append(found)
+            return found
+
+        monkeypatch.setattr(KVBuffers, method, seen)
+
+    spy(put, "replace")
+    spy(ordered, "put_in_order")
     found = []
     for pointwise in (True, False):
         policy = make()
         object.__setattr__(policy.scorer, "pointwise", pointwise)
-        engine = HFEngine(family(name), None, policy, max_batch=2, record_held=True)
-        # Two begin together; the third joins when one of them ends, and is not yet due.
+        engine = HFEngine(family(name), None, policy, max_batch=3, record_held=True)
         ids = [
             engine.submit(row, Sampling(max_new_tokens=n, temperature=0))[0]
-            for row, n in zip(prompts([12, 12, 7], seed=5), [70, 40, 60], strict=True)
+            for row, n in zip(
+                prompts([9, 20, 12, 7][: 3 + waiting], seed=5), [80, 45, 70, 60][: 3 + waiting], strict=True
+            )
         ]
         for _ in engine.stream():
             pass

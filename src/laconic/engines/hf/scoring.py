@@ -43,8 +43,8 @@ class Replacement:
     slots: Tensor
     """long [B, g, 1], of those in use."""
     positions: Tensor
-    """long [B, g, K + window]: which generated tokens the slots before the newest's hold then, in no order; -1 before the first of
-    a row with fewer."""
+    """long [B, g, K + window]: which generated tokens the slots before the newest's hold then, in no order; -1 before the first
+    of a row with fewer."""
 
 
 class LayerScoring:
@@ -204,8 +204,8 @@ def _taker(eviction: Eviction, rows: int, device: torch.device) -> TakeRows:
 
 
 def _valid(eviction: Eviction, device: torch.device) -> Tensor | None:
-    """bool [E, M]: right-aligned, as the rows are: a row with fewer candidates has part of its prompt, or junk, before its first.
-    None where all have as many."""
+    """bool [E, M]; None where all have as many. Right-aligned, as the rows are: a row with fewer candidates has part of its
+    prompt, or junk, before its first."""
     widest = eviction.widest
     if min(eviction.candidates) == widest:
         return None

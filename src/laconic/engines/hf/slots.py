@@ -61,7 +61,7 @@ class Eviction:
     uniform: bool
     """All rows of the batch are due and alike, so that their prompts can stay where they are."""
     one_each: bool
-    """All rows of the batch are due and each gives up one token, so that the newest can take its slot and nothing else moves."""
+    """All rows of the batch are due and give up one token each, so that the newest can take its slot and nothing else moves."""
 
     @property
     def widest(self) -> int:
@@ -74,8 +74,8 @@ class Eviction:
         return self.length - self.window - self.widest
 
     def all_but_newest(self) -> Eviction:
-        """The same with all candidates but the newest token, the window's others too: where each row gives up one, and slots are
-        in no order, so that the window can't be told by its place."""
+        """The same with all tokens but the newest as candidates, the window's others too: where each row gives up one, slots lie
+        in no order and the window can't be told by its place."""
         more = self.window - 1
         candidates, keep = (tuple(count + more for count in counts) for counts in (self.candidates, self.keep))
         return replace(self, candidates=candidates, keep=keep, window=1)
