@@ -74,8 +74,8 @@ class Eviction:
         return self.length - self.window - self.widest
 
     def all_but_newest(self) -> Eviction:
-        """The same with all tokens but the newest as candidates, the window's others too: where each row gives up one, slots lie
-        in no order and the window can't be told by its place."""
+        """The same with all tokens but the newest as candidates, those of the window too: where each row gives up one, slots
+        lie in no order and the window can't be told by its place."""
         more = self.window - 1
         candidates, keep = (tuple(count + more for count in counts) for counts in (self.candidates, self.keep))
         return replace(self, candidates=candidates, keep=keep, window=1)
