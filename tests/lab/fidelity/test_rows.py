@@ -55,7 +55,7 @@ def quantile(values: list[float], share: float) -> float:
 def test_figures_are_those_of_slow_sums() -> None:
     mine, theirs = records(1), records(2)
     (row,) = contenders(["rpc"], [4], [16], [8])
-    found = summarise(row, SCHEDULE, mine, {"random": theirs})
+    found = summarise(row, SCHEDULE, mine, {"random": theirs}, {"random c=4": theirs})
     for name, interval in (("kl", found.kl["mean"]), ("change", found.change)):
         want = mean_interval(by_problem(mine, lambda r, n=name: sum(r[n]) / len(r[n])), bounds=None)
         assert interval == pytest.approx(want)
@@ -69,6 +69,7 @@ def test_figures_are_those_of_slow_sums() -> None:
         pair = [by_problem(of, lambda r, n=name: sum(r[n]) / len(r[n])) for of in (mine, theirs)]
         assert found.differences["random"][name] == pytest.approx(paired_difference(*pair, bounds=bounds))
     assert list(found.differences) == ["random"]
+    assert found.to_others == {"random c=4": found.differences["random"]["kl"]}
     assert (found.traces, found.problems) == (10, 5)
     assert found.tokens == sum(len(record["kl"]) for record in mine)
     assert found.mean_kv_tokens == pytest.approx(sum(record["mean_kv_tokens"] for record in mine) / 10)
@@ -79,7 +80,7 @@ def test_figures_are_those_of_slow_sums() -> None:
 
 def test_bins_are_those_of_slow_sums() -> None:
     mine = records(1)
-    found = summarise(contenders(["rpc"], [4], [16], [8])[0], SCHEDULE, mine, {})
+    found = summarise(contenders(["rpc"], [4], [16], [8])[0], SCHEDULE, mine, {}, {})
     slow = {"by_distance": slow_distances, "by_position": lambda schedule, tokens: list(range(tokens))}
     for name, places in slow.items():
         bins = getattr(found, name)
@@ -121,7 +122,9 @@ def test_distances(schedule: Schedule) -> None:
 
 def test_one_trace_has_no_interval_and_is_plain_json() -> None:
     mine = records(1, problems=1, each=1)
-    found = summarise(full(), Never(), mine, {"rpc": records(2, problems=1, each=1)}).to_json()
+    other = records(2, problems=1, each=1)
+    found = summarise(full(), Never(), mine, {"rpc": other}, {"rpc c=2": other}).to_json()
+    assert found["to_others"]["rpc c=2"]["low"] is None
     assert found["kl"]["mean"]["low"] is None
     assert found["differences"]["rpc"]["kl"]["high"] is None
     assert found["agreement"]["low"] == 0

@@ -87,6 +87,10 @@ def test_records_are_what_was_measured(tmp_path: Path) -> None:
     assert h2o.mean_kv_tokens == rpc.mean_kv_tokens
     gap = h2o.kl["mean"].mean - rpc.kl["mean"].mean
     assert h2o.differences["rpc"]["kl"].mean == pytest.approx(gap)
+    assert by_label["full"].to_others == {}
+    same = [label for label in by_label if label.endswith("c=4 P=16 R=8") and label != h2o.label]
+    assert sorted(h2o.to_others) == sorted(same)
+    assert h2o.to_others[rpc.label] == h2o.differences["rpc"]["kl"]
 
 
 @pytest.mark.parametrize("crash_after", [1, 40, 200])

@@ -27,6 +27,7 @@ def fidelity_row(family: str, ratio: int | None, kl: float, held: float, **chang
         "agreement": interval(0.95),
         "change": interval(-0.02, 0.005),
         "differences": {"rpc": {name: interval(0.004) for name in ("kl", "agreement", "change")}},
+        "to_others": {},
         "mean_kv_tokens": held,
         "peak_kv_tokens": 99,
         "by_position": [
@@ -71,6 +72,22 @@ def test_rows_and_bins() -> None:
     assert list(by_position.rows[1]) == ["RPC", "0", "0.0512"]
     assert any("RPC's schedule" in note for note in policies.notes)
     assert "own schedule" in str(fidelity_tables(report(rows, "own"))[0].notes)
+
+
+def test_every_pair_on_one_schedule_has_its_difference() -> None:
+    rows = [fidelity_row(name, 4, kl, 9) for name, kl in (("rpc", 0.2), ("learned", 0.1), ("rkv", 0.3))]
+    rows += [fidelity_row("rpc", 2, 0.1, 9), fidelity_row("rkv", 2, 0.1, 9)]
+    for row in rows:
+        row["to_others"] = {
+            other["label"]: interval(row["kl"]["mean"]["mean"] - other["kl"]["mean"]["mean"])
+            for other in rows
+            if other is not row and other["ratio"] == row["ratio"]
+        }
+    _, pairs, *bins = fidelity_tables(report(rows))
+    assert len(bins) == 2, "two policies alone have no table of pairs"
+    assert pairs.titles == ["policy", *(f"{name} c=4 P=16 R=8" for name in ("learned", "rpc", "rkv"))]
+    assert [row[0] for row in pairs.rows] == pairs.titles[1:]
+    assert list(pairs.rows[0][1:]) == ["–", "-0.100 [-0.110, -0.0900]", "-0.200 [-0.210, -0.190]"]
 
 
 def test_names_say_what_differs() -> None:

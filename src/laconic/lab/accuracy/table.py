@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 from laconic.cli.tables import MISSING, Column, Table, alone, difference, interval, number, percent
+from laconic.lab.shared.pairs import pair_tables
 from laconic.lab.shared.reporting import Report
 
 
 def accuracy_tables(report: Report) -> list[Table]:
     """All tables of an accuracy result: the rows, then the policies of each cache size against one another."""
-    return [accuracy_table(report), *pair_tables(report)]
-
-
-def pair_tables(report: Report) -> list[Table]:
-    """For each cache size with three policies or more: every paired difference between two of them."""
-    groups: dict[tuple[str, ...], list[Report]] = {}
-    for row in report["rows"]:
-        if row.get("to_others"):
-            groups.setdefault(tuple(sorted([row["label"], *row["to_others"]])), []).append(row)
-    tables = []
-    for rows in groups.values():
-        if len(rows) > 2:
-            ranked = sorted(rows, key=lambda row: -row["accuracy"]["mean"])
-            tables.append(
-                Table(
-                    title="Row less column, pass@1 in points, at one cache size",
-                    columns=[("policy", "left"), *((row["label"], "right") for row in ranked)],
-                    rows=[[row["label"], *(_less(row, other["label"]) for other in ranked)] for row in ranked],
-                    notes=["In brackets: 95 % intervals over problems; differences are paired."],
-                )
-            )
-    return tables
-
-
-def _less(row: Report, other: str) -> str:
-    found = row["to_others"].get(other)
-    return MISSING if found is None else difference(**found)
+    pairs = pair_tables(
+        report["rows"],
+        "Row less column, pass@1 in points, at one cache size",
+        rank=lambda row: -float(row["accuracy"]["mean"]),
+        told=lambda found: difference(**found),
+    )
+    return [accuracy_table(report), *pairs]
 
 
 def accuracy_table(report: Report) -> Table:

@@ -46,7 +46,8 @@ class FidelityRow:
     kl: KL(full KV || policy): `mean`, and `median`, `p90` and `p99` of a trace's tokens; agreement: share of tokens whose
     likeliest candidate is full KV's; change: of the log-likelihood of the trace's own tokens. All with 95 % intervals over
     problems. differences: by baseline (the plain `random` and `rpc` on the same schedule), kl, agreement and change less the
-    baseline's on the same traces; missing where that did not run. by_distance: by tokens since the last compression;
+    baseline's on the same traces; missing where that did not run. to_others: kl less that of each other policy on the same
+    schedule, by label. by_distance: by tokens since the last compression;
     by_position: by place in the trace. mean_kv_tokens, peak_kv_tokens: held in one layer, prompt included: mean over steps,
     then traces; the most of any trace.
     """
@@ -64,6 +65,7 @@ class FidelityRow:
     agreement: Interval
     change: Interval
     differences: Mapping[str, Mapping[str, Interval]]
+    to_others: Mapping[str, Interval]
     mean_kv_tokens: float
     peak_kv_tokens: int
     by_distance: Sequence[Bin]
@@ -76,6 +78,7 @@ class FidelityRow:
         row["differences"] = {
             baseline: {name: _json(value) for name, value in of.items()} for baseline, of in self.differences.items()
         }
+        row["to_others"] = {label: _json(value) for label, value in self.to_others.items()}
         return row | {name: [each.to_json() for each in getattr(self, name)] for name in ("by_distance", "by_position")}
 
 
@@ -140,9 +143,14 @@ class TokenValues:
 
 
 def summarise(
-    row: ComparedPolicy, schedule: Schedule, records: Sequence[Record], baselines: Mapping[str, Sequence[Record]]
+    row: ComparedPolicy,
+    schedule: Schedule,
+    records: Sequence[Record],
+    baselines: Mapping[str, Sequence[Record]],
+    others: Mapping[str, Sequence[Record]],
 ) -> FidelityRow:
-    """A row from its records, at least one. schedule: what it ran on. baselines: records of the same traces, by name."""
+    """A row from its records, at least one. schedule: what it ran on. baselines: records of the same traces, by name; others:
+    of each other row on the schedule, by label."""
     values = TokenValues(records)
     means = {name: values.means(name) for name in ("kl", "agreement", "change")}
     differences = {}
@@ -170,6 +178,10 @@ def summarise(
         agreement=mean_interval(means["agreement"]),
         change=mean_interval(means["change"], bounds=None),
         differences=differences,
+        to_others={
+            label: paired_difference(means["kl"], TokenValues(theirs).means("kl"), bounds=None)
+            for label, theirs in others.items()
+        },
         mean_kv_tokens=_mean([record["mean_kv_tokens"] for record in records]),
         peak_kv_tokens=max(record["peak_kv_tokens"] for record in records),
         by_distance=values.binned(

@@ -75,7 +75,12 @@ def run_fidelity(
             for record in run.feed(group[start : start + batch], labels):
                 known[record["row"], record["trace"]] = record
     mine = {row.label: [known[row.label, trace.id] for trace in traces] for row in rows}
-    return [summarise(row, policies[row.label].schedule, mine[row.label], _baselines(row, rows, mine)) for row in rows]
+    return [
+        summarise(
+            row, policies[row.label].schedule, mine[row.label], _baselines(row, rows, mine), _others(row, rows, mine)
+        )
+        for row in rows
+    ]
 
 
 def settings(
@@ -242,18 +247,24 @@ def _recall_budget(row: ComparedPolicy, records: Sequence[Record], lengths: Sequ
     return matched
 
 
+def _others(
+    row: ComparedPolicy, rows: Sequence[ComparedPolicy], records: Mapping[str, list[Record]]
+) -> dict[str, list[Record]]:
+    """The records of the other rows on the row's schedule, by label."""
+    cell = (row.ratio, row.interval, row.window)
+    return {
+        other.label: records[other.label]
+        for other in rows
+        if other.label != row.label and (other.ratio, other.interval, other.window) == cell
+    }
+
+
 def _baselines(
     row: ComparedPolicy, rows: Sequence[ComparedPolicy], records: Mapping[str, list[Record]]
 ) -> dict[str, list[Record]]:
     """The records of Random and RPC on the row's schedule, where they are others and ran."""
-    cell = (row.ratio, row.interval, row.window)
-    return {
-        other.family: records[other.label]
-        for other in rows
-        if other.family in BASELINES
-        and other.label != row.label
-        and (other.ratio, other.interval, other.window) == cell
-    }
+    families = {other.label: other.family for other in rows if other.family in BASELINES}
+    return {families[label]: of for label, of in _others(row, rows, records).items() if label in families}
 
 
 def _check(traces: Sequence[ForcedTrace], rows: Sequence[ComparedPolicy]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from laconic.cli.tables import MISSING, Column, Table, alone, number, percent
 from laconic.lab.fidelity.rows import BASELINES, BEFORE
 from laconic.lab.shared.figure import policy_name
+from laconic.lab.shared.pairs import pair_tables
 from laconic.lab.shared.reporting import Report
 
 
@@ -18,6 +19,12 @@ def fidelity_tables(report: Report) -> list[Table]:
     names = names_of(rows)
     return [
         _policies(report, rows, names),
+        *pair_tables(
+            rows,
+            "Row less column, KL in nats a token, on one schedule",
+            rank=lambda row: float(row["kl"]["mean"]["mean"]),
+            told=lambda found: _with_ends(found, signed=True),
+        ),
         _binned(rows, names, "by_distance", "tokens since the last compression"),
         _binned(rows, names, "by_position", "place in the trace"),
     ]
