@@ -26,14 +26,11 @@ RECIPES = {
     "layer": ("layer", TOKENS),
     "key": ("group:features=key", TOKENS),
     "value": ("group:features=value", TOKENS),
-    "size": ("group:features=size", TOKENS),
     "with-size": ("group:features=key+value+size", TOKENS),
     "squared": ("group:loss=squared", TOKENS),
     "rank": ("group:loss=rank", TOKENS),
     "mean": ("group:target=mean", TOKENS),
     "unweighted": ("group:weighted=false", TOKENS),
-    "narrow": ("group:hidden=8", TOKENS),
-    "wide": ("group:hidden=256", TOKENS),
     "quarter-of-the-tokens": ("group", TOKENS // 4),
 }
 """A recipe, and the tokens that are learned from."""
