@@ -173,8 +173,8 @@ def test_make_targets_in_the_pages_exist() -> None:
     assert said <= targets
 
 
-def test_the_readmes_tree_names_what_is_there() -> None:
-    tree = next(block for block in blocks(ROOT / "README.md", "") if block.startswith("src/laconic/"))
+def test_the_tree_of_design_names_what_is_there() -> None:
+    tree = next(block for block in blocks(ROOT / "docs" / "design.md", "") if block.startswith("src/laconic/"))
     for line in tree.splitlines():
         name = line.split()[0]
         base = ROOT / "src" / "laconic" if line.startswith("  ") else ROOT
