@@ -93,9 +93,9 @@ class Verdict:
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Wall time by phase ("explore", "judge", "finish", "vote") and "total"."""
     kv: Mapping[str, float] = field(default_factory=dict)
-    """Where the engine tells: "peak_bytes", "token_steps" (sum over steps and rows of tokens attended), "mean_tokens" (those a
-    trace held at a step, one layer, the prompt's included), "compressions" (of one trace each) and "evicted" (tokens of one
-    layer, over all of them)."""
+    """Where the engine tells: "peak_bytes", "steps" (of the engine, one after another, all rows at once), "token_steps" (tokens
+    attended, summed over steps and rows), "mean_tokens" (those a trace held at a step, one layer, the prompt's included),
+    "compressions" (of one trace each) and "evicted" (tokens of one layer, over all of them)."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The strategy's, by name."""
     complete: bool = True

@@ -205,7 +205,11 @@ class FakeVote(Strategy):
             tokens=Bill(generated, judged),
             clusters=(tuple(sorted(pruned)),),
             seconds={"finish": SECONDS * (self.n - len(pruned)), "total": SECONDS * (self.n - len(pruned))},
-            kv={"token_steps": engine.stats.kv_token_steps - steps, "peak_bytes": 100 * (self.n - len(pruned))},
+            kv={
+                "token_steps": engine.stats.kv_token_steps - steps,
+                "steps": max(len(t.token_ids) for t in traces) - 1,
+                "peak_bytes": 100 * (self.n - len(pruned)),
+            },
         )
 
 

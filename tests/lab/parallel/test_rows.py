@@ -74,6 +74,8 @@ def test_figures_are_those_of_a_slow_sum(records) -> None:
         assert row.kv_share == pytest.approx(
             sum(r["kv_token_steps"] for r in mine) / sum(r["kv_token_steps"] for r in base)
         )
+        assert row.steps == pytest.approx(sum(r["steps"] for r in mine) / 6)
+        assert row.step_share == pytest.approx(sum(r["steps"] for r in mine) / sum(r["steps"] for r in base))
         traces = 1 if row.family == "pass@1" else row.n
         assert sum(row.fates.values()) == pytest.approx(traces)
         assert row.fates["pruned"] == pytest.approx(sum(r["fates"].count("p") for r in mine) / 6)

@@ -71,6 +71,7 @@ def test_results_are_those_of_a_slow_count(tmp_path: Path) -> None:
                             held -= held - compression.policy.schedule.physical(computed)
                         steps.append(total)
                     assert found["kv_token_steps"] == pytest.approx(sum(steps) / entry.n)
+                    assert found["steps"] == pytest.approx(sum(lengths) / entry.n - 1)  # the last token is never fed
                 else:
                     votes = Counter(t.answer for t in mine if t.answer is not None)
                     best = votes.most_common(1)[0][0] if votes else None
@@ -79,6 +80,7 @@ def test_results_are_those_of_a_slow_count(tmp_path: Path) -> None:
                     assert found["generated"] == sum(lengths)
                     attended = sum(len(PROMPT) + place for n in lengths for place in range(1, n))
                     assert found["kv_token_steps"] == attended
+                    assert found["steps"] == max(lengths) - 1
     assert len(seen) > 2  # or hardly anything was pruned
 
 

@@ -52,6 +52,8 @@ def row(block: int, family: str, n: int, policy: int, live: bool = True) -> dict
         "token_share": share,
         "kv_token_steps": 9e6 * share,
         "kv_share": share / 2,
+        "steps": 480 / share,
+        "step_share": 1 / share,
         "live": {
             "problems": 8,
             "seconds": {"explore": 1.25, "finish": 2.0, "total": 3.25},
@@ -88,6 +90,7 @@ def test_two_tables_for_each_number_of_traces() -> None:
     cells = {tuple(row[:2]): row[2:] for row in tables[2].rows}
     assert cells["DeepPrune, probe", "RPC c=2"] == [
         "83.0 [77.0, 88.0]", "-1.2 [-3.4, +1.0]", "+1.1 [-0.4, +2.6]", "6,300", "123", "6,423", "21.0", "1,890,000", "10.5",
+        "2,286", "476.2",
     ]  # fmt: skip
     assert cells["cons@64", "full KV"][1] == "–"
     assert cells["cons@64", "full KV"][2] == cells["pass@1", "RPC c=2"][2] == "–"

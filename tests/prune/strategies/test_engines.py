@@ -62,6 +62,7 @@ def test_self_consistency(reasoner, plain):
     assert early.answer == verdict.answer
     assert early.tokens.generated <= verdict.tokens.generated
     assert early.kv["token_steps"] <= verdict.kv["token_steps"]
+    assert verdict.kv["steps"] == max(len(t.token_ids) for t in plain) - 1 >= early.kv["steps"]
     assert engine.stats.live_kv_bytes == 0
 
 
@@ -157,6 +158,7 @@ def test_a_replay_is_the_live_run(reasoner, plain, spec):
         assert played.weight == pytest.approx(lived.weight, rel=1e-5)
     assert replay.tokens == live.tokens
     assert replay.kv["token_steps"] == live.kv["token_steps"]
+    assert replay.kv["steps"] == live.kv["steps"]
     assert [(t.fate, t.tokens, t.reason) for t in replay.traces] == [(t.fate, t.tokens, t.reason) for t in live.traces]
 
 

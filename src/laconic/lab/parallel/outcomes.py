@@ -30,6 +30,7 @@ def outcome(verdict: Verdict, problem: Problem) -> Record:
         "generated": verdict.tokens.generated,
         "judged": verdict.tokens.judged,
         "kv_token_steps": verdict.kv.get("token_steps"),
+        "steps": verdict.kv.get("steps"),
         "fates": "".join(trace.fate[0] for trace in traces),
         "lengths": [trace.tokens for trace in traces],
         "clusters": [len(cluster) for cluster in verdict.clusters],
@@ -52,9 +53,9 @@ def mean_outcome(outcomes: Sequence[Record]) -> Record:
     if not others:
         return first
     mean: Record = {"right": [share for each in outcomes for share in each["right"]]}
-    for name in ("unanswered", "generated", "judged", "kv_token_steps"):
-        values = [each[name] for each in outcomes]
-        mean[name] = None if None in values else math.fsum(values) / len(values)
+    for name in ("unanswered", "generated", "judged", "kv_token_steps", "steps"):
+        values = [each[name] for each in outcomes if each.get(name) is not None]
+        mean[name] = math.fsum(values) / len(values) if len(values) == len(outcomes) else None
     return first | mean
 
 
@@ -73,6 +74,7 @@ def single_traces(records: Sequence[TraceRecord], compression: LabelledPolicy) -
         "generated": sum(len(record.token_ids) for record in records) / len(records),
         "judged": 0,
         "kv_token_steps": sum(steps) / len(steps),
+        "steps": sum(len(record.token_ids) - 1 for record in records) / len(records),
         "fates": "f" * len(records),
         "lengths": [len(record.token_ids) for record in records],
         "clusters": [],
@@ -94,6 +96,7 @@ def pooled_outcome(
         "generated": found.tokens,
         "judged": 0,
         "kv_token_steps": sum(steps),
+        "steps": None,  # those of all problems were shared
         "fates": "".join("a" if record.index in found.waiting else "f" for record in records),
         "lengths": [0 if record.index in found.waiting else len(record.token_ids) for record in records],
         "clusters": [],

@@ -47,6 +47,8 @@ def _replayed(report: Report, n: int, rows: Sequence[Report]) -> Table:
             (f"of cons@{n}, %", "right", 1),
             ("KV-token-steps", "right", 3),
             (f"of cons@{n}, %", "right", 3),
+            ("steps", "right", 4),
+            (f"of cons@{n}, %", "right", 4),
         ],
         rows=[
             [
@@ -62,6 +64,8 @@ def _replayed(report: Report, n: int, rows: Sequence[Report]) -> Table:
                 percent(row["token_share"]),
                 number(row["kv_token_steps"]),
                 percent(row["kv_share"]),
+                number(row.get("steps")),
+                percent(row.get("step_share")),
             ]
             for row in rows
         ],
@@ -79,6 +83,7 @@ def _replayed(report: Report, n: int, rows: Sequence[Report]) -> Table:
             *alone(rows[0]["problems"]),
             "Tokens and KV-token-steps (tokens attended, summed over steps and rows, one layer): means a problem.",
             "Judge tokens went through a network on the judge's account; steps are those of traces alone.",
+            "Steps: of the engine, one after another, however many traces run at once: what a problem's time goes by.",
         ],
     )
 

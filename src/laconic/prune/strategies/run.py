@@ -19,7 +19,7 @@ from laconic.prune.trace_engine import ChunkView, SamplingView, TraceEngine, Tra
 from laconic.prune.verdict import Fate, PlainVote, Tokens, TraceFate, Verdict, Vote
 from laconic.prune.voting import Tally, plain_vote
 
-COUNTED = {"token_steps": "kv_token_steps", "compressions": "compressions", "evicted": "evicted"}
+COUNTED = {"steps": "steps", "token_steps": "kv_token_steps", "compressions": "compressions", "evicted": "evicted"}
 """`Verdict.kv`'s names for what an engine counts up."""
 
 MOST_TRACES = 4096
