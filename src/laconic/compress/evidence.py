@@ -21,12 +21,12 @@ class Evidence:
     Rows with fewer candidates are right-aligned: their leading slots are junk and `valid` says so.
 
     queries: [B, H, S, D], the latest queries after RoPE, oldest first; None if `scorer.queries` is 0.
-    keys: [B, G, M + W, D], the cached generated keys (after RoPE): M candidates, then the window; in order, but for a scorer that
-    is `pointwise`, whose candidates may stand in any, with W = 1.
+    keys: [B, G, M + W, D], the cached generated keys (after RoPE): M candidates, then the window; in order, but for a scorer
+    that is `pointwise`, whose candidates may stand in any, with W = 1.
     scaling: the model's attention scaling, multiplied onto query-key products.
     valid: bool [B, M]; None: every candidate of every row is real.
-    positions: long [B, g, M], g in {1, G}: each candidate's index among its row's generated tokens, from 0; ascending where keys
-    are in order.
+    positions: long [B, g, M], g in {1, G}: each candidate's index among its row's generated tokens, from 0; ascending where
+    keys are in order.
     token_ids: long [B, g, M], where the engine knows them.
     mass: fp32 [B, g, M], attention accumulated so far, where `scorer.accumulates`; or what `scorer.note` said of each token
     when it was written, where `scorer.reads_inputs`.
