@@ -21,6 +21,8 @@ record() {
     selector-math500) laconic learn Qwen2.5-Coder-0.5B-Instruct --source math500-101-300.jsonl --problems 200 --temperature .7 --top-p .95 --max-new-tokens 512 --batch 128 --out math.safetensors ;;
     fidelity-math500-again) laconic bench fidelity --model Qwen2.5-Coder-0.5B-Instruct --source math500-41-80.jsonl --problems 32 --tokens 512 --interval 128 --window 32 --policies "learned;rpc;rkv;random;streamingllm;hindsight;learned:math.safetensors" --ratios 4,8 --batch 32 --out benchmarks/fidelity-math500-again ;;
     fidelity-gsm8k-again) laconic bench fidelity --model Qwen2.5-Coder-0.5B-Instruct --source gsm8k-test-301-336.jsonl --problems 36 --tokens 512 --interval 64 --window 16 --policies "learned;rpc;rkv;random;streamingllm;hindsight;learned:math.safetensors" --ratios 4,8 --batch 36 --out benchmarks/fidelity-gsm8k-again ;;
+    chained-traces) python benchmarks/chain_traces.py gsm8k-test-100x1.jsonl chained-4096.jsonl --tokens 4096 ;; # of `laconic collect`, n = 1
+    fidelity-chained) laconic bench fidelity --model Qwen2.5-Coder-0.5B-Instruct --traces chained-4096.jsonl --tokens 4096 --interval 1024 --window 32 --policies "learned;rpc;rkv;random;streamingllm;hindsight" --ratios 4,8 --batch 4 --out benchmarks/fidelity-chained ;;
     fidelity-and-accuracy) python benchmarks/fidelity_and_accuracy.py benchmarks/fidelity-gsm8k-again benchmarks/accuracy-gsm8k-again --out benchmarks/fidelity-and-accuracy ;;
     votes-gsm8k) laconic bench parallel --traces gsm8k-test-100x16.jsonl --n 16 --few "" --orders 60 --strategies "priced-vote:price=0.012;priced-vote;priced-vote:price=0.012,first=4,parallel=4;adaptive-consistency" --pools 2x,3x,4x,6x,8x --out benchmarks/votes-gsm8k ;;
     bundled-traces)
@@ -44,7 +46,7 @@ record() {
     vllm-cpu-kv) laconic bench vllm --shape tiny-kv -p rpc -c 4,8 --output 2000 --cache 100,25 -r 3 --out benchmarks/vllm-cpu-kv ;;
     vllm-v2) python benchmarks/vllm_v2.py --out benchmarks/vllm-v2 ;; # beside that: pip install --no-deps triton
     *)
-      echo "error: there is nothing to record by the name $1; expected accuracy, parallel, parallel-c2, selector-gsm8k, accuracy-gsm8k, accuracy-gsm8k-again, fidelity-math500, fidelity-gsm8k, selector-math500, fidelity-math500-again, fidelity-gsm8k-again, fidelity-and-accuracy, votes-gsm8k, bundled-traces, votes-bundled, pool-bundled, auto-gsm8k, judged-traces, judges, traces, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
+      echo "error: there is nothing to record by the name $1; expected accuracy, parallel, parallel-c2, selector-gsm8k, accuracy-gsm8k, accuracy-gsm8k-again, fidelity-math500, fidelity-gsm8k, selector-math500, fidelity-math500-again, fidelity-gsm8k-again, chained-traces, fidelity-chained, fidelity-and-accuracy, votes-gsm8k, bundled-traces, votes-bundled, pool-bundled, auto-gsm8k, judged-traces, judges, traces, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
         "rpc-paper, vllm-cpu, vllm-cpu-kv, vllm-v2 or all" >&2
       exit 2
       ;;
