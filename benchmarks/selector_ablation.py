@@ -26,7 +26,6 @@ RECIPES = {
     "layer": ("layer", TOKENS),
     "key": ("group:features=key", TOKENS),
     "value": ("group:features=value", TOKENS),
-    "with-size": ("group:features=key+value+size", TOKENS),
     "squared": ("group:loss=squared", TOKENS),
     "rank": ("group:loss=rank", TOKENS),
     "mean": ("group:target=mean", TOKENS),

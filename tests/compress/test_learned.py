@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -106,6 +107,40 @@ def test_scores_are_those_of_loops_alone_and_in_company(rotation: Rotation | Non
             valid=None,
         )
         torch.testing.assert_close(scores[b, :, mine], scorer.score(alone)[0], rtol=0, atol=GRID)
+
+
+@pytest.mark.parametrize("per_head", [False, True])
+def test_attention_of_the_latest_queries_is_added_on_a_logarithmic_scale(per_head: bool) -> None:
+    made = random_selector((1, 3), G, D, per_head=per_head, rotation=ROTATION)
+    given = evidence(torch.nan, G if per_head else 1)
+    queries = 3 * torch.randn(B, 2 * G, W, D, generator=torch.Generator().manual_seed(6))
+    plain = LearnedScore(made).score(given)
+    scorer = LearnedScore(made, 0.5, W)
+    scores = scorer.score(dataclasses.replace(given, queries=queries, scaling=0.7))
+    assert scores.isfinite().all()
+    for b, real in enumerate(REAL):
+        mine = slice(M - real, M)
+        told = plain[b, :, mine].tolist(), 0.5, queries[b].tolist(), given.keys[b, :, mine].tolist(), real, 0.7
+        want = reference.with_attention(*told, scorer.aggregation)
+        torch.testing.assert_close(scores[b, :, mine], torch.tensor(want), rtol=1e-4, atol=GRID)
+    spread = (scores - plain).masked_fill(~given.valid[:, None], 0)  # type: ignore[index]
+    assert spread.std() > 0.1
+    assert spread.min() >= 0.5 * math.log(1e-6) - 1e-4
+
+
+def test_attention_as_a_setting() -> None:
+    policy = parse("learned:attention=0.5,window=8")
+    assert policy == Learned(window=8, attention=0.5)
+    assert policy.scorer is not None
+    assert policy.scorer.queries == 8
+    fitted = policy.for_model(Model())
+    assert isinstance(fitted.scorer, LearnedScore)
+    assert (fitted.scorer.attention, fitted.scorer.queries, fitted.scorer.selector is None) == (0.5, 8, False)
+    assert "attention" not in Learned().spec()
+    with pytest.raises(LaconicError, match="attention is -1; expected a number at least 0"):
+        Learned(attention=-1)
+    with pytest.raises(LaconicError, match="queries is 0; expected"):
+        LearnedScore(attention=1.0)
 
 
 def test_what_the_scorer_asks_for() -> None:

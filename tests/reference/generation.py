@@ -291,7 +291,11 @@ def _learned(policy: Any, state: LayerState, layer: Any, prompt: int, M: int, in
     keys, values = (getattr(layer, name)[0, :, prompt:].tolist() for name in ("keys", "values"))
     at = [[prompt + p for p in held[:M]] for held in state.positions]
     per_head = _aggregation(policy) == "group"
-    return scorers.learned(keys, values, M, at, policy.scorer.selector, index, per_head)
+    scores = scorers.learned(keys, values, M, at, policy.scorer.selector, index, per_head)
+    if not policy.attention:
+        return scores
+    asking = _latest(state, policy.window)
+    return scorers.with_attention(scores, policy.attention, asking, keys, M, state.scaling, _aggregation(policy))
 
 
 def _aggregation(policy: Any) -> str:

@@ -1,4 +1,4 @@
-"""The policy `learned`: a selector that was trained on the model's own traces says which tokens stay. It needs no queries."""
+"""The policy `learned`: a selector that was trained on the model's own traces says which tokens stay."""
 
 from __future__ import annotations
 
@@ -13,21 +13,31 @@ from laconic.compress.evidence import Aggregation, Evidence, Scorer
 from laconic.compress.policies import INTERVAL, RATIO, WINDOW
 from laconic.compress.policy import ModelInfo, Policy, SelectorFiles
 from laconic.compress.schedule import Proportional, Schedule
+from laconic.compress.scorers import recent_attention
 from laconic.compress.selector import Selector, check_selector
 from laconic.compress.shares import WithRatio
 from laconic.errors import InputError
 from laconic.settings import setting
 
+LEAST = 1e-6
+"""Of a query's attention: what is less counts as this much."""
+
 
 @dataclass(frozen=True)
 class LearnedScore(Scorer):
-    """What a selector expects of each token. The score is fixed when the token is written."""
+    """What a selector expects of each token, fixed when the token is written; and `attention` times the logarithm of what the
+    latest `queries` queries pay it (the mean over them, as RPC's), where that is above 0."""
 
     selector: Selector | None = None
+    attention: float = 0.0
+    queries: int = 0
     aggregation: Aggregation = field(default="layer", init=False)
     reads_values: bool = field(default=True, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        checks.unwrap_numpy_fields(self)
+        checks.number("attention", self.attention, 0)
+        checks.whole("queries", self.queries, 1 if self.attention else 0)
         if self.selector is not None and check_selector(self.selector).per_head:
             object.__setattr__(self, "aggregation", "group")
 
@@ -38,6 +48,9 @@ class LearnedScore(Scorer):
         M = evidence.candidates
         positions = starts.view(-1, 1, 1) + evidence.positions
         scores = self.selector.score(evidence.layer, evidence.keys[:, :, :M], values[:, :, :M], positions)
+        if self.attention:
+            paid = recent_attention(self, evidence) / self.queries
+            scores = scores + self.attention * paid.clamp(min=LEAST).log()
         # Junk slots may hold anything, infinities too.
         return scores if evidence.valid is None else scores.masked_fill(~evidence.valid[:, None], 0.0)
 
@@ -58,17 +71,22 @@ class Learned(WithRatio):
     interval: int = setting(4096, INTERVAL, shown=True)
     ratio: int | float = setting(4, RATIO, shown=True)
     window: int = setting(32, WINDOW, shown=True)
+    attention: float = setting(
+        0.0,
+        "weight of the logarithm of what the window's queries attend to; above 0 where a text moves on to other things",
+    )
 
     def __post_init__(self, compression_ratio: float | None) -> None:
         if self.file is not None:
             object.__setattr__(self, "file", str(checks.path("file", self.file)))
+        checks.number("attention", self.attention, 0)
         super().__post_init__(compression_ratio)
 
     def make_schedule(self) -> Schedule:
         return Proportional(self.interval, self.ratio, self.window)
 
     def make_scorer(self) -> Scorer:
-        return LearnedScore()
+        return self._scorer(None)
 
     def resolved(self, files: SelectorFiles) -> Policy:
         return dataclasses.replace(self, file=files.selector_file(self.file))
@@ -78,5 +96,8 @@ class Learned(WithRatio):
         selector = model.find_selector(self.file)
         selector.check_model(model.layer_shapes(), model.fingerprint())
         fitted = dataclasses.replace(self)
-        fitted.__dict__["scorer"] = LearnedScore(selector)  # where the cached property keeps what make_scorer made
+        fitted.__dict__["scorer"] = self._scorer(selector)  # where the cached property keeps what make_scorer made
         return fitted
+
+    def _scorer(self, selector: Selector | None) -> LearnedScore:
+        return LearnedScore(selector, self.attention, self.window if self.attention else 0)
