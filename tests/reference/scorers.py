@@ -216,8 +216,8 @@ def learned(
 def with_attention(
     scores: Scores, weight: float, queries: Heads, keys: Heads, M: int, scaling: float, aggregation: str
 ) -> Scores:
-    """Scores [g][M] and weight times the logarithm of what a query of the window pays each candidate in the mean, at least 1e-6:
-    softmax over the candidates alone."""
+    """Scores [g][M] and weight times the logarithm of what a query of the window pays each candidate in the mean, at least
+    1e-6: softmax over the candidates alone."""
     paid = summed(head_attention(queries, [head[:M] for head in keys], scaling))
     mean = over_heads(paid, len(keys), aggregation)
     count = len(queries[0])
