@@ -110,37 +110,30 @@ def test_scores_are_those_of_loops_alone_and_in_company(rotation: Rotation | Non
 
 
 @pytest.mark.parametrize("per_head", [False, True])
-def test_attention_of_the_latest_queries_is_added_on_a_logarithmic_scale(per_head: bool) -> None:
+def test_fading_takes_off_the_logarithm_of_a_tokens_age(per_head: bool) -> None:
     made = random_selector((1, 3), G, D, per_head=per_head, rotation=ROTATION)
     given = evidence(torch.nan, G if per_head else 1)
-    queries = 3 * torch.randn(B, 2 * G, W, D, generator=torch.Generator().manual_seed(6))
-    plain = LearnedScore(made).score(given)
-    scorer = LearnedScore(made, 0.5, W)
-    scores = scorer.score(dataclasses.replace(given, queries=queries, scaling=0.7))
-    assert scores.isfinite().all()
+    plain, faded = LearnedScore(made).score(given), LearnedScore(made, fading=2.0).score(given)
+    assert faded.isfinite().all()
     for b, real in enumerate(REAL):
-        mine = slice(M - real, M)
-        told = plain[b, :, mine].tolist(), 0.5, queries[b].tolist(), given.keys[b, :, mine].tolist(), real, 0.7
-        want = reference.with_attention(*told, scorer.aggregation)
-        torch.testing.assert_close(scores[b, :, mine], torch.tensor(want), rtol=1e-4, atol=GRID)
-    spread = (scores - plain).masked_fill(~given.valid[:, None], 0)  # type: ignore[index]
-    assert spread.std() > 0.1
-    assert spread.min() >= 0.5 * math.log(1e-6) - 1e-4
+        for g in range(plain.shape[1]):
+            places = given.positions[b, g, M - real :].tolist()
+            newest = places[-1] + W  # of the window
+            for i, place in enumerate(places):
+                want = float(plain[b, g, M - real + i]) - 2 * math.log(newest - place + 1)
+                assert float(faded[b, g, M - real + i]) == pytest.approx(want, abs=1e-4)
 
 
-def test_attention_as_a_setting() -> None:
-    policy = parse("learned:attention=0.5,window=8")
-    assert policy == Learned(window=8, attention=0.5)
-    assert policy.scorer is not None
-    assert policy.scorer.queries == 8
+def test_fading_as_a_setting() -> None:
+    policy = parse("learned:fading=0.5,window=8")
+    assert policy == Learned(window=8, fading=0.5)
     fitted = policy.for_model(Model())
     assert isinstance(fitted.scorer, LearnedScore)
-    assert (fitted.scorer.attention, fitted.scorer.queries, fitted.scorer.selector is None) == (0.5, 8, False)
-    assert "attention" not in Learned().spec()
-    with pytest.raises(LaconicError, match="attention is -1; expected a number at least 0"):
-        Learned(attention=-1)
-    with pytest.raises(LaconicError, match="queries is 0; expected"):
-        LearnedScore(attention=1.0)
+    assert (fitted.scorer.fading, fitted.scorer.queries, fitted.scorer.selector is None) == (0.5, 0, False)
+    assert "fading" not in Learned().spec()
+    for make in (Learned, LearnedScore):
+        with pytest.raises(LaconicError, match="fading is -1; expected a number at least 0"):
+            make(fading=-1)
 
 
 def test_what_the_scorer_asks_for() -> None:

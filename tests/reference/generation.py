@@ -292,10 +292,11 @@ def _learned(policy: Any, state: LayerState, layer: Any, prompt: int, M: int, in
     at = [[prompt + p for p in held[:M]] for held in state.positions]
     per_head = _aggregation(policy) == "group"
     scores = scorers.learned(keys, values, M, at, policy.scorer.selector, index, per_head)
-    if not policy.attention:
-        return scores
-    asking = _latest(state, policy.window)
-    return scorers.with_attention(scores, policy.attention, asking, keys, M, state.scaling, _aggregation(policy))
+    newest = prompt + state.positions[0][-1]
+    return [
+        [score - policy.fading * math.log(newest + 1 - p) for score, p in zip(row, where, strict=True)]
+        for row, where in zip(scores, at, strict=False)  # one row for all heads, or one each
+    ]
 
 
 def _aggregation(policy: Any) -> str:

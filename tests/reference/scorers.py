@@ -213,20 +213,6 @@ def learned(
     return scores
 
 
-def with_attention(
-    scores: Scores, weight: float, queries: Heads, keys: Heads, M: int, scaling: float, aggregation: str
-) -> Scores:
-    """Scores [g][M] and weight times the logarithm of what a query of the window pays each candidate in the mean, at least
-    1e-6: softmax over the candidates alone."""
-    paid = summed(head_attention(queries, [head[:M] for head in keys], scaling))
-    mean = over_heads(paid, len(keys), aggregation)
-    count = len(queries[0])
-    return [
-        [score + weight * math.log(max(1e-6, each / count)) for score, each in zip(row, attention, strict=True)]
-        for row, attention in zip(scores, mean, strict=True)
-    ]
-
-
 def future_attention(future: Sequence[Sequence[float]], aggregation: str) -> Scores:
     """Hindsight: future [G][M]; layer: the largest of any head."""
     if aggregation == "group":

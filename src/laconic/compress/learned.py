@@ -13,31 +13,26 @@ from laconic.compress.evidence import Aggregation, Evidence, Scorer
 from laconic.compress.policies import INTERVAL, RATIO, WINDOW
 from laconic.compress.policy import ModelInfo, Policy, SelectorFiles
 from laconic.compress.schedule import Proportional, Schedule
-from laconic.compress.scorers import recent_attention
 from laconic.compress.selector import Selector, check_selector
 from laconic.compress.shares import WithRatio
 from laconic.errors import InputError
 from laconic.settings import setting
 
-LEAST = 1e-6
-"""Of a query's attention: what is less counts as this much."""
-
 
 @dataclass(frozen=True)
 class LearnedScore(Scorer):
-    """What a selector expects of each token, fixed when the token is written; and `attention` times the logarithm of what the
-    latest `queries` queries pay it (the mean over them, as RPC's), where that is above 0."""
+    """What a selector expects of each token, fixed when the token is written, less `fading` times the logarithm of its age.
+
+    The newest token's age is 1. Scores fade with age in TRIM-KV (arXiv 2512.03324) too, there by a rate of each token's own.
+    """
 
     selector: Selector | None = None
-    attention: float = 0.0
-    queries: int = 0
+    fading: float = 0.0
     aggregation: Aggregation = field(default="layer", init=False)
     reads_values: bool = field(default=True, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        checks.unwrap_numpy_fields(self)
-        checks.number("attention", self.attention, 0)
-        checks.whole("queries", self.queries, 1 if self.attention else 0)
+        checks.number("fading", self.fading, 0)
         if self.selector is not None and check_selector(self.selector).per_head:
             object.__setattr__(self, "aggregation", "group")
 
@@ -48,9 +43,10 @@ class LearnedScore(Scorer):
         M = evidence.candidates
         positions = starts.view(-1, 1, 1) + evidence.positions
         scores = self.selector.score(evidence.layer, evidence.keys[:, :, :M], values[:, :, :M], positions)
-        if self.attention:
-            paid = recent_attention(self, evidence) / self.queries
-            scores = scores + self.attention * paid.clamp(min=LEAST).log()
+        if self.fading:
+            # The last candidate came just before the window.
+            age = positions[..., -1:] + 1 + evidence.window - positions
+            scores = scores - self.fading * age.clamp(min=1).log()
         # Junk slots may hold anything, infinities too.
         return scores if evidence.valid is None else scores.masked_fill(~evidence.valid[:, None], 0.0)
 
@@ -71,15 +67,12 @@ class Learned(WithRatio):
     interval: int = setting(4096, INTERVAL, shown=True)
     ratio: int | float = setting(4, RATIO, shown=True)
     window: int = setting(32, WINDOW, shown=True)
-    attention: float = setting(
-        0.0,
-        "weight of the logarithm of what the window's queries attend to; above 0 where a text moves on to other things",
-    )
+    fading: float = setting(0.0, "how many times the logarithm of a token's age is taken off its score")
 
     def __post_init__(self, compression_ratio: float | None) -> None:
         if self.file is not None:
             object.__setattr__(self, "file", str(checks.path("file", self.file)))
-        checks.number("attention", self.attention, 0)
+        checks.number("fading", self.fading, 0)
         super().__post_init__(compression_ratio)
 
     def make_schedule(self) -> Schedule:
@@ -100,4 +93,4 @@ class Learned(WithRatio):
         return fitted
 
     def _scorer(self, selector: Selector | None) -> LearnedScore:
-        return LearnedScore(selector, self.attention, self.window if self.attention else 0)
+        return LearnedScore(selector, self.fading)

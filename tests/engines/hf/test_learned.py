@@ -49,10 +49,10 @@ def test_every_family_says_its_shapes(name: str) -> None:
     assert info.fingerprint() == info.fingerprint()
 
 
-@pytest.mark.parametrize(("per_head", "attention"), [(False, 0), (True, 0), (True, 0.5)])
+@pytest.mark.parametrize(("per_head", "fading"), [(False, 0), (True, 0), (True, 2)])
 @pytest.mark.parametrize("name", PLAIN)
-def test_tokens_are_those_of_the_slow_reference(name: str, per_head: bool, attention: float, tmp_path: Path) -> None:
-    model, policy = family(name), learned(name, tmp_path, per_head, attention=attention)
+def test_tokens_are_those_of_the_slow_reference(name: str, per_head: bool, fading: float, tmp_path: Path) -> None:
+    model, policy = family(name), learned(name, tmp_path, per_head, fading=fading)
     rows = prompts([12, 3])
     inputs = padded(rows)
     with compress(model, policy) as run:
@@ -64,12 +64,12 @@ def test_tokens_are_those_of_the_slow_reference(name: str, per_head: bool, atten
         assert ours[i, inputs["input_ids"].shape[1] :].tolist() == want
 
 
-@pytest.mark.parametrize(("per_head", "attention"), [(False, 0), (True, 0), (False, 0.5)])
+@pytest.mark.parametrize(("per_head", "fading"), [(False, 0), (True, 0), (False, 2)])
 @pytest.mark.parametrize("name", PLAIN)
 def test_rows_that_join_and_leave_at_other_counts_change_nothing(
-    name: str, per_head: bool, attention: float, tmp_path: Path
+    name: str, per_head: bool, fading: float, tmp_path: Path
 ) -> None:
-    policy = learned(name, tmp_path, per_head, attention=attention)
+    policy = learned(name, tmp_path, per_head, fading=fading)
     rows, lengths = prompts([12, 3, 9, 17, 30], seed=5), [70, 41, 90, 25, 66]
     samplings = [Sampling(max_new_tokens=n, temperature=0) for n in lengths]
     engine = HFEngine(family(name), None, policy, max_batch=3)

@@ -174,12 +174,12 @@ def test_the_selector_is_on_the_workers_device_and_in_the_log(llm: Any) -> None:
 
 
 def test_preempted(model: Path, files: dict[str, str]) -> None:
-    """Every third request has full KV, every third adds what the latest queries attend to, for which the launch keeps them."""
+    """Every third request has full KV, every third scores that fade with age."""
     prompts = prompts_of([20 + 7 * i for i in range(10)], seed=62)
-    asked = [("none", {"attention": 0.5}, None)[i % 3] for i in range(10)]
+    asked = [("none", {"fading": 0.5}, None)[i % 3] for i in range(10)]
     with running(
         model,
-        additional_config={"laconic": {**OWN, "file": files["own"], "queries": 8}},
+        additional_config={"laconic": {**OWN, "file": files["own"]}},
         kv_cache_memory_bytes=26 * 32 * 1536,  # 26 blocks
         max_model_len=512,
     ) as llm:
@@ -187,7 +187,7 @@ def test_preempted(model: Path, files: dict[str, str]) -> None:
         got = generate(llm, [(p, greedy(230, laconic)) for p, laconic in zip(prompts, asked, strict=True)])
         assert preemptions.count >= 3
         assert scheduler_of(llm).kv_cache_manager.block_pool.num_gpu_blocks == 26
-    kinds = (parse("full"), learned(files["own"], attention=0.5), learned(files["own"]))
+    kinds = (parse("full"), learned(files["own"], fading=0.5), learned(files["own"]))
     policies = [kinds[i % 3] for i in range(10)]
     assert_same(got, [text_of(str(model), tuple(p), policy, 230) for p, policy in zip(prompts, policies, strict=True)])
 
