@@ -217,8 +217,8 @@ CALLS: dict[str, Call] = {
         dict,
         {**RPC, **SHARE, "seed": WHOLE, "protected": (*NUMBER, -1, 2), "kernel": WHOLE, "aggregation": WORD},
     ),
-    "compress.Learned": Call(compress.Learned, dict, {**RPC, **SHARE, "file": optional(PATH)}),
-    "compress.LearnedScore": Call(compress.LearnedScore, dict, {"selector": OBJECT}),
+    "compress.Learned": Call(compress.Learned, dict, {**RPC, **SHARE, "file": optional(PATH), "fading": (*NUMBER, -1)}),
+    "compress.LearnedScore": Call(compress.LearnedScore, dict, {"selector": OBJECT, "fading": (*NUMBER, -1)}),
     "compress.Rotation": Call(
         compress.Rotation,
         lambda: {"frequencies": torch.ones(2)},
