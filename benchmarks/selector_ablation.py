@@ -41,11 +41,17 @@ def main() -> None:
     parser.add_argument("traces")
     parser.add_argument("--work", type=Path, required=True, help="the folder of `laconic learn`")
     parser.add_argument("--out", type=Path, required=True, help="a folder for the selectors")
+    parser.add_argument("--recipes", default=",".join(RECIPES), help="names, separated by commas")
     asked = parser.parse_args()
+    names = asked.recipes.split(",")
+    unknown = [name for name in names if name not in RECIPES]
+    if unknown:
+        parser.error(f"there is no recipe {unknown[0]!r}; expected some of {', '.join(RECIPES)}")
     asked.out.mkdir(parents=True, exist_ok=True)
     learned, _ = split_traces(read_traces(asked.traces).records)
     model, _ = load(asked.model, fix_rotation=True)
-    for name, (recipe, tokens) in RECIPES.items():
+    for name in names:
+        recipe, tokens = RECIPES[name]
         place = asked.out / f"{name}.safetensors"
         if place.exists():
             continue
