@@ -170,9 +170,8 @@ class KVBuffers:
         if self.in_order:
             return None
         assert self.kept_positions is not None
-        order = self.kept_positions.argsort(
-            dim=-1, stable=True
-        )  # before a row's first there is -1, which stays in front
+        # Before a row's first there is -1, which stays in front.
+        order = self.kept_positions.argsort(dim=-1, stable=True)
         self.kept_positions, self.in_order = self.kept_positions.gather(-1, order), True
         for buffer in self._by_slot():
             live = buffer[:rows, :, end - order.shape[-1] : end]
