@@ -26,6 +26,7 @@ COMMANDS = (  # name, module, attribute: a function is a command, a Typer a grou
     ("demo", "laconic.cli.demo", "demo"),
     ("think", "laconic.cli.think", "think"),
     ("solve", "laconic.cli.solve", "solve"),
+    ("serve", "laconic.cli.serve", "serve"),
     ("problems", "laconic.cli.problems", "problems"),
     ("policies", "laconic.cli.policies", "policies"),
     ("strategies", "laconic.cli.strategies", "strategies"),

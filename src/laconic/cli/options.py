@@ -122,7 +122,7 @@ StrategySpec = Annotated[
     typer.Option(
         "--strategy",
         "-s",
-        help="NAME or NAME:setting=value,..., of laconic strategies. [default: priced-vote, 4 at once; deepprune with --judge]",
+        help="NAME or NAME:setting=value,...; `laconic strategies` lists them.",
     ),
 ]
 JudgeSpec = Annotated[

@@ -240,8 +240,8 @@ class PoolRun:
         yield from self._flush()
         with closing(self.engine.stream()) as stream:
             for chunk in stream:
-                problem = self._running.get(chunk.trace_id)
-                if problem is None:
+                problem = None if chunk is None else self._running.get(chunk.trace_id)
+                if chunk is None or problem is None:
                     continue
                 self._tokens[chunk.trace_id] += len(chunk.token_ids)
                 if chunk.finish_reason is None:

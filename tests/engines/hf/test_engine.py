@@ -114,7 +114,8 @@ def test_a_newest_token_in_the_slot_of_one_that_goes_changes_no_trace(name, make
 
     When the longest row leaves, another joins that is not yet due; or none, and what stays closes up.
     """
-    put, ordered = [], []
+    put: list[object] = []
+    ordered: list[object] = []
 
     def spy(calls, method):
         whole = getattr(KVBuffers, method)

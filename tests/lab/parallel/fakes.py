@@ -178,6 +178,7 @@ class FakeVote(Strategy):
         ids = engine.submit(engine.render(question), sampling, self.n)
         pruned: set[int] = set()
         for chunk in engine.stream():
+            assert chunk is not None
             trace = engine.trace(chunk.trace_id)
             if self.judge and trace.index and len(trace.token_ids) == self.cut and trace.state != "finished":
                 both = [Excerpt(name, "cut", question, PROMPT, (), "") for name in (ids[0], trace.id)]

@@ -27,6 +27,8 @@ class StrategyProgress:
     """Ids of the traces that have new tokens, another state or another cluster."""
     message: str = ""
     """One clause where something was decided, else ""."""
+    waits: bool = False
+    """Nothing has moved: the engine is shared, and this run goes on when there are chunks for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,6 +166,9 @@ class StrategyRunBase(StrategyRun):
         """Run the engine until none of the run's traces is live, a StrategyProgress a step and a decision."""
         with closing(self.engine.stream()) as stream:
             for chunk in stream:
+                if chunk is None:
+                    yield StrategyProgress(self.phase, waits=True)
+                    continue
                 record = self._by_id.get(chunk.trace_id)
                 if record is None:
                     continue
@@ -345,6 +348,8 @@ class StrategyRunBase(StrategyRun):
         if any(record.live for record in self.records):
             with closing(self.engine.stream()) as stream:
                 for chunk in stream:
+                    if chunk is None:  # whoever shares the engine sees to it that the stops are carried out
+                        break
                     record = self._by_id.get(chunk.trace_id)
                     if record is not None and chunk.finish_reason is not None:
                         record.live = False

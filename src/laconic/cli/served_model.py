@@ -1,0 +1,156 @@
+"""The model behind `laconic serve`: what requests ask for, made of the same parts as `laconic solve`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from laconic.cli.common import (
+    choose_calibration,
+    choose_judge,
+    choose_policy,
+    choose_sampling,
+    choose_strategy,
+    one_thread,
+    strategy_or_default,
+)
+from laconic.cli.engines import EngineChoice, open_reasoner
+from laconic.cli.loading import announce_loading
+from laconic.errors import InputError
+
+if TYPE_CHECKING:
+    from laconic.compress import Policy
+    from laconic.engines.base import Engine, Sampling
+    from laconic.server.asks import Ask, Method
+    from laconic.server.jobs import Chosen
+
+NONE = "none"
+
+
+@dataclass
+class ServingModel:
+    """See `laconic.server.jobs.ModelToServe`. policy: of requests that name none; method: the same of strategies."""
+
+    choice: EngineChoice
+    name: str
+    policy: Policy
+    method: Method
+    batch: int
+    dtype: str = "auto"
+    device: str = "auto"
+    sampling_options: dict[str, Any] = field(default_factory=dict)
+    """Of requests that say nothing."""
+
+    def __post_init__(self) -> None:
+        self._judges: dict[tuple[str, str | None], Any] = {}
+        self._stack = ExitStack()
+        self._only: Engine | None = None  # of a vLLM, which runs under one policy
+        self._reasoner: Any = None
+
+    def open(self) -> None:
+        if self.choice.small:
+            one_thread()
+        announce_loading(self.choice.model, False)
+        self._reasoner = open_reasoner(self.choice, self.dtype, self.device)
+        if self.choice.name == "vllm":
+            self._only = self._stack.enter_context(self._reasoner.engine(self.policy, self.batch))
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def dead(self) -> bool:
+        client = getattr(self._only, "_client", None)
+        return client is not None and client.closed
+
+    def engine(self, policy: Policy) -> Engine:
+        if self._only is not None:
+            if policy != self.policy:
+                raise InputError(
+                    f"this server runs vLLM under {self.policy.spec()}, and compress is {policy.spec()}; leave it out"
+                )
+            return self._only
+        engine: Engine = self._reasoner.engine(policy, self.batch).__enter__()
+        if policy.schedule.next_boundary(0) is not None:
+            engine.record_held = True  # type: ignore[attr-defined]  # the page shows what was kept
+        return engine
+
+    def choose(self, method: Method) -> Chosen:
+        from laconic.judges.registry import open_judge
+        from laconic.server.jobs import Chosen
+
+        small, given = self.choice.small, method.compress
+        policy = self.policy if given is None else choose_policy(given, small)
+        spec, n = method.strategy, method.n or self.method.n or 16
+        judged = {"judge": method.judge, "budget": method.budget}
+        if spec is None and all(value is None for value in judged.values()):
+            spec = self.method.strategy or NONE
+        if spec == NONE:
+            return Chosen(policy, None, 1, None)
+        spec = strategy_or_default(spec, {"judge": method.judge}, {"budget": method.budget})
+        own = self.method.judge if method.judge is None and spec == self.method.strategy else method.judge
+        judge_spec = choose_judge(own, spec, small)
+        judge = None
+        if judge_spec is not None:
+            judge = self._judges.get((judge_spec, None))
+            if judge is None:
+                judge = open_judge(
+                    judge_spec,
+                    model=self._reasoner.weights,
+                    tokenizer=self._reasoner.tokenizer,
+                    excerpt=None,
+                    device=self.device,
+                )
+                self._judges[judge_spec, None] = judge
+        calibration = choose_calibration(None, spec, self._reasoner)
+        options = {} if method.budget is None else {"spend": method.budget}
+        strategy = choose_strategy(spec, n, judge, small, calibration, **options)
+        return Chosen(policy, strategy, n, judge_spec)
+
+    def sampling(self, given: dict[str, Any]) -> Sampling:
+        return choose_sampling(self._reasoner, **{**self.sampling_options, **given})
+
+    def prompt(self, ask: Ask) -> str:
+        from laconic.engines.chat import Chat, apply_template
+        from laconic.engines.text import render
+
+        tokenizer, messages = self._reasoner.tokenizer, list(ask.messages)
+        if self.choice.small:
+            self._check_small(messages)
+        if not getattr(tokenizer, "chat_template", None):
+            if len(messages) > 1:
+                raise InputError("the model has no chat template; send one message of a user, or use /v1/completions")
+            return render(tokenizer, messages[0]["content"])
+        if not any(message["content"].strip() for message in messages if message["role"] == "user"):
+            raise InputError("the user's message is empty; expected a question")
+        chat = Chat(arguments=ask.template_arguments)
+        chat.check(tokenizer)
+        return apply_template(tokenizer, messages, **chat.arguments)
+
+    def _check_small(self, messages: Sequence[dict[str, str]]) -> None:
+        from laconic.cli.questions import Question, check_vocabulary
+
+        for message in messages:
+            if message["role"] == "system":
+                raise InputError(
+                    "the bundled reasoner was trained without system messages; leave that out, or serve another model"
+                )
+            if message["role"] == "user":
+                check_vocabulary(self._reasoner.tokenizer, Question(message["content"]))
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        from laconic.engines.text import decode
+
+        return decode(self._reasoner.tokenizer, token_ids)
+
+    def pieces(self, token_ids: Sequence[int]) -> list[str]:
+        from laconic.engines.text import Detokenizer
+
+        stream = Detokenizer(self._reasoner.tokenizer)
+        found = [stream.add(token) for token in token_ids]
+        rest = stream.finish(token_ids) if token_ids else ""
+        return [*found[:-1], found[-1] + rest] if found else []
+
+    def count(self, text: str) -> int:
+        return len(self._reasoner.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else 0

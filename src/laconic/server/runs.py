@@ -1,0 +1,110 @@
+"""The votes of this server, for its page: those that run, and the latest that are over."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from laconic.server.asks import AskError
+from laconic.server.jobs import VoteJob
+
+MOST_RUNS = 50
+LONGEST_QUESTION = 300  # characters in the list
+
+
+class Runs:
+    """Votes by id, the latest last."""
+
+    def __init__(self, most: int = MOST_RUNS) -> None:
+        self.most = most
+        self._jobs: dict[str, VoteJob] = {}
+        self._lock = threading.Lock()
+
+    def add(self, job: VoteJob) -> None:
+        """A vote begins. The oldest that is over makes room."""
+        with self._lock:
+            self._jobs[job.id] = job
+            over = [name for name, each in self._jobs.items() if each.over]
+            for name in over[: max(0, len(self._jobs) - self.most)]:
+                del self._jobs[name]
+
+    def get(self, name: str) -> VoteJob:
+        """Raises AskError (404) where there is none."""
+        job = self._jobs.get(name)
+        if job is None:
+            raise AskError(f"there is no run {name[:40]!r}; GET /laconic/runs lists those there are", status=404)
+        return job
+
+    def listed(self) -> list[dict[str, Any]]:
+        """All, the latest first, in short."""
+        with self._lock:
+            jobs = list(self._jobs.values())
+        return [self._short(job) for job in reversed(jobs)]
+
+    def _short(self, job: VoteJob) -> dict[str, Any]:
+        state = state_of(job)
+        question = job.ask.question
+        return {
+            "id": job.id,
+            "created": job.created,
+            "question": question if len(question) <= LONGEST_QUESTION else question[:LONGEST_QUESTION] + "...",
+            "state": state["state"],
+            "strategy": state["strategy"],
+            "compress": state["compress"],
+            "answer": state["answer"],
+            "generated": state["generated"],
+            "saved": state["saved"],
+            "seconds": state["seconds"],
+            "n": len(state["traces"]),
+        }
+
+
+def state_of(job: VoteJob) -> dict[str, Any]:
+    """How a vote stands, as the page shows it. From any thread: snapshots are never changed once they are made."""
+    snapshot, verdict = getattr(job, "snapshot", None), getattr(job, "verdict", None)
+    chosen = getattr(job, "chosen", None)
+    state = "over" if verdict is not None else "failed" if job.error else "stopped" if job.over else "running"
+    rows = snapshot.rows if snapshot is not None else ()
+    finished = [row.tokens for row in rows if row.state == "finished"]
+    saved = None
+    if verdict is not None:
+        saved = verdict.tokens.saved
+    elif finished:
+        saved = round(len(rows) * sum(finished) / len(finished)) - sum(row.tokens for row in rows)
+    strategy = chosen.strategy if chosen is not None else None
+    plain = verdict.plain if verdict is not None else snapshot.plain if snapshot is not None else None
+    held = job.view.stats if job.view is not None and verdict is None and not job.over else None
+    return {
+        "id": job.id,
+        "state": state,
+        "error": job.error,
+        "strategy": strategy.name if strategy is not None else None,
+        "compress": chosen.policy.spec() if chosen is not None else None,
+        "seed": job.seed,
+        "answer": verdict.answer if verdict is not None else None,
+        "winner": verdict.winner if verdict is not None else None,
+        "phase": snapshot.phase if snapshot is not None else "",
+        "traces": [
+            [row.index, row.tokens, row.state, row.cluster, row.answer, row.reason]
+            for row in sorted(rows, key=lambda row: row.index)
+        ],
+        "votes": list(snapshot.votes) if snapshot is not None else [],
+        "clusters": list(snapshot.clusters) if snapshot is not None else [],
+        "generated": snapshot.generated if snapshot is not None else 0,
+        "judged": snapshot.judged if snapshot is not None else 0,
+        "saved": saved,
+        "seconds": round(job.took if job.took is not None else job.seconds, 2),
+        "kv_held": held.live_kv_bytes if held is not None else 0,
+        "kv_full": held.full_kv_bytes if held is not None else 0,
+        "kv_peak": getattr(job, "kv_peak", 0),
+        "plain": None if plain is None else [plain.answer, plain.votes, plain.finished, round(plain.affordable, 1)],
+        "messages": [[round(seconds, 2), message] for seconds, message in list(getattr(job, "messages", []))],
+    }
+
+
+def whole(job: VoteJob) -> dict[str, Any]:
+    """A run as it is downloaded: the question, the verdict with every trace's text, and how it came about."""
+    found = {"question": job.ask.question, "created": job.created, **state_of(job)}
+    if job.verdict is not None:
+        found["verdict"] = job.verdict.to_dict()
+    return found
