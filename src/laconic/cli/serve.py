@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import secrets
 import signal
@@ -10,11 +11,11 @@ import socket
 import stat
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from laconic.cli.common import choose_calibration, choose_judge, choose_policy, choose_strategy
+from laconic.cli.common import DEFAULT_STRATEGY, choose_calibration, choose_judge, choose_policy, choose_strategy
 from laconic.cli.engines import check_device, choose_engine
 from laconic.cli.messages import print_to_stderr
 from laconic.cli.options import (
@@ -182,6 +183,7 @@ def serve(
         most_tokens=max_new_tokens,
         seconds=timeout,
         log_prompts=log_prompts,
+        suggested=strategy if strategy not in (None, "none") else DEFAULT_STRATEGY,
         example=_example() if small else "",
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
@@ -274,8 +276,7 @@ def run(server: Server, bound: socket.socket, url: str) -> None:
     class Uvicorn(uvicorn.Server):
         def handle_exit(self, sig: int, frame: Any) -> None:
             if self.should_exit:
-                self.force_exit = True
-                return
+                end_at_once()
             server.driver.drain()
             waiting = server.driver.running
             if waiting:
@@ -312,8 +313,13 @@ def run(server: Server, bound: socket.socket, url: str) -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
         bound.close()
-    if running.force_exit:
-        os._exit(1)  # threads of the engine may be in the middle of a step
+
+
+def end_at_once() -> NoReturn:
+    """Without waiting for a step of the engine, or for processes of vLLM's, which are ended too."""
+    for child in multiprocessing.active_children():
+        child.terminate()
+    os._exit(1)
 
 
 def _example() -> str:

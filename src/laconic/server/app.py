@@ -55,8 +55,10 @@ class Settings:
     seconds: float = 3600.0
     """That a request may take."""
     log_prompts: bool = False
+    suggested: str = ""
+    """The strategy that the page begins with."""
     example: str = ""
-    """A problem for the page."""
+    """The problem that it begins with."""
 
 
 class EventStream(StreamingResponse):
@@ -405,7 +407,7 @@ class Server:
             "strategies": settings.strategies,
             "policies": settings.policies,
             "judges": settings.judges,
-            "strategy": method.strategy if method.strategy not in (None, "none") else settings.strategies[0],
+            "strategy": settings.suggested or settings.strategies[0],
             "compress": method.compress or "none",
             "n": method.n or 16,
             "most_traces": settings.most_traces,

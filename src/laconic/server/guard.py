@@ -29,6 +29,7 @@ HEADER_SECONDS = 10.0
 """For a request's line and headers to be complete."""
 BODY_SECONDS = 30.0
 """For its body."""
+MOST_HEADERS = 100
 SECURE = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -83,6 +84,10 @@ class Guard:
         await self.app(scope, receive, secured)
 
     def _check(self, scope: Scope) -> None:
+        if scope.get("http_version", "1.1") not in ("1.0", "1.1"):
+            raise AskError("the version of HTTP is unknown; expected 1.1")
+        if len(scope["headers"]) > MOST_HEADERS:
+            raise AskError(f"{len(scope['headers']):,} headers came; expected at most {MOST_HEADERS}", status=431)
         headers: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name.lower(), value)

@@ -268,7 +268,7 @@ async function begin2() {
     await list();
     const before = keep.getItem("run");
     if (before && !current) {
-      await call(`/laconic/runs/${before}`).then(() => show(before), () => keep.removeItem("run"));
+      await call(`/laconic/runs/${before}`).then(() => { if (!current) show(before); }, () => keep.removeItem("run"));
     }
   } catch (error) {
     complain(error);
