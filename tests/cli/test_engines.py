@@ -78,7 +78,7 @@ def refused(invoke: Any, command: str, args: list[Any], says: str) -> None:
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["--engine", "foo"], "engine 'foo' is unknown; expected hf or vllm:MODEL"),
+        (["--engine", "foo"], "engine 'foo' is unknown; expected hf, vllm:MODEL or openai:URL"),
         (["--engine", "vllm:"], "--engine vllm: names no model"),
         (["--engine", "vllm:a", "--model", "b"], "both name a model"),
         (["--engine-set", "x=1"], "--engine-set x=1 is for vLLM"),

@@ -100,7 +100,7 @@ def test_responses_take_a_text_or_items() -> None:
         ("chat", {"messages": [{"role": [], "content": "x"}]}, "messages[0].role", "expected one of system"),
         ("chat", {"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "expected a list"),
         ("chat", {"messages": [{"role": "tool", "content": "x"}]}, "messages[0]", "tools aren't supported"),
-        ("chat", {"messages": [*USER, {"role": "assistant", "content": "x"}]}, "messages", "end with a user's"),
+        ("chat", {"messages": [*USER, {"role": "assistant", "content": "x"}]}, "messages", "end with a user's, or set"),
         ("chat", {"messages": [{"role": "system", "content": "x"}]}, "messages", "no message of a user"),
         (
             "chat",

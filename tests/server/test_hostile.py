@@ -99,20 +99,8 @@ def test_two_hundred_random_requests(server: Running, questions: list[str]) -> N
         {"type": "x"},
         {"n": 0},
     ]
-    names = (
-        "model",
-        "messages",
-        "prompt",
-        "n",
-        "seed",
-        "temperature",
-        "top_p",
-        "max_tokens",
-        "stop",
-        "stream",
-        "logprobs",
-    )
-    names += ("laconic", "stream_options", "tools", "response_format", "chat_template_kwargs", "user", "top_logprobs")
+    names: list[str] = "model messages prompt n seed temperature top_p max_tokens stop stream logprobs laconic".split()
+    names += "stream_options tools response_format chat_template_kwargs user top_logprobs".split()
     for number in range(200):
         given = body(questions[0], max_tokens=2) if number % 2 else {"prompt": "a", "max_tokens": 2}
         for name in draw.sample(names, draw.randint(1, 4)):

@@ -21,28 +21,47 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    """name: hf or vllm. model: as in ``--model``. settings: vLLM's own."""
+    """name: hf, vllm or openai. model: as in ``--model``. settings: vLLM's own, or of requests to servers. urls: theirs."""
 
     name: str
     model: str | None
     settings: dict[str, Any]
+    urls: str = ""
+
+    @property
+    def shown(self) -> str:
+        """What people call what it runs."""
+        return "bundled reasoner" if self.small else str(self.model or self.urls)
 
     @property
     def small(self) -> bool:
-        """Whether it runs the reasoner that ships with laconic."""
-        return is_bundled(self.model)
+        """Whether it runs the reasoner that ships with laconic, in this process or in vLLM."""
+        return self.name != "openai" and is_bundled(self.model)
 
 
 def choose_engine(spec: str, model: str | None, settings: Sequence[str] = ()) -> EngineChoice:
     """The engine of ``--engine``, ``--model`` and ``--engine-set``. Raises InputError for an unknown engine, a model given
     twice, or settings of an engine that has none."""
     name, colon, own = spec.partition(":")
-    if name not in ("hf", "vllm"):
-        raise InputError(f"engine {name!r} is unknown; expected hf or vllm:MODEL")
+    if name not in ("hf", "vllm", "openai"):
+        raise InputError(f"engine {name!r} is unknown; expected hf, vllm:MODEL or openai:URL")
     if colon and not own:
         raise InputError(f"--engine {spec} names no model; write {name}:MODEL, or {name} and --model")
+    if name == "openai":
+        if not own:
+            raise InputError(
+                "--engine openai names no server; write openai:URL, such as openai:http://127.0.0.1:8000/v1"
+            )
+        from laconic.engines.openai.endpoints import Endpoints
+
+        Endpoints(own)  # what is wrong with an address is said at once
+        return EngineChoice(name, model, _settings(settings, name), own)
     if own and model is not None:
         raise InputError(f"--engine {spec} and --model {model} both name a model; give it once")
+    return EngineChoice(name, own or model, _settings(settings, name))
+
+
+def _settings(settings: Sequence[str], name: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for text in settings:
         key, equals, value = text.partition("=")
@@ -58,19 +77,26 @@ def choose_engine(spec: str, model: str | None, settings: Sequence[str] = ()) ->
             found[key] = value
         except LaconicError as error:
             raise InputError(f"--engine-set {key} {error}") from None
-    return EngineChoice(name, own or model, found)
+    return found
 
 
 def check_device(choice: EngineChoice, device: str) -> None:
     """For a command in which nothing but the engine has a device."""
     if choice.name != "hf" and device != "auto":
         raise InputError(
-            f"--device {device} is for the hf engine; leave it out: vLLM takes the device that it was built for"
+            f"--device {device} is for the hf engine; leave it out: vLLM takes the device that it was built for, and servers "
+            "have their own"
         )
 
 
-def open_reasoner(choice: EngineChoice, dtype: str, device: str, chat: Chat | None = None) -> HFReasoner | VLLMReasoner:
+def open_reasoner(
+    choice: EngineChoice, dtype: str, device: str, chat: Chat | None = None
+) -> HFReasoner | VLLMReasoner | RemoteReasoner:
     """The chosen model as far as it can be read before its engine starts. chat: of the engines that it makes."""
+    if choice.name == "openai":
+        if dtype != "auto":
+            raise InputError(f"--dtype {dtype} is the server's own affair; leave it out")
+        return RemoteReasoner(choice, chat)
     return HFReasoner(choice, dtype, device, chat) if choice.name == "hf" else VLLMReasoner(choice, dtype, chat)
 
 
@@ -248,6 +274,67 @@ class VLLMReasoner:
             return checkpoint_fingerprint(self.path, None, settings.get("revision"), settings.get("download_dir"))
 
         return os.path.abspath(os.path.expanduser(look_up(fingerprint) if file is None else file))
+
+
+class RemoteReasoner:
+    """A model behind servers: neither weights nor a tokenizer are here, so judges read texts."""
+
+    weights: Any = None
+    tokenizer: Any = None
+    generation_config: Any = None
+
+    def __init__(self, choice: EngineChoice, chat: Chat | None = None) -> None:
+        self.choice, self.chat = choice, chat
+
+    @contextmanager
+    def engine(
+        self,
+        policy: Policy,
+        batch: int = 1,
+        needs: Needs | None = None,
+        record_held: bool = False,
+        chunk_tokens: int = 1,
+    ) -> Iterator[Engine]:
+        """See HFReasoner. Raises InputError for a policy, since the cache is the server's, and for what servers don't tell."""
+        from laconic.engines.base import refuse
+        from laconic.engines.openai import OpenAIEngine
+
+        if policy.schedule.next_boundary(0) is not None:
+            raise InputError(
+                f"--policy {policy.spec()} compresses a cache that is the server's; give --policy none, and compress there "
+                "(laconic serve --policy, or vLLM with laconic's plugin)"
+            )
+        if record_held:
+            refuse(OpenAIEngine.name, "held")
+        if needs is not None:
+            OpenAIEngine.check_needs(needs)
+        with OpenAIEngine(
+            self.choice.urls,
+            self.choice.model,
+            max_batch=batch,
+            chunk_tokens=chunk_tokens,
+            chat=self.chat,
+            extra=self.choice.settings,
+        ) as engine:
+            yield engine
+
+    def engines(
+        self, policies: Sequence[Policy], batch: int = 1, chunk_tokens: int = 1
+    ) -> AbstractContextManager[Callable[[Policy], Engine]]:
+        """See HFReasoner: policies can't be compared on caches that are others'."""
+        raise InputError("policies can't be compared over a server's cache; choose --engine hf or vllm:MODEL")
+
+    def identity(self, engine: Engine | None = None) -> tuple[str, str]:
+        """See HFReasoner: the weights aren't here, so their name stands for them."""
+        return f"openai:{self.choice.model or self.choice.urls}", "unknown"
+
+    def describe(self) -> dict[str, Any]:
+        """See HFReasoner."""
+        return {"name": "openai", "servers": len(self.choice.urls.split(",")), "model": self.choice.model}
+
+    def selector_file(self, file: str | None) -> str:
+        """See `SelectorFiles`."""
+        raise InputError("the policy learned compresses a cache that is the server's; leave it out")
 
 
 def identity_of(model: Any) -> tuple[str, str]:

@@ -69,14 +69,14 @@ ModelName = Annotated[
 ]
 EngineSpec = Annotated[
     str,
-    typer.Option("--engine", "-e", help="hf, or vllm:MODEL for vLLM in this machine; vllm alone takes --model."),
+    typer.Option("--engine", "-e", help="hf; vllm:MODEL, for vLLM in this machine; openai:URL,URL for servers."),
 ]
 EngineSettings = Annotated[
     list[str] | None,
     typer.Option(
         "--engine-set",
         metavar="SETTING=VALUE",
-        help="A setting of vLLM's own, such as tensor_parallel_size=2; may be given several times.",
+        help="A setting of vLLM's own, or a field of each request to servers; may be given several times.",
     ),
 ]
 Dtype = Annotated[str, typer.Option("--dtype", help="Of the weights: auto, float32, bfloat16 or float16.")]

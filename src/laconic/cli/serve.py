@@ -149,7 +149,7 @@ def serve(
     from laconic.server.driver import EngineDriver
     from laconic.server.guard import Rules, is_loopback
 
-    name = served_name or ("bundled" if small else model_name(str(chosen_engine.model)))
+    name = served_name or ("bundled" if small else model_name(str(chosen_engine.model or "upstream")))
     method = Method(strategy=strategy, n=n, judge=judge, compress=None)
     served = ServingModel(
         choice=chosen_engine,

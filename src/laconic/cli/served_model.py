@@ -17,7 +17,6 @@ from laconic.cli.common import (
     strategy_or_default,
 )
 from laconic.cli.engines import EngineChoice, open_reasoner
-from laconic.cli.loading import announce_loading
 from laconic.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,9 +51,8 @@ class ServingModel:
     def open(self) -> None:
         if self.choice.small:
             one_thread()
-        announce_loading(self.choice.model, False)
         self._reasoner = open_reasoner(self.choice, self.dtype, self.device)
-        if self.choice.name == "vllm":
+        if self.choice.name != "hf":
             self._only = self._stack.enter_context(self._reasoner.engine(self.policy, self.batch))
 
     def close(self) -> None:
@@ -67,8 +65,9 @@ class ServingModel:
     def engine(self, policy: Policy) -> Engine:
         if self._only is not None:
             if policy != self.policy:
+                what = "vLLM" if self.choice.name == "vllm" else "others' caches"
                 raise InputError(
-                    f"this server runs vLLM under {self.policy.spec()}, and compress is {policy.spec()}; leave it out"
+                    f"this server runs {what} under {self.policy.spec()}, and compress is {policy.spec()}; leave it out"
                 )
             return self._only
         engine: Engine = self._reasoner.engine(policy, self.batch).__enter__()
@@ -112,6 +111,7 @@ class ServingModel:
         return choose_sampling(self._reasoner, **{**self.sampling_options, **given})
 
     def prompt(self, ask: Ask) -> str:
+        from laconic.answers import known_markers
         from laconic.engines.chat import Chat, apply_template
         from laconic.engines.text import render
 
@@ -120,13 +120,44 @@ class ServingModel:
             self._check_small(messages)
         if not getattr(tokenizer, "chat_template", None):
             if len(messages) > 1:
-                raise InputError("the model has no chat template; send one message of a user, or use /v1/completions")
+                raise InputError(
+                    "the model's chat template isn't here; send one message of a user, or use /v1/completions"
+                    if self.choice.name == "openai"
+                    else "the model has no chat template; send one message of a user, or use /v1/completions"
+                )
             return render(tokenizer, messages[0]["content"])
         if not any(message["content"].strip() for message in messages if message["role"] == "user"):
             raise InputError("the user's message is empty; expected a question")
         chat = Chat(arguments=ask.template_arguments)
         chat.check(tokenizer)
-        return apply_template(tokenizer, messages, **chat.arguments)
+        if not ask.continues:
+            return apply_template(tokenizer, messages, **chat.arguments)
+        before, text = apply_template(tokenizer, messages[:-1], **chat.arguments), messages[-1]["content"]
+        marks = [marker.sign.replace("/", "") for marker in known_markers()]
+        opened = next((mark for mark in marks if text.startswith(mark)), "")
+        if opened and before.rstrip().endswith(opened):  # the template has opened the thinking already
+            text = text.removeprefix(opened)
+        return before + text
+
+    def thinks(self, ask: Ask) -> bool:
+        from laconic.answers import ends_in_thinking
+        from laconic.engines.chat import apply_template
+
+        if not getattr(self._reasoner.tokenizer, "chat_template", None):
+            return False
+        return ends_in_thinking(
+            apply_template(self._reasoner.tokenizer, list(ask.messages[:-1]), **ask.template_arguments)
+        )
+
+    @property
+    def context(self) -> int | None:
+        if self._only is not None:
+            facts = getattr(self._only, "_facts", self._only)
+            context = getattr(facts, "context", None)
+            return None if context is None else int(context)
+        from laconic.engines.hf.models import context_length
+
+        return context_length(self._reasoner.weights)
 
     def _check_small(self, messages: Sequence[dict[str, str]]) -> None:
         from laconic.cli.questions import Question, check_vocabulary
@@ -142,15 +173,22 @@ class ServingModel:
     def decode(self, token_ids: Sequence[int]) -> str:
         from laconic.engines.text import decode
 
+        if self._reasoner.tokenizer is None and self._only is not None:
+            return self._only.decode(token_ids)
         return decode(self._reasoner.tokenizer, token_ids)
 
     def pieces(self, token_ids: Sequence[int]) -> list[str]:
         from laconic.engines.text import Detokenizer
 
+        if self._reasoner.tokenizer is None:
+            return [self.decode([token]) for token in token_ids]
         stream = Detokenizer(self._reasoner.tokenizer)
         found = [stream.add(token) for token in token_ids]
         rest = stream.finish(token_ids) if token_ids else ""
         return [*found[:-1], found[-1] + rest] if found else []
 
     def count(self, text: str) -> int:
-        return len(self._reasoner.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else 0
+        tokenizer = self._reasoner.tokenizer
+        if not text or tokenizer is None:
+            return 0
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -137,7 +137,7 @@ def solve(
     question = choose_question(problem, file, bundled, level, small)
     if gold is not None:
         question = dataclasses.replace(question, answer=gold)
-    announce_loading(chosen_engine.model, not as_json)
+    announce_loading(chosen_engine.model or chosen_engine.urls or None, not as_json)
     if_interrupted(NOTHING)
     compression = choose_policy(
         policy,
@@ -193,7 +193,7 @@ def solve(
         )
     calibrated = choose_calibration(calibration, strategy, reasoner)
     chosen = choose_strategy(strategy, n, opened, small, calibrated, **options)
-    name = "bundled reasoner" if small else str(chosen_engine.model)
+    name = chosen_engine.shown
     setting = f"{chosen.name} · {n} traces · {name} · {compression.spec()}" + (
         f" · judge {judge_spec}" if judge_spec else ""
     )

@@ -92,7 +92,7 @@ def think(
     on_terminal = sys.stdout.isatty() and not as_json
     if on_terminal:
         _introduce(question)
-    announce_loading(chosen_engine.model, not as_json)
+    announce_loading(chosen_engine.model or chosen_engine.urls or None, not as_json)
     if_interrupted(NOTHING)
     chosen = choose_policy(policy, small, interval=interval, ratio=ratio, window=window, budget=budget)
     if html is not None:
@@ -114,7 +114,7 @@ def think(
             print_to_stderr(f"problem: {plain(question.text)}")
         pieces, kv_tokens = _stream(running, trace_id, chosen, as_json)
         trace = running.trace(trace_id)
-        name = "bundled reasoner" if small else str(chosen_engine.model)
+        name = chosen_engine.shown
         report = conclude(question, name, chosen, trace, running.stats, chat.to_json())
         if html is not None:
             _write_page(html, running, report, prompt, trace, pieces, kv_tokens)

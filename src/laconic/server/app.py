@@ -267,7 +267,14 @@ class Server:
         presets = [f"{name}:{strategy}-16" for strategy in self.settings.strategies]
         presets += [f"{name}:{policy}" for policy in self.settings.policies]
         return [
-            {"id": each, "object": "model", "created": created, "owned_by": "laconic", "root": name}
+            {
+                "id": each,
+                "object": "model",
+                "created": created,
+                "owned_by": "laconic",
+                "root": name,
+                "max_model_len": self.driver.model.context if self.driver.state == "ready" else None,
+            }
             for each in (name, *presets)
         ]
 
@@ -505,7 +512,7 @@ _BODIES = {
         top_logprobs={"type": "integer", "minimum": 0, "maximum": 20},
     ),
     "completions": _body(
-        "prompt", prompt={}, max_tokens=_WHOLE, logprobs={"type": "integer", "minimum": 0, "maximum": 5}
+        "prompt", prompt={}, max_tokens=_WHOLE, logprobs={"type": "integer", "minimum": 0, "maximum": 20}
     ),
     "responses": _body("input", input={}, instructions={"type": "string"}, max_output_tokens=_WHOLE),
 }

@@ -18,7 +18,7 @@ Endpoint = Literal["chat", "completions", "responses"]
 MOST_CHOICES = 128
 MOST_STOPS = 16
 MOST_TOP_LOGPROBS = 20
-MOST_COMPLETION_LOGPROBS = 5
+MOST_COMPLETION_LOGPROBS = 20  # OpenAI's own limit is 5; vLLM's is 20, and DeepConf reads as many
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 OURS = ("strategy", "n", "compress", "judge", "budget", "progress")
 
@@ -67,6 +67,10 @@ class Ask:
     stream: bool = False
     include_usage: bool = False
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    token_ids: bool = False
+    """Whether choices tell the ids of their tokens, as vLLM's do."""
+    continues: bool = False
+    """Whether the last message, the assistant's, is to be gone on with."""
 
     @property
     def question(self) -> str:
@@ -95,7 +99,8 @@ def _read_chat(body: dict[str, Any]) -> Ask:
         raise AskError("top_logprobs is given without logprobs; set logprobs to true, or leave it out", "top_logprobs")
     return Ask(
         "chat",
-        messages=_messages(given, "messages"),
+        messages=_messages(given, "messages", _flag(body, "continue_final_message")),
+        continues=_flag(body, "continue_final_message"),
         logprobs=(top or 0) if wanted else None,
         template_arguments=_mapping(body, "chat_template_kwargs"),
         **_common(body, ("max_completion_tokens", "max_tokens")),
@@ -165,6 +170,11 @@ def _common(body: dict[str, Any], limits: Sequence[str], choices: bool = True) -
     top_k = _get(body, "top_k")
     if top_k is not None:
         sampling["top_k"] = max(0, _checked("top_k", lambda: checks.whole("top_k", top_k, -1, meaning="0 is off")))
+    stop_ids = _get(body, "stop_token_ids")
+    if stop_ids is not None:
+        sampling["stop_token_ids"] = (
+            _ids(_listed(stop_ids, "stop_token_ids") or [0], "stop_token_ids") if stop_ids else ()
+        )
     seed = _get(body, "seed")
     options = _mapping(body, "stream_options")
     model = _get(body, "model")
@@ -175,6 +185,7 @@ def _common(body: dict[str, Any], limits: Sequence[str], choices: bool = True) -
         "sampling": sampling,
         "seed": None if seed is None else _checked("seed", lambda: checks.seed("seed", seed)),
         "stops": _stops(body),
+        "token_ids": _flag(body, "return_token_ids"),
         "stream": _flag(body, "stream"),
         "include_usage": _flag(options, "include_usage"),
     }
@@ -230,7 +241,7 @@ def _refuse(body: dict[str, Any]) -> None:
         raise AskError("modalities other than text aren't supported", "modalities", "unsupported_parameter")
 
 
-def _messages(given: Any, name: str) -> tuple[dict[str, str], ...]:
+def _messages(given: Any, name: str, continues: bool = False) -> tuple[dict[str, str], ...]:
     found = []
     for place, message in enumerate(_listed(given, name)):
         where = f"{name}[{place}]"
@@ -250,9 +261,12 @@ def _messages(given: Any, name: str) -> tuple[dict[str, str], ...]:
         raise AskError(f"{name} is empty; expected at least one message", name)
     if not any(entry["role"] == "user" for entry in found):
         raise AskError(f"{name} has no message of a user; expected at least one", name)
-    if found[-1]["role"] == "assistant":
+    if (found[-1]["role"] == "assistant") != continues:
         raise AskError(
-            f"the last of {name} is the assistant's, and going on with it isn't supported; end with a user's", name
+            f"the last of {name} is the assistant's; end with a user's, or set continue_final_message to go on with it"
+            if not continues
+            else f"continue_final_message is set, and the last of {name} is not the assistant's",
+            name,
         )
     return tuple(found)
 

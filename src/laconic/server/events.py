@@ -36,6 +36,8 @@ class TextTold:
     thinking: bool
     text: str
     logprobs: tuple[TokenTold, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    """Where they were asked for."""
 
 
 @dataclass(frozen=True, slots=True)

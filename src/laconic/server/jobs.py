@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from laconic.answers.thinking import split_off_thinking
 from laconic.compress import Policy
 from laconic.engines.base import Chunk, Engine, Sampling, TokenLogprobs, Trace
 from laconic.engines.shared import EngineView, SharedEngine
@@ -72,6 +73,13 @@ class ModelToServe(Protocol):
 
     def prompt(self, ask: Ask) -> str:
         """A conversation through the model's chat template. Raises InputError."""
+
+    def thinks(self, ask: Ask) -> bool:
+        """Whether the prompt of a conversation ends in thinking that it has opened."""
+
+    @property
+    def context(self) -> int | None:
+        """Tokens, once it is open; None: not known."""
 
     def decode(self, token_ids: Sequence[int]) -> str: ...
 
@@ -159,20 +167,24 @@ class Job(ABC):
 class Choice:
     """A trace that is told as it comes."""
 
-    def __init__(self, index: int, trace: Trace, split: bool, stops: Sequence[str]) -> None:
+    def __init__(self, index: int, trace: Trace, split: bool, ask: Ask, thinking: bool) -> None:
         self.index, self.trace = index, trace
-        self.splitter = ThinkingSplitter(trace.thinking) if split else None
-        self.stops = StopTexts(stops)
+        self.splitter = ThinkingSplitter(thinking) if split else None
+        self.stops = StopTexts(ask.stops)
+        self.tells_ids = ask.token_ids
         self.ended = False
         self.tokens = self.reasoning = 0
         self._waiting: list[TokenTold] = []  # whose text has not been told yet
+        self._waiting_ids: list[int] = []
 
-    def add(self, text: str, tokens: int, logprobs: Sequence[TokenTold]) -> list[Event]:
+    def add(self, text: str, token_ids: Sequence[int], logprobs: Sequence[TokenTold]) -> list[Event]:
         """More of its text."""
-        self.tokens += tokens
+        self.tokens += len(token_ids)
         if self.splitter is not None and self.splitter.thinking:
-            self.reasoning += tokens
+            self.reasoning += len(token_ids)
         self._waiting += logprobs
+        if self.tells_ids:
+            self._waiting_ids += token_ids
         if self.splitter is None:
             return self._told([(False, self.stops.add(text))])
         return self._told([(piece.thinking, piece.text) for piece in self.splitter.add(text)], stops=True)
@@ -185,9 +197,8 @@ class Choice:
             pieces = [] if self.splitter is None else [(piece.thinking, piece.text) for piece in self.splitter.finish()]
             found = self._told(pieces, stops=True)
             found += self._told([(False, self.stops.finish())])
-        if self._waiting:
-            found.append(TextTold(self.index, False, "", tuple(self._waiting)))
-            self._waiting = []
+        if self._waiting or self._waiting_ids:
+            found.append(self._piece(False, ""))
         return [*found, ChoiceEnded(self.index, "stop" if self.stops.stopped else reason)]
 
     def _told(self, pieces: Sequence[tuple[bool, str]], stops: bool = False) -> list[Event]:
@@ -195,9 +206,14 @@ class Choice:
         for thinking, text in pieces:
             told = text if thinking or not stops else self.stops.add(text)
             if told:
-                found.append(TextTold(self.index, thinking, told, tuple(self._waiting)))
-                self._waiting = []
+                found.append(self._piece(thinking, told))
         return found
+
+    def _piece(self, thinking: bool, text: str) -> TextTold:
+        """With the tokens that have come since the last."""
+        logprobs, ids = tuple(self._waiting), tuple(self._waiting_ids)
+        self._waiting, self._waiting_ids = [], []
+        return TextTold(self.index, thinking, text, logprobs, ids)
 
 
 class PlainJob(Job):
@@ -216,7 +232,10 @@ class PlainJob(Job):
             own = replace(sampling, seed=(sampling.seed + place * NEXT_PROMPT) % MOST_SEED) if place else sampling
             for name in view.submit(prompt, own, ask.n):
                 trace = view.trace(name)
-                self.choices[name] = Choice(len(self.choices), trace, chat, ask.stops)
+                thinking = trace.thinking
+                if ask.continues:
+                    thinking = split_off_thinking(ask.messages[-1]["content"], thinking=model.thinks(ask)).thinking
+                self.choices[name] = Choice(len(self.choices), trace, chat, ask, thinking)
             self.prompt_tokens += len(trace.prompt_ids)
         self._stream = view.stream()
         self.mailbox.put(Started(self.prompt_tokens))
@@ -241,7 +260,7 @@ class PlainJob(Job):
             self.note_first_token()
             self.generated += len(chunk.token_ids)
         told = [_told(self.model, *each) for each in zip(chunk.token_ids, chunk.logprobs or (), strict=False)]
-        found += choice.add(chunk.text, len(chunk.token_ids), told)
+        found += choice.add(chunk.text, chunk.token_ids, told)
         if choice.stops.stopped:
             found += choice.finish("stop")
             self.view.stop(chunk.trace_id)
@@ -286,6 +305,10 @@ class VoteJob(Job):
     def begin(self, model: ModelToServe, chosen: Chosen, shared: SharedEngine) -> None:
         assert chosen.strategy is not None
         self.model, self.chosen = model, chosen
+        if self.ask.continues:
+            raise AskError(
+                "a vote can't go on with a message; leave continue_final_message out", "continue_final_message"
+            )
         more = {} if self.ask.logprobs is None else {"logprobs": self.ask.logprobs}
         sampling = self.choose_sampling(model, **more)
         prompt = model.prompt(self.ask) if self.ask.messages else self.ask.prompts[0]

@@ -64,6 +64,7 @@ class Reply(ABC):
         self.created = int(time.time())
         self.texts = [["", ""] for _ in range(choices)]  # said, thought
         self.told: list[list[TokenTold]] = [[] for _ in range(choices)]
+        self.token_ids: list[list[int]] = [[] for _ in range(choices)]
         self.reasons: list[str | None] = [None] * choices
         self.done: Done | None = None
 
@@ -72,6 +73,7 @@ class Reply(ABC):
         if isinstance(event, TextTold):
             self.texts[event.choice][event.thinking] += event.text
             self.told[event.choice] += event.logprobs
+            self.token_ids[event.choice] += event.token_ids
         elif isinstance(event, ChoiceEnded):
             self.reasons[event.choice] = event.reason
         elif isinstance(event, Done):
@@ -128,7 +130,8 @@ class _ChoicesReply(Reply):
         for event in _joined(events):
             self.take(event)
             if isinstance(event, TextTold):
-                found.append(self._chunk([self._text(event)]))
+                ids = {"token_ids": list(event.token_ids)} if self.ask.token_ids else {}
+                found.append(self._chunk([{**self._text(event), **ids}]))
             elif isinstance(event, ProgressTold):
                 found += self._progress(event)
             elif isinstance(event, ChoiceEnded):
@@ -150,6 +153,9 @@ class _ChoicesReply(Reply):
     def whole(self) -> dict[str, Any]:
         assert self.done is not None
         choices = [self._choice(index) for index in range(len(self.texts))]
+        if self.ask.token_ids:
+            for choice, ids in zip(choices, self.token_ids, strict=True):
+                choice["token_ids"] = ids
         usage = usage_object(self.done.usage)
         return {**self._object(), "choices": choices, "usage": usage, "laconic": self.done.report}
 
@@ -379,7 +385,8 @@ def _joined(events: Iterable[Event]) -> list[Event]:
         if parts:
             first = parts[0]
             logprobs = tuple(told for part in parts for told in part.logprobs)
-            found.append(TextTold(first.choice, first.thinking, "".join(part.text for part in parts), logprobs))
+            ids = tuple(token for part in parts for token in part.token_ids)
+            found.append(TextTold(first.choice, first.thinking, "".join(part.text for part in parts), logprobs, ids))
             parts.clear()
 
     for event in events:

@@ -99,6 +99,27 @@ def test_rows_are_policies_times_ratios_after_full_kv() -> None:
     assert rows[1].matched(LENGTHS) is rows[1]
 
 
+def test_a_spec_that_leaves_its_size_out_is_on_the_same_schedule_as_a_name() -> None:
+    """`learned:fading=1` beside `learned` once kept the published interval of 4,096, and so evicted nothing in short traces."""
+    specs = ["rpc:pooling=max", "rkv:lam=0.3", "rpc:ratio=8", "random:interval=32,window=8", "streamingllm:budget=80"]
+    rows = compared_policies(specs, [2, 4], interval=64, window=16)[1:]
+    assert [row.label for row in rows] == [
+        "rpc:pooling=max c=2",
+        "rpc:pooling=max c=4",
+        "rkv:lam=0.3 c=2",
+        "rkv:lam=0.3 c=4",
+        "rpc:interval=64,ratio=8,window=16",
+        "random:interval=32,window=8 c=2",
+        "random:interval=32,window=8 c=4",
+        "streamingllm:budget=80,buffer=1",
+    ]
+    assert rows[1].policy == RPC(64, 4, 16, pooling="max")
+    assert rows[3].target == Proportional(64, 4, 16)
+    assert rows[3].policy.settings()["lam"] == 0.3
+    assert rows[3].policy.settings()["buffer"] == 64
+    assert rows[6].policy == Random(32, 4, 8)
+
+
 def test_full_given_by_name_is_not_a_second_row() -> None:
     assert [row.label for row in compared_policies(["full", "rpc"], [4], interval=64, window=16)] == ["full", "rpc c=4"]
 

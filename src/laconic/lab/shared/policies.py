@@ -17,10 +17,12 @@ from laconic.compress import Custom, FullKV, Policy, with_budget
 from laconic.compress.policy import SelectorFiles
 from laconic.compress.registry import get, parse
 from laconic.compress.schedule import Proportional, Schedule
+from laconic.compress.shares import SHARE
 from laconic.engines.requests import check_looks_back
 from laconic.environment import hide_directories
 from laconic.errors import InputError, LaconicError
 from laconic.selectors import check_named_file, digest_of
+from laconic.settings import given_keys
 
 POLICIES = ("rpc", "rkv", "h2o", "tova", "streamingllm", "random", "oracle")
 RATIOS = (2, 4, 8)
@@ -86,8 +88,9 @@ def compared_policies(
 ) -> list[ComparedPolicy]:
     """The rows of a table: full KV first, then each policy at each ratio.
 
-    names: of policies (each gives a row a ratio), or whole specs such as `rkv:budget=128,buffer=32` (one row, as
-    given). interval, window: RPC's, and those of every policy with a ratio. A policy with a budget instead gets one
+    names: of policies, or specs that leave their size out, such as `learned:fading=1` (each gives a row a ratio), or specs that
+    give it, such as `rkv:budget=128,buffer=32` or `rpc:ratio=3` (one row). interval, window: RPC's, and those of every policy
+    with a ratio that doesn't give its own. A policy with a budget instead gets one
     such that its mean cache size equals RPC's at that ratio (`match_budget`); its buffer stays at its default, but
     never above `interval`, as a coarser compression than RPC's could not reach RPC's smaller caches. oracle: which
     tokens `oracle` keeps; without it that name is refused. recorded: traces are recorded ones, so that policies may know how
@@ -112,8 +115,8 @@ def compared_policies(
     for name in names:
         if name.strip() == "full":
             continue
-        if ":" in name:
-            policy = parse(name)
+        if _says_its_size(name):
+            policy = parse(name, **_schedule_of(name, interval, window))
             check_named_file(policy)
             rows.append(ComparedPolicy(policy.spec(), policy.spec(), policy))
             continue
@@ -159,7 +162,7 @@ def check_labels(rows: Sequence[ComparedPolicy]) -> None:
 def _row(
     name: str, ratio: float, interval: int, window: int, oracle: Callable[[Tensor], Tensor] | None
 ) -> ComparedPolicy:
-    kind = get(name)
+    kind = get(name.partition(":")[0])
     fields = {f.name: f for f in dataclasses.fields(kind)}
     ratio = int(ratio) if float(ratio).is_integer() else float(ratio)
     label = f"{name} c={ratio:g}"
@@ -167,17 +170,36 @@ def _row(
     if name == "oracle":
         settings["keep"] = needed_oracle(oracle)
     if "ratio" in fields:
-        settings["ratio"] = ratio
-        settings |= {key: value for key, value in (("interval", interval), ("window", window)) if key in fields}
-        return ComparedPolicy(label, name, kind(**settings), ratio, interval=interval, window=window)
+        settings |= {"ratio": ratio, **_schedule_of(name, interval, window)}
+        made = parse(name, **settings)
+        check_named_file(made)
+        return ComparedPolicy(label, name, made, ratio, interval=interval, window=window)
     if "budget" in fields:
         target = Proportional(interval, ratio, window)
-        template = kind(**settings)
+        template = parse(name, **settings)
         buffer = getattr(template, "buffer", None)
-        if isinstance(buffer, int) and buffer > interval:
-            template = kind(**settings | {"buffer": interval})
+        if isinstance(buffer, int) and buffer > interval and "buffer" not in given_keys(name):
+            template = parse(name, **settings, buffer=interval)
         return ComparedPolicy(label, name, template, ratio, target, interval, window)
-    return ComparedPolicy(name, name, kind(**settings))
+    return ComparedPolicy(name, name, parse(name, **settings))
+
+
+def _says_its_size(spec: str) -> bool:
+    """Whether a spec gives the size that its policy goes by; one of a policy that has none does."""
+    if ":" not in spec:
+        return False
+    fields = {field.name for field in dataclasses.fields(get(spec.partition(":")[0]))}
+    sizes = {"ratio", SHARE} if "ratio" in fields else {"budget"} if "budget" in fields else set()
+    return not sizes or bool(sizes & given_keys(spec))
+
+
+def _schedule_of(spec: str, interval: int, window: int) -> dict[str, Any]:
+    """RPC's interval and window for a policy with a ratio, as far as its spec doesn't say."""
+    fields = {field.name for field in dataclasses.fields(get(spec.partition(":")[0]))}
+    if "ratio" not in fields:
+        return {}
+    own = (("interval", interval), ("window", window))
+    return {key: value for key, value in own if key in fields and key not in given_keys(spec)}
 
 
 def needed_oracle(oracle: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor]:

@@ -1,0 +1,555 @@
+"""Servers with OpenAI's API as an engine: every trace is a streamed request, stopped by closing it.
+
+Requests run in an event loop of a thread of its own, and what they bring goes through one queue to whoever reads the stream.
+A trace that was stopped goes on by prefix: its prompt and its text so far are sent again. One whose server fails goes on at
+another in the same way, or begins anew where no server continues a text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import queue
+import random
+import threading
+import warnings
+import weakref
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+
+from laconic import checks
+from laconic.compress import FullKV
+from laconic.engines.base import Chunk, Engine, EngineStats, FinishReason, Prompt, Sampling, Trace
+from laconic.engines.chat import Chat, chat_of
+from laconic.engines.openai.endpoints import Endpoint, Endpoints
+from laconic.engines.openai.protocol import (
+    MOST_LOGPROBS,
+    Events,
+    Reader,
+    RemotePiece,
+    RequestPlan,
+    confidence_of,
+    error_of,
+    logprobs_of,
+    plan,
+)
+from laconic.engines.requests import check_ids, check_length, check_request
+from laconic.engines.scheduler import ScheduledTrace, Scheduler
+from laconic.errors import EngineError, InputError, LaconicWarning
+
+RETRIES = 5
+SILENCE = 600.0  # seconds without a word after which a server counts as gone
+
+
+class _Text:
+    """A trace's text, told by the server."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.next = ""
+
+    def add(self, token: int) -> str:
+        more, self.next = self.next, ""
+        self.text += more
+        return more
+
+    def finish(self, token_ids: Sequence[int]) -> str:
+        return ""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class RemoteTrace(ScheduledTrace):
+    """A trace in OpenAIEngine."""
+
+    prompt: str | tuple[int, ...]
+    request: int = 0
+    """The number of its present request; 0: it has none."""
+    known: bool = True
+    """Whether all its tokens' ids are the server's own."""
+
+
+@dataclass(slots=True)
+class _Failure:
+    """Why a request has ended without an end. final: no other try would help."""
+
+    message: str
+    final: bool
+    anew: bool = False
+    """The server doesn't continue texts."""
+
+
+@dataclass(slots=True)
+class _Message:
+    request: int
+    what: RemotePiece | _Failure
+
+
+@dataclass(slots=True)
+class _Live:
+    """A request that runs."""
+
+    entry: RemoteTrace
+    task: Any = None
+    tries: int = 0
+    counted: int = 0
+    """Tokens that came by this request."""
+
+
+class OpenAIEngine(Engine):
+    """An engine over one server or several of the same model. Close it, or use it as a context.
+
+    urls: addresses, as http://127.0.0.1:8000/v1, separated by commas. model: as the servers call it; None: the one that they
+    serve. key: what they want to be sent; key_env: the environment variable that holds it (OPENAI_API_KEY where it is set).
+    max_batch: requests at once. chat: a system message and arguments of the server's chat template. extra: fields that go with
+    every request, such as laconic's own.
+
+    A prompt of text is a user's message and goes to /v1/chat/completions; one of token ids goes to /v1/completions. Token ids
+    are the server's where it tells them (vLLM and laconic do), else numbers of the texts of its pieces. KV tokens are those of
+    a full cache, by what is known of lengths. Trace i draws with a seed of its own, made of the sampling's and i.
+
+    Raises InputError for an address that is none, a server that can't be reached, refuses the key or doesn't know the model;
+    and, while it streams, EngineError where a trace can't go on anywhere, once the others have come to their ends.
+    """
+
+    name = "openai"
+
+    def __init__(
+        self,
+        urls: str | Sequence[str],
+        model: str | None = None,
+        key: str | None = None,
+        key_env: str = "OPENAI_API_KEY",
+        max_batch: int = 64,
+        chunk_tokens: int = 1,
+        chat: Chat | None = None,
+        extra: Mapping[str, Any] | None = None,
+        retries: int = RETRIES,
+    ) -> None:
+        self.endpoints = Endpoints(urls)
+        self.chat = chat_of(chat)
+        self.policy = FullKV()
+        self.retries = checks.whole("retries", retries, 0)
+        self._extra = dict(extra or {})
+        self._scheduler: Scheduler[RemoteTrace] = Scheduler(self.policy.schedule, max_batch, chunk_tokens)
+        self._stats = EngineStats()
+        self._live: dict[int, _Live] = {}
+        self._requests = 0
+        self._given_up: list[str] = []
+        self._warned = False
+        self._ids: dict[str, int] = {}
+        self._pieces: dict[str, int] = {}
+        self._texts: list[str] = []
+        self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+        headers = {}
+        secret = key if key is not None else os.environ.get(key_env)
+        if secret:
+            headers["Authorization"] = f"Bearer {secret}"
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="laconic-openai", daemon=True)
+        self._thread.start()
+        limits = httpx.Limits(max_connections=max_batch + 8, max_keepalive_connections=max_batch + 8)
+        timeout = httpx.Timeout(SILENCE, connect=15.0, pool=None)
+        self._http = httpx.AsyncClient(headers=headers, limits=limits, timeout=timeout, http2=False, trust_env=True)
+        self._close = weakref.finalize(self, _close, self._loop, self._thread, self._http)
+        try:
+            self.model, self.context = self._run(self._find_model(model))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End all requests. Closing twice is fine."""
+        self._close()
+
+    def __enter__(self) -> OpenAIEngine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # ---- the interface --------------------------------------------------------------------------------------------
+
+    def render(self, question: str) -> str:
+        """The question as it is: the server's chat template is applied there."""
+        if not checks.text("question", question).strip():
+            raise InputError("the problem is empty: give a question")
+        return question
+
+    def submit(self, prompt: Prompt, sampling: Sampling, n: int = 1, ids: Sequence[str] | None = None) -> list[str]:
+        """See Engine.submit. What the server thinks of a prompt is known when it is asked, in `stream`."""
+        n = check_request(sampling, n)
+        asked = max(sampling.confidence_top_k, sampling.logprobs or 0)
+        if asked > MOST_LOGPROBS:
+            raise InputError(
+                f"the log-probabilities of {asked} candidates are asked for; OpenAI's API tells at most {MOST_LOGPROBS}"
+            )
+        own: str | tuple[int, ...]
+        tokens: tuple[int, ...] = ()
+        if isinstance(prompt, str):
+            if not checks.text("prompt", prompt).strip():
+                raise InputError("the prompt is empty: give a question")
+            own = prompt
+        else:
+            own = tokens = check_ids(prompt)
+            check_length(len(tokens), self.context)
+        limit = sampling.max_new_tokens
+        if self.context is not None and tokens:
+            limit = min(limit, self.context - len(tokens))
+
+        def make(trace: Trace, number: int) -> RemoteTrace:
+            return RemoteTrace(
+                trace=trace,
+                number=number,
+                limit=limit,
+                stop_ids=frozenset(),
+                text=_Text(),
+                prompt=own,
+            )
+
+        return self._scheduler.submit(tokens, sampling, n, ids, False, make)
+
+    def stream(self) -> Generator[Chunk, None, None]:
+        outbox = self._scheduler.outbox
+        with self._scheduler.streaming():
+            self._given_up.clear()
+            while True:
+                while outbox:
+                    yield outbox.popleft()
+                self._stop_leaving()
+                self._send()
+                if outbox:
+                    continue
+                if not self._live:
+                    if self._given_up:
+                        raise EngineError(self._given_up[0])
+                    return
+                self._take(self._inbox.get())
+
+    def stop(self, trace_id: str) -> None:
+        entry = self._scheduler.entry(trace_id)
+        if entry.trace.state == "waiting" and entry.request:  # asked for, and nothing has come of it
+            self._cancel(entry)
+        self._scheduler.stop(trace_id)
+
+    def resume(self, trace_id: str) -> None:
+        self._scheduler.resume(trace_id)
+
+    def trace(self, trace_id: str) -> Trace:
+        return self._scheduler.trace(trace_id)
+
+    def forget(self, trace_ids: Sequence[str]) -> None:
+        self._scheduler.forget(trace_ids)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of tokens that came without ids. Raises InputError for others: their tokenizer is the server's."""
+        if not all(0 <= token < len(self._texts) for token in token_ids):
+            raise InputError("the openai engine has no tokenizer: read traces by their texts")
+        return "".join(self._texts[token] for token in token_ids)
+
+    @property
+    def stats(self) -> EngineStats:
+        live = sum(len(each.entry.trace.prompt_ids) + each.entry.computed for each in self._live.values())
+        self._stats.peak_kv_tokens = max(self._stats.peak_kv_tokens, live)
+        return replace(self._stats, live_kv_tokens=live)
+
+    @property
+    def max_batch(self) -> int:
+        """Requests at once."""
+        return self._scheduler.max_batch
+
+    @property
+    def chunk_tokens(self) -> int:
+        """Tokens a chunk holds at most."""
+        return self._scheduler.chunk_tokens
+
+    # ---- what comes ------------------------------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        """Waiting traces are asked for, as many at once as may be."""
+        waiting = self._scheduler.waiting
+        while waiting and len(self._live) < self.max_batch:
+            entry = waiting.popleft()
+            self._requests += 1
+            entry.request = self._requests
+            self._live[entry.request] = _Live(entry)
+            self._begin(entry.request)
+
+    def _begin(self, number: int, anew: bool = False) -> None:
+        live = self._live[number]
+        entry = live.entry
+        trace = entry.trace
+        if anew:  # what there is of it was paid for, and is no longer part of it
+            trace.token_ids.clear()
+            trace.confidences.clear()
+            trace.logprobs.clear()
+            entry.text = _Text()
+            trace.text, entry.known = "", True
+        tokens = trace.token_ids if entry.known else None
+        if trace.token_ids and tokens is None and not isinstance(entry.prompt, str):
+            self._give_up(number, "the server tells no token ids, so a prompt of token ids can't be continued")
+            return
+        asked = plan(
+            entry.prompt,
+            trace.text,
+            tokens,
+            trace.sampling,
+            trace.index,
+            entry.limit - len(trace.token_ids),
+            self.chat.arguments,
+            self.chat.system,
+        )
+        live.task = asyncio.run_coroutine_threadsafe(self._request(number, asked, bool(trace.text)), self._loop)
+
+    def _take(self, message: _Message) -> None:
+        live = self._live.get(message.request)
+        if live is None:  # of a request that is gone
+            return
+        if isinstance(message.what, _Failure):
+            self._failed(message.request, live, message.what)
+            return
+        piece, entry = message.what, live.entry
+        if piece.tokens:
+            self._accept(live, piece)
+        if not entry.request:  # given up
+            return
+        if piece.finish is not None:
+            self._check_usage(live, piece)
+            self._end(message.request, "length" if piece.finish == "length" else "stop")
+        elif (
+            entry.known
+            and len(entry.trace.token_ids) >= entry.limit
+            and entry.limit < entry.trace.sampling.max_new_tokens
+        ):
+            self._end(message.request, "length")
+        elif len(entry.pending) >= self._scheduler.chunk_tokens:
+            self._scheduler.outbox.append(entry.flush())
+
+    def _check_usage(self, live: _Live, piece: RemotePiece) -> None:
+        """What the server says that it computed, against what came."""
+        usage = piece.usage or {}
+        made, read = usage.get("completion_tokens"), usage.get("prompt_tokens")
+        if isinstance(read, int) and read > 0:
+            self._stats.prompt_tokens += read
+        if not isinstance(made, int) or made == live.counted or made < 0:
+            return
+        if live.entry.known and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"the server says that it generated {made} tokens, and {live.counted} came; what came is counted",
+                LaconicWarning,
+                stacklevel=2,
+            )
+        elif not live.entry.known:  # pieces were counted, and a piece may hold several tokens
+            self._stats.generated_tokens += made - live.counted
+
+    def _accept(self, live: _Live, piece: RemotePiece) -> None:
+        entry = live.entry
+        trace, sampling = entry.trace, entry.trace.sampling
+        trace.state = "running"
+        text: Any = entry.text
+        text.next += piece.text
+        for told in piece.tokens:
+            if len(entry.pending) == self._scheduler.chunk_tokens:
+                self._scheduler.outbox.append(entry.flush())
+            if told.id is None:
+                token, entry.known = self._piece_id(told.text), False
+            else:
+                token = told.id
+                if told.logprob is not None:
+                    self._ids[told.text] = token
+            confidence = logprobs = None
+            if sampling.confidence_top_k:
+                confidence = confidence_of(told, sampling.confidence_top_k)
+            if sampling.logprobs is not None:
+                ids = self._alternative if entry.known else self._piece_id
+                logprobs = logprobs_of(told, ids, sampling.logprobs)
+            if (sampling.confidence_top_k and confidence is None) or (
+                sampling.logprobs is not None and logprobs is None
+            ):
+                self._give_up(
+                    entry.request,
+                    "the server tells no log-probabilities, and they were asked for: use a strategy that reads none "
+                    "(ties=index, no deepconf)",
+                )
+                return
+            entry.add(token, confidence, logprobs)
+            live.counted += 1
+            self._stats.generated_tokens += 1
+
+    def _piece_id(self, text: str) -> int:
+        """The number of a piece, by its text."""
+        found = self._pieces.get(text)
+        if found is None:
+            found = self._pieces[text] = len(self._texts)
+            self._texts.append(text)
+        return found
+
+    def _alternative(self, text: str) -> int:
+        """The id of a token that was not drawn: the server's where it has told one of that text, else below 0."""
+        return self._ids.get(text, -1 - self._piece_id(text))
+
+    def _failed(self, number: int, live: _Live, failure: _Failure) -> None:
+        live.tries += 1
+        if failure.anew:
+            self._begin(number, anew=True)
+        elif failure.final or live.tries > self.retries:
+            self._give_up(number, failure.message)
+        else:
+            self._begin(number)
+
+    def _give_up(self, number: int, why: str) -> None:
+        entry = self._live[number].entry
+        self._given_up.append(f"trace {entry.trace.id!r} can't go on: {why}")
+        self._cancel(entry)
+        self._scheduler.outbox.append(self._scheduler.end(entry, "stopped"))
+
+    def _stop_leaving(self) -> None:
+        entries = list(self._scheduler.leaving.values())
+        self._scheduler.leaving.clear()
+        for entry in entries:
+            self._cancel(entry)
+            self._scheduler.outbox.append(self._scheduler.end(entry, "stopped"))
+
+    def _end(self, number: int, reason: FinishReason) -> None:
+        entry = self._live[number].entry
+        self._cancel(entry)
+        self._scheduler.outbox.append(self._scheduler.end(entry, reason))
+
+    def _cancel(self, entry: RemoteTrace) -> None:
+        live = self._live.pop(entry.request, None)
+        entry.request = 0
+        if live is not None and live.task is not None:
+            live.task.cancel()
+
+    # ---- in the event loop -----------------------------------------------------------------------------------------
+
+    def _run(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    async def _find_model(self, asked: str | None) -> tuple[str, int | None]:
+        """(its name, its context where a server tells it)."""
+        problems: list[str] = []
+        for endpoint in self.endpoints.all:
+            try:
+                found = await self._http.get(f"{endpoint.url}/models", timeout=15.0)
+            except httpx.HTTPError as error:
+                problems.append(f"{endpoint.url} can't be reached ({_said(error)})")
+                endpoint.failed()
+                continue
+            if found.status_code in (401, 403):
+                raise InputError(
+                    f"{endpoint.url} refuses the key ({error_of(found.status_code, found.text)}); give its own"
+                )
+            if found.status_code == 404 and asked is not None:  # it has no list
+                return asked, None
+            try:
+                served = [each for each in found.json()["data"] if isinstance(each.get("id"), str)]
+            except (ValueError, KeyError, TypeError, AttributeError):
+                problems.append(f"{endpoint.url} doesn't answer as OpenAI's API does ({found.status_code})")
+                continue
+            names = [each["id"] for each in served]
+            if asked is None and not names:
+                problems.append(f"{endpoint.url} serves no model")
+                continue
+            name = names[0] if asked is None else asked
+            if name not in names:
+                shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+                raise InputError(f"{endpoint.url} doesn't serve {name!r}; expected one of {shown}")
+            context = next(each for each in served if each["id"] == name).get("max_model_len")
+            return name, context if isinstance(context, int) and context > 0 else None
+        raise InputError(f"no server can be used: {'; '.join(problems)}")
+
+    async def _request(self, number: int, asked: RequestPlan, resumed: bool) -> None:
+        """One request from beginning to end, tried at other servers and later as long as nothing has come of it."""
+        body = {"model": self.model, **asked.body, **self._extra}
+        endpoint: Endpoint | None = None
+        failure = _Failure("", False)
+        for attempt in range(self.retries + 1):
+            endpoint = self.endpoints.choose(endpoint)
+            endpoint.busy += 1
+            wait = min(0.25 * 2**attempt, 8.0) * (0.5 + random.random() / 2)
+            reader = Reader(resumed)
+            try:
+                async with self._http.stream("POST", endpoint.url + asked.path, json=body) as response:
+                    if response.status_code != 200:
+                        text = (await response.aread()).decode("utf-8", "replace")
+                        failure, wait = self._refused(endpoint, response, text, resumed, wait)
+                    else:
+                        await self._read(number, response, reader)
+                        if reader.finish is not None:
+                            endpoint.worked()
+                            self._put(number, RemotePiece(finish=reader.finish, usage=reader.usage))
+                            return
+                        failure = _Failure(f"{endpoint.url} ended the stream before the trace's end", False)
+                        endpoint.failed()
+            except (httpx.HTTPError, ValueError) as error:
+                failure = _Failure(f"{endpoint.url}: {_said(error)}", False)
+                endpoint.failed()
+            finally:
+                endpoint.busy -= 1
+            if failure.final or failure.anew or reader.begun:  # whoever reads goes on from what there is, or ends it
+                self._put(number, failure)
+                return
+            if attempt >= len(self.endpoints.all) - 1:  # all have been asked
+                await asyncio.sleep(wait)
+        self._put(number, replace(failure, final=True))
+
+    def _refused(
+        self, endpoint: Endpoint, response: httpx.Response, text: str, resumed: bool, wait: float
+    ) -> tuple[_Failure, float]:
+        said = f"{endpoint.url} answers {error_of(response.status_code, text)}"
+        if response.status_code in (408, 409, 425, 429) or response.status_code >= 500:
+            if response.status_code >= 500:
+                endpoint.failed()
+            with contextlib.suppress(ValueError):  # a date
+                wait = max(wait, min(60.0, float(response.headers.get("retry-after", "0"))))
+            return _Failure(said, False), wait
+        return _Failure(said, not resumed, anew=resumed), wait
+
+    async def _read(self, number: int, response: httpx.Response, reader: Reader) -> None:
+        """Pieces as they come. Raises ValueError for what is no stream of chunks."""
+        kind = response.headers.get("content-type", "")
+        if not kind.startswith("text/event-stream"):
+            raise ValueError(f"it answers with {kind or 'no type'} instead of a stream")
+        events = Events()
+        async for text in response.aiter_text():
+            for data in events.feed(text):
+                if data.strip() == "[DONE]":
+                    return
+                record = json.loads(data)
+                if not isinstance(record, dict):
+                    raise ValueError("a chunk that is no object")
+                if "error" in record and "choices" not in record:
+                    raise ValueError(error_of(500, data))
+                piece = reader.read(record)
+                if piece is not None:
+                    self._put(number, piece)
+
+    def _put(self, number: int, what: RemotePiece | _Failure) -> None:
+        self._inbox.put(_Message(number, what))
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _close(loop: asyncio.AbstractEventLoop, thread: threading.Thread, http: httpx.AsyncClient) -> None:
+    async def end() -> None:
+        tasks = [task for task in asyncio.all_tasks(loop) if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await http.aclose()
+        await loop.shutdown_asyncgens()
+
+    if thread.is_alive():
+        with contextlib.suppress(Exception):
+            asyncio.run_coroutine_threadsafe(end(), loop).result(5)
+        loop.call_soon_threadsafe(loop.stop)
+        if threading.current_thread() is not thread:
+            thread.join(5)

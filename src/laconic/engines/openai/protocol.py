@@ -1,0 +1,229 @@
+"""What is sent to a server and what it sends back: bodies of requests, and the pieces of a streamed trace."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from laconic.engines.base import Sampling, TokenLogprobs
+
+OPEN, CLOSE = "<think>", "</think>\n\n"
+MOST_LOGPROBS = 20  # OpenAI's limit
+SEED_STEP = 1_000_003  # between the seeds of two traces of a prompt
+MOST_SEED = 1 << 53
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A token as a server tells it. id: None where it doesn't say."""
+
+    text: str
+    id: int | None = None
+    logprob: float | None = None
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePiece:
+    """A part of a trace. tokens: those that it is made of; text: what they add to the trace's text."""
+
+    text: str = ""
+    tokens: tuple[Told, ...] = ()
+    finish: str | None = None
+    """"stop" or "length", of the last piece, which comes when the stream is over."""
+    usage: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPlan:
+    """What goes on with a trace. path: behind the address; body: without the model's name."""
+
+    path: str
+    body: Mapping[str, Any]
+
+
+def plan(
+    prompt: str | Sequence[int],
+    text: str,
+    tokens: Sequence[int] | None,
+    sampling: Sampling,
+    index: int,
+    limit: int,
+    chat: Mapping[str, Any],
+    system: str | None,
+) -> RequestPlan:
+    """The request that goes on from `text` (its tokens, where a prompt of token ids has known ones).
+
+    A text prompt is a user's message; token ids go to /v1/completions. chat: arguments of the server's chat template.
+    """
+    body: dict[str, Any] = {
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": limit,
+        "seed": (sampling.seed + index * SEED_STEP) % MOST_SEED,
+        "return_token_ids": True,  # vLLM's and laconic's; others leave it alone
+    }
+    if sampling.top_k:
+        body["top_k"] = sampling.top_k
+    if sampling.stop_token_ids:
+        body["stop_token_ids"] = list(sampling.stop_token_ids)
+    asked = max(sampling.confidence_top_k, sampling.logprobs or 0)
+    wanted = sampling.confidence_top_k > 0 or sampling.logprobs is not None
+    if isinstance(prompt, str):
+        messages: list[dict[str, str]] = [] if system is None else [{"role": "system", "content": system}]
+        messages.append({"role": "user", "content": prompt})
+        if text:
+            messages.append({"role": "assistant", "content": text})
+            body |= {"continue_final_message": True, "add_generation_prompt": False}
+        body["messages"] = messages
+        if chat:
+            body["chat_template_kwargs"] = dict(chat)
+        if wanted:
+            body |= {"logprobs": True, "top_logprobs": min(asked, MOST_LOGPROBS)}
+        return RequestPlan("/chat/completions", body)
+    body["prompt"] = [*prompt, *(tokens or ())]
+    if wanted:
+        body["logprobs"] = min(asked, MOST_LOGPROBS)
+    return RequestPlan("/completions", body)
+
+
+class Reader:
+    """Turns a stream's objects into pieces. A chat's reasoning, sent apart, is put back between marks of thinking."""
+
+    def __init__(self, resumed: bool = False) -> None:
+        self._thinking = False
+        self._said = resumed
+        self.begun = False
+        """Whether tokens have come."""
+        self.finish: str | None = None
+        """"stop" or "length", once it has been told."""
+        self.usage: Mapping[str, Any] | None = None
+
+    def read(self, record: Mapping[str, Any]) -> RemotePiece | None:
+        """A piece; None: nothing in it. Raises ValueError for what is no chunk."""
+        usage = record.get("usage")
+        if isinstance(usage, dict):
+            self.usage = usage
+        choices = record.get("choices")
+        if not isinstance(choices, list):
+            raise ValueError("a chunk without choices")
+        if not choices:
+            return None
+        choice = choices[0]
+        if not isinstance(choice, dict):
+            raise ValueError("a choice that is no object")
+        delta = choice.get("delta")
+        text = self._text(delta) if isinstance(delta, dict) else str(choice.get("text") or "")
+        finish = choice.get("finish_reason")
+        if finish is not None:
+            self.finish = "length" if finish == "length" else "stop"
+        tokens = _tokens(choice, text)
+        self.begun = self.begun or bool(tokens)
+        return RemotePiece(text, tokens) if text or tokens else None
+
+    def _text(self, delta: Mapping[str, Any]) -> str:
+        thought = delta.get("reasoning_content") or delta.get("reasoning") or ""
+        said = delta.get("content") or ""
+        text = ""
+        if thought:
+            text += ("" if self._thinking or self._said else OPEN) + str(thought)
+            self._thinking = True
+        if said:
+            text += (CLOSE if self._thinking else "") + str(said)
+            self._thinking, self._said = False, True
+        return text
+
+
+def _tokens(choice: Mapping[str, Any], text: str) -> tuple[Told, ...]:
+    """Those of a chunk: by their ids, else by their log-probabilities, else the whole piece is taken for one."""
+    ids = choice.get("token_ids")
+    told = _logprobs(choice.get("logprobs"))
+    if isinstance(ids, list) and ids:
+        if len(told) == len(ids):
+            return tuple(Told(one.text, int(i), one.logprob, one.top) for one, i in zip(told, ids, strict=True))
+        return tuple(Told("", int(i)) for i in ids)
+    if told:
+        return told
+    return (Told(text),) if text else ()
+
+
+def _logprobs(given: Any) -> tuple[Told, ...]:
+    if not isinstance(given, dict):
+        return ()
+    content = given.get("content")
+    if isinstance(content, list):
+        return tuple(
+            Told(
+                str(one.get("token", "")),
+                None,
+                float(one["logprob"]),
+                tuple(
+                    (str(other.get("token", "")), float(other["logprob"])) for other in one.get("top_logprobs") or ()
+                ),
+            )
+            for one in content
+        )
+    tokens, values = given.get("tokens"), given.get("token_logprobs")
+    if isinstance(tokens, list) and isinstance(values, list):
+        tops = given.get("top_logprobs") or [{}] * len(tokens)
+        return tuple(
+            Told(str(token), None, float(value or 0.0), tuple((str(k), float(v)) for k, v in (top or {}).items()))
+            for token, value, top in zip(tokens, values, tops, strict=False)
+        )
+    return ()
+
+
+def logprobs_of(token: Told, ids: Any, most: int) -> TokenLogprobs | None:
+    """ids: from a token's text to an id. None where the server told none."""
+    if token.logprob is None:
+        return None
+    return TokenLogprobs(token.logprob, tuple((ids(text), value) for text, value in _ranked(token.top)[:most]))
+
+
+def confidence_of(token: Told, top_k: int) -> float | None:
+    """Minus the mean log-probability of the likeliest tokens (`Sampling.confidence_top_k`); None where none was told."""
+    values = [value for _, value in _ranked(token.top)[:top_k]]
+    return -sum(values) / len(values) if values else None
+
+
+def _ranked(top: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    return sorted(top, key=lambda each: -each[1])
+
+
+@dataclass(slots=True)
+class Events:
+    """Lines of a stream of server-sent events, however they are cut."""
+
+    _rest: str = ""
+    _data: list[str] = field(default_factory=list)
+
+    def feed(self, text: str) -> list[str]:
+        """The data of the events that are whole now."""
+        found = []
+        lines = (self._rest + text).split("\n")
+        self._rest = lines.pop()
+        for line in lines:
+            line = line.rstrip("\r")
+            if not line:
+                if self._data:
+                    found.append("\n".join(self._data))
+                    self._data = []
+            elif line.startswith("data:"):
+                self._data.append(line[5:].removeprefix(" "))
+        return found
+
+
+def error_of(status: int, text: str) -> str:
+    """What a server says of an error, in a line."""
+    try:
+        found = json.loads(text)
+        error = found.get("error", found) if isinstance(found, dict) else found
+        message = error.get("message") or error.get("detail") if isinstance(error, dict) else error
+    except ValueError:
+        message = text
+    said = " ".join(str(message or "").split())[:300]
+    return f"{status}: {said}" if said else str(status)
