@@ -235,7 +235,12 @@ def write_traces(path: str | Path, records: Iterable[TraceRecord]) -> None:
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """16 hex digits (SHA-256) of the vocabulary, sorted by token, and of the chat template: what token ids and prompts mean."""
+    """16 hex digits (SHA-256) of the vocabulary, sorted by token, and of the chat template: what token ids and prompts mean.
+
+    tokenizer: None is that of a server, of which nothing is known: all zeros.
+    """
+    if tokenizer is None:
+        return "0" * 16
     vocabulary = sorted((str(token), int(number)) for token, number in tokenizer.get_vocab().items())
     template = getattr(tokenizer, "chat_template", None)
     content = json.dumps([vocabulary, template], sort_keys=True, default=str)

@@ -99,8 +99,16 @@ def test_two_hundred_random_requests(server: Running, questions: list[str]) -> N
         {"type": "x"},
         {"n": 0},
     ]
-    names: list[str] = "model messages prompt n seed temperature top_p max_tokens stop stream logprobs laconic".split()
-    names += "stream_options tools response_format chat_template_kwargs user top_logprobs".split()
+    names = ["model", "messages", "prompt", "n", "seed", "temperature", "top_p", "max_tokens", "stop", "stream", "user"]
+    names += [
+        "logprobs",
+        "top_logprobs",
+        "laconic",
+        "stream_options",
+        "tools",
+        "response_format",
+        "chat_template_kwargs",
+    ]
     for number in range(200):
         given = body(questions[0], max_tokens=2) if number % 2 else {"prompt": "a", "max_tokens": 2}
         for name in draw.sample(names, draw.randint(1, 4)):

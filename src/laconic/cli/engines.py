@@ -326,7 +326,7 @@ class RemoteReasoner:
 
     def identity(self, engine: Engine | None = None) -> tuple[str, str]:
         """See HFReasoner: the weights aren't here, so their name stands for them."""
-        return f"openai:{self.choice.model or self.choice.urls}", "unknown"
+        return f"openai:{self.choice.model or getattr(engine, 'model', 'unknown')}", "unknown"
 
     def describe(self) -> dict[str, Any]:
         """See HFReasoner."""

@@ -281,6 +281,7 @@ class OpenAIEngine(Engine):
 
     def _begin(self, number: int, anew: bool = False) -> None:
         live = self._live[number]
+        live.counted = 0
         entry = live.entry
         trace = entry.trace
         if anew:  # what there is of it was paid for, and is no longer part of it

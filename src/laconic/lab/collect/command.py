@@ -125,7 +125,9 @@ def collect(
     with reasoner.engine(chosen, batch, chunk_tokens=16) as running:
         weights, number = reasoner.identity(running)
         origin = TraceProvenance(
-            model="bundled" if small else hide_directories(str(chosen_engine.model)),
+            model="bundled"
+            if small
+            else hide_directories(str(chosen_engine.model or getattr(running, "model", "unknown"))),
             weights=weights,
             dtype=number,
             tokenizer=tokenizer_fingerprint(tokenizer),
