@@ -48,10 +48,12 @@ record() {
     vllm-cpu) laconic bench vllm -p "rpc;rpc:interval=64,ratio=8;rkv;streamingllm" --out benchmarks/vllm-cpu ;;
     vllm-cpu-kv) laconic bench vllm --shape tiny-kv -p rpc -c 4,8 --output 2000 --cache 100,25 -r 3 --out benchmarks/vllm-cpu-kv ;;
     vllm-learned) laconic bench vllm -m bundled -p rpc,learned --output 900 --cache 100,50,25 -r 5 --out benchmarks/vllm-learned ;;
+    serve-soak) python benchmarks/serve_soak.py --seconds 600 --clients 64 --out benchmarks/serve-soak ;;
+    serve-speed) python benchmarks/serve_speed.py --out benchmarks/serve-speed ;;
     vllm-v2) python benchmarks/vllm_v2.py --out benchmarks/vllm-v2 ;; # beside that: pip install --no-deps triton
     *)
       echo "error: there is nothing to record by the name $1; expected accuracy, parallel, parallel-c2, selector-gsm8k, accuracy-gsm8k, accuracy-gsm8k-again, fidelity-math500, fidelity-gsm8k, selector-math500, fidelity-math500-again, fidelity-gsm8k-again, selectors, selector-ablation, chained-traces, fidelity-chained, fidelity-and-accuracy, votes-gsm8k, bundled-traces, votes-bundled, pool-bundled, auto-gsm8k, judged-traces, judges, traces, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
-        "rpc-paper, vllm-cpu, vllm-cpu-kv, vllm-learned, vllm-v2 or all" >&2
+        "rpc-paper, vllm-cpu, vllm-cpu-kv, vllm-learned, vllm-v2, serve-soak, serve-speed or all" >&2
       exit 2
       ;;
   esac

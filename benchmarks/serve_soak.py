@@ -209,6 +209,7 @@ def main() -> None:
     found = {
         "machine": machine(),
         "versions": versions(),
+        "command": "python benchmarks/serve_soak.py " + " ".join(sys.argv[1:]),
         "seconds": asked.seconds,
         "clients": asked.clients,
         "engine": asked.engine,
