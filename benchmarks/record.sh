@@ -43,6 +43,7 @@ record() {
       laconic collect --problems 40 --n 16 --seed 4 --temperature 0.6 --batch 192 --out runs/cool.jsonl
       ;;
     judges) laconic judge eval -t runs/heldout.jsonl --unseen runs/cool.jsonl -j bundled -j jaccard -j facts -j random -j probe --out benchmarks/judges ;;
+    traces-qwen) laconic analyze traces-and-text.jsonl --tokenizer Qwen2.5-Coder-0.5B-Instruct --lengths 64,128,256,512 --out benchmarks/traces-qwen ;;
     traces) laconic analyze --model bundled --problems 200 --policies "full;rpc;random" --out benchmarks/traces ;;
     cpu-kv | cpu-policies | cpu-weights | cpu-parity | rpc-paper) laconic bench throughput --preset "$1" --out "benchmarks/$1" ;;
     vllm-cpu) laconic bench vllm -p "rpc;rpc:interval=64,ratio=8;rkv;streamingllm" --out benchmarks/vllm-cpu ;;
@@ -52,7 +53,7 @@ record() {
     serve-speed) python benchmarks/serve_speed.py --out benchmarks/serve-speed ;;
     vllm-v2) python benchmarks/vllm_v2.py --out benchmarks/vllm-v2 ;; # beside that: pip install --no-deps triton
     *)
-      echo "error: there is nothing to record by the name $1; expected accuracy, parallel, parallel-c2, selector-gsm8k, accuracy-gsm8k, accuracy-gsm8k-again, fidelity-math500, fidelity-gsm8k, selector-math500, fidelity-math500-again, fidelity-gsm8k-again, selectors, selector-ablation, chained-traces, fidelity-chained, fidelity-and-accuracy, votes-gsm8k, bundled-traces, votes-bundled, pool-bundled, auto-gsm8k, judged-traces, judges, traces, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
+      echo "error: there is nothing to record by the name $1; expected accuracy, parallel, parallel-c2, selector-gsm8k, accuracy-gsm8k, accuracy-gsm8k-again, fidelity-math500, fidelity-gsm8k, selector-math500, fidelity-math500-again, fidelity-gsm8k-again, selectors, selector-ablation, chained-traces, fidelity-chained, fidelity-and-accuracy, votes-gsm8k, bundled-traces, votes-bundled, pool-bundled, auto-gsm8k, judged-traces, judges, traces, traces-qwen, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
         "rpc-paper, vllm-cpu, vllm-cpu-kv, vllm-learned, vllm-v2, serve-soak, serve-speed or all" >&2
       exit 2
       ;;

@@ -386,6 +386,7 @@ class VoteJob(Job):
         events.append(ChoiceEnded(0, reason))
         usage = Usage(self.prompt_tokens, verdict.tokens.generated, verdict.tokens.generated - content_tokens)
         self.finish(*events, Done(usage, self.report(verdict, note)))
+        del self.run, self._steps  # what is read from here on is in the verdict and the pieces
 
     def read_trace(self, index: int) -> dict[str, Any]:
         """A trace as the page shows it, of a vote that runs or is over. Raises InputError for an unknown index."""
@@ -421,7 +422,7 @@ class Pieces:
         self._held: dict[int, list[int] | None] = {}
         for fate in verdict.traces:
             trace = job.view.trace(fate.id)
-            self._tokens[fate.index] = list(trace.token_ids)
+            self._tokens[fate.index] = trace.token_ids
             self._held[fate.index] = held(job.view, job.chosen.policy, trace)
 
     def read(self, index: int) -> dict[str, Any]:

@@ -9,24 +9,28 @@ from laconic.server.asks import AskError
 from laconic.server.jobs import VoteJob
 
 MOST_RUNS = 50
+MOST_TOKENS = 4_000_000
+"""Of all runs that are over: they are kept with their texts."""
 LONGEST_QUESTION = 300  # characters in the list
 
 
 class Runs:
-    """Votes by id, the latest last."""
+    """Votes by id, the latest last. most, most_tokens: of those that are kept; the oldest ones go first."""
 
-    def __init__(self, most: int = MOST_RUNS) -> None:
-        self.most = most
+    def __init__(self, most: int = MOST_RUNS, most_tokens: int = MOST_TOKENS) -> None:
+        self.most, self.most_tokens = most, most_tokens
         self._jobs: dict[str, VoteJob] = {}
         self._lock = threading.Lock()
 
     def add(self, job: VoteJob) -> None:
-        """A vote begins. The oldest that is over makes room."""
+        """A vote begins. The oldest that are over make room."""
         with self._lock:
             self._jobs[job.id] = job
-            over = [name for name, each in self._jobs.items() if each.over]
-            for name in over[: max(0, len(self._jobs) - self.most)]:
-                del self._jobs[name]
+            tokens = sum(each.generated for each in self._jobs.values())
+            for name in [name for name, each in self._jobs.items() if each.over]:
+                if len(self._jobs) <= self.most and tokens <= self.most_tokens:
+                    break
+                tokens -= self._jobs.pop(name).generated
 
     def get(self, name: str) -> VoteJob:
         """Raises AskError (404) where there is none."""
