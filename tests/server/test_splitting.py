@@ -66,6 +66,15 @@ def test_how_the_pieces_fall_changes_nothing(parts: list[str], data: st.DataObje
     assert cut(text, thinking, sizes)[:2] == cut(text, thinking, [])[:2]
 
 
+def test_a_long_text_is_cut_as_a_short_one() -> None:
+    """What was told long ago is dropped; a mark that may only begin a text does not begin the rest."""
+    word = "Here is my thought process: x. "
+    text = "a " * 3000 + word * 200 + "<think>" + "b " * 3000 + "</think>c"
+    thought, said, _ = cut(text, False, [7] * (len(text) // 7))
+    assert thought == "b " * 3000
+    assert said == "a " * 3000 + word * 200 + "c"
+
+
 def test_nothing_is_held_back_that_can_be_told() -> None:
     splitter = ThinkingSplitter(True)
     assert splitter.add("all of this") == [Piece(True, "all of this")]

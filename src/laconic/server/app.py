@@ -31,6 +31,9 @@ from laconic.server.runs import Runs, state_of, whole
 from laconic.version import __version__
 
 KEEP_ALIVE = 15.0  # seconds without a word after which a stream says that it is alive
+PACE, LONGEST_PACE = 0.003, 0.25
+"""Seconds between two writes of a stream, for each stream that is open, and at most: what comes meanwhile goes out together.
+A write costs as much as a step of a small model, so all streams together make a few hundred a second and no more."""
 PAGE_EVERY = 0.25  # seconds between two states of a run on the page
 log = logging.getLogger("laconic.server")
 
@@ -96,6 +99,7 @@ class Server:
     def __init__(self, driver: EngineDriver, settings: Settings) -> None:
         self.driver, self.settings = driver, settings
         self.metrics, self.runs = Metrics(driver), Runs()
+        self._streams = 0
         driver.on_done = self.metrics.count_job
         self.app = self._routes()
 
@@ -201,6 +205,7 @@ class Server:
             events = await self._read(job, request)
 
     async def _stream(self, job: Job, reply: Reply, events: list[Event]) -> AsyncIterator[bytes]:
+        self._streams += 1
         try:
             yield reply.sse(reply.opening())
             while True:
@@ -214,10 +219,12 @@ class Server:
                     return
                 if told:
                     yield told
+                    await asyncio.sleep(min(PACE * self._streams, LONGEST_PACE))
                 events = await job.mailbox.read(KEEP_ALIVE)
                 if not events:
                     yield b": still at it\n\n"
         finally:
+            self._streams -= 1
             if not job.over:
                 self.driver.cancel(job)
 
@@ -242,6 +249,8 @@ class Server:
         except AskError as error:
             if error.status != 499:
                 raise
+        finally:
+            job.mailbox.close()
         return JSONResponse({"id": job.id}, status_code=201)
 
     async def watch_run(self, job: VoteJob) -> AsyncIterator[bytes]:

@@ -93,15 +93,24 @@ class Mailbox:
         self._lock = threading.Lock()
         self._events: list[Event] = []
         self._come = asyncio.Event()
+        self._closed = False
 
     def put(self, *events: Event) -> None:
         """From any thread."""
         with self._lock:
+            if self._closed:
+                return
             first = not self._events
             self._events.extend(events)
         if first and events and self._loop is not None and not self._loop.is_closed():
             with contextlib.suppress(RuntimeError):  # the loop has just ended, and nobody reads
                 self._loop.call_soon_threadsafe(self._come.set)
+
+    def close(self) -> None:
+        """Nobody reads any more: what comes is not kept."""
+        with self._lock:
+            self._closed = True
+            self._events.clear()
 
     async def read(self, timeout: float | None = None) -> list[Event]:
         """What has come, at least one event; none after `timeout` seconds."""

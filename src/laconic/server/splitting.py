@@ -11,6 +11,7 @@ import regex
 from laconic.answers import ThinkingMarker, known_markers
 
 START = 60  # characters of a text within which a mark of ordinary words may begin it
+LONG = 4096  # told characters that are dropped at once
 
 
 class Piece(NamedTuple):
@@ -30,8 +31,9 @@ class ThinkingSplitter:
 
     def __init__(self, thinking: bool = False) -> None:
         self.thinking = thinking
-        self._text = ""
+        self._text = ""  # but for what was told long ago
         self._at = 0  # told up to here
+        self._dropped = 0  # characters
         self._opener: ThinkingMarker | None = None
         self._told = {True: False, False: False}
 
@@ -39,6 +41,9 @@ class ThinkingSplitter:
         """What can be told now that these characters have come."""
         if not self._text:
             text = text.lstrip()
+        if self._at > LONG:  # one character before tells that the text doesn't begin here
+            self._dropped += self._at - 1
+            self._text, self._at = self._text[self._at - 1 :], 1
         self._text += text
         return self._cut(False)
 
@@ -104,7 +109,7 @@ class ThinkingSplitter:
 
     def _may_hold_marks(self) -> bool:
         """Whether it is worth looking: nearly all marks begin with a character that hardly occurs elsewhere."""
-        if self._at < START or (self._opener is not None and self._opener.sign[0].isalpha()):
+        if self._dropped + self._at < START or (self._opener is not None and self._opener.sign[0].isalpha()):
             return True
         return _RARE.search(self._text, self._at) is not None
 

@@ -12,7 +12,19 @@ from laconic.files import replace_file
 
 # Okabe and Ito's palette, told apart by most colour-blind readers; markers repeat the distinction without colour.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MARKERS = (
+    "o",
+    "s",
+    "^",
+    "D",
+    "v",
+    "P",
+    "X",
+    "*",
+    "<",
+    ">",
+    "h",
+)  # as many as share no factor with the colours: 88 pairs
 GREY = "#666666"
 NAMES = {
     "full": "full KV",
