@@ -57,7 +57,12 @@ def measure(method: str, asked: argparse.Namespace, python: str) -> dict[str, An
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"error: {method} ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    told = [
+        line for line in done.stdout.splitlines() if line.startswith('{"method"')
+    ]  # vLLM writes lines of its own after it
+    if not told:
+        sys.exit(f"error: {method} told no figures; its last line is {done.stdout.strip().splitlines()[-1:]}")
+    found: dict[str, Any] = json.loads(told[-1])
     return found
 
 
