@@ -127,7 +127,8 @@ class _ChoicesReply(Reply):
 
     def chunks(self, events: Iterable[Event]) -> list[Mapping[str, Any]]:
         found: list[Mapping[str, Any]] = []
-        for event in _joined(events):
+        # Whoever asks for ids wants to know which token brought which text.
+        for event in events if self.ask.token_ids else _joined(events):
             self.take(event)
             if isinstance(event, TextTold):
                 ids = {"token_ids": list(event.token_ids)} if self.ask.token_ids else {}

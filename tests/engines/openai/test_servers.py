@@ -51,7 +51,10 @@ def test_a_server_that_is_killed_in_the_middle_costs_no_verdict(two: list[Proces
     assert not [each for each in told if each.category is LaconicWarning]
     assert endpoints[0] > 0
     assert endpoints[1] == 0
-    assert {trace.fate for trace in verdict.traces} == {"finished"}
+    assert {trace.fate for trace in verdict.traces} <= {
+        "finished",
+        "abandoned",
+    }  # the vote may be decided before the last
     assert verdict.answer is not None
     assert all(trace.text.count("</think>") <= 1 for trace in verdict.traces)
 
