@@ -79,6 +79,8 @@ def refused(invoke: Any, command: str, args: list[Any], says: str) -> None:
     ("args", "says"),
     [
         (["--engine", "foo"], "engine 'foo' is unknown; expected hf, vllm:MODEL or openai:URL"),
+        (["--engine", "openai:"], "--engine openai names no server; write openai:URL"),
+        (["--engine", "openai:localhost:8000"], "is no address of a server"),
         (["--engine", "vllm:"], "--engine vllm: names no model"),
         (["--engine", "vllm:a", "--model", "b"], "both name a model"),
         (["--engine-set", "x=1"], "--engine-set x=1 is for vLLM"),

@@ -45,7 +45,7 @@ def choose_engine(spec: str, model: str | None, settings: Sequence[str] = ()) ->
     name, colon, own = spec.partition(":")
     if name not in ("hf", "vllm", "openai"):
         raise InputError(f"engine {name!r} is unknown; expected hf, vllm:MODEL or openai:URL")
-    if colon and not own:
+    if colon and not own and name != "openai":
         raise InputError(f"--engine {spec} names no model; write {name}:MODEL, or {name} and --model")
     if name == "openai":
         if not own:
