@@ -19,6 +19,7 @@ from laconic.assets import reasoner_path
 from laconic.cli.common import choose_policy, choose_strategy
 from laconic.engines.base import Sampling
 from laconic.engines.hf import HFEngine, load
+from laconic.judges.registry import open_judge
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.verdict import Verdict
 from laconic.server.app import Server, Settings
@@ -245,6 +246,21 @@ def test_deepprune_by_the_models_name(server: Running, questions: list[str]) -> 
     assert {trace["fate"] for trace in found["laconic"]["traces"]} >= {"finished"}
 
 
+@pytest.mark.parametrize("judge", ["bundled", "jaccard", "facts", "probe"])
+def test_each_judge_says_over_http_what_it_says_alone(server: Running, questions: list[str], judge: str) -> None:
+    model, tokenizer = loaded()
+    engine = HFEngine(model, tokenizer, max_batch=32)
+    opened = open_judge(judge, model=model, tokenizer=tokenizer)
+    verdict = choose_strategy("deepprune", 6, opened, True).solve(
+        engine, questions[1], Sampling(max_new_tokens=1024, temperature=1.0, top_p=0.95, seed=4)
+    )
+    asked = {"strategy": "deepprune", "judge": judge, "n": 6}
+    told = server.post("/v1/chat/completions", body(questions[1], seed=4, laconic=asked)).json()["laconic"]
+    assert [(t["fate"], t["tokens"]) for t in told["traces"]] == [(t.fate, t.tokens) for t in verdict.traces]
+    assert told["answer"] == verdict.answer
+    assert told["tokens"]["judged"] == verdict.tokens.judged
+
+
 def test_a_vote_streams_its_progress_and_can_be_silent(server: Running, questions: list[str]) -> None:
     given = {**body(questions[0], seed=2, stream=True), "model": "bundled:self-consistency-6"}
     chunks = list(client(server).chat.completions.create(**given))
@@ -308,6 +324,27 @@ def test_a_time_limit_tells_what_there_is(serve_with: Serve, questions: list[str
         ("/v1/completions", {"prompt": "a", "laconic": {"strategy": "guess"}}, 400, "'guess' is unknown"),
         ("/v1/completions", {"prompt": "a", "laconic": {"strategy": "priced-vote:price=0"}}, 400, "price"),
         ("/v1/completions", {"prompt": "a", "laconic": {"strategy": "deepprune", "judge": "nobody"}}, 400, "nobody"),
+        *(
+            (
+                "/v1/completions",
+                {"prompt": "a", "laconic": {"strategy": "deepprune", "judge": judge}},
+                400,
+                "a request can't name what a judge is loaded from",
+            )
+            for judge in ("encoder:/tmp", "llm:some/model", "embedding:x", "llm:openai:http://10.0.0.1/v1#m")
+        ),
+        (
+            "/v1/completions",
+            {"prompt": "a", "laconic": {"compress": "learned:/tmp/x.safetensors"}},
+            400,
+            "a request can't name what a policy is loaded from",
+        ),
+        (
+            "/v1/completions",
+            {"prompt": "a", "laconic": {"compress": "kvzap:some/model"}},
+            400,
+            "a request can't name what a policy is loaded from",
+        ),
         (
             "/v1/completions",
             {"prompt": "a", "laconic": {"strategy": "priced-vote", "judge": "random"}},
@@ -411,10 +448,11 @@ def test_a_client_that_goes_away_stops_its_traces(
 
     def slowly() -> bool:
         """Steps as long as a real model's: there are seconds of them, however busy the machine is."""
-        time.sleep(0.03)
+        time.sleep(0.01)
         return step()
 
     monkeypatch.setattr(server.driver, "_step", slowly)
+    server.wait_idle()  # what was asked before is counted once it is over
     before = server.server.metrics.generated._value.get()
     with httpx.Client(timeout=60) as http:
         if stream:

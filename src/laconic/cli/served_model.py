@@ -80,6 +80,7 @@ class ServingModel:
         from laconic.server.jobs import Chosen
 
         small, given = self.choice.small, method.compress
+        self._refuse_places(method)
         policy = self.policy if given is None else choose_policy(given, small)
         spec, n = method.strategy, method.n or self.method.n or 16
         judged = {"judge": method.judge, "budget": method.budget}
@@ -106,6 +107,22 @@ class ServingModel:
         options = {} if method.budget is None else {"spend": method.budget}
         strategy = choose_strategy(spec, n, judge, small, calibration, **options)
         return Chosen(policy, strategy, n, judge_spec)
+
+    def _refuse_places(self, method: Method) -> None:
+        """A client names no files of this machine, and no addresses that it would call. Raises InputError."""
+        from laconic.compress.registry import named_file
+        from laconic.judges.registry import has_place
+
+        policy, judge = method.compress, method.judge
+        if policy not in (None, NONE, self.policy.spec()) and named_file(str(policy)) is not None:
+            raise InputError(
+                f"a request can't name what a policy is loaded from, and compress is {policy}; the server can: laconic serve "
+                "--compress"
+            )
+        if judge not in (None, self.method.judge) and has_place(str(judge)):
+            raise InputError(
+                f"a request can't name what a judge is loaded from, and judge is {judge}; the server can: laconic serve --judge"
+            )
 
     def sampling(self, given: dict[str, Any]) -> Sampling:
         return choose_sampling(self._reasoner, **{**self.sampling_options, **given})

@@ -105,6 +105,17 @@ def parse(spec: str, **overrides: Any) -> Policy:
     return cls(**values)
 
 
+def named_file(spec: str) -> str | None:
+    """The file, folder or name that a policy's spec says it is loaded from; None: none. Nothing is looked up.
+
+    Raises InputError for an unknown name or setting.
+    """
+    name, text = split_spec("policy", spec, "rpc:ratio=8")
+    cls = get(name)
+    found = _reader(cls).read(spec, text).get(cls.bare or "")
+    return None if found is None else str(found)
+
+
 def settings_of(name: str) -> list[Setting]:
     """The settings of a policy, in order. Raises InputError for an unknown name."""
     return _reader(get(name)).listed()

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -34,6 +35,8 @@ class ViewStats:
     """What these take."""
     full_kv_bytes: int = 0
     """What they would take if nothing were evicted."""
+    side_tokens: int = 0
+    """That were run for reading these traces: probes, and states that had to be computed."""
 
 
 class EngineView:
@@ -49,12 +52,18 @@ class EngineView:
         self._open: dict[str, None] = {}  # whose last chunk is still to come
         self._mine: dict[str, None] = {}
         self._held, self._counted = ViewStats(0, 0), 0.0
+        self._side_tokens = 0
         self.closed = False
 
     @property
     def name(self) -> str:
         """The engine's."""
         return self._shared.engine.name
+
+    @property
+    def tokenizer(self) -> Any:
+        """The engine's; None where it has none."""
+        return getattr(self._shared.engine, "tokenizer", None)
 
     @property
     def waiting_chunks(self) -> int:
@@ -119,11 +128,13 @@ class EngineView:
 
     def states(self, trace_ids: Sequence[str], tokens: int) -> Tensor:
         """See Engine.states."""
-        return self._shared.engine.states(trace_ids, tokens)
+        with self._counting():
+            return self._shared.engine.states(trace_ids, tokens)
 
     def probe(self, trace_ids: Sequence[str], suffix: str, steps: int) -> Tensor:
         """See Engine.probe."""
-        return self._shared.engine.probe(trace_ids, suffix, steps)
+        with self._counting():
+            return self._shared.engine.probe(trace_ids, suffix, steps)
 
     def kept(self, trace_id: str) -> list[int]:
         """See Engine.kept."""
@@ -139,7 +150,7 @@ class EngineView:
             tokens, each = sum(trace.kv_tokens for trace in running), self._shared.bytes_per_token
             whole = sum(len(trace.prompt_ids) + max(len(trace.token_ids) - 1, 0) for trace in running)
             self._held, self._counted = ViewStats(tokens, round(tokens * each), round(whole * each)), now
-        return self._held
+        return replace(self._held, side_tokens=self._side_tokens)
 
     def close(self) -> None:
         """Its user has gone: what runs is stopped at the next step, and everything forgotten."""
@@ -167,6 +178,12 @@ class EngineView:
         for name in lost:
             self.take(Chunk(name, (), "", finish_reason="stopped"))
         return bool(lost)
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        before = self._shared.engine.stats.side_tokens
+        yield
+        self._side_tokens += self._shared.engine.stats.side_tokens - before
 
     def _forget_ended(self) -> None:
         ended = [name for name in self._mine if name not in self._open]

@@ -71,6 +71,18 @@ class LLMJudgeSettings:
         word("overlong", self.overlong, ("refuse", "cut"))
         whole("batch_tokens", self.batch_tokens, 1, meaning="of a forward pass")
 
+    def message(self, question: str, first: str, second: str) -> str:
+        """The template with all its places filled."""
+        values = {
+            "question": question,
+            "first": first,
+            "second": second,
+            "same": self.same,
+            "different": self.different,
+        }
+        # In one pass: a trace that has "{second}" in it stays as it is.
+        return _PLACES.sub(lambda place: values[place[1]], self.template)
+
 
 class Prompts:
     """Pairs of texts as prompts of one model.
@@ -130,15 +142,7 @@ class Prompts:
         return self.tokenizer.decode(ids[:head]) + GAP + self.tokenizer.decode(ids[len(ids) - tail :])
 
     def _text(self, question: str, first: str, second: str) -> str:
-        values = {
-            "question": question,
-            "first": first,
-            "second": second,
-            "same": self.settings.same,
-            "different": self.settings.different,
-        }
-        # In one pass: a trace that has "{second}" in it stays as it is.
-        content = _PLACES.sub(lambda place: values[place[1]], self.settings.template)
+        content = self.settings.message(question, first, second)
         if not self.chat:
             return content + _PLAIN
         # Templates that know `enable_thinking` leave no room for thoughts; the others don't look.

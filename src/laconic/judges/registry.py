@@ -36,7 +36,7 @@ _KNOWN = {
     "encoder": JudgeListing("encoder:DIRECTORY", "a pair encoder that `laconic judge train` wrote"),
     "llm": JudgeListing(
         "llm:NAME_OR_DIRECTORY",
-        "a causal language model that is asked about two excerpts; or llm:FILE.json",
+        "a causal language model that is asked about two excerpts; or llm:FILE.json, or llm:openai:URL#MODEL",
         _DEEPPRUNE,
     ),
     "probe": JudgeListing("probe", "what the reasoner itself would answer at the excerpt's end"),
@@ -58,6 +58,8 @@ _MEANINGS = {
         "seed": "another seed, another word on each pair",
     },
 }
+SERVED = "openai:"
+"""What the place of a judge begins with that is behind a server."""
 _WITH_PLACE = ("encoder", "llm", "embedding")
 
 
@@ -94,12 +96,18 @@ def _name(typed: str) -> str:
     return name
 
 
+def has_place(spec: str) -> bool:
+    """Whether a judge is loaded from a directory, a name on the Hub or a server that its spec names. Raises as `split`."""
+    return split(spec)[0] in _WITH_PLACE
+
+
 def place_of(spec: str) -> Path | None:
     """The directory of the trained judge that a spec names; None for judges that nobody trained here."""
     name, rest = split(spec)
     if name == "bundled":
         return _bundled(rest)
-    return Path(rest).expanduser() if name in ("encoder", "llm") else None
+    served = rest.startswith(SERVED)
+    return Path(rest).expanduser() if name in ("encoder", "llm") and not served else None
 
 
 def open_judge(
@@ -148,6 +156,9 @@ def _made(name: str, rest: str, model: Any, tokenizer: Any, answers: Answers | N
         place = Path(rest) if name == "encoder" else _bundled(rest)
         return PairEncoder.open(place, model=model, tokenizer=tokenizer, device=device)
     if name == "llm":
+        base = _served_base(rest)
+        if base is not None:
+            return base
         from laconic.judges.llm import LLMJudge
 
         return LLMJudge.from_pretrained(rest, device=device)
@@ -166,6 +177,25 @@ def _made(name: str, rest: str, model: Any, tokenizer: Any, answers: Answers | N
         return PerfectJudge(answers)
     judge: Judge = _settable(name)(**_read(name, rest))
     return judge
+
+
+def _served_base(place: str) -> Judge | None:
+    """The judge behind a server that a place names, or a description whose base is one; None: it names a model."""
+    settings = excerpt = None
+    if not place.startswith(SERVED) and place.endswith(".json"):
+        from laconic.judges.llm_description import read_description
+
+        saved = read_description(Path(place))
+        if saved is not None and saved.lora is None:
+            place, settings, excerpt = saved.base, saved.settings, saved.excerpt
+    if not place.startswith(SERVED):
+        return None
+    from laconic.engines.openai.endpoints import check_installed
+
+    check_installed("a judge behind a server")
+    from laconic.judges.remote import RemoteLLMJudge
+
+    return RemoteLLMJudge.parse(place, settings, excerpt)
 
 
 def _settable(name: str) -> Any:

@@ -243,12 +243,12 @@ class EngineDriver:
         job.settled = True
         if job.view is not None:
             self._jobs.pop(job.view, None)
-        with self._lock:
-            self._count -= 1
         try:
             self.on_done(job)
         except Exception:
             log.exception("what follows a request failed")
+        with self._lock:  # last: where no job is left, all are counted
+            self._count -= 1
 
     def _give_up(self, shared: SharedEngine, error: BaseException) -> None:
         """The engine can't go on: its jobs fail. One that has died takes the server with it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -14,7 +15,9 @@ from laconic.engines.base import Engine, Sampling
 from laconic.engines.hf import HFEngine, load
 from laconic.engines.openai import OpenAIEngine
 from laconic.errors import EngineError, InputError
+from laconic.judges.registry import open_judge
 from laconic.problems import generate
+from laconic.prune import DeepPrune
 from laconic.prune.strategies.registry import parse
 from tests.engines.conformance import GREEDY, WARM, Conformance
 from tests.server.conftest import Running, serving
@@ -166,6 +169,40 @@ def test_a_chat_goes_on_from_its_text(upstream: Running, at: int) -> None:
     assert "".join(trace.text.replace("<think>", "").split()) == "".join(want.text.split())
 
 
+def test_a_probe_is_the_engines_own(upstream: Running) -> None:
+    """As far as a server tells: of the likeliest tokens; what it leaves out is nobody's."""
+    suffix, steps, cut = " </think> \\boxed{", 2, replace(SAMPLING, max_new_tokens=60)
+    own = HFEngine(*loaded())
+    with OpenAIEngine(upstream.url) as engine:
+        ids = engine.submit(engine.render(QUESTION), cut, 3)
+        list(engine.stream())
+        before = [engine.trace(name).text for name in ids]
+        found = engine.probe(ids, suffix, steps)
+        assert engine.stats.side_tokens > 0
+        assert [engine.trace(name).text for name in ids] == before
+        columns = engine._texts
+        tokens = [engine.trace(name).token_ids for name in ids]
+    prompt = own.submit(own.render(QUESTION), cut)[0]
+    want = own.probe_of(own.trace(prompt).prompt_ids, tokens, suffix, steps)
+    assert found.shape[:2] == (3, steps)
+    torch.testing.assert_close(found.sum(dim=-1), torch.ones(3, steps))
+    for row, whole in zip(found.flatten(0, 1), want.flatten(0, 1), strict=True):
+        token = int(whole.argmax())
+        column = int(row.argmax())
+        assert columns[column].strip() == own.decode([token]).strip()
+        # Texts are read anew by the server, whose words here take their spaces from their neighbours: near, not equal.
+        assert float(row[column]) == pytest.approx(float(whole[token]), abs=0.02)
+        assert int((row > 0).sum()) <= 21
+
+
+def test_a_vote_by_probes_over_a_server(upstream: Running) -> None:
+    judge = open_judge("probe:suffix=</think> \\boxed{")
+    with OpenAIEngine(upstream.url, max_batch=6) as engine:
+        verdict = DeepPrune(6, judge).solve(engine, QUESTION, SAMPLING)
+    assert verdict.answer is not None
+    assert verdict.tokens.judged > 0
+
+
 @pytest.mark.parametrize("spec", ["priced-vote:price=0.012,first=4,parallel=4", "self-consistency", "deepconf:low"])
 def test_strategies_run_over_it(upstream: Running, spec: str) -> None:
     warmup: dict[str, Any] = {"warmup": 3, "window": 32} if spec.startswith("deepconf") else {}
@@ -183,9 +220,11 @@ def test_what_it_cannot_do(upstream: Running) -> None:
     with OpenAIEngine(upstream.url) as engine:
         name = engine.submit([5, 6], Sampling(max_new_tokens=2, temperature=0))[0]
         list(engine.stream())
-        for call in (lambda: engine.states([name], 2), lambda: engine.probe([name], "x", 1), lambda: engine.kept(name)):
+        for call in (lambda: engine.states([name], 2), lambda: engine.kept(name)):
             with pytest.raises(InputError, match="the openai engine"):
                 call()
+        with pytest.raises(InputError, match="can't probe traces of prompts of token ids"):
+            engine.probe([name], "x", 1)
         with pytest.raises(InputError, match="has no tokenizer"):
             engine.decode([10**6])
         with pytest.raises(InputError, match="at most 20"):

@@ -26,7 +26,7 @@ class Upstream:
     """A server of one model that says WORDS, in the manner of `behave(body, request number)`.
 
     behave returns a dict: status, retry_after, words to send, cut (end without an end), half (end in the middle of a line),
-    usage, kind (content type), logprobs, ids, error (in mid-stream).
+    usage, kind (content type), logprobs, ids, error (in mid-stream), whole (an answer that is no stream).
     """
 
     def __init__(self, behave: Callable[[dict[str, Any], int], dict[str, Any]]) -> None:
@@ -61,6 +61,9 @@ class Upstream:
                 self.end_headers()
                 if status != 200:
                     self.wfile.write(json.dumps({"error": {"message": how.get("message", "no")}}).encode())
+                    return
+                if "whole" in how:
+                    self.wfile.write(json.dumps(how["whole"]).encode())
                     return
                 try:
                     self._stream(how)

@@ -15,10 +15,10 @@ ASIDE = 5.0  # seconds for which a server that has failed is asked only if all h
 LONGEST_ASIDE = 120.0
 
 
-def check_installed() -> None:
-    """Raises InputError where httpx is missing."""
+def check_installed(who: str = "the openai engine") -> None:
+    """Raises InputError where httpx is missing. who: needs it."""
     if importlib.util.find_spec("httpx") is None:
-        raise InputError("the openai engine needs httpx, and it isn't installed; install laconic[openai]")
+        raise InputError(f"{who} needs httpx, and it isn't installed; install laconic[openai]")
 
 
 @dataclass(slots=True, eq=False)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import queue
 import random
 import threading
@@ -21,12 +20,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
+from torch import Tensor
 
 from laconic import checks
 from laconic.compress import FullKV
 from laconic.engines.base import Chunk, Engine, EngineStats, FinishReason, Prompt, Sampling, Trace
 from laconic.engines.chat import Chat, chat_of
+from laconic.engines.openai.asking import BUSY, Asker, key_of
 from laconic.engines.openai.endpoints import Endpoint, Endpoints
+from laconic.engines.openai.probing import ask_probes, probe_bodies
 from laconic.engines.openai.protocol import (
     MOST_LOGPROBS,
     Events,
@@ -145,19 +147,18 @@ class OpenAIEngine(Engine):
         self._pieces: dict[str, int] = {}
         self._texts: list[str] = []
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
-        headers = {}
-        secret = key if key is not None else os.environ.get(key_env)
-        if secret:
-            headers["Authorization"] = f"Bearer {secret}"
+        headers = key_of(key_env) if key is None else {"Authorization": f"Bearer {key}"}
+        self._asker = Asker(self.endpoints, headers, max_batch)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="laconic-openai", daemon=True)
         self._thread.start()
         limits = httpx.Limits(max_connections=max_batch + 8, max_keepalive_connections=max_batch + 8)
         timeout = httpx.Timeout(SILENCE, connect=15.0, pool=None)
         self._http = httpx.AsyncClient(headers=headers, limits=limits, timeout=timeout, http2=False, trust_env=True)
-        self._close = weakref.finalize(self, _close, self._loop, self._thread, self._http)
+        self._close = weakref.finalize(self, _close, self._loop, self._thread, self._http, self._asker)
         try:
-            self.model, self.context = self._run(self._find_model(model))
+            served = self._asker.find_model(model)
+            self.model, self.context = served.name, served.context
         except BaseException:
             self.close()
             raise
@@ -250,6 +251,21 @@ class OpenAIEngine(Engine):
         if not all(0 <= token < len(self._texts) for token in token_ids):
             raise InputError("the openai engine has no tokenizer: read traces by their texts")
         return "".join(self._texts[token] for token in token_ids)
+
+    def probe(self, trace_ids: Sequence[str], suffix: str, steps: int) -> Tensor:
+        """See Engine.probe, and `probing.ask_probes` for what the columns are. Each text is sent with the suffix and continued.
+
+        Raises InputError for a prompt of token ids, EngineError where a server doesn't continue texts.
+        """
+        entries = [self._scheduler.entry(name) for name in checks.texts("trace_ids", trace_ids, "ids of traces")]
+        checks.text("suffix", suffix)
+        checks.whole("steps", steps, 1, meaning="tokens of the answer")
+        traces = [(entry.prompt, entry.trace) for entry in entries]
+        bodies = probe_bodies(traces, suffix, steps, self.chat.arguments, self.chat.system)
+        asked = [{"model": self.model, **body, **self._extra} for body in bodies]
+        found, tokens = ask_probes(self._asker, asked, steps, self._piece_id)
+        self._stats.side_tokens += tokens
+        return found
 
     @property
     def stats(self) -> EngineStats:
@@ -429,42 +445,6 @@ class OpenAIEngine(Engine):
 
     # ---- in the event loop -----------------------------------------------------------------------------------------
 
-    def _run(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-    async def _find_model(self, asked: str | None) -> tuple[str, int | None]:
-        """(its name, its context where a server tells it)."""
-        problems: list[str] = []
-        for endpoint in self.endpoints.all:
-            try:
-                found = await self._http.get(f"{endpoint.url}/models", timeout=15.0)
-            except httpx.HTTPError as error:
-                problems.append(f"{endpoint.url} can't be reached ({_said(error)})")
-                endpoint.failed()
-                continue
-            if found.status_code in (401, 403):
-                raise InputError(
-                    f"{endpoint.url} refuses the key ({error_of(found.status_code, found.text)}); give its own"
-                )
-            if found.status_code == 404 and asked is not None:  # it has no list
-                return asked, None
-            try:
-                served = [each for each in found.json()["data"] if isinstance(each.get("id"), str)]
-            except (ValueError, KeyError, TypeError, AttributeError):
-                problems.append(f"{endpoint.url} doesn't answer as OpenAI's API does ({found.status_code})")
-                continue
-            names = [each["id"] for each in served]
-            if asked is None and not names:
-                problems.append(f"{endpoint.url} serves no model")
-                continue
-            name = names[0] if asked is None else asked
-            if name not in names:
-                shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-                raise InputError(f"{endpoint.url} doesn't serve {name!r}; expected one of {shown}")
-            context = next(each for each in served if each["id"] == name).get("max_model_len")
-            return name, context if isinstance(context, int) and context > 0 else None
-        raise InputError(f"no server can be used: {'; '.join(problems)}")
-
     async def _request(self, number: int, asked: RequestPlan, resumed: bool) -> None:
         """One request from beginning to end, tried at other servers and later as long as nothing has come of it."""
         body = {"model": self.model, **asked.body, **self._extra}
@@ -504,7 +484,7 @@ class OpenAIEngine(Engine):
         self, endpoint: Endpoint, response: httpx.Response, text: str, resumed: bool, wait: float
     ) -> tuple[_Failure, float]:
         said = f"{endpoint.url} answers {error_of(response.status_code, text)}"
-        if response.status_code in (408, 409, 425, 429) or response.status_code >= 500:
+        if response.status_code in BUSY or response.status_code >= 500:
             if response.status_code >= 500:
                 endpoint.failed()
             with contextlib.suppress(ValueError):  # a date
@@ -539,7 +519,9 @@ def _said(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _close(loop: asyncio.AbstractEventLoop, thread: threading.Thread, http: httpx.AsyncClient) -> None:
+def _close(loop: asyncio.AbstractEventLoop, thread: threading.Thread, http: httpx.AsyncClient, asker: Asker) -> None:
+    asker.close()
+
     async def end() -> None:
         tasks = [task for task in asyncio.all_tasks(loop) if task is not asyncio.current_task()]
         for task in tasks:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from laconic.engines.base import Sampling, TokenLogprobs
+from laconic.errors import InputError
 
 OPEN, CLOSE = "<think>", "</think>\n\n"
 MOST_LOGPROBS = 20  # OpenAI's limit
@@ -177,6 +178,15 @@ def _logprobs(given: Any) -> tuple[Told, ...]:
     return ()
 
 
+def first_logprobs(answer: Mapping[str, Any], most: int) -> list[tuple[tuple[str, float], ...]]:
+    """The candidates, likeliest first, of an answer's first tokens, at most so many tokens; empty: it tells none."""
+    try:
+        told = _logprobs(answer["choices"][0]["logprobs"])
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        return []
+    return [tuple(_ranked(one.top or ((one.text, one.logprob or 0.0),))) for one in told[:most]]
+
+
 def logprobs_of(token: Told, ids: Any, most: int) -> TokenLogprobs | None:
     """ids: from a token's text to an id. None where the server told none."""
     if token.logprob is None:
@@ -227,3 +237,37 @@ def error_of(status: int, text: str) -> str:
         message = text
     said = " ".join(str(message or "").split())[:300]
     return f"{status}: {said}" if said else str(status)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a server's list says of the model that is wanted. name: None: it can't be used, for the reason in `problem`."""
+
+    name: str | None
+    context: int | None = None
+    """Tokens, where it tells."""
+    problem: str = ""
+
+
+def find_served(url: str, status: int, text: str, asked: str | None) -> Served:
+    """The model to ask for, from the answer to GET /models. asked: None: the first that is served.
+
+    Raises InputError for a key that is refused, or a model that isn't served.
+    """
+    if status in (401, 403):
+        raise InputError(f"{url} refuses the key ({error_of(status, text)}); give its own")
+    if status == 404 and asked is not None:  # it has no list
+        return Served(asked)
+    try:
+        served = [each for each in json.loads(text)["data"] if isinstance(each.get("id"), str)]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Served(None, problem=f"{url} doesn't answer as OpenAI's API does ({status})")
+    names = [each["id"] for each in served]
+    if asked is None and not names:
+        return Served(None, problem=f"{url} serves no model")
+    name = names[0] if asked is None else asked
+    if name not in names:
+        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        raise InputError(f"{url} doesn't serve {name!r}; expected one of {shown}")
+    context = next(each for each in served if each["id"] == name).get("max_model_len")
+    return Served(name, context if isinstance(context, int) and context > 0 else None)

@@ -1,0 +1,116 @@
+"""Requests of servers with OpenAI's API whose answers come whole: tried again later, and at other servers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+
+from laconic import checks
+from laconic.engines.openai.endpoints import Endpoints
+from laconic.engines.openai.protocol import Served, error_of, find_served
+from laconic.errors import EngineError, InputError
+
+TRIES = 6
+AT_ONCE = 32
+SILENCE = 120.0  # seconds without an answer after which a server counts as gone
+BUSY = (408, 409, 425, 429)
+
+
+class RefusedError(EngineError):
+    """A server says that a request is wrong: no other try would help. status: HTTP's; text: its whole answer."""
+
+    def __init__(self, message: str, status: int, text: str) -> None:
+        super().__init__(message)
+        self.status, self.text = status, text
+
+
+def key_of(*names: str) -> dict[str, str]:
+    """The header that carries a key: of the first of some environment variables that is set; none: no header."""
+    secret = next((os.environ[name] for name in names if os.environ.get(name)), None)
+    return {"Authorization": f"Bearer {secret}"} if secret else {}
+
+
+class Asker:
+    """Asks one server or several of the same model. headers: what goes with every request. at_once: requests at a time.
+
+    May be used from several threads.
+    """
+
+    def __init__(self, endpoints: Endpoints, headers: Mapping[str, str], at_once: int = AT_ONCE) -> None:
+        self.endpoints = endpoints
+        self.at_once = checks.whole("at_once", at_once, 1, meaning="requests")
+        limits = httpx.Limits(max_connections=at_once, max_keepalive_connections=at_once)
+        self._http = httpx.Client(headers=dict(headers), limits=limits, timeout=httpx.Timeout(SILENCE, connect=15.0))
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._http.close()
+
+    def find_model(self, asked: str | None) -> Served:
+        """The model, where it is served. Raises InputError where no server can be used, or none serves it."""
+        problems = []
+        for endpoint in self.endpoints.all:
+            try:
+                response = self._http.get(f"{endpoint.url}/models", timeout=15.0)
+            except httpx.HTTPError as error:
+                problems.append(f"{endpoint.url} can't be reached ({_said(error)})")
+                endpoint.failed()
+                continue
+            found = find_served(endpoint.url, response.status_code, response.text, asked)
+            if found.name is not None:
+                return found
+            problems.append(found.problem)
+        raise InputError(f"no server can be used: {'; '.join(problems)}")
+
+    def ask(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The answer to one request. Raises RefusedError for one that is wrong, EngineError where servers fail for good."""
+        endpoint, said = None, ""
+        for attempt in range(TRIES):
+            with self._lock:
+                endpoint = self.endpoints.choose(endpoint)
+                endpoint.busy += 1
+            wait = min(0.25 * 2**attempt, 8.0) * (0.5 + random.random() / 2)
+            try:
+                response = self._http.post(endpoint.url + path, json=body)
+                if response.status_code == 200:
+                    found = response.json()
+                    if not isinstance(found, dict):
+                        raise ValueError("an answer that is no object")
+                    endpoint.worked()
+                    return found
+                said = f"{endpoint.url} answers {error_of(response.status_code, response.text)}"
+                if response.status_code not in BUSY and response.status_code < 500:
+                    raise RefusedError(said, response.status_code, response.text)
+                if response.status_code >= 500:
+                    endpoint.failed()
+                with contextlib.suppress(ValueError):  # a date
+                    wait = max(wait, min(60.0, float(response.headers.get("retry-after", "0"))))
+            except (httpx.HTTPError, ValueError) as error:
+                endpoint.failed()
+                said = f"{endpoint.url}: {_said(error)}"
+            finally:
+                with self._lock:
+                    endpoint.busy -= 1
+            if attempt >= len(self.endpoints.all) - 1:  # all have been asked
+                time.sleep(wait)
+        raise EngineError(said)
+
+    def ask_all(self, path: str, bodies: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """The answers to many, in order. Raises as `ask`."""
+        if not bodies:
+            return []
+        with ThreadPoolExecutor(min(self.at_once, len(bodies))) as pool:
+            return list(pool.map(lambda body: self.ask(path, body), bodies))
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
