@@ -127,7 +127,7 @@ class ServingModel:
     def sampling(self, given: dict[str, Any]) -> Sampling:
         return choose_sampling(self._reasoner, **{**self.sampling_options, **given})
 
-    def prompt(self, ask: Ask) -> str:
+    def prompt(self, ask: Ask) -> Any:
         from laconic.answers import known_markers
         from laconic.engines.chat import Chat, apply_template
         from laconic.engines.text import render
@@ -135,16 +135,16 @@ class ServingModel:
         tokenizer, messages = self._reasoner.tokenizer, list(ask.messages)
         if self.choice.small:
             self._check_small(messages)
-        if not getattr(tokenizer, "chat_template", None):
+        if self.choice.name != "openai" and not getattr(tokenizer, "chat_template", None):
             if len(messages) > 1:
-                raise InputError(
-                    "the model's chat template isn't here; send one message of a user, or use /v1/completions"
-                    if self.choice.name == "openai"
-                    else "the model has no chat template; send one message of a user, or use /v1/completions"
-                )
+                raise InputError("the model has no chat template; send one message of a user, or use /v1/completions")
             return render(tokenizer, messages[0]["content"])
         if not any(message["content"].strip() for message in messages if message["role"] == "user"):
             raise InputError("the user's message is empty; expected a question")
+        if self.choice.name == "openai":  # the template is applied there
+            from laconic.engines.openai.protocol import Conversation
+
+            return Conversation(tuple(messages), ask.template_arguments)
         chat = Chat(arguments=ask.template_arguments)
         chat.check(tokenizer)
         if not ask.continues:
@@ -155,6 +155,13 @@ class ServingModel:
         if opened and before.rstrip().endswith(opened):  # the template has opened the thinking already
             text = text.removeprefix(opened)
         return before + text
+
+    def plain_prompt(self, given: str | Sequence[int]) -> Any:
+        if self.choice.name == "openai" and isinstance(given, str):
+            from laconic.engines.openai.protocol import PlainText
+
+            return PlainText(given)
+        return given
 
     def thinks(self, ask: Ask) -> bool:
         from laconic.answers import ends_in_thinking

@@ -96,7 +96,7 @@ class RemoteLLMJudge(CountedJudge):
 
     def _ask(self, bodies: Sequence[dict[str, Any]]) -> list[Mapping[str, Any]]:
         try:
-            return self.asker.ask_all("/chat/completions", [{**body, **self._silenced} for body in bodies])
+            return self.asker.ask_all([("/chat/completions", {**body, **self._silenced}) for body in bodies])
         except RefusedError as error:
             if self._silenced and error.status == 400 and any(name in error.text for name in TOLD):
                 self._silenced = {}

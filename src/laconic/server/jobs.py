@@ -71,8 +71,11 @@ class ModelToServe(Protocol):
     def sampling(self, given: dict[str, Any]) -> Sampling:
         """With the model's own settings where nothing is given. Raises InputError."""
 
-    def prompt(self, ask: Ask) -> str:
-        """A conversation through the model's chat template. Raises InputError."""
+    def prompt(self, ask: Ask) -> Any:
+        """A conversation as the engine takes it: through the model's chat template, where that is here. Raises InputError."""
+
+    def plain_prompt(self, given: str | Sequence[int]) -> Any:
+        """What /v1/completions goes on from, as the engine takes it."""
 
     def thinks(self, ask: Ask) -> bool:
         """Whether the prompt of a conversation ends in thinking that it has opened."""
@@ -222,7 +225,9 @@ class PlainJob(Job):
     def begin(self, model: ModelToServe, chosen: Chosen, shared: SharedEngine) -> None:
         ask = self.ask
         chat = ask.endpoint != "completions"
-        prompts: Sequence[Any] = (model.prompt(ask),) if chat else ask.prompts
+        prompts: Sequence[Any] = (
+            (model.prompt(ask),) if chat else tuple(model.plain_prompt(prompt) for prompt in ask.prompts)
+        )
         logprobs = {} if ask.logprobs is None else {"logprobs": ask.logprobs}
         sampling = self.choose_sampling(model, **logprobs)
         self.view = view = shared.view()
@@ -311,7 +316,7 @@ class VoteJob(Job):
             )
         more = {} if self.ask.logprobs is None else {"logprobs": self.ask.logprobs}
         sampling = self.choose_sampling(model, **more)
-        prompt = model.prompt(self.ask) if self.ask.messages else self.ask.prompts[0]
+        prompt = model.prompt(self.ask) if self.ask.messages else model.plain_prompt(self.ask.prompts[0])
         self.view = shared.view(prompt)
         self.run = chosen.strategy.begin(self.view, self.ask.question or "a prompt of token ids", sampling)
         self._steps: Iterator[StrategyProgress] = iter(self.run)

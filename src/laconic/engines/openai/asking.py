@@ -104,12 +104,12 @@ class Asker:
                 time.sleep(wait)
         raise EngineError(said)
 
-    def ask_all(self, path: str, bodies: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """The answers to many, in order. Raises as `ask`."""
-        if not bodies:
+    def ask_all(self, requests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+        """The answers to many (path, body), in order. Raises as `ask`."""
+        if not requests:
             return []
-        with ThreadPoolExecutor(min(self.at_once, len(bodies))) as pool:
-            return list(pool.map(lambda body: self.ask(path, body), bodies))
+        with ThreadPoolExecutor(min(self.at_once, len(requests))) as pool:
+            return list(pool.map(lambda request: self.ask(*request), requests))
 
 
 def _said(error: BaseException) -> str:

@@ -31,9 +31,12 @@ from laconic.engines.openai.endpoints import Endpoint, Endpoints
 from laconic.engines.openai.probing import ask_probes, probe_bodies
 from laconic.engines.openai.protocol import (
     MOST_LOGPROBS,
+    Conversation,
     Events,
+    PlainText,
     Reader,
     RemotePiece,
+    RemotePrompt,
     RequestPlan,
     confidence_of,
     error_of,
@@ -68,7 +71,7 @@ class _Text:
 class RemoteTrace(ScheduledTrace):
     """A trace in OpenAIEngine."""
 
-    prompt: str | tuple[int, ...]
+    prompt: RemotePrompt
     request: int = 0
     """The number of its present request; 0: it has none."""
     known: bool = True
@@ -110,9 +113,10 @@ class OpenAIEngine(Engine):
     max_batch: requests at once. chat: a system message and arguments of the server's chat template. extra: fields that go with
     every request, such as laconic's own.
 
-    A prompt of text is a user's message and goes to /v1/chat/completions; one of token ids goes to /v1/completions. Token ids
-    are the server's where it tells them (vLLM and laconic do), else numbers of the texts of its pieces. KV tokens are those of
-    a full cache, by what is known of lengths. Trace i draws with a seed of its own, made of the sampling's and i.
+    A prompt of text is a user's message, and a `Conversation` several: both go to /v1/chat/completions. One of token ids and a
+    `PlainText` go to /v1/completions. Token ids are the server's where it tells them (vLLM and laconic do), else numbers of the
+    texts of its pieces. KV tokens are those of a full cache, by what is known of lengths. Trace i draws with a seed of its own,
+    made of the sampling's and i.
 
     Raises InputError for an address that is none, a server that can't be reached, refuses the key or doesn't know the model;
     and, while it streams, EngineError where a trace can't go on anywhere, once the others have come to their ends.
@@ -181,7 +185,13 @@ class OpenAIEngine(Engine):
             raise InputError("the problem is empty: give a question")
         return question
 
-    def submit(self, prompt: Prompt, sampling: Sampling, n: int = 1, ids: Sequence[str] | None = None) -> list[str]:
+    def submit(
+        self,
+        prompt: Prompt | Conversation | PlainText,
+        sampling: Sampling,
+        n: int = 1,
+        ids: Sequence[str] | None = None,
+    ) -> list[str]:
         """See Engine.submit. What the server thinks of a prompt is known when it is asked, in `stream`."""
         n = check_request(sampling, n)
         asked = max(sampling.confidence_top_k, sampling.logprobs or 0)
@@ -189,9 +199,11 @@ class OpenAIEngine(Engine):
             raise InputError(
                 f"the log-probabilities of {asked} candidates are asked for; OpenAI's API tells at most {MOST_LOGPROBS}"
             )
-        own: str | tuple[int, ...]
+        own: RemotePrompt
         tokens: tuple[int, ...] = ()
-        if isinstance(prompt, str):
+        if isinstance(prompt, Conversation | PlainText):
+            own = prompt
+        elif isinstance(prompt, str):
             if not checks.text("prompt", prompt).strip():
                 raise InputError("the prompt is empty: give a question")
             own = prompt
@@ -262,7 +274,7 @@ class OpenAIEngine(Engine):
         checks.whole("steps", steps, 1, meaning="tokens of the answer")
         traces = [(entry.prompt, entry.trace) for entry in entries]
         bodies = probe_bodies(traces, suffix, steps, self.chat.arguments, self.chat.system)
-        asked = [{"model": self.model, **body, **self._extra} for body in bodies]
+        asked = [(path, {"model": self.model, **body, **self._extra}) for path, body in bodies]
         found, tokens = ask_probes(self._asker, asked, steps, self._piece_id)
         self._stats.side_tokens += tokens
         return found
@@ -307,7 +319,7 @@ class OpenAIEngine(Engine):
             entry.text = _Text()
             trace.text, entry.known = "", True
         tokens = trace.token_ids if entry.known else None
-        if trace.token_ids and tokens is None and not isinstance(entry.prompt, str):
+        if trace.token_ids and tokens is None and isinstance(entry.prompt, tuple):
             self._give_up(number, "the server tells no token ids, so a prompt of token ids can't be continued")
             return
         asked = plan(
@@ -320,7 +332,9 @@ class OpenAIEngine(Engine):
             self.chat.arguments,
             self.chat.system,
         )
-        live.task = asyncio.run_coroutine_threadsafe(self._request(number, asked, bool(trace.text)), self._loop)
+        live.task = asyncio.run_coroutine_threadsafe(
+            self._request(number, asked, asked.continues or bool(trace.text)), self._loop
+        )
 
     def _take(self, message: _Message) -> None:
         live = self._live.get(message.request)

@@ -11,33 +11,37 @@ from torch import Tensor
 
 from laconic.engines.base import Sampling, Trace
 from laconic.engines.openai.asking import Asker, RefusedError
-from laconic.engines.openai.protocol import MOST_LOGPROBS, first_logprobs, plan
+from laconic.engines.openai.protocol import MOST_LOGPROBS, RemotePrompt, first_logprobs, plan
 from laconic.errors import EngineError, InputError
 
 
 def probe_bodies(
-    traces: Sequence[tuple[str | Sequence[int], Trace]],
+    traces: Sequence[tuple[RemotePrompt, Trace]],
     suffix: str,
     steps: int,
     chat: Mapping[str, Any],
     system: str | None,
-) -> list[dict[str, Any]]:
-    """What is sent for each (prompt, trace). Raises InputError for prompts of token ids: no text can be added to them here."""
+) -> list[tuple[str, dict[str, Any]]]:
+    """The path and the body of what is sent for each (prompt, trace).
+
+    Raises InputError for prompts of token ids: no text can be added to them here.
+    """
     bodies = []
     for prompt, trace in traces:
-        if not isinstance(prompt, str):
+        if isinstance(prompt, tuple):
             raise InputError(
                 "the openai engine can't probe traces of prompts of token ids: their tokenizer is the server's; submit texts"
             )
         sampling = Sampling(max_new_tokens=steps, temperature=0, logprobs=MOST_LOGPROBS)
         asked = plan(prompt, trace.text + suffix, None, sampling, 0, steps, chat, system)
-        bodies.append({**asked.body, "stream": False})
-        bodies[-1].pop("stream_options")
+        body = {**asked.body, "stream": False}
+        body.pop("stream_options")
+        bodies.append((asked.path, body))
     return bodies
 
 
 def ask_probes(
-    asker: Asker, bodies: Sequence[dict[str, Any]], steps: int, number: Callable[[str], int]
+    asker: Asker, bodies: Sequence[tuple[str, dict[str, Any]]], steps: int, number: Callable[[str], int]
 ) -> tuple[Tensor, int]:
     """The distributions, float32 [n, steps, V], and the tokens that servers read and wrote for them.
 
@@ -47,7 +51,7 @@ def ask_probes(
     Raises EngineError where servers fail, don't continue texts, or tell no log-probabilities.
     """
     try:
-        answers = asker.ask_all("/chat/completions", bodies)
+        answers = asker.ask_all(bodies)
     except RefusedError as error:
         raise EngineError(
             f"the server doesn't continue a trace's text, so it can't be probed ({error}); use a judge that reads texts, such "

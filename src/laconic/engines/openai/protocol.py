@@ -38,15 +38,40 @@ class RemotePiece:
 
 
 @dataclass(frozen=True, slots=True)
+class Conversation:
+    """A prompt of several messages. messages: each with role and content; one of the assistant at the end is continued.
+    arguments: of the server's chat template, for this prompt."""
+
+    messages: tuple[Mapping[str, str], ...]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PlainText:
+    """A prompt that the model goes on from as it is, without a chat template."""
+
+    text: str
+
+
+RemotePrompt = str | Conversation | PlainText | tuple[int, ...]
+"""What can be asked for; a text is a user's message."""
+
+
+@dataclass(frozen=True, slots=True)
 class RequestPlan:
     """What goes on with a trace. path: behind the address; body: without the model's name."""
 
     path: str
     body: Mapping[str, Any]
 
+    @property
+    def continues(self) -> bool:
+        """Whether it goes on with a message."""
+        return bool(self.body.get("continue_final_message"))
+
 
 def plan(
-    prompt: str | Sequence[int],
+    prompt: RemotePrompt,
     text: str,
     tokens: Sequence[int] | None,
     sampling: Sampling,
@@ -57,7 +82,8 @@ def plan(
 ) -> RequestPlan:
     """The request that goes on from `text` (its tokens, where a prompt of token ids has known ones).
 
-    A text prompt is a user's message; token ids go to /v1/completions. chat: arguments of the server's chat template.
+    A text prompt is a user's message; token ids go to /v1/completions. chat: arguments of the server's chat template. system:
+    comes first where a conversation has no system message of its own.
     """
     body: dict[str, Any] = {
         "stream": True,
@@ -75,18 +101,23 @@ def plan(
     asked = max(sampling.confidence_top_k, sampling.logprobs or 0)
     wanted = sampling.confidence_top_k > 0 or sampling.logprobs is not None
     if isinstance(prompt, str):
-        messages: list[dict[str, str]] = [] if system is None else [{"role": "system", "content": system}]
-        messages.append({"role": "user", "content": prompt})
+        prompt = Conversation(({"role": "user", "content": prompt},))
+    if isinstance(prompt, Conversation):
+        messages = [dict(message) for message in prompt.messages]
+        if system is not None and messages[0]["role"] != "system":
+            messages.insert(0, {"role": "system", "content": system})
+        if messages[-1]["role"] == "assistant":
+            text = messages.pop()["content"] + text
         if text:
             messages.append({"role": "assistant", "content": text})
             body |= {"continue_final_message": True, "add_generation_prompt": False}
         body["messages"] = messages
-        if chat:
-            body["chat_template_kwargs"] = dict(chat)
+        if chat or prompt.arguments:
+            body["chat_template_kwargs"] = {**chat, **prompt.arguments}
         if wanted:
             body |= {"logprobs": True, "top_logprobs": min(asked, MOST_LOGPROBS)}
         return RequestPlan("/chat/completions", body)
-    body["prompt"] = [*prompt, *(tokens or ())]
+    body["prompt"] = prompt.text + text if isinstance(prompt, PlainText) else [*prompt, *(tokens or ())]
     if wanted:
         body["logprobs"] = min(asked, MOST_LOGPROBS)
     return RequestPlan("/completions", body)

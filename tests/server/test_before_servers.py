@@ -1,0 +1,78 @@
+"""A server whose engine is another server: what clients ask for arrives there as they said it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.engines.openai.test_upstreams import upstreams
+
+from laconic.cli.common import choose_policy
+from laconic.cli.engines import choose_engine
+from laconic.cli.served_model import ServingModel
+from laconic.server.asks import Method
+
+from .conftest import Running, serving
+
+
+def before(url: str, name: str) -> ServingModel:
+    return ServingModel(choose_engine(f"openai:{url}", None), name, choose_policy("none", True), Method(n=4), 16)
+
+
+@pytest.fixture(scope="module")
+def front(server: Running) -> Iterator[Running]:
+    with serving(model=before(server.url + "/v1", "bundled")) as running:
+        yield running
+
+
+def said(server: Running, path: str, given: dict[str, Any]) -> dict[str, Any]:
+    answer = server.post(path, {"model": "bundled", "seed": 5, "temperature": 0, "max_tokens": 300, **given})
+    assert answer.status_code == 200, answer.text
+    choice: dict[str, Any] = answer.json()["choices"][0]
+    return choice
+
+
+def words(choice: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """The bundled tokenizer's words take their spaces from their neighbours."""
+    message = choice["message"]
+    return message["content"].split(), (message.get("reasoning_content") or "").split()
+
+
+def test_conversations_of_several_turns(server: Running, front: Running, questions: list[str]) -> None:
+    turns = [
+        {"role": "user", "content": questions[0]},
+        {"role": "assistant", "content": "\\boxed{ 8 }"},
+        {"role": "user", "content": questions[1]},
+    ]
+    given = {"messages": turns}
+    assert words(said(front, "/v1/chat/completions", given)) == words(said(server, "/v1/chat/completions", given))
+    other = words(said(front, "/v1/chat/completions", {"messages": turns[2:]}))
+    assert other[0]
+
+
+def test_a_message_is_continued(server: Running, front: Running, questions: list[str]) -> None:
+    turns = [{"role": "user", "content": questions[0]}, {"role": "assistant", "content": "<think>draft : "}]
+    given = {"messages": turns, "continue_final_message": True, "add_generation_prompt": False}
+    assert words(said(front, "/v1/chat/completions", given)) == words(said(server, "/v1/chat/completions", given))
+
+
+def test_plain_texts_go_without_a_template(server: Running, front: Running, questions: list[str]) -> None:
+    given = {"prompt": f"<|user|> {questions[0]} <|assistant|> <think>"}
+    assert said(front, "/v1/completions", given)["text"] == said(server, "/v1/completions", given)["text"]
+
+
+def test_votes_and_template_arguments_arrive() -> None:
+    with upstreams(lambda body, number: {"words": ["\\boxed{", "7", "}"]}) as (upstream,):
+        with serving(model=before(upstream.url, "m")) as front:
+            given = {
+                "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "3 + 4 ?"}],
+                "chat_template_kwargs": {"enable_thinking": False},
+                "laconic": {"strategy": "self-consistency", "n": 3},
+            }
+            told = front.post("/v1/chat/completions", {"model": "bundled", **given}).json()
+        assert told["laconic"]["answer"] == "7"
+        assert len(upstream.bodies) >= 2  # two of three decide
+        for body in upstream.bodies:
+            assert body["messages"] == given["messages"]
+            assert body["chat_template_kwargs"] == {"enable_thinking": False}
