@@ -658,6 +658,11 @@ CALLS: dict[str, Call] = {
     "judges.FactOverlap": Call(baselines.FactOverlap, dict, {"decay": (*NUMBER, 0)}),
     "judges.RandomJudge": Call(baselines.RandomJudge, dict, {"p": NUMBER, "seed": WHOLE}),
     "judges.PerfectJudge": Call(baselines.PerfectJudge, lambda: {"answers": {}}, {"answers": (None, 5, "x", [])}),
+    "judges.SimulatedJudge": Call(
+        baselines.SimulatedJudge,
+        lambda: {"answers": {}},
+        {"answers": (None, 5, "x", []), "auroc": NUMBER, "shared": NUMBER, "seed": WHOLE},
+    ),
     "judges.calibrate": Call(
         baselines.calibrate,
         lambda: {"similarities": [0.1, 0.2], "same": [False, True]},

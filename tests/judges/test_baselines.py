@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+import statistics
 import sys
 import types
 from collections.abc import Sequence
@@ -16,7 +18,14 @@ from transformers import AutoModel, BertConfig, BertModel, PreTrainedTokenizerFa
 
 from laconic.assets import reasoner_path
 from laconic.errors import LaconicError
-from laconic.judges.baselines import FactOverlap, PerfectJudge, RandomJudge, TokenJaccard, calibrate
+from laconic.judges.baselines import (
+    FactOverlap,
+    PerfectJudge,
+    RandomJudge,
+    SimulatedJudge,
+    TokenJaccard,
+    calibrate,
+)
 from laconic.judges.embedding import EmbeddingCosine
 from laconic.prune.judge import Excerpt, judge_pairs
 
@@ -144,6 +153,57 @@ class TestPerfectJudge:
     def test_refuses_traces_it_knows_nothing_of(self) -> None:
         with pytest.raises(LaconicError, match="no answer of trace 'z'"):
             PerfectJudge(self.ANSWERS).read([excerpt("z")])
+
+
+class TestSimulatedJudge:
+    ANSWERS: ClassVar[dict[str, str | None]] = {f"t{i}": str(i % 3) if i % 10 else None for i in range(90)}
+
+    def judged(self, **settings: Any) -> tuple[list[float], list[bool]]:
+        """Of all pairs: the number, and whether the two agree."""
+        pairs = [(excerpt(a), excerpt(b)) for a, b in itertools.combinations(self.ANSWERS, 2)]
+        same = [p > 0 for p in judge_pairs(PerfectJudge(self.ANSWERS), pairs)]
+        return judge_pairs(SimulatedJudge(self.ANSWERS, **settings), pairs), same
+
+    @pytest.mark.parametrize("auroc", [0.5, 0.7, 0.9, 0.99])
+    @pytest.mark.parametrize("shared", [0, 0.5])
+    def test_its_auroc_is_the_one_that_is_asked_for(self, auroc: float, shared: float) -> None:
+        said, same = self.judged(auroc=auroc, shared=shared)
+        yes = [p for p, agree in zip(said, same, strict=True) if agree]
+        no = [p for p, agree in zip(said, same, strict=True) if not agree]
+        above = sum(a > b for a in yes for b in no) / (len(yes) * len(no))
+        assert above == pytest.approx(auroc, abs=0.06 if shared else 0.03)
+        # .5 parts both kinds with about equal shares of errors.
+        missed = sum(p < 0.5 for p in yes) / len(yes)
+        wrong = sum(p > 0.5 for p in no) / len(no)
+        assert missed == pytest.approx(wrong, abs=0.12 if shared else 0.05)
+
+    def test_shared_errors_are_a_traces(self) -> None:
+        """How often a trace's pairs are misjudged varies more between traces than chance allows."""
+
+        def spread(shared: float) -> float:
+            said, same = self.judged(auroc=0.7, shared=shared)
+            wrong: dict[str, list[bool]] = {}
+            for (a, b), p, agree in zip(itertools.combinations(self.ANSWERS, 2), said, same, strict=True):
+                for name in (a, b):
+                    wrong.setdefault(name, []).append((p > 0.5) != agree)
+            return statistics.pvariance([sum(each) / len(each) for each in wrong.values()])
+
+        assert spread(0.8) > 3 * spread(0)
+
+    def test_word_is_kept_and_symmetric(self) -> None:
+        a, b = excerpt("t1"), excerpt("t2")
+        first = judge_pairs(SimulatedJudge(self.ANSWERS, seed=3), [(a, b), (a, a)])
+        assert first == judge_pairs(SimulatedJudge(self.ANSWERS, seed=3), [(b, a), (a, a)])
+        assert first != judge_pairs(SimulatedJudge(self.ANSWERS, seed=4), [(a, b), (a, a)])
+        assert first[1] == 1.0
+
+    def test_matrix(self) -> None:
+        check_matrix(SimulatedJudge(self.ANSWERS), [excerpt(name) for name in list(self.ANSWERS)[:15]])
+
+    @pytest.mark.parametrize("settings", [{"auroc": 0.4}, {"auroc": 1}, {"shared": 2}, {"seed": -1}])
+    def test_refuses(self, settings: dict[str, Any]) -> None:
+        with pytest.raises(LaconicError, match=f"{next(iter(settings))} is"):
+            SimulatedJudge(self.ANSWERS, **settings)
 
 
 def bert(directory: Path, positions: int = 12) -> Path:

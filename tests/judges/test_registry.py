@@ -39,8 +39,11 @@ def test_settings_reach_the_judge() -> None:
 def test_the_perfect_judge_needs_answers() -> None:
     judge = open_judge("perfect", answers={"a": "1", "b": "1.0"})
     assert judge_pairs(judge, [(A, B)]) == [1.0]
-    with pytest.raises(LaconicError, match="needs the answers of finished traces"):
-        open_judge("perfect")
+    for spec in ("perfect", "simulated:auroc=0.9"):
+        with pytest.raises(LaconicError, match="needs the answers of finished traces"):
+            open_judge(spec)
+    simulated = open_judge("simulated:auroc=0.9,shared=0.5,seed=2", answers={"a": "1", "b": "1.0"})
+    assert (simulated.auroc, simulated.shared, simulated.seed) == (0.9, 0.5, 2)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", known())
@@ -72,6 +75,7 @@ def test_every_known_name_is_dealt_with(name: str) -> None:
         ("random:p=x", "p of judge random is 'x'; expected a number"),
         ("random:seed=1.5", "seed of judge random is '1.5'; expected a whole number"),
         ("perfect:x=1", "its settings: none"),
+        ("simulated:answers=1", "its settings: auroc, shared, seed"),
         ("bundled:x=1", "its settings: none"),
     ],
 )

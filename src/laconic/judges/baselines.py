@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from statistics import NormalDist
 from typing import Any
 
 import torch
@@ -107,9 +108,7 @@ class RandomJudge(MatrixJudge):
     def _pair(self, a: str, b: str) -> float:
         if a == b:
             return 1.0
-        key = repr((self.seed, *sorted((a, b)))).encode()
-        drawn = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") / 2**64
-        return float(drawn < self.p)
+        return float(_hashed(self.seed, *sorted((a, b))) / 2**64 < self.p)
 
     def _matrix(self, readings: Sequence[str]) -> Tensor:
         # A hash a pair can't be vectorised; half of them suffice.
@@ -156,6 +155,60 @@ class PerfectJudge(MatrixJudge):
     def _matrix(self, readings: Sequence[tuple[str, str | None]]) -> Tensor:
         itself = same_class_matrix([trace_id for trace_id, _ in readings])
         return itself | same_class_matrix(group_equivalent([answer for _, answer in readings]))
+
+
+class SimulatedJudge(PerfectJudge):
+    """Knows the answers, and errs as often as a judge of a given skill: what would a judge like that be worth?
+
+    Each pair has a score: a draw of the normal distribution, plus a distance where the two agree that makes the scores' AUROC
+    `auroc` (the equal-variance binormal model: distance = sqrt(2) times the normal quantile of the AUROC). The number is the
+    logistic of the score less half the distance: it ranks as the scores do, and .5 parts the pairs with equal shares of errors
+    on either side. shared: the share of the draws' variance that a pair has from its two traces, half from each, so that a
+    trace that is misjudged once is misjudged again; 0: errors are independent. A pair of traces has the same draw at any time,
+    by `seed`. answers: as of PerfectJudge, which also says what `read` raises.
+    """
+
+    name = "simulated"
+
+    def __init__(
+        self,
+        answers: Mapping[str, str | None] | Callable[[Excerpt], str | None],
+        auroc: float = 0.8,
+        shared: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(answers)
+        self.auroc = number("auroc", auroc, 0.5, 0.9999, "of the judge")
+        self.shared = number("shared", shared, 0, 1)
+        self.seed = whole("seed", seed, 0)
+        self._distance = math.sqrt(2) * NormalDist().inv_cdf(self.auroc)
+
+    def _pair(self, a: tuple[str, str | None], b: tuple[str, str | None]) -> float:
+        if a[0] == b[0]:
+            return 1.0
+        return self._number(a[0], b[0], bool(super()._pair(a, b)))
+
+    def _matrix(self, readings: Sequence[tuple[str, str | None]]) -> Tensor:
+        same = super()._matrix(readings)
+        found = torch.eye(len(readings))
+        for i, (a, _) in enumerate(readings):
+            for j, (b, _) in enumerate(readings[:i]):
+                found[i, j] = found[j, i] = 1.0 if a == b else self._number(a, b, bool(same[i, j]))
+        return found
+
+    def _number(self, a: str, b: str, same: bool) -> float:
+        own = (self._draw(a) + self._draw(b)) / math.sqrt(2)
+        noise = math.sqrt(1 - self.shared) * self._draw(*sorted((a, b))) + math.sqrt(self.shared) * own
+        return 1 / (1 + math.exp(self._distance * (0.5 - same) - noise))
+
+    def _draw(self, *of: str) -> float:
+        """Of the standard normal distribution."""
+        return NormalDist().inv_cdf((_hashed(self.seed, *of) + 0.5) / 2**64)
+
+
+def _hashed(*of: Any) -> int:
+    """64 bits that depend on nothing but these."""
+    return int.from_bytes(hashlib.blake2b(repr(of).encode(), digest_size=8).digest(), "big")
 
 
 def calibrate(similarities: Sequence[float] | Tensor, same: Sequence[bool] | Tensor, fnr: float = 0.2) -> float:

@@ -45,6 +45,9 @@ _KNOWN = {
     "embedding": JudgeListing("embedding:NAME_OR_DIRECTORY", "cosine of text embeddings"),
     "random": JudgeListing("random", "chance: the floor"),
     "perfect": JudgeListing("perfect", "knows the answers: the ceiling; needs recorded traces"),
+    "simulated": JudgeListing(
+        "simulated", "knows the answers, and errs as a judge of a given AUROC; needs recorded traces"
+    ),
 }
 _MEANINGS = {
     "probe": {
@@ -53,6 +56,13 @@ _MEANINGS = {
     },
     "jaccard": {"ngram": "tokens of an n-gram; 1 is the set of tokens"},
     "facts": {"decay": "above 0 to 1: how much less a fact weighs than the one after it; 1 is none"},
+    "perfect": {"answers": ""},
+    "simulated": {
+        "answers": "",
+        "auroc": "of the judge that it stands for, from 0.5",
+        "shared": "0 to 1: how much of its errors comes from the traces, so that one is misjudged again and again",
+        "seed": "another seed, other errors",
+    },
     "random": {
         "p": "probability with which two traces are said to agree",
         "seed": "another seed, another word on each pair",
@@ -60,6 +70,7 @@ _MEANINGS = {
 }
 SERVED = "openai:"
 """What the place of a judge begins with that is behind a server."""
+_WITH_ANSWERS = ("perfect", "simulated")
 _WITH_PLACE = ("encoder", "llm", "embedding")
 
 
@@ -166,15 +177,14 @@ def _made(name: str, rest: str, model: Any, tokenizer: Any, answers: Answers | N
         from laconic.judges.embedding import EmbeddingCosine
 
         return EmbeddingCosine(rest, device=None if device == "auto" else device)
-    if name == "perfect":
-        from laconic.judges.baselines import PerfectJudge
-
-        _read(name, rest)
+    if name in _WITH_ANSWERS:
+        read = _read(name, rest)
         if answers is None:
             raise InputError(
-                "judge perfect needs the answers of finished traces, which only recorded ones have; use it with them"
+                f"judge {name} needs the answers of finished traces, which only recorded ones have; use it with them"
             )
-        return PerfectJudge(answers)
+        knowing: Judge = _settable(name)(answers, **read)
+        return knowing
     judge: Judge = _settable(name)(**_read(name, rest))
     return judge
 
@@ -204,9 +214,15 @@ def _settable(name: str) -> Any:
         from laconic.judges.probe import ProbeJudge
 
         return ProbeJudge
-    from laconic.judges.baselines import FactOverlap, RandomJudge, TokenJaccard
+    from laconic.judges import baselines
 
-    simple: dict[str, Any] = {"jaccard": TokenJaccard, "facts": FactOverlap, "random": RandomJudge}
+    simple: dict[str, Any] = {
+        "jaccard": baselines.TokenJaccard,
+        "facts": baselines.FactOverlap,
+        "random": baselines.RandomJudge,
+        "perfect": baselines.PerfectJudge,
+        "simulated": baselines.SimulatedJudge,
+    }
     return simple.get(name)
 
 
@@ -222,7 +238,9 @@ def _bundled(rest: str) -> Path:
 
 def _reader(name: str) -> SettingsReader:
     cls = _settable(name)
-    return SettingsReader("judge", name, parameters_of(cls, _MEANINGS[name]) if cls is not None else {})
+    listed = parameters_of(cls, _MEANINGS[name]) if cls is not None else {}
+    listed.pop("answers", None)  # what it is given, and no setting
+    return SettingsReader("judge", name, listed)
 
 
 def _read(name: str, text: str) -> dict[str, Any]:
