@@ -149,7 +149,7 @@ Spend = Annotated[
     typer.Option(
         "--spend",
         metavar="BUDGET",
-        help="4x: four traces a problem in the mean; 500000: so many tokens. A set shares it; for one, auto chooses by it.",
+        help="4x: four traces a problem in the mean; 500000: so many tokens. A set shares it; for one, auto chooses by it, or 30s.",
     ),
 ]
 CalibrationFile = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,8 +13,11 @@ from laconic.prune.needs import Needs
 from laconic.prune.pool import PoolBudget
 from laconic.prune.strategies.base import Strategy, StrategyRun
 from laconic.prune.strategies.run import MOST_TRACES, StrategyRunBase
+from laconic.prune.strategies.timed import TimedRun
 from laconic.prune.trace_engine import SamplingView, TraceEngine
 from laconic.settings import setting
+
+_SECONDS = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?s")
 
 
 @dataclass(frozen=True)
@@ -21,8 +25,8 @@ class Auto(Strategy):
     """The strategy that was most often right for the budget on the problems of a calibration (`Calibration.choose`).
 
     calibration: as `laconic.calibrations` reads it. `spend` is what a problem may cost on average, over problems like those of
-    the calibration: one may cost more, another less. The verdict's note says what was chosen, and why. Raises InputError for
-    settings out of range, a budget below one trace, or a calibration that chooses a strategy which asks a judge.
+    the calibration: one may cost more, another less. The verdict's note says what was chosen, and why. A budget of seconds, `30s`,
+    is of wall time: all n traces start at once, and what has ended by then votes. Raises InputError for settings out of range, a budget below one trace, or a calibration that chooses a strategy which asks a judge.
     """
 
     name = "auto"
@@ -31,7 +35,7 @@ class Auto(Strategy):
 
     n: int
     calibration: Calibration
-    spend: str = setting("4x", "what a problem may cost on average: so many traces, as 4x, or tokens, as 20000")
+    spend: str = setting("4x", "what a problem may cost on average: so many traces, as 4x, or tokens, as 20000; or 30s, of time")
 
     def __post_init__(self) -> None:
         checks.unwrap_numpy_fields(self)
@@ -41,14 +45,22 @@ class Auto(Strategy):
         )
         self.chosen()
 
+    @property
+    def seconds(self) -> float | None:
+        """Of wall time, where that is the budget. Raises InputError for 0 or less."""
+        match = _SECONDS.fullmatch(self.spend.strip().lower())
+        return None if match is None else checks.number("spend", float(match[1]), 0, above=True, meaning="seconds")
+
     def choose(self) -> CalibratedRow:
-        """What it chooses."""
+        """What it chooses for a budget of tokens or traces."""
         return self.calibration.choose(PoolBudget.parse(self.spend))
 
     def chosen(self) -> Strategy:
         """The strategy that it stands for, with no more than `n` traces."""
         from laconic.prune.strategies.registry import needs_judge, parse
 
+        if self.seconds is not None:
+            return parse("self-consistency:ties=confidence", self.n)
         row = self.choose()
         if needs_judge(row.strategy):
             raise InputError(
@@ -58,6 +70,8 @@ class Auto(Strategy):
 
     def why(self) -> str:
         """One clause: what was chosen, and what that rests on."""
+        if self.seconds is not None:
+            return f"all {self.n} traces at once, for at most {self.seconds:g} s"
         return f"chosen for {PoolBudget.parse(self.spend)}: {self.choose().describe()}, on {self.calibration}"
 
     def needs(self) -> Needs:
@@ -67,4 +81,4 @@ class Auto(Strategy):
         run = self.chosen().begin(engine, question, sampling)
         if isinstance(run, StrategyRunBase):
             run.note = self.why()
-        return run
+        return run if self.seconds is None else TimedRun(run, self.seconds)
