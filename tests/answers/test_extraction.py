@@ -71,6 +71,32 @@ def test_else_a_choice_letter(text, letter):
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
+        (r"It is $\boxed{5}$ nm.  Answer: B", "B"),
+        ("So \\boxed{\\frac{1}{2}}.\n\n**Answer: (C)**<|im_end|>", "C"),
+        (r"\boxed 5 cm, so the correct option is $D$.", "D"),
+        (r"\boxed{5}. The answer is A. No: the answer is B.", "B"),
+        # A box that holds a letter is the choice, whatever is said of others.
+        (r"\boxed{C}. Why not B? The other answer is B.", "C"),
+        (r"\boxed{\text{(C)}} Answer: B", r"\text{(C)}"),
+        # A letter before the box, or none that is named as the answer.
+        (r"Answer: B, that is \boxed{5}", "5"),
+        (r"Answer: $\boxed{5}$", "5"),
+        (r"\boxed{5}, and x is B. The answer is A = 5", "5"),
+        (r"\boxed{\text{The answer is B.}} so", r"\text{The answer is B.}"),
+        (r"\boxed{5}. Is the answer B?", "5"),
+        (r"\boxed{5}. The answer is A or B.", "5"),
+        (r"<answer>5</answer> The answer is B.", "5"),
+        # A letter chosen in the thinking doesn't count against what is said after it.
+        (r"<think>\boxed{5}. Answer: B</think>\boxed{6}", "6"),
+    ],
+)
+def test_a_letter_that_is_chosen_after_a_box_is_the_answer(text, answer):
+    assert extract(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
         ("the answer is 42", "42"),
         ("The final answer is: **42**.", "42"),
         ("Answer: 1,234.5 cm", "1,234.5"),

@@ -73,6 +73,10 @@ TRACES = ("--traces", "{traces}", "--out", "{out}")
             ("bench", "parallel", "--source", "{file}", "--problem-seed", 1),
             "--problem-seed has no effect on the problems of",
         ),
+        (
+            ("bench", "accuracy", "--source", "aime24:{file}", "--problem-seed", 1),
+            "--problem-seed has no effect on the problems of aime24:",
+        ),
         (("judge", "train", *TRACES, "--layers", "3"), "--layers has no effect without --vectors states"),
         (("judge", "train", *TRACES, "--cross-entropy", "--alpha", 0.3), "--alpha has no effect with --cross-entropy"),
         (

@@ -160,6 +160,76 @@ def test_a_broken_problem_file_is_named_by_its_line(invoke, tiny: Path, problem_
     assert "Line 11 of" in result.output
 
 
+def test_a_benchmark_s_prompt_is_recorded_and_another_is_refused(
+    invoke, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = tmp_path / "test.jsonl", tmp_path / "out"
+    path.write_text(json.dumps({"question": "1 plus 6 ?", "answer": "so #### 7"}))
+    base = ["bench", "accuracy", "-m", tiny, "-p", "full", "--max-new-tokens", 5, "-o", out, "--source"]
+    result = invoke(*base, f"gsm8k:{path}", "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)["settings"]["problems"]
+    assert (told["set"], told["count"]) == ("gsm8k, test.jsonl", 1)
+    assert told["prompt"] == "{question}\nPlease reason step by step, and put your final answer within \\boxed{}."
+    before = (out / "traces.jsonl").read_bytes()
+    assert invoke(*base, f"gsm8k:{path}").exit_code == 0
+
+    monkeypatch.setattr("laconic.lab.shared.problems.prompt_of", lambda source: "{question}")
+    refused = invoke(*base, f"gsm8k:{path}")
+    assert refused.exit_code == 2
+    assert "problems.prompt was '{question}\\nPlease reason" in refused.stderr
+    assert "now '{question}'" in refused.stderr
+    plain = invoke(*base, path)
+    assert plain.exit_code == 2
+    assert "problems.set was 'gsm8k, test.jsonl', now 'test.jsonl'" in plain.stderr
+    assert (out / "traces.jsonl").read_bytes() == before
+
+
+def test_a_file_without_a_benchmark_s_name_records_no_prompt(
+    invoke, tiny: Path, problem_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    result = invoke(
+        "bench",
+        "accuracy",
+        "-m",
+        tiny,
+        "--source",
+        problem_file,
+        "-p",
+        "full",
+        "--max-new-tokens",
+        5,
+        "-o",
+        out,
+        "--json",
+    )
+    assert list(json.loads(result.stdout)["settings"]["problems"]) == ["set", "count", "digest"]
+
+
+def test_what_no_answer_scores_is_refused_before_anything_is_loaded(invoke, tmp_path: Path) -> None:
+    for source in ("ifeval", f"ifeval:{tmp_path / 'none.jsonl'}"):
+        result = invoke("bench", "accuracy", "-m", tmp_path / "none", "--source", source, "-o", tmp_path / "out")
+        assert result.exit_code == 2
+        assert "ifeval has no reference answers" in result.stderr
+        assert "`python -m laconic.lab.lm_eval`" in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_seed_is_another_order_of_choices(invoke, tiny: Path, tmp_path: Path) -> None:
+    path, out = tmp_path / "gpqa.jsonl", tmp_path / "out"
+    wrong = {f"Incorrect Answer {i}": f"{i}" for i in (1, 2, 3)}
+    path.write_text(json.dumps({"Question": "1 plus 6 ?", "Correct Answer": "7", "Record ID": "r", **wrong}))
+    base = ["bench", "accuracy", "-m", tiny, "--source", f"gpqa-diamond:{path}", "-p", "full", "--max-new-tokens", 5]
+    result = invoke(*base, "-o", out, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["settings"]["problems"]["set"] == "gpqa-diamond, gpqa.jsonl, choices by seed 0"
+    refused = invoke(*base, "-o", out, "--problem-seed", 1)
+    assert refused.exit_code == 2
+    assert "choices by seed 0', now 'gpqa-diamond, gpqa.jsonl, choices by seed 1'" in refused.stderr
+
+
 def test_the_oracle_needs_a_pattern_on_other_models(invoke, tiny: Path, problem_file: Path, tmp_path: Path) -> None:
     base = ["bench", "accuracy", "-m", tiny, "--source", problem_file, "-o", tmp_path / "out", "--max-new-tokens", 20]
     result = invoke(*base, "-p", "oracle", "-c", 2, "--interval", 16, "--window", 8)

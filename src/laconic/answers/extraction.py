@@ -82,10 +82,11 @@ def answer_of(trace: FinishedTrace) -> str | None:
 def extract(text: str, *, thinking: bool = False, ended: bool = False) -> str | None:
     r"""The final answer that ``text`` ends in, stripped; ``None`` when it gives none.
 
-    The content of the last balanced, non-empty ``\boxed{}`` or ``\fbox{}`` (also ``\boxed 5``) or ``<answer></answer>``; else
-    the letter (A to J) after the last answer phrase that has one ("the answer is C", "**Answer: (B)**"); else the number or
-    short LaTeX expression after the last answer phrase that has one, of an equation its right side. A phrase that ends in a
-    question mark gives nothing.
+    The content of the last balanced, non-empty ``\boxed{}`` or ``\fbox{}`` (also ``\boxed 5``) or ``<answer></answer>``, unless
+    an answer phrase behind a box names a choice letter, as where one works out a value and then chooses; else the letter (A to
+    J) after the last answer phrase that has one ("the answer is C", "**Answer: (B)**"); else the number or short LaTeX
+    expression after the last answer phrase that has one, of an equation its right side. A phrase that ends in a question mark
+    gives nothing.
 
     Where thinking has ended (``</think>``, ``[/THINK]``, the final channel of gpt-oss: all that `thinking.MARKERS` lists), what
     follows it is searched first, then the whole text. In thinking that has begun and not ended there is no answer, since
@@ -112,9 +113,18 @@ def _found(text: str) -> str | None:
 
 
 def _marked(text: str) -> str | None:
-    """The last box or answer tag's content. A box within a tag is what the tag holds."""
+    """The last box or answer tag's content, or the letter that is chosen after the box. A box within a tag is what the tag
+    holds."""
     (box, boxed), (tag, tagged) = _boxed(text), _tagged(text)
-    return boxed if box > tag else tagged
+    return _chosen_after(text, box, boxed) or boxed if box > tag else tagged
+
+
+def _chosen_after(text: str, box: int, boxed: str | None) -> str | None:
+    """The letter that is the answer according to what follows a box, unless the box holds one itself."""
+    if boxed is None or re.fullmatch(r"[A-J]", re.sub(r"\\[a-z]+|[^A-Za-z]", "", boxed)):
+        return None
+    rest = _SPECIAL.sub("\n", text[text.index(boxed, box) + len(boxed) :])
+    return next(filter(None, map(_letter, reversed(list(_tails(rest))))), None)
 
 
 def _boxed(text: str) -> tuple[int, str | None]:

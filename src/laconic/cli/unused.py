@@ -41,8 +41,11 @@ def _written(context: Any, name: str) -> str:
 
 
 def refuse_seed(source: str) -> None:
-    """InputError for the seed of the bundled problems, where problems come from elsewhere."""
-    if source != "bundled":
+    """InputError for the seed of problems, where they come from a source that draws nothing by one."""
+    from laconic.problems.benchmarks import find_benchmark
+
+    named = find_benchmark(source)
+    if source != "bundled" and not (named and named.benchmark.shuffled):
         refuse_unused(f"on the problems of {source}, which has them in one order", "seed")
 
 

@@ -1,4 +1,4 @@
-"""Problem sets by name: the bundled generator, a JSON-lines file, or a data set of the Hub."""
+"""Problem sets by name: the bundled generator, a JSON-lines file, a data set of the Hub, or a benchmark of the field."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from laconic import checks
 from laconic.errors import InputError, reason
 from laconic.jsonl import read_objects
 from laconic.problems.base import Problem
+from laconic.problems.benchmarks import BENCHMARKS, benchmark_problems, find_benchmark
 from laconic.problems.generate import generate
 
 BUNDLED = "bundled"
 HUB = "hub:"
+KNOWN = f"{BUNDLED}, a file of JSON lines, {HUB}NAME, or a benchmark ({', '.join(BENCHMARKS)}; NAME:FILE for its file)"
 # What data sets call the two fields, in the order of preference; compared without regard to case.
 QUESTIONS = ("question", "problem", "prompt")
 ANSWERS = ("answer", "final_answer", "expected_answer", "target")
@@ -26,15 +28,17 @@ def load_problems(
 ) -> list[Problem]:
     """The problems of a source, at most `count` of them (None: 200 generated ones, or all that the source has).
 
-    source: `bundled` (held-out problems by seed and level), the path of a JSON-lines file, or `hub:NAME`,
-    `hub:NAME:SPLIT` (needs `datasets`, the extra `eval`; without SPLIT: `test`, or the only split there is). A record
-    has a question (`question`, `problem` or `prompt`), an answer (`answer`, `final_answer`, `expected_answer` or
-    `target`; of one with a worked solution before `####`, what follows that), and may have an `id` and a `level`.
+    source: `bundled` (held-out problems by seed and level), the path of a JSON-lines file, `hub:NAME`,
+    `hub:NAME:SPLIT` (needs `datasets`, the extra `eval`; without SPLIT: `test`, or the only split there is), or a name
+    in `benchmarks.BENCHMARKS`: alone, then from the Hub, or `NAME:FILE`, then from a file as its publishers have it. A record
+    of a file or a data set without such a name has a question (`question`, `problem` or `prompt`), an answer (`answer`,
+    `final_answer`, `expected_answer` or `target`; of one with a worked solution before `####`, what follows that), and may have
+    an `id` and a `level`. seed: of the bundled problems, and of what a benchmark shuffles.
 
     Raises InputError for a missing or empty file, a broken line (by its number), a record without question or answer,
-    a seed or level for a source that has none, or an unknown data set or split.
+    a level for a source that has none, an unknown data set or split, or as `benchmark_problems`.
     """
-    checks.text("source", source, f"{BUNDLED}, a file of JSON lines, or {HUB}NAME", some=True)
+    checks.text("source", source, KNOWN, some=True)
     if count is not None:
         count = checks.whole("The number of problems", count, 1)
     seed = checks.seed("seed", seed)
@@ -42,7 +46,11 @@ def load_problems(
         return generate(200 if count is None else count, seed, level)
     if level is not None:
         raise InputError(f"A level was given, but only the bundled problems have levels to choose, not {source}")
-    problems = from_hub(source[len(HUB) :]) if source.startswith(HUB) else from_jsonl(source)
+    named = find_benchmark(source)
+    if named is not None:
+        problems = benchmark_problems(named, seed)
+    else:
+        problems = from_hub(source[len(HUB) :]) if source.startswith(HUB) else from_jsonl(source)
     return problems if count is None else problems[:count]
 
 
@@ -50,8 +58,7 @@ def from_jsonl(path: str | Path) -> list[Problem]:
     """The problems of a JSON-lines file; empty lines are skipped. Raises InputError as `load_problems`."""
     path = checks.path("path", path)
     if not path.is_file():
-        known = f"{BUNDLED}, a file of JSON lines, or {HUB}NAME"
-        raise InputError(f"There is no problem file {path}; expected {known}")
+        raise InputError(f"There is no problem file {path}; expected {KNOWN}")
     found = read_objects(path, "problem", "a question and an answer")
     records = [(where, f"line-{number}", record) for number, where, record in found]
     return _problems(records, str(path))

@@ -179,6 +179,13 @@ def test_broken_lines_are_told(invoke, tiny: Path, problem_file: Path, tmp_path:
         (["--batch", 0], "--batch is 0"),
         (["--source", "hub:a:b", "--split", "c"], "--source hub:a:b names a split, and --split c another"),
         (["--source", "none.jsonl"], "no problem file none.jsonl"),
+        (
+            ["--source", "gsm8k", "--split", "train"],
+            "--split train was given, but gsm8k is the split test of its data set",
+        ),
+        (["--source", "gsm8k:a.jsonl", "--split", "train"], "a file of problems has no splits"),
+        (["--source", "aime25", "--level", 5], "only the bundled problems have levels"),
+        (["--source", "aime26"], "a benchmark (aime24, aime25, gpqa-diamond, math500, gsm8k, ifeval, livecodebench;"),
         (["--source", "a.jsonl", "--split", "train"], "a file of problems has no splits"),
         (["--source", "a.jsonl", "--level", 5], "only the bundled problems have levels"),
         (["--split", "test"], "split is 'test'; expected one of train, heldout"),
@@ -289,3 +296,66 @@ def test_a_budget_that_all_problems_share(invoke: Any, tiny: Path, problem_file:
         refused = invoke(*given[:-1], spend)
         assert (refused.exit_code, refused.stdout) == (2, "")
         assert says in refused.stderr
+
+
+def test_a_benchmark_is_collected_with_its_prompt_and_not_mixed_with_another(
+    invoke: Any, tiny: Path, tmp_path: Path
+) -> None:
+    out, path = tmp_path / "t.jsonl", tmp_path / "test.jsonl"
+    path.write_text("".join(json.dumps({"question": f"{a} plus 6 ?", "answer": f"#### {a}"}) + "\n" for a in "123"))
+    options = ["collect", "-m", tiny, "-n", 1, "--max-new-tokens", 5, "-o", out]
+    result = invoke(*options, "--source", f"gsm8k:{path}")
+    assert result.exit_code == 0, result.output
+    assert "0.0% (95 % interval" in result.stdout
+    header = json.loads(out.read_text().partition("\n")[0])["settings"]
+    asked = "\nPlease reason step by step, and put your final answer within \\boxed{}."
+    assert (header["problems"], header["prompt"]) == ("gsm8k, test.jsonl", "{question}" + asked)
+    assert {(r.problem, r.question, r.gold) for r in read_traces(out).records} == {
+        (f"gsm8k-{i}", f"{i + 1} plus 6 ?{asked}", str(i + 1)) for i in range(3)
+    }
+    before = out.read_bytes()
+    plain = invoke(*options, "--source", path)
+    assert plain.exit_code == 2
+    assert "problems was 'gsm8k, test.jsonl', now 'test.jsonl'; prompt was '{question}\\nPlease" in plain.stderr
+    assert out.read_bytes() == before
+
+
+def test_prompts_without_reference_answers_are_collected_and_not_scored(
+    invoke: Any, tiny: Path, tmp_path: Path
+) -> None:
+    out, path = tmp_path / "t.jsonl", tmp_path / "ifeval.jsonl"
+    records: list[dict[str, Any]] = [
+        {"key": key, "prompt": f"say {key}", "instruction_id_list": ["a"], "kwargs": [{}]} for key in (7, 8)
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    options = ["collect", "-m", tiny, "--source", f"ifeval:{path}", "-n", 2, "--max-new-tokens", 5, "-o", out]
+    result = invoke(*options, "--temperature", 1)
+    assert result.exit_code == 0, result.output
+    told = dict(line.split(maxsplit=1) for line in result.stdout.replace("equal pairs", "equal").splitlines())
+    assert told["pass@1"] == told["cons@2"] == "none, without reference answers"
+    assert {(r.problem, r.gold, r.correct) for r in read_traces(out).records} == {("7", "", False), ("8", "", False)}
+    again = json.loads(invoke(*options, "--temperature", 1, "--json").stdout)
+    assert (again["new"], again["pass_at_1"], again["cons_at_n"]) == (0, None, None)
+    refused = invoke(*options, "--temperature", 1, "--spend", "3x")
+    assert refused.exit_code == 2
+    assert (
+        "--spend goes by votes on answers, but the problem 7 asks for a text that no answer sums up" in refused.stderr
+    )
+    played = invoke("bench", "parallel", "--traces", out, "--n", 2, "-o", tmp_path / "out")
+    assert played.exit_code == 2
+    assert "the traces of problem 7" in played.stderr
+    assert "have no reference answer" in played.stderr
+
+
+def test_the_seed_orders_the_choices_and_the_sample_seed_does_not(invoke: Any, tiny: Path, tmp_path: Path) -> None:
+    path = tmp_path / "gpqa.jsonl"
+    wrong = {f"Incorrect Answer {i}": f"{i}" for i in (1, 2, 3)}
+    records = [{"Question": f"q{n}", "Correct Answer": "7", "Record ID": f"r{n}", **wrong} for n in range(9)]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    found = []
+    for number, seeds in enumerate(([], ["--sample-seed", 5], ["--seed", 5])):
+        out = tmp_path / f"{number}.jsonl"
+        options = ["collect", "-m", tiny, "--source", f"gpqa-diamond:{path}", "-n", 1, "--max-new-tokens", 2, "-o", out]
+        assert invoke(*options, *seeds).exit_code == 0
+        found.append({record.problem: (record.question, record.gold) for record in read_traces(out).records})
+    assert found[0] == found[1] != found[2]

@@ -106,6 +106,8 @@ def test_the_summary_is_what_counting_says(tmp_path: Path, some: list[Problem]) 
         counted = Counter(record.answer for record in mine if record.answer is not None)
         votes.append(counted.most_common(1)[0][0] == problem.answer if counted else False)
         equal += sum(a.answer == b.answer is not None for i, a in enumerate(mine) for b in mine[:i])
+    assert found.pass_at_1 is not None
+    assert found.cons_at_n is not None
     assert found.pass_at_1.mean == pytest.approx(sum(r.correct for r in records.values()) / 60)
     assert found.cons_at_n.mean == pytest.approx(sum(votes) / 12)
     assert found.equal_pairs == equal / (12 * 10)
@@ -344,6 +346,8 @@ def brief(*answers: str | None, gold: str = "1") -> list[dict]:
 )
 def test_votes_and_pairs(traces: list[dict], right: bool, equal: float | None) -> None:
     found = sum_up([traces], path="t", n=3, missing=0, refused=[], new=0, new_tokens=0, seconds=1.0)
+    assert found.pass_at_1 is not None
+    assert found.cons_at_n is not None
     assert found.cons_at_n.mean == right
     assert found.equal_pairs == (equal if equal is None else pytest.approx(equal))
     assert found.pass_at_1.mean == pytest.approx(sum(t["correct"] for t in traces) / len(traces))
@@ -391,6 +395,7 @@ def test_problems_share_a_budget(tmp_path: Path, some: list[Problem], budget: Po
         said = [answer for answer in answers if answer is not None]
         best = max(said, key=lambda a: (said.count(a), -said.index(a)), default=None)
         votes.append(float(is_correct(problem, f"</think> \\boxed{{{best}}}")))
+    assert found.cons_at_n is not None
     assert found.cons_at_n.mean == pytest.approx(sum(votes) / len(votes))
     assert [event.done for event in events] == list(range(1, len(records) + 1))
     assert events[-1].total >= len(records)

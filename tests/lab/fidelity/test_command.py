@@ -197,6 +197,30 @@ def test_other_settings_in_out_are_refused(invoke, tiny: Path, tmp_path: Path) -
         assert says in result.stderr
 
 
+def test_all_problems_of_a_benchmark_are_sampled_with_its_prompt_and_fed(invoke, tiny: Path, tmp_path: Path) -> None:
+    path, out = tmp_path / "ifeval.jsonl", tmp_path / "out"
+    records = [{"prompt": f"say {number}", "instruction_id_list": ["a"], "kwargs": [{}]} for number in range(60)]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    result = invoke(
+        "bench", "fidelity", "-m", tiny, "--source", f"ifeval:{path}", "--tokens", 30, "-p", "rpc", "-c", 2, "--interval", 16,
+        "--window", 8, "--batch", 16, "--no-plot", "-o", out, "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    header, *lines = map(json.loads, (out / "traces.jsonl").read_text().splitlines())
+    assert (header["settings"]["problems"], header["settings"]["prompt"]) == ("ifeval, ifeval.jsonl", "{question}")
+    long = [line for line in lines if len(line["token_ids"]) > 24]  # shorter ones are never compressed
+    assert len(lines) == 60
+    assert json.loads(result.stdout)["rows"][0]["traces"] == len(long) > 32
+
+
+def test_a_source_that_can_not_be_read_is_refused_before_the_model(invoke, tmp_path: Path) -> None:
+    result = invoke(
+        "bench", "fidelity", "-m", tmp_path / "none", "--source", "aime24:none.jsonl", "-o", tmp_path / "out"
+    )
+    assert result.exit_code == 2
+    assert "There is no problem file none.jsonl" in result.stderr
+
+
 def test_policies_that_know_the_end_are_refused_elsewhere(
     invoke, problem_file: Path, tiny: Path, tmp_path: Path
 ) -> None:

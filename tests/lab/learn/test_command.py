@@ -26,6 +26,7 @@ from laconic.fingerprint import weights_fingerprint
 from laconic.lab.learn import sampling
 from laconic.lab.learn.prompts import PROMPTS
 from laconic.lab.learn.sampling import choose_problems
+from laconic.problems.benchmarks import filled
 from laconic.selectors import place_of, read_selector, working_folder
 from laconic.traces import TraceRecord, read_traces, write_traces
 
@@ -309,6 +310,10 @@ def test_what_traces_are_sampled_of(tmp_path: Path) -> None:
     from_file = choose_problems(str(path), 2, 0, False)
     assert (len(from_file.problems), from_file.n, from_file.name) == (2, 1, "p.jsonl")
     assert len(choose_problems("bundled", 5, 0, False).problems) == 5
+    assert choose_problems("bundled", 5, 0, False) == choose_problems("bundled", 5, 3, False)
+    named = choose_problems(f"gsm8k:{path}", 2, 0, False)
+    assert (named.n, named.name, len(named.problems)) == (1, f"gsm8k, {path.name}", 2)
+    assert named.problems[0].question == filled(named.prompt, question=from_file.problems[0].question)
     with pytest.raises(LaconicError, match="--problems is 0"):
         choose_problems(None, 0, 0, True)
     assert sampling.PROBLEMS == 200

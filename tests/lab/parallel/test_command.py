@@ -151,6 +151,10 @@ def test_a_judge_may_be_added_but_nothing_changed(invoke, tiny: Path, problem_fi
         (["--batch", 0], "--batch is 0"),
         (["--problems", 0], "number of problems is 0"),
         (["--source", "nowhere.jsonl"], "no problem file nowhere.jsonl"),
+        (
+            ["--source", "livecodebench"],
+            "lighteval's task lcb:codegeneration_release_v5, which can ask `laconic serve`",
+        ),
         (["-m", "/no/such/model"], "no model at /no/such/model"),
     ],
 )

@@ -102,6 +102,7 @@ def bench(
     from laconic.lab.accuracy.run import FORMAT, IMPLIED, may_grow, run_accuracy, settings
     from laconic.lab.shared.journal import Journal
     from laconic.lab.shared.policies import KeepPattern, compared_policies
+    from laconic.lab.shared.problems import prompt_of, refuse_unscored, set_name
     from laconic.lab.shared.reporting import check_plot, write_report
     from laconic.problems.sources import load_problems
     from laconic.prune.alike import warn_alike
@@ -114,6 +115,7 @@ def bench(
     check_device(chosen_engine, device)
     small = chosen_engine.small
     refuse_seed(source)
+    refuse_unscored(source)
     asked = load_problems(source, problems, seed, level)
     names = split_specs(policies) if policies is not None else _default_policies(chosen_engine)
     chosen_ratios = split_numbers("--ratios", ratios)
@@ -160,13 +162,14 @@ def bench(
         engine=reasoner.describe(),
         problem_set=f"bundled, seed {seed}, level {level or 'mixture'}"
         if source == "bundled"
-        else hide_directories(source),
+        else set_name(source, seed),
         problems=asked,
         contenders=contenders,
         files=reasoner,
         samples=samples,
         sampling=sampling,
         chat=chat.to_json(),
+        prompt=prompt_of(source),
     )
     journal = Journal(out / "traces.jsonl", FORMAT, described, may_grow=may_grow, implied=IMPLIED)
     engines = reasoner.engines([contender.policy for contender in contenders], batch, chunk_tokens=16)

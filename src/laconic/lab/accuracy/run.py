@@ -20,7 +20,7 @@ from laconic.errors import InputError
 from laconic.lab.accuracy.rows import BASELINE, AccuracyRow, summarise
 from laconic.lab.shared.journal import Journal, Record
 from laconic.lab.shared.policies import ComparedPolicy, settled
-from laconic.lab.shared.problems import check_problems, problem_digest, problem_settings
+from laconic.lab.shared.problems import check_scored, problem_digest, problem_settings
 from laconic.lab.shared.progress import Progress, Watcher
 from laconic.problems import Problem
 from laconic.problems.base import problem_seed
@@ -60,8 +60,8 @@ def run_accuracy(
     A contender whose budget must be matched needs the row `full` before it. Once the journal names its budget, that stays:
     it is the one matched on the traces of `full` that the file held then.
 
-    Raises InputError for no problems, two with one id, samples < 1, no contenders or two with one label, a budget to
-    match without full KV, or a journal whose recorded policies or problems are not this run's.
+    Raises InputError for no problems, two with one id, one without a reference answer, samples < 1, no contenders or two with
+    one label, a budget to match without full KV, or a journal whose recorded policies or problems are not this run's.
     """
     _check(problems, contenders, samples)
     checks.function("engine_for", engine_for, "from a policy to an engine")
@@ -128,13 +128,16 @@ def settings(
     sampling: Sampling,
     chat: Mapping[str, Any] | None = None,
     engine: Mapping[str, Any] | None = None,
+    prompt: str = "",
 ) -> dict[str, Any]:
     """What records must agree on to belong to one run, for `Journal`: as `problem_settings`, the engine (None: hf), and the
     rows, of which files finds the selectors.
 
     What of this may differ as a file grows is `may_grow`'s to say.
     """
-    common = problem_settings(model=model, problem_set=problem_set, problems=problems, sampling=sampling, chat=chat)
+    common = problem_settings(
+        model=model, problem_set=problem_set, problems=problems, sampling=sampling, chat=chat, prompt=prompt
+    )
     rows = {contender.label: settled(contender, files) for contender in contenders}
     found = {**common, "engine": dict(engine or IMPLIED["engine"]), "samples": samples, "policies": rows}
     order = ("model", "engine", "problems", "samples", "sampling", "policies", "chat")
@@ -291,7 +294,7 @@ def _recall_policy(contender: ComparedPolicy, records: Sequence[Record], journal
 
 
 def _check(problems: Sequence[Problem], contenders: Sequence[ComparedPolicy], samples: int) -> None:
-    check_problems(problems)
+    check_scored(problems)
     checks.instances("contenders", contenders, ComparedPolicy, "contenders, as `compared_policies` makes them")
     checks.whole("samples", samples, 1)
     if not contenders:

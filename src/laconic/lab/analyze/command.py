@@ -86,6 +86,7 @@ def analyze(
     from laconic.lab.analyze.redundancy import embedder as check_embedder
     from laconic.lab.analyze.run import FORMAT, analyse
     from laconic.lab.analyze.table import analysis_tables
+    from laconic.lab.shared.problems import prompt_of, set_name
     from laconic.lab.shared.reporting import check_plot, write_report
 
     check_plot(plot)
@@ -131,7 +132,8 @@ def analyze(
         )
         origin = {
             "model": "bundled" if is_bundled(model) else hide_directories(str(model)),
-            "source": hide_directories(source),
+            "source": set_name(source, seed),
+            **({"prompt": prompt} if (prompt := prompt_of(source)) else {}),
             "problems": problems,
             "seed": seed,
             **({"chat": chat.to_json()} if chat else {}),

@@ -91,8 +91,9 @@ def collect(
     from laconic.cli.questions import Question, check_vocabulary
     from laconic.environment import hide_directories
     from laconic.errors import InputError
-    from laconic.lab.collect.run import TraceProvenance, open_file
+    from laconic.lab.collect.run import TraceProvenance, check_votes, open_file
     from laconic.lab.collect.run import collect as run
+    from laconic.lab.shared.problems import prompt_of
     from laconic.prune.alike import warn_alike
     from laconic.prune.pool import PoolBudget
     from laconic.traces import tokenizer_fingerprint
@@ -102,6 +103,8 @@ def collect(
     asked, problem_set = choose_problems(problems, seed, split, level, source)
     chosen = choose_policy(policy, small)
     budget = None if spend is None else PoolBudget.parse(spend)
+    if budget is not None:
+        check_votes(asked)
     if n < 1:
         raise InputError(f"--n is {n}; expected at least 1")
     if batch < 1:
@@ -134,6 +137,7 @@ def collect(
             policy=chosen.spec(),
             problems=problem_set,
             chat=chat.to_json(),
+            prompt=prompt_of(source),
         )
         with open_file(out, origin, sampling) as journal, bar:
             bar.print_resumed(journal)
@@ -156,9 +160,10 @@ def choose_problems(
     count: int | None, seed: int, split: str | None, level: int | None, source: str
 ) -> tuple[list[Problem], str]:
     """The problems that the options name, and a name for the set. Raises InputError for options that don't go together."""
-    from laconic.environment import hide_directories
     from laconic.errors import InputError
+    from laconic.lab.shared.problems import set_name
     from laconic.problems import generate
+    from laconic.problems.benchmarks import find_benchmark
     from laconic.problems.sources import BUNDLED, HUB, load_problems
 
     if source.startswith(HUB):
@@ -167,9 +172,14 @@ def choose_problems(
         source = f"{source}:{split}" if split else source
         return load_problems(source, count, level=level), source
     if source != BUNDLED:
+        if split is not None and (named := find_benchmark(source)) and named.file is None:
+            raise InputError(
+                f"--split {split} was given, but {source} is the split {named.benchmark.split} of its data set; leave it out, "
+                f"or give another split's file as {source}:FILE"
+            )
         if split is not None:
             raise InputError("--split was given, but a file of problems has no splits; leave it out")
-        return load_problems(source, count, level=level), hide_directories(source)
+        return load_problems(source, count, seed, level), set_name(source, seed)
     if count is not None and count < 1:
         raise InputError(f"--problems is {count}; expected at least 1")
     split = split or "heldout"
@@ -201,7 +211,9 @@ def show(found: CollectionSummary, as_json: bool) -> None:
         typer.echo(f"{name:<12}{value}")
 
 
-def _share(interval: tuple[float, float, float], problems: int) -> str:
+def _share(interval: tuple[float, float, float] | None, problems: int) -> str:
+    if interval is None:
+        return "none, without reference answers"
     mean, low, high = interval
     if problems == 1:
         return f"{mean:.1%} (one problem has no interval)"

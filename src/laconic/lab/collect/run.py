@@ -38,7 +38,8 @@ MAX_N = 65536
 class TraceProvenance:
     """What wrote a file's traces. model: a name; weights, tokenizer: fingerprints; policy: a spec; problems: the set's name.
 
-    chat: `Chat.to_json`; where it is empty, files say nothing of it, as they did before there was one.
+    chat: `Chat.to_json`; prompt: how a benchmark's problems were asked (`prompt_of`). Where these are empty, files say nothing
+    of them, as they did before there were any.
     """
 
     model: str
@@ -48,10 +49,11 @@ class TraceProvenance:
     policy: str
     problems: str
     chat: Mapping[str, Any] = field(default_factory=dict)
+    prompt: str = ""
 
     def header(self, sampling: Sampling) -> dict[str, Any]:
         """What must be equal for traces to stand in one file: for `open_file`."""
-        mine = {name: value for name, value in dataclasses.asdict(self).items() if name != "chat" or value}
+        mine = {n: value for n, value in dataclasses.asdict(self).items() if n not in ("chat", "prompt") or value}
         return {**mine, "sampling": sampling_settings(sampling)}
 
     def line(self, sampling: Sampling) -> dict[str, Any]:
@@ -101,10 +103,12 @@ def collect(
     most. What the file holds counts as spent. Ties of votes go to the more confident traces where confidences are recorded.
 
     A problem that the engine or check_question refuses (longer than the model's context, say) is skipped. Raises InputError
-    for no problems, two with one id, n out of range, a file that holds another problem under one of the ids, a full disk, or
-    if every problem is refused.
+    for no problems, two with one id, n out of range, a budget for problems without reference answers, a file that holds another
+    problem under one of the ids, a full disk, or if every problem is refused.
     """
     _check(problems, n)
+    if budget is not None:
+        check_votes(problems)
     checks.instance("engine", engine, Engine, "an engine")
     checks.instance("journal", journal, Journal, "an open Journal, as `open_file` gives it")
     checks.instance("sampling", sampling, Sampling, "a Sampling")
@@ -320,6 +324,7 @@ class _CollectRun:
             new=self.new,
             new_tokens=self.tokens,
             seconds=seconds,
+            scored=all(problem.answer for problem in self.problems),
             **pooled,
         )
 
@@ -339,6 +344,16 @@ def _brief(record: Record) -> Record:
         "tokens": len(trace.token_ids),
         "confidence": math.fsum(trace.confidences) / len(trace.confidences) if trace.confidences else None,
     }
+
+
+def check_votes(problems: Sequence[Problem]) -> None:
+    """Raises InputError for problems whose traces end in nothing to vote on."""
+    for problem in problems:
+        if not problem.answer:
+            raise InputError(
+                f"--spend goes by votes on answers, but the problem {problem.id} asks for a text that no answer sums up (it "
+                "has no reference answer); leave it out"
+            )
 
 
 def _check(problems: Sequence[Problem], n: int) -> None:

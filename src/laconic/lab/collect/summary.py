@@ -16,10 +16,11 @@ class CollectionSummary:
     """What a file holds of the traces that were asked for, and what this run cost.
 
     problems: with at least one trace. traces, new: in all, and by this run; missing: not there, those of refused problems
-    included. pass_at_1, cons_at_n: with 95 % intervals over problems; a vote's tie goes to the answer given first. equal_pairs:
-    share of pairs of one problem's traces with equal answers (a trace without answer equals none), None without pairs.
-    refused: (problem's id, why). tokens: of all; new_tokens, seconds: of this run. budget, limit: what all problems shared, as
-    it was asked for and in tokens, where they did; cons_at_n then is the vote of the traces that each has, n the most of them.
+    included. pass_at_1, cons_at_n: with 95 % intervals over problems, None where some have no reference answer; a vote's tie
+    goes to the answer given first. equal_pairs: share of pairs of one problem's traces with equal answers (a trace without
+    answer equals none), None without pairs. refused: (problem's id, why). tokens: of all; new_tokens, seconds: of this run.
+    budget, limit: what all problems shared, as it was asked for and in tokens, where they did; cons_at_n then is the vote of
+    the traces that each has, n the most of them.
     """
 
     path: str
@@ -28,8 +29,8 @@ class CollectionSummary:
     traces: int
     new: int
     missing: int
-    pass_at_1: Interval
-    cons_at_n: Interval
+    pass_at_1: Interval | None
+    cons_at_n: Interval | None
     equal_pairs: float | None
     refused: tuple[tuple[str, str], ...]
     tokens: int
@@ -45,7 +46,8 @@ class CollectionSummary:
 
     def to_json(self) -> dict[str, Any]:
         record = dataclasses.asdict(self) | {"tokens_per_second": self.tokens_per_second}
-        return record | {name: getattr(self, name)._asdict() for name in ("pass_at_1", "cons_at_n")}
+        scores = {"pass_at_1": self.pass_at_1, "cons_at_n": self.cons_at_n}
+        return record | {name: None if score is None else score._asdict() for name, score in scores.items()}
 
 
 def sum_up(
@@ -58,12 +60,13 @@ def sum_up(
     new: int,
     new_tokens: int,
     seconds: float,
+    scored: bool = True,
     votes: Sequence[float] | None = None,
     budget: str | None = None,
     limit: int | None = None,
 ) -> CollectionSummary:
     """problems: each one's traces in the order of their index, at least one: `answer`, `correct` and `tokens` (how many).
-    votes: whether each problem's is right; None: plain ones."""
+    scored: whether all of them have reference answers. votes: whether each problem's is right; None: plain ones."""
     classes = [group_equivalent([trace["answer"] for trace in traces]) for traces in problems]
     pairs = sum(len(traces) * (len(traces) - 1) // 2 for traces in problems)
     equal = sum(size * (size - 1) // 2 for of in classes for size in _sizes(of).values())
@@ -74,8 +77,8 @@ def sum_up(
         traces=sum(map(len, problems)),
         new=new,
         missing=missing,
-        pass_at_1=mean_interval([[float(trace["correct"]) for trace in traces] for traces in problems]),
-        cons_at_n=mean_interval([[right] for right in votes or map(_vote, problems, classes)]),
+        pass_at_1=mean_interval([[float(t["correct"]) for t in traces] for traces in problems]) if scored else None,
+        cons_at_n=mean_interval([[right] for right in votes or map(_vote, problems, classes)]) if scored else None,
         equal_pairs=equal / pairs if pairs else None,
         refused=tuple(refused),
         tokens=sum(trace["tokens"] for traces in problems for trace in traces),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from laconic.cli.interruption import if_interrupted, resumed
 from laconic.cli.loading import announce_loading
@@ -23,6 +24,9 @@ from laconic.lab.shared.options import (
     TracesOfEach,
     Windows,
 )
+
+if TYPE_CHECKING:
+    from laconic.problems import Problem
 
 TRACES, RECORDS = "traces.jsonl", "records.jsonl"
 SAMPLED = 32  # bundled problems that are sampled where nothing else is said
@@ -77,6 +81,7 @@ def bench(
     from laconic.lab.shared.journal import Journal
     from laconic.lab.shared.policies import KeepPattern
     from laconic.lab.shared.reporting import check_plot, write_report
+    from laconic.problems.sources import BUNDLED, load_problems
 
     check_plot(plot)
     for name, value in (("--n", n), ("--batch", batch), ("--prompt-tokens", prompt_tokens), ("--tokens", tokens)):
@@ -99,6 +104,9 @@ def bench(
         check_lengths([row for row in rows if row.target is None], lengths)
         if broken:
             print_to_stderr(broken)
+    asked = None
+    if traces is None and not texts:
+        asked = load_problems(source, SAMPLED if problems is None and source == BUNDLED else problems)
     if small:
         one_thread()
     language, tokenizer = load(model_path(model), dtype=dtype, device=device, fix_rotation=True)
@@ -111,8 +119,9 @@ def bench(
     elif texts:
         found = tracing.text_traces(texts, tokenizer, prompt_tokens, tokens)
     else:
-        path = _sample(language, tokenizer, model, source, problems, n, tokens, batch, out, not as_json)
-        found, _, _ = tracing.recorded_traces(path, problems or SAMPLED, n, tokens)
+        assert asked is not None
+        path = _sample(language, tokenizer, model, source, asked, n, tokens, batch, out, not as_json)
+        found, _, _ = tracing.recorded_traces(path, len(asked), n, tokens)
     assert found is not None
     chosen = tracing.long_enough(found, first)
     if len(chosen) < len(found):
@@ -174,15 +183,15 @@ def _sample(
     tokenizer: Any,
     model: str | None,
     source: str,
-    problems: int | None,
+    asked: Sequence[Problem],
     n: int,
     tokens: int | None,
     batch: int,
     out: Path,
     shown: bool,
 ) -> Path:
-    """n traces of every problem, drawn from the model with full KV as `laconic collect` does it. Returns their file, in which
-    those of an earlier run are found again."""
+    """n traces of every problem asked, drawn from the model with full KV as `laconic collect` does it. Returns their file, in
+    which those of an earlier run are found again."""
     from laconic.cli.common import choose_sampling, is_bundled
     from laconic.cli.progress import ProgressOrLines
     from laconic.cli.questions import Question, check_vocabulary
@@ -190,11 +199,10 @@ def _sample(
     from laconic.environment import hide_directories
     from laconic.fingerprint import fingerprint
     from laconic.lab.collect.run import TraceProvenance, collect, open_file
-    from laconic.problems.sources import load_problems
+    from laconic.lab.shared.problems import prompt_of, set_name
+    from laconic.problems.sources import BUNDLED
     from laconic.traces import tokenizer_fingerprint
 
-    bundled = source == "bundled"
-    asked = load_problems(source, SAMPLED if problems is None and bundled else problems)
     sampling = choose_sampling(language, max_new_tokens=tokens)
     engine = HFEngine(language, tokenizer, max_batch=batch, chunk_tokens=16)
     origin = TraceProvenance(
@@ -203,7 +211,8 @@ def _sample(
         dtype=str(language.dtype).removeprefix("torch."),
         tokenizer=tokenizer_fingerprint(tokenizer),
         policy=engine.policy.spec(),
-        problems="bundled, heldout" if bundled else hide_directories(source),
+        problems="bundled, heldout" if source == BUNDLED else set_name(source),
+        prompt=prompt_of(source),
     )
     bar = ProgressOrLines(shown)
     with open_file(out / TRACES, origin, sampling) as journal, bar:

@@ -14,14 +14,15 @@ from laconic.compress import FullKV
 from laconic.engines.base import Sampling
 from laconic.engines.chat import Chat
 from laconic.engines.hf import HFEngine
-from laconic.environment import hide_directories
 from laconic.errors import InputError
 from laconic.fingerprint import fingerprint
 from laconic.lab.collect.run import TraceProvenance, collect, open_file
 from laconic.lab.learn.progress import PhaseProgress
 from laconic.lab.learn.prompts import PROMPTS, general_problems
 from laconic.lab.learn.traces import usable
+from laconic.lab.shared.problems import prompt_of, set_name
 from laconic.problems import Problem, generate
+from laconic.problems.benchmarks import find_benchmark
 from laconic.problems.sources import load_problems
 from laconic.traces import TraceRecord, read_traces, tokenizer_fingerprint
 
@@ -32,11 +33,12 @@ PROMPTED = "prompts"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What traces are drawn of: n of each of the problems, of a set of that name."""
+    """What traces are drawn of: n of each of the problems, of a set of that name. prompt: as of `TraceProvenance`."""
 
     problems: list[Problem]
     n: int
     name: str
+    prompt: str = ""
 
 
 def choose_problems(source: str | None, count: int | None, seed: int, small: bool) -> Asked:
@@ -54,7 +56,9 @@ def choose_problems(source: str | None, count: int | None, seed: int, small: boo
     if source is None:
         wanted = PROBLEMS if count is None else count
         return Asked(general_problems(wanted), -(-wanted // len(PROMPTS)), PROMPTED)
-    return Asked(load_problems(source, count), 1, hide_directories(source))
+    named = find_benchmark(source)
+    asked = load_problems(source, count, seed if named else 0)  # other sources are the same whatever is drawn of them
+    return Asked(asked, 1, set_name(source, seed), prompt_of(source))
 
 
 def sample_traces(
@@ -81,6 +85,7 @@ def sample_traces(
         policy=FullKV().spec(),
         problems=asked.name,
         chat=chat.to_json(),
+        prompt=asked.prompt,
     )
     header = json.dumps(origin.header(sampling), sort_keys=True).encode()
     path = directory / f"traces-{hashlib.blake2b(header, digest_size=6).hexdigest()}.jsonl"

@@ -127,6 +127,7 @@ def bench(
     from laconic.lab.parallel.run import FORMAT, ParallelExperiment, run_parallel, settings
     from laconic.lab.parallel.setup import HFSetup, confidence_top_k_of
     from laconic.lab.shared.journal import Journal
+    from laconic.lab.shared.problems import prompt_of, refuse_unscored, set_name
     from laconic.lab.shared.reporting import check_plot
     from laconic.problems.sources import load_problems
     from laconic.prune.alike import warn_alike
@@ -139,6 +140,7 @@ def bench(
     small = is_bundled(model)
     # Everything that can be wrong without the model is refused before the model is loaded.
     refuse_seed(source)
+    refuse_unscored(source)
     asked = load_problems(source, 100 if problems is None and source == "bundled" else problems, seed, level)
     found = [
         LabelledPolicy(spec, choose_policy("full" if spec == FULL else spec, small)) for spec in split_specs(policies)
@@ -172,10 +174,9 @@ def bench(
     warn_alike(max(entry.n for entry in entries), sampling)
     name = "bundled" if small else hide_directories(str(model))
     problem_set = (
-        f"bundled, heldout, seed {seed}, level {level or 'mixture'}"
-        if source == "bundled"
-        else hide_directories(source)
+        f"bundled, heldout, seed {seed}, level {level or 'mixture'}" if source == "bundled" else set_name(source, seed)
     )
+    prompt = prompt_of(source)
     weights, tokens = fingerprint(language), tokenizer_fingerprint(tokenizer)
     kind = str(language.dtype).removeprefix("torch.")
     experiment = ParallelExperiment(asked, compressed, entries, sampling, min(timed, len(asked)), orders)
@@ -184,6 +185,7 @@ def bench(
         problem_set=problem_set,
         experiment=experiment,
         chat=chat.to_json(),
+        prompt=prompt,
     )
 
     def make(spec: str, traces: int, judge: Any) -> Any:
@@ -194,7 +196,9 @@ def bench(
         setup = HFSetup(
             language,
             tokenizer,
-            origin=lambda c: TraceProvenance(name, weights, kind, tokens, c.policy.spec(), problem_set, chat.to_json()),
+            origin=lambda c: TraceProvenance(
+                name, weights, kind, tokens, c.policy.spec(), problem_set, chat.to_json(), prompt
+            ),
             problems=asked,
             sampling=sampling,
             n=experiment.most,

@@ -28,7 +28,7 @@ from laconic.lab.parallel.outcomes import (
 )
 from laconic.lab.parallel.stable_ids import StableIds
 from laconic.lab.shared.journal import Journal, Record
-from laconic.lab.shared.problems import check_problems, problem_settings
+from laconic.lab.shared.problems import check_scored, problem_settings
 from laconic.lab.shared.progress import Progress, Watcher
 from laconic.problems import Problem
 from laconic.prune.judge import Excerpt, Judge
@@ -73,7 +73,8 @@ class ParallelExperiment:
     """What is compared. timed: strategies are also run live on this many of the first problems. orders: votes and strategies
     are played back in so many orders of each problem's traces, the recorded one and others at random; figures are means.
 
-    Raises InputError for no problems, two with one id, timed out of range, or several orders of what is timed.
+    Raises InputError for no problems, two with one id, one without a reference answer, timed out of range, or several orders of
+    what is timed.
     """
 
     problems: Sequence[Problem]
@@ -85,7 +86,7 @@ class ParallelExperiment:
 
     def __post_init__(self) -> None:
         checks.unwrap_numpy_fields(self)
-        check_problems(self.problems)
+        check_scored(self.problems)
         checks.instances("compress", self.compress, LabelledPolicy, "a LabelledPolicy")
         checks.instances("entries", self.entries, ComparedStrategy, "a ComparedStrategy, as `lineup` makes them")
         checks.instance("sampling", self.sampling, Sampling, "a Sampling")
@@ -311,9 +312,19 @@ class _ParallelRun:
 
 
 def settings(
-    *, model: Mapping[str, Any], problem_set: str, experiment: ParallelExperiment, chat: Mapping[str, Any] | None = None
+    *,
+    model: Mapping[str, Any],
+    problem_set: str,
+    experiment: ParallelExperiment,
+    chat: Mapping[str, Any] | None = None,
+    prompt: str = "",
 ) -> dict[str, Any]:
     """What all results of a directory must agree on, for `Journal`; what an entry is stands in a record of its own."""
     return problem_settings(
-        model=model, problem_set=problem_set, problems=experiment.problems, sampling=experiment.sampling, chat=chat
+        model=model,
+        problem_set=problem_set,
+        problems=experiment.problems,
+        sampling=experiment.sampling,
+        chat=chat,
+        prompt=prompt,
     )

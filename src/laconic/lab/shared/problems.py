@@ -10,8 +10,48 @@ from typing import Any
 
 from laconic import checks
 from laconic.engines.base import Sampling
+from laconic.environment import hide_directories
 from laconic.errors import InputError
 from laconic.problems import Problem
+from laconic.problems.benchmarks import find_benchmark
+
+
+def set_name(source: str, seed: int = 0) -> str:
+    """What settings call the problems of a source other than the bundled one: of a benchmark also where it came from and, where
+    the seed changes what is asked, the seed."""
+    named = find_benchmark(source)
+    if named is None:
+        return hide_directories(source)
+    benchmark, file = named
+    hub = ":".join(filter(None, (benchmark.dataset, benchmark.config, benchmark.split)))
+    place = hub if file is None else hide_directories(str(file))
+    return f"{benchmark.name}, {place}" + (f", choices by seed {seed}" if benchmark.shuffled else "")
+
+
+def prompt_of(source: str) -> str:
+    """How a benchmark's problems are asked, with the places of a record in braces; "" where a source has its prompts itself."""
+    named = find_benchmark(source)
+    return "" if named is None else named.benchmark.prompt
+
+
+def refuse_unscored(source: str) -> None:
+    """InputError for a benchmark that no reference answer scores."""
+    named = find_benchmark(source)
+    if named is not None and named.benchmark.harness:
+        raise InputError(
+            f"{named.benchmark.name} has no reference answers, so no right ones can be counted here: the field's own harness "
+            f"scores it, {named.benchmark.harness}; its prompts are for collect, learn and bench fidelity"
+        )
+
+
+def check_scored(problems: Sequence[Problem]) -> None:
+    """As `check_problems`; also refuses a problem without a reference answer."""
+    check_problems(problems)
+    for problem in problems:
+        if not problem.answer:
+            raise InputError(
+                f"The problem {problem.id} has no reference answer, so nothing tells what is right; expected one for each"
+            )
 
 
 def check_problems(problems: Sequence[Problem]) -> None:
@@ -37,12 +77,13 @@ def problem_settings(
     problems: Sequence[Problem],
     sampling: Sampling,
     chat: Mapping[str, Any] | None = None,
+    prompt: str = "",
 ) -> dict[str, Any]:
     """What records of traces must agree on to belong to one run, for `Journal`: JSON values.
 
     model: whatever says which weights and number format (name, fingerprint, dtype). The problems themselves enter by a
     digest of their ids, questions and answers. chat: `Chat.to_json`; nothing stands for nothing, so that files from before
-    there was one can be continued.
+    there was one can be continued. prompt: `prompt_of`; nothing stands for nothing, too.
     """
     content = json.dumps([[p.id, p.question, p.answer] for p in problems])
     return {
@@ -51,6 +92,7 @@ def problem_settings(
             "set": problem_set,
             "count": len(problems),
             "digest": hashlib.blake2b(content.encode(), digest_size=8).hexdigest(),
+            **({"prompt": prompt} if prompt else {}),
         },
         "sampling": sampling_settings(sampling),
         **({"chat": dict(chat)} if chat else {}),
