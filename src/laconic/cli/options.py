@@ -149,7 +149,7 @@ Spend = Annotated[
     typer.Option(
         "--spend",
         metavar="BUDGET",
-        help="4x: four traces a problem in the mean; 500000: so many tokens. A set shares it; for one, auto chooses by it, or 30s.",
+        help="4x: four traces a problem in the mean; 500000: tokens. A set shares it; for one, auto chooses by it. Also 30s, for one.",
     ),
 ]
 CalibrationFile = Annotated[

@@ -66,5 +66,5 @@ def test_auto_with_a_budget_of_time(clock: None) -> None:
 
 @pytest.mark.parametrize("spend", ["0s", "0.0 s", "-3s", "s", "3sec"])
 def test_times_that_are_none(spend: str) -> None:
-    with pytest.raises(LaconicError, match="spend is 0|is neither"):
+    with pytest.raises(LaconicError, match=r"spend is 0|is neither"):
         Auto(8, calibration(), spend)

@@ -25,8 +25,9 @@ class Auto(Strategy):
     """The strategy that was most often right for the budget on the problems of a calibration (`Calibration.choose`).
 
     calibration: as `laconic.calibrations` reads it. `spend` is what a problem may cost on average, over problems like those of
-    the calibration: one may cost more, another less. The verdict's note says what was chosen, and why. A budget of seconds, `30s`,
-    is of wall time: all n traces start at once, and what has ended by then votes. Raises InputError for settings out of range, a budget below one trace, or a calibration that chooses a strategy which asks a judge.
+    the calibration: one may cost more, another less. The verdict's note says what was chosen, and why. A budget of seconds,
+    `30s`, is of wall time: all n traces start at once, and what has ended by then votes. Raises InputError for settings out of
+    range, a budget below one trace, or a calibration that chooses a strategy which asks a judge.
     """
 
     name = "auto"
@@ -35,7 +36,9 @@ class Auto(Strategy):
 
     n: int
     calibration: Calibration
-    spend: str = setting("4x", "what a problem may cost on average: so many traces, as 4x, or tokens, as 20000; or 30s, of time")
+    spend: str = setting(
+        "4x", "what a problem may cost on average: traces, as 4x, or tokens, as 20000; or 30s, of time"
+    )
 
     def __post_init__(self) -> None:
         checks.unwrap_numpy_fields(self)
