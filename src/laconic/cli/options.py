@@ -149,7 +149,7 @@ Spend = Annotated[
     typer.Option(
         "--spend",
         metavar="BUDGET",
-        help="4x: four traces a problem in the mean; 500000: tokens. A set shares it; for one, auto chooses by it. Also 30s, for one.",
+        help="4x: four traces a problem in the mean; 500000: tokens. A set shares it; for one (30s, too), auto chooses by it.",
     ),
 ]
 CalibrationFile = Annotated[
