@@ -16,8 +16,9 @@ from laconic.assets import reasoner_path
 from laconic.engines.base import Sampling
 from laconic.engines.hf import HFEngine
 from laconic.errors import LaconicError
-from laconic.judges.probe import PLAIN_SUFFIX, SUFFIXES, ProbeJudge, model_suffix
+from laconic.judges.probe import ProbeJudge
 from laconic.prune.judge import Excerpt
+from laconic.prune.probing import PLAIN_SUFFIX, SUFFIXES, model_suffix
 
 
 class Probeable:

@@ -169,7 +169,11 @@ class Blind(Engine):
     ("judge", "kind", "says"),
     [
         (states_judge("tokens:5"), "tokens:5", "the blind engine gives no hidden states: use a judge that reads text"),
-        (ProbeJudge(), "tokens:5", "the blind engine can't probe a trace: use a judge that reads text"),
+        (
+            ProbeJudge(),
+            "tokens:5",
+            "the blind engine can't probe a trace: use the hf engine, or a strategy or judge that reads text",
+        ),
         (RandomJudge(), "kept:9", "the blind engine does not tell what compression kept: use another excerpt"),
     ],
 )
