@@ -88,6 +88,11 @@ class ProbedRun(StrategyRunBase):
             self._eager = True  # ask before the engine goes on
             self._reached(record)
 
+    def _all_seen(self) -> bool:
+        """Or nothing that the engine has computed is left to be seen, so that those that are due stand at their marks."""
+        live = (record for record in self.records if record.live)
+        return super()._all_seen() or all(record.tokens == len(record.view.token_ids) for record in live)
+
     def _step_over(self) -> None:
         self._eager = False
         self._probe()

@@ -355,7 +355,8 @@ class StrategyRunBase(StrategyRun):
         if not self._complete:
             self._whole.close()
             for record in self.records:
-                if record.live and not record.ended and record.view.state != "finished":
+                # Of one that has ended or stopped the last chunk is on its way: `_settle` takes it.
+                if record.live and record.view.state not in ("finished", "stopped"):
                     record.halted = False  # an earlier stop may not have got through
                     self._stop(record, record.fate, record.reason)
             self._settle()
