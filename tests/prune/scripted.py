@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -205,12 +205,13 @@ PROBE_COST = 10
 
 @dataclass
 class ProbedScripts(ScriptedEngine):
-    """Scripts that can be asked: `said(index, tokens)` is what a trace would write at so many tokens. `asked` has every call."""
+    """Scripts that can be asked: `said(index, tokens)` is what a trace would write at so many tokens. asked: every call."""
 
     said: Callable[[int, int], str] = lambda index, tokens: "}"
     asked: list[list[tuple[int, int]]] = field(default_factory=list)
     how: set[tuple[str, int, bool]] = field(default_factory=set)
     side_tokens: int = 0
+    tokenizer: Any = None
 
     @property
     def stats(self):

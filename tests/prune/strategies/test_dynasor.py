@@ -222,7 +222,10 @@ def test_presets_are_words_and_the_settings_beside_them_win():
         ({"early_end": 1}, "early_end is 1"),
         ({"suffix": 5}, "suffix is 5; expected"),
         ({"suffix": " "}, "suffix is"),
-        ({"suffix": "So:"}, "suffix is 'So:'; expected published, closing, or a text that ends in an open brace, such as"),
+        (
+            {"suffix": "So:"},
+            "suffix is 'So:'; expected published, closing, or a text that ends in an open brace, such as",
+        ),
     ],
 )
 def test_settings_out_of_range_are_refused(wrong, said):

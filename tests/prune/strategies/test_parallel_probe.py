@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ from laconic.prune.strategies.registry import parse
 from tests.prune.scripted import PROBE_COST, SAMPLING, ProbedScripts, Script
 from tests.prune.strategies.test_run import checked
 
-FAST = {"interval": 2, "warmup": 1, "patience": 2, "stable": 4}
+FAST: dict[str, Any] = {"interval": 2, "warmup": 1, "patience": 2, "stable": 4}
 
 
 def solve(scripts, said, engine=None, **settings_):
@@ -78,7 +79,9 @@ def step_by_step(scripts, said, interval, warmup, patience, stable):
     return list(zip(tokens, fates, answers.values(), strict=True)), probes
 
 
-SCRIPTS = st.lists(st.builds(Script, st.integers(1, 40), st.sampled_from(["5", "7", "8", None])), min_size=1, max_size=9)
+SCRIPTS = st.lists(
+    st.builds(Script, st.integers(1, 40), st.sampled_from(["5", "7", "8", None])), min_size=1, max_size=9
+)
 
 
 def drawn(seed):
@@ -124,7 +127,8 @@ def test_deviating_traces_are_dropped_and_a_lasting_majority_ends_it():
     run = ParallelProbe(6, **FAST).begin(engine, "why?", SAMPLING)
     messages = [progress.message for progress in run if progress.message]
     verdict = checked(run.verdict(), complete=True, probed=True)
-    # Step 0 is the second probe, at 4 tokens; from step 1 on differences count, two of them drop; step 4 is the fourth repetition.
+    # Step 0 is the second probe, at 4 tokens. From step 1 on differences count, and two of them drop; at step 4 the majority
+    # has been the same for the fourth time.
     dropped, held = "differed from the majority 2 steps in a row", "the majority had stayed the same 4 steps"
     assert [(t.fate, t.tokens, t.reason, t.answer, t.weight) for t in verdict.traces] == [
         ("abandoned", 12, held, "4", 1),
@@ -183,7 +187,9 @@ def test_of_equals_the_first_traces_answer_is_the_majority():
 
 def test_a_trace_that_comes_back_to_the_majority_is_not_dropped():
     wrong = {2: (6, 10, 14, 18)}
-    verdict = solve([Script(40, "1")] * 3, lambda i, t: "7}" if t in wrong.get(i, ()) else "4}", **{**FAST, "stable": 30})
+    verdict = solve(
+        [Script(40, "1")] * 3, lambda i, t: "7}" if t in wrong.get(i, ()) else "4}", **{**FAST, "stable": 30}
+    )
     assert {t.fate for t in verdict.traces} == {"finished"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from tests.prune.strategies.test_run import checked
 from tests.prune.test_needs import Blind
 
 SCRIPTS = [Script(9 + 5 * i % 23, str(i % 3) if i % 4 else None) for i in range(10)]
-STEPS = {"interval": 3, "warmup": 1, "patience": 2, "stable": 3}
+STEPS: dict[str, Any] = {"interval": 3, "warmup": 1, "patience": 2, "stable": 3}
 
 
 def strategies():
@@ -102,7 +103,9 @@ def test_it_needs_an_engine_that_can_be_probed(strategy):
         strategy.solve(blind, "why?", SAMPLING)
     assert blind.calls == [Needs(probe=True)]
     engine = ScriptedEngine(SCRIPTS)
-    with pytest.raises(LaconicError, match="the ScriptedEngine engine has no probe_texts, by which .* use the hf engine"):
+    with pytest.raises(
+        LaconicError, match=r"the ScriptedEngine engine has no probe_texts, by which .* use the hf engine"
+    ):
         strategy.solve(engine, "why?", SAMPLING)
     assert engine.clean
 
@@ -157,7 +160,7 @@ def test_what_is_appended(strategy, known, suffix):
 
 def test_closing_needs_a_tokenizer():
     engine = ProbedScripts([Script(9, "1")])
-    with pytest.raises(LaconicError, match="tells no tokenizer.*give the probe a suffix"):
+    with pytest.raises(LaconicError, match=r"tells no tokenizer.*give the probe a suffix"):
         DynasorCoT(1, k=4, suffix="closing").solve(engine, "why?", SAMPLING)
     assert engine.clean
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from laconic import checks
 from laconic.answers import group_equivalent
@@ -14,7 +14,7 @@ from laconic.prune.strategies.run import MOST_TRACES, TraceState, traces
 from laconic.prune.trace_engine import SamplingView, TraceEngine
 from laconic.settings import setting
 
-EFFORTS = {
+EFFORTS: Mapping[str, Mapping[str, Any]] = {
     "mild": {"m": 8, "k": 64},
     "low": {"m": 5, "k": 64},
     "mid": {"m": 3, "k": 64},

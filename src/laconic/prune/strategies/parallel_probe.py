@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ from laconic.prune.strategies.run import MOST_TRACES, TraceState, traces
 from laconic.prune.trace_engine import SamplingView, TraceEngine
 from laconic.settings import setting
 
-SHORT = {"interval": 32, "warmup": 8, "patience": 4, "stable": 20}
+SHORT: Mapping[str, Any] = {"interval": 32, "warmup": 8, "patience": 4, "stable": 20}
 """Ours, for small models whose traces are some hundred tokens: the published steps halved, of a sixteenth of the tokens.
 `ParallelProbe(8, **SHORT)`, or `parallel-probe:short` as text."""
 
