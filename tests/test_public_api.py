@@ -319,6 +319,23 @@ CALLS: dict[str, Call] = {
             "threshold": NUMBER,
         },
     ),
+    "prune.DynasorCoT": Call(
+        prune.DynasorCoT,
+        lambda: {"n": 4},
+        {
+            **dict.fromkeys(("n", "m", "k", "tokens"), WHOLE),
+            "suffix": optional((*TEXT, "no brace")),
+            "early_end": FLAG,
+        },
+    ),
+    "prune.ParallelProbe": Call(
+        prune.ParallelProbe,
+        lambda: {"n": 4},
+        {
+            **dict.fromkeys(("n", "interval", "warmup", "patience", "stable", "tokens"), WHOLE),
+            "suffix": optional((*TEXT, "no brace")),
+        },
+    ),
     "prune.PricedVote": Call(
         prune.PricedVote,
         lambda: {"n": 4},
@@ -436,6 +453,8 @@ CALLS: dict[str, Call] = {
     "AdaptiveConsistency.solve": solving(prune.AdaptiveConsistency),
     "DeepConf.solve": solving(prune.DeepConf),
     "DeepPrune.solve": solving(prune.DeepPrune),
+    "DynasorCoT.solve": solving(prune.DynasorCoT),
+    "ParallelProbe.solve": solving(prune.ParallelProbe),
     "excerpts.parse": Call(
         excerpts.parse,
         lambda: {"kind": "words:5"},
@@ -603,6 +622,17 @@ CALLS: dict[str, Call] = {
         method("probe"),
         lambda: {"trace_ids": ["p0-0"], "suffix": "a", "steps": 1},
         {"trace_ids": (*TEXTS, [], ["no such id"]), "suffix": TEXT, "steps": (*WHOLE, 0)},
+        {"trace_ids": "trace"},
+    ),
+    "Engine.probe_texts": Call(
+        method("probe_texts"),
+        lambda: {"trace_ids": ["p0-0"], "suffix": "a", "max_tokens": 1},
+        {
+            "trace_ids": (*TEXTS, [], ["no such id"]),
+            "suffix": TEXT,
+            "max_tokens": (*WHOLE, 0),
+            "until_closed": FLAG,
+        },
         {"trace_ids": "trace"},
     ),
     "ReplayEngine": Call(

@@ -3,6 +3,7 @@ import random
 import pytest
 
 from laconic.answers import extract
+from laconic.answers.extraction import end_of_box
 from laconic.errors import LaconicError
 
 
@@ -268,3 +269,20 @@ def test_a_loop_of_unfinished_boxes_costs_no_square():
 def test_text_is_expected():
     with pytest.raises(LaconicError, match=r"the text to extract an answer from is 5; expected a str"):
         extract(5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        ("5}", 1),
+        ("\\frac{1}{2}} so", 11),
+        ("\\{1\\}} so", 5),
+        ("a\\\\} b", 3),
+        ("", None),
+        ("5", None),
+        ("{5}", None),
+        ("}}", 0),
+    ],
+)
+def test_where_an_open_box_ends(text: str, end: int | None) -> None:
+    assert end_of_box(text) == end

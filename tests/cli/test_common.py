@@ -20,7 +20,7 @@ from laconic.cli.questions import Question, read_question
 from laconic.compress import H2O, RKV, RPC, FullKV, Learned, Random, StreamingLLM
 from laconic.errors import LaconicError
 from laconic.judges.baselines import RandomJudge
-from laconic.prune import DeepConf, DeepPrune, SelfConsistency
+from laconic.prune import DeepConf, DeepPrune, ParallelProbe, SelfConsistency, parse
 from laconic.prune.strategies.base import Strategy
 from laconic.selectors import write_selector
 
@@ -157,6 +157,10 @@ def test_a_strategys_settings_for_the_bundled_model_and_for_others() -> None:
     assert chosen(DeepConf, "deepconf:low", 8, None, True).warmup == 2
     assert chosen(DeepConf, "deepconf:low,warmup=3", 8, None, True).warmup == 3
     assert choose_strategy("self-consistency", 5, None, True) == SelfConsistency(5)
+    # Its warm-up is of steps, not of traces.
+    assert choose_strategy("parallel-probe", 8, None, False) == ParallelProbe(8)
+    assert choose_strategy("parallel-probe", 8, None, True) == parse("parallel-probe:short", 8)
+    assert choose_strategy("parallel-probe:interval=9", 8, None, True) == parse("parallel-probe:short,interval=9", 8)
 
 
 def test_options_are_the_strategys_settings() -> None:

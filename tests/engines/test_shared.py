@@ -65,8 +65,14 @@ def told(verdict: Verdict) -> object:
 
 @pytest.mark.parametrize("rows", [64, 5])
 def test_each_users_verdict_is_that_of_an_engine_of_its_own(model: tuple[object, object], rows: int) -> None:
-    specs = ("priced-vote:price=0.012,first=4,parallel=4", "self-consistency", "adaptive-consistency")
-    questions = [problem.question for problem in generate(3)]
+    specs = (
+        "priced-vote:price=0.012,first=4,parallel=4",
+        "self-consistency",
+        "adaptive-consistency",
+        "dynasor:m=1,k=16,tokens=5",
+        "parallel-probe:interval=16,warmup=1,patience=2,stable=3,tokens=5",
+    )
+    questions = [problem.question for problem in generate(5)]
     alone = []
     for spec, question in zip(specs, questions, strict=True):
         engine = make(model, rows)

@@ -158,6 +158,77 @@ def test_a_probe_is_the_plain_models_answer_and_leaves_no_mark(name):
     assert [engine.trace(i).token_ids for i in ids] == want
 
 
+def write(name, prompt, tokens, suffix, most, ends):
+    """The plain model's greedy tokens after the suffix, up to the one that ends them."""
+    ids = [*prompt, *tokens, *suffix]
+    found: list[int] = []
+    while len(found) < most and (not found or found[-1] not in ends):
+        with torch.no_grad():
+            found.append(int(family(name)(torch.tensor([ids])).logits[0, -1].argmax()))
+        ids.append(found[-1])
+    return found
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_probes_texts_are_the_plain_models_and_rows_leave_when_theirs_are_over(name):
+    engine, ids, stream = running(name)
+    stop(engine, ids[1], stream)
+    tail = tokenizer()("w5 w9", add_special_tokens=False)["input_ids"]
+    traces = [engine.trace(i) for i in ids]
+    # End tokens that some of the texts have, each at another place.
+    whole = [write(name, t.prompt_ids, t.token_ids, tail, 9, ()) for t in traces]
+    ends = {whole[0][1], whole[3][4]}
+    want = [write(name, t.prompt_ids, t.token_ids, tail, 9, ends) for t in traces]
+    assert len({len(w) for w in want}) > 1
+    engine.model_reader.end_ids = frozenset(ends)
+    before = engine.stats
+    texts = engine.probe_texts(ids, "w5 w9", 9)
+    assert texts == [tokenizer().decode([t for t in w if t not in ends]) for w in want]
+    stopped = engine.trace(ids[1])
+    rebuilt = len(stopped.prompt_ids) + len(stopped.token_ids) - 1
+    # On the bill: each newest token, the suffix, and the text but for its last token.
+    assert engine.stats.side_tokens == before.side_tokens + rebuilt + sum(len(tail) + len(w) for w in want)
+    for field in ("steps", "kv_token_steps", "live_kv_tokens", "generated_tokens", "compressions"):
+        assert getattr(engine.stats, field) == getattr(before, field), field
+    for _ in stream:
+        pass
+    undisturbed = HFEngine(family(name), tokenizer())
+    plain = [t.token_ids for row in undisturbed.generate(PROMPTS, WARM, n=3) for t in row]
+    assert [engine.trace(i).token_ids for i in ids if i != ids[1]] == [*plain[:1], *plain[2:]]
+
+
+def test_a_probe_of_rows_of_several_lengths_sees_no_padding_in_a_sliding_window():
+    """Lengths that all lie within the window, so that a shorter row's junk is in it."""
+    engine = HFEngine(family("gemma3"), tokenizer())
+    ids = [i for prompt in prompts([3, 9]) for i in engine.submit(prompt, WARM)]
+    stream = engine.stream()
+    while len(engine.trace(ids[-1]).token_ids) < 3:
+        next(stream)
+    tail = tokenizer()("w5", add_special_tokens=False)["input_ids"]
+    for answer, trace in zip(engine.probe(ids, "w5", 2), map(engine.trace, ids), strict=True):
+        torch.testing.assert_close(
+            answer, peek("gemma3", trace.prompt_ids, trace.token_ids, tail, 2), atol=1e-7, rtol=1e-5
+        )
+
+
+def test_a_text_ends_with_the_brace_that_closes_the_box(monkeypatch):
+    engine, ids, _ = running("llama")
+    words = {0: "5", 1: "{1}", 2: "}", 3: "so"}
+    monkeypatch.setattr(
+        "laconic.engines.hf.model_reader.decode", lambda _, tokens: " ".join(words[t % 4] for t in tokens)
+    )
+    found = engine.probe_texts(ids, "w5", 12)
+    before = engine.stats.side_tokens
+    closed = engine.probe_texts(ids, "w5", 12, until_closed=True)
+    assert any("}" in text.replace("{1}", "") for text in found), "or there is nothing to see here"
+    for whole, text in zip(found, closed, strict=True):
+        assert whole.startswith(text)
+        assert text == whole or text.endswith("}")
+        assert text.count("}") == text.count("{") + (text != whole)
+    # The suffix of one word and the texts' words: nothing was run behind a brace.
+    assert engine.stats.side_tokens - before == len(ids) + sum(len(text.split()) for text in closed)
+
+
 @pytest.mark.parametrize("policy", [FullKV(), LEAN], ids=["full", "rpc"])
 def test_a_probe_of_recorded_tokens_is_the_live_one(policy):
     engine, ids, _ = running("llama", policy, upto=27)
@@ -204,9 +275,15 @@ def test_bad_requests_are_refused():
         engine.states(ids, 0)
     with pytest.raises(LaconicError, match="steps is 0"):
         engine.probe(ids, "w1", 0)
+    with pytest.raises(LaconicError, match="max_tokens is 0"):
+        engine.probe_texts(ids, "w1", 0)
+    with pytest.raises(LaconicError, match="until_closed is 1"):
+        engine.probe_texts(ids, "w1", 1, until_closed=1)
     with pytest.raises(KeyError, match="no trace 'x'"):
         engine.probe(["x"], "w1", 1)
     silent = HFEngine(family("llama"), None)
     silent.submit(PROMPTS[0], WARM, ids=["a"])
     with pytest.raises(LaconicError, match="no tokenizer"):
         silent.probe(["a"], "w1", 1)
+    with pytest.raises(LaconicError, match="no tokenizer"):
+        silent.probe_texts(["a"], "w1", 1)

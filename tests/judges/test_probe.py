@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from laconic.answers import ThinkingMarker, register_marker
 from laconic.assets import reasoner_path
 from laconic.engines.base import Sampling
 from laconic.engines.hf import HFEngine
 from laconic.errors import LaconicError
-from laconic.judges.probe import PLAIN_SUFFIX, SUFFIXES, ProbeJudge, model_suffix
+from laconic.judges.probe import ProbeJudge
 from laconic.prune.judge import Excerpt
+from laconic.prune.probing import SUFFIXES
 
 
 class Probeable:
@@ -122,32 +122,6 @@ def test_what_is_asked_of_the_engine_and_what_it_costs() -> None:
     source = Probeable(distributions(2, 1))
     ProbeJudge("so: ", 1).read(excerpts(2), source)
     assert source.asked == [(["t0", "t1"], "so: ", 1)]
-
-
-def test_a_sign_of_several_tokens_stands_in_the_chat_template() -> None:
-    tokenizer = Probeable(torch.zeros(0), ["a"]).tokenizer
-    tokenizer.chat_template = "... write your answer after 'Here is my response:' ..."
-    assert model_suffix(tokenizer) == "\n\nHere is my response:\n\n\\boxed{"
-
-
-def test_the_suffix_of_a_marker_of_one_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("laconic.answers.thinking._added", {})
-    register_marker(ThinkingMarker("ponder", "<ponder>", "</ponder>", "</ponder>", "</ponder>\n"))
-    assert model_suffix(Probeable(torch.zeros(0), ["</ponder>"]).tokenizer) == "</ponder>\n\\boxed{"
-
-
-@pytest.mark.parametrize(
-    ("words", "suffix"),
-    [
-        (["a", "</think>"], "\n</think>\n\n\\boxed{"),
-        (["<|channel|>"], "<|end|><|start|>assistant<|channel|>final<|message|>\\boxed{"),
-        (["[/THINK]"], "[/THINK]\\boxed{"),
-        (["<channel|>"], "<channel|>\\boxed{"),
-        (["a"], PLAIN_SUFFIX),
-    ],
-)
-def test_the_suffix_is_the_model_s_own(words: list[str], suffix: str) -> None:
-    assert model_suffix(Probeable(torch.zeros(0), words).tokenizer) == suffix
 
 
 @pytest.mark.parametrize(

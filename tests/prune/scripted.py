@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -197,6 +198,34 @@ class ScriptedEngine:
     def clean(self):
         """Nothing of any run is left."""
         return not (self._rows or self._waiting or self._batch or self._outbox or self._streaming)
+
+
+PROBE_COST = 10
+
+
+@dataclass
+class ProbedScripts(ScriptedEngine):
+    """Scripts that can be asked: `said(index, tokens)` is what a trace would write at so many tokens. asked: every call."""
+
+    said: Callable[[int, int], str] = lambda index, tokens: "}"
+    asked: list[list[tuple[int, int]]] = field(default_factory=list)
+    how: set[tuple[str, int, bool]] = field(default_factory=set)
+    side_tokens: int = 0
+    tokenizer: Any = None
+
+    @property
+    def stats(self):
+        found = super().stats
+        found.side_tokens = self.side_tokens
+        return found
+
+    def probe_texts(self, trace_ids, suffix, max_tokens, until_closed=False):
+        traces = [self.trace(trace_id) for trace_id in trace_ids]
+        assert all(trace.state in ("running", "stopped") for trace in traces)
+        self.asked.append([(trace.index, len(trace.token_ids)) for trace in traces])
+        self.how.add((suffix, max_tokens, until_closed))
+        self.side_tokens += PROBE_COST * len(traces)
+        return [self.said(trace.index, len(trace.token_ids)) for trace in traces]
 
 
 class TableJudge:

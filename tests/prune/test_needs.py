@@ -17,7 +17,17 @@ from laconic.judges.input_spec import EncoderInputSpec
 from laconic.judges.network import EncoderConfig
 from laconic.judges.probe import ProbeJudge
 from laconic.judges.vectors import ReasonerStates
-from laconic.prune import DeepConf, DeepPrune, Needs, SelfConsistency, Strategy, Verdict, excerpts
+from laconic.prune import (
+    DeepConf,
+    DeepPrune,
+    DynasorCoT,
+    Needs,
+    ParallelProbe,
+    SelfConsistency,
+    Strategy,
+    Verdict,
+    excerpts,
+)
 from laconic.prune.needs import needs_of
 from laconic.traces import TraceRecord
 from tests.judges.models import WORDS, llama, word_tokenizer
@@ -105,6 +115,8 @@ def test_a_judge_that_says_something_else_is_refused() -> None:
     [
         (SelfConsistency(4), Needs()),
         (DeepConf(4, top_k=7), Needs(confidence_top_k=7)),
+        (DynasorCoT(4), Needs(probe=True)),
+        (ParallelProbe(4), Needs(probe=True)),
         (DeepPrune(4, TokenJaccard()), Needs()),
         (DeepPrune(4, TokenJaccard(), vote="confidence"), Needs(confidence_top_k=20)),
         (DeepPrune(4, TokenJaccard(), excerpt="kept:9"), Needs(kept=True)),
@@ -169,7 +181,11 @@ class Blind(Engine):
     ("judge", "kind", "says"),
     [
         (states_judge("tokens:5"), "tokens:5", "the blind engine gives no hidden states: use a judge that reads text"),
-        (ProbeJudge(), "tokens:5", "the blind engine can't probe a trace: use a judge that reads text"),
+        (
+            ProbeJudge(),
+            "tokens:5",
+            "the blind engine can't probe a trace: use the hf engine, or a strategy or judge that reads text",
+        ),
         (RandomJudge(), "kept:9", "the blind engine does not tell what compression kept: use another excerpt"),
     ],
 )

@@ -105,6 +105,19 @@ def test_equivalent_answers_vote_together_under_the_first_traces_spelling(monkey
     assert asked == [("7", "8")], "equivalence is asked for new spellings only"
 
 
+def test_a_vote_that_is_taken_back_was_never_cast():
+    tally, other = Tally(), Tally()
+    for index, answer in enumerate(["1/2", "7", "0.5", "7", "7"]):
+        tally.add(index, answer)
+        if index not in (1, 4):
+            other.add(index, answer)
+    tally.remove(1)
+    tally.remove(4)
+    tally.remove(9)
+    assert tally.votes() == other.votes()
+    assert len(tally) == 3
+
+
 def test_a_blank_answer_is_no_vote():
     assert tally([(0, "  ", 1.0)]).votes() == ()
     assert [v.answer for v in tally([(0, "  ", 9.0), (1, "4", 1.0)]).votes()] == ["4"]

@@ -207,7 +207,13 @@ def test_responses_whole_and_streamed(server: Running, questions: list[str]) -> 
 
 @pytest.mark.parametrize(
     ("spec", "n", "policy"),
-    [("priced-vote", 12, "none"), ("self-consistency", 5, "rpc"), ("adaptive-consistency", 9, "random")],
+    [
+        ("priced-vote", 12, "none"),
+        ("self-consistency", 5, "rpc"),
+        ("adaptive-consistency", 9, "random"),
+        ("dynasor:m=1,k=16,tokens=4", 5, "none"),
+        ("parallel-probe:short,stable=2", 4, "rpc"),
+    ],
 )
 def test_a_vote_is_that_of_solve(server: Running, questions: list[str], spec: str, n: int, policy: str) -> None:
     """With other requests beside it."""

@@ -108,6 +108,20 @@ def extract(text: str, *, thinking: bool = False, ended: bool = False) -> str | 
     return (_found(last.said) if last.after else None) or _found(text)
 
 
+def end_of_box(text: str) -> int | None:
+    r"""Where a box closes whose brace was opened right before ``text``: the index of that brace; None: it doesn't.
+
+    >>> end_of_box(r"\frac{1}{2}} is it")
+    11
+    """
+    depth = 1
+    for brace in _BRACE.finditer(text):
+        depth += {"{": 1, "}": -1}.get(brace.group(), 0)
+        if depth == 0:
+            return brace.start()
+    return None
+
+
 def _found(text: str) -> str | None:
     return _marked(text) or _stated(text)
 

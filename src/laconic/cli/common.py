@@ -153,12 +153,19 @@ def choose_strategy(
 ) -> Strategy:
     """The strategy of ``--strategy`` and of the options beside it (by the setting's name; None: not given).
 
-    small: what neither of them says comes from SMALL_STRATEGY where the strategy has that setting; a judge that was made
-    for an excerpt gets that one. calibration: for `auto`; None: the one that ships. Raises InputError for an unknown
-    strategy or setting, a value out of range, a setting given twice, or an excerpt that the judge was not made for.
+    small: what neither of them says comes from SMALL_STRATEGY where the strategy has that setting, or from what it has for
+    short traces; a judge that was made for an excerpt gets that one. calibration: for `auto`; None: the one that ships.
+    Raises InputError for an unknown strategy or setting, a value out of range, a setting given twice, or an excerpt that the
+    judge was not made for.
     """
     from laconic.calibrations import DEFAULT, read_calibration
-    from laconic.prune.strategies.registry import needs_calibration, parse, settings
+    from laconic.prune.strategies.registry import (
+        has_warmup_traces,
+        needs_calibration,
+        parse,
+        settings,
+        settings_for_short,
+    )
 
     given = given_keys(spec)
     overrides = {key: value for key, value in options.items() if value is not None}
@@ -169,7 +176,9 @@ def choose_strategy(
     if judge is not None and judge.excerpt is not None:
         wanted.pop("excerpt", None)
     defaults = {setting.field: setting.default for setting in settings(spec)}
-    if "warmup" in defaults and n >= 1:
+    if small:
+        wanted |= settings_for_short(spec)
+    if has_warmup_traces(spec) and n >= 1:
         wanted["warmup"] = min(int(defaults["warmup"]), max(1, n // WARMUP_SHARE))
     own = {key: value for key, value in wanted.items() if key in defaults and key not in given}
     if calibration is None and needs_calibration(spec):

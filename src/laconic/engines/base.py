@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
 
 from laconic import checks
+from laconic.answers.extraction import end_of_box
 from laconic.errors import InputError
 
 if TYPE_CHECKING:
@@ -165,10 +166,16 @@ class EngineStats:
 _CANNOT = {
     "decode": "has no tokenizer: make it with one",
     "states": "gives no hidden states: use a judge that reads text",
-    "probe": "can't probe a trace: use a judge that reads text",
+    "probe": "can't probe a trace: use the hf engine, or a strategy or judge that reads text",
     "kept": "does not tell what compression kept: use another excerpt",
     "held": "does not tell which tokens each layer held: use the hf engine for a page that shows them",
 }
+
+
+def up_to_brace(text: str) -> str:
+    """A text that follows an open brace, up to the one that closes it; the whole where none does."""
+    end = end_of_box(text)
+    return text if end is None else text[: end + 1]
 
 
 def refuse(engine: str, method: str) -> NoReturn:
@@ -266,6 +273,19 @@ class Engine(ABC):
         nothing had happened. Counted in `stats.side_tokens`. Raises InputError in an engine that can't.
         """
         refuse(self.name, "probe")
+
+    def probe_texts(
+        self, trace_ids: Sequence[str], suffix: str, max_tokens: int, until_closed: bool = False
+    ) -> list[str]:
+        """What each trace would write now after `suffix`, in at most `max_tokens` greedy tokens; otherwise as `probe`.
+
+        until_closed: `suffix` opens a brace, and a text ends with the one that closes it. An engine that can end a text there,
+        or with the model's end token, runs no tokens beyond; the others cut it.
+        """
+        checks.flag("until_closed", until_closed)
+        greedy = self.probe(trace_ids, suffix, max_tokens).argmax(dim=-1).tolist()
+        texts = [self.decode(tokens) for tokens in greedy]
+        return [up_to_brace(text) for text in texts] if until_closed else texts
 
     def kept(self, trace_id: str) -> list[int]:
         """Which generated tokens the latest compression kept, by position, in order: those that at least half of the layers

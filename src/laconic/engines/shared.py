@@ -136,6 +136,13 @@ class EngineView:
         with self._counting():
             return self._shared.engine.probe(trace_ids, suffix, steps)
 
+    def probe_texts(
+        self, trace_ids: Sequence[str], suffix: str, max_tokens: int, until_closed: bool = False
+    ) -> list[str]:
+        """See Engine.probe_texts."""
+        with self._counting():
+            return self._shared.engine.probe_texts(trace_ids, suffix, max_tokens, until_closed)
+
     def kept(self, trace_id: str) -> list[int]:
         """See Engine.kept."""
         return self._shared.engine.kept(trace_id)

@@ -73,10 +73,41 @@ class TraceReader(Generic[T]):
             found |= self._probe_running(model, running, suffix, steps)
             self.probe_tokens += fed
         for prompt, group in _by_prompt([entry for entry in entries if entry not in running]):
-            rows, run = model.probe(prompt, [entry.trace.token_ids for entry in group], suffix, steps)
+            rows, run = model.probe(prompt, _tokens_of(group), suffix, steps)
             self.probe_tokens += run
             found |= {entry.trace.id: row for entry, row in zip(group, rows, strict=True)}
         return torch.stack([found[entry.trace.id] for entry in entries])
+
+    def probe_texts(
+        self, trace_ids: Sequence[str], suffix: str, max_tokens: int, until_closed: bool = False
+    ) -> list[str]:
+        """See Engine.probe_texts. Counted is what each trace's copy is fed: its newest token, the suffix, and its text."""
+        checks.text("suffix", suffix)
+        checks.whole("max_tokens", max_tokens, 1, meaning="tokens")
+        checks.flag("until_closed", until_closed)
+        entries = self._entries(trace_ids)
+        model = self.need_model("probe")
+        found: dict[str, list[int]] = {}
+        running = [entry for entry in entries if entry in self.rows.entries]
+        if running:
+            copy = self.rows.fork(running)
+            if copy is not None:
+                at, newest = [entry.length for entry in running], [entry.trace.token_ids[-1] for entry in running]
+                answers = model.continue_copy(copy, at, newest, suffix, max_tokens, until_closed)
+                found |= {entry.trace.id: answer for entry, answer in zip(running, answers, strict=True)}
+            else:
+                for prompt, group in _by_prompt(running):
+                    rows, _ = model.continued(prompt, _tokens_of(group), suffix, max_tokens, until_closed)
+                    found |= {entry.trace.id: row for entry, row in zip(group, rows, strict=True)}
+            tail = len(model.suffix_ids(suffix))
+            fed = sum(tail + len(found[entry.trace.id]) for entry in running)
+            self._count_copies(running, fed)
+            self.probe_tokens += fed
+        for prompt, group in _by_prompt([entry for entry in entries if entry not in running]):
+            rows, run = model.continued(prompt, _tokens_of(group), suffix, max_tokens, until_closed)
+            self.probe_tokens += run
+            found |= {entry.trace.id: row for entry, row in zip(group, rows, strict=True)}
+        return [model.text_of(found[entry.trace.id], until_closed) for entry in entries]
 
     def kept(self, trace_id: str) -> list[int]:
         """See Engine.kept. Before the first compression no model is asked."""
@@ -104,7 +135,7 @@ class TraceReader(Generic[T]):
             return {entry.trace.id: answer for entry, answer in zip(entries, answers, strict=True)}
         found: dict[str, Tensor] = {}
         for prompt, group in _by_prompt(entries):
-            rows, _ = model.probe(prompt, [entry.trace.token_ids for entry in group], suffix, steps)
+            rows, _ = model.probe(prompt, _tokens_of(group), suffix, steps)
             found |= {entry.trace.id: row for entry, row in zip(group, rows, strict=True)}
         return found
 
@@ -133,3 +164,7 @@ def _by_prompt(entries: Sequence[T]) -> list[tuple[tuple[int, ...], list[T]]]:
     for entry in entries:
         groups.setdefault(entry.trace.prompt_ids, []).append(entry)
     return list(groups.items())
+
+
+def _tokens_of(entries: Sequence[T]) -> list[list[int]]:
+    return [entry.trace.token_ids for entry in entries]

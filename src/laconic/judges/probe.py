@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from laconic import checks
-from laconic.answers import MARKERS, equivalent, group_equivalent, known_markers
+from laconic.answers import equivalent, group_equivalent
 from laconic.checks import whole
 from laconic.errors import InputError
 from laconic.judges.counted import MatrixJudge, same_class_matrix, stack_mappings
 from laconic.prune.judge import Excerpt
 from laconic.prune.needs import Needs
+from laconic.prune.probing import model_suffix
 from laconic.prune.trace_engine import TraceEngine
 
-# What ends the thinking of the models that have such a sign, and begins an answer; the first sign that a model has counts.
-SUFFIXES = {marker.sign: marker.closing + "\\boxed{" for marker in MARKERS}
-PLAIN_SUFFIX = "\n\nThe final answer is \\boxed{"  # a model without thinking marks
 LEAST_PROBABILITY = 1e-5  # rarer tokens are dropped from a reading: a step's overlap of two is less by under twice that
 
 
@@ -48,9 +45,9 @@ class ProbeJudge(MatrixJudge):
     Two traces that both ended within their excerpts are compared by their answers instead, and one that ended without an
     answer agrees with no other.
 
-    suffix: None is the model's own: the end-of-thinking mark of its vocabulary and `\\boxed{` (`SUFFIXES`). steps: tokens
-    read of an answer. `cost.tokens` counts what the engine ran (its `stats.side_tokens`): of a running trace its newest
-    token, the suffix and steps - 1 more; for a stopped or finished one also the tokens that rebuild its cache.
+    suffix: None is the model's own: the end-of-thinking mark of its vocabulary and `\\boxed{` (`prune.probing.SUFFIXES`).
+    steps: tokens read of an answer. `cost.tokens` counts what the engine ran (its `stats.side_tokens`): of a running trace
+    its newest token, the suffix and steps - 1 more; for a stopped or finished one also the tokens that rebuild its cache.
 
     `read` raises InputError without an engine, for one that can't probe, or whose tokenizer isn't known where `suffix`
     is None.
@@ -122,18 +119,6 @@ class ProbeJudge(MatrixJudge):
         mute = torch.tensor([reading.ended and reading.answer is None for reading in readings])
         agreement = agreement.masked_fill(mute[:, None] | mute, 0.0)
         return agreement.masked_fill(same_class_matrix([reading.trace_id for reading in readings]), 1.0)
-
-
-def model_suffix(tokenizer: Any) -> str:
-    """The text that ends a model's thinking and begins its answer, by its tokenizer. Raises InputError for None."""
-    if tokenizer is None:
-        raise InputError(
-            "The engine tells no tokenizer, so the probe can't know how its model ends its thinking; give the probe a suffix"
-        )
-    vocabulary, template = tokenizer.get_vocab(), str(getattr(tokenizer, "chat_template", None) or "")
-    # A sign of several tokens isn't in the vocabulary, but where a model's own texts are formatted.
-    suffixes = {marker.sign: marker.closing + "\\boxed{" for marker in known_markers()}
-    return next((suffix for sign, suffix in suffixes.items() if sign in vocabulary or sign in template), PLAIN_SUFFIX)
 
 
 def _answer_distributions(excerpt: Excerpt, distributions: Tensor) -> AnswerDistributions:

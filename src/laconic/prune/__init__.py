@@ -20,6 +20,8 @@ from laconic.prune.strategies.auto import Auto
 from laconic.prune.strategies.base import Strategy, StrategyRun
 from laconic.prune.strategies.deepconf import DeepConf
 from laconic.prune.strategies.deepprune import DeepPrune
+from laconic.prune.strategies.dynasor import DynasorCoT
+from laconic.prune.strategies.parallel_probe import ParallelProbe
 from laconic.prune.strategies.priced import PricedVote
 from laconic.prune.strategies.registry import parse
 from laconic.prune.strategies.self_consistency import SelfConsistency
@@ -35,10 +37,12 @@ __all__ = [
     "Cost",
     "DeepConf",
     "DeepPrune",
+    "DynasorCoT",
     "Excerpt",
     "Judge",
     "KnownTrace",
     "Needs",
+    "ParallelProbe",
     "PlainVote",
     "Pool",
     "PoolBudget",

@@ -87,3 +87,14 @@ class TraceEngine(Protocol):
     def kept(self, trace_id: str) -> list[int]:
         """Positions of the generated tokens that the trace's latest compression kept; all of them if there was none."""
         ...
+
+
+class TextProbe(Protocol):
+    """`Engine.probe_texts`, which strategies that probe look up by its name: engines of others' may lack it."""
+
+    def __call__(self, trace_ids: Sequence[str], suffix: str, max_tokens: int, until_closed: bool = False) -> list[str]:
+        """What each trace would write after `suffix`, in at most `max_tokens` greedy tokens.
+
+        until_closed: up to the brace that closes one `suffix` opened.
+        """
+        ...

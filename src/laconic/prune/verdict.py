@@ -18,7 +18,7 @@ class TraceFate:
     fate: Fate
     """finished (to its end, or to its token limit), pruned (stopped as redundant or unpromising), abandoned (stopped because
     the vote was decided or its cluster was not chosen), interrupted (by the user); waiting and running occur in a verdict that
-    is asked for before the end."""
+    is asked for before the end. Where a strategy probes, one that was stopped may have a vote: what the probe gave."""
     reason: str
     """One clause, for people."""
     tokens: int
@@ -26,11 +26,11 @@ class TraceFate:
     cluster: int | None = None
     """Index into `Verdict.clusters`; None: in none."""
     answer: str | None = None
-    """Extracted; None for none."""
+    """Extracted, or given by the probe that it votes with; None for none."""
     weight: float = 0.0
     """Of its vote; 0 for no vote."""
     text: str = ""
-    """All that it wrote."""
+    """All that it wrote; where a probe answered for it, with an end that gives this answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Tokens:
     generated: int
     """By all traces."""
     judged: int = 0
-    """By the judge, through networks of its own or the engine's."""
+    """By the judge, through networks of its own or the engine's; or by the strategy's probes, what they append included."""
     saved: int | None = None
     """Against finishing all n traces, whose tokens are estimated as n times the mean length of the finished ones; None where
     none finished. An estimate: `laconic bench parallel` measures it."""
@@ -108,11 +108,11 @@ class Verdict:
     @property
     def winner(self) -> int | None:
         """The index of the trace whose reasoning stands for the answer: of those that voted for it the one of most weight,
-        the first of several. None without an answer."""
+        of several one that came to its end, the first of these. None without an answer."""
         if not self.votes:
             return None
-        weights = {trace.index: trace.weight for trace in self.traces}
-        return max(sorted(self.votes[0].traces), key=lambda index: weights[index])
+        rank = {trace.index: (trace.weight, trace.fate == "finished") for trace in self.traces}
+        return max(sorted(self.votes[0].traces), key=lambda index: rank[index])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, ready for JSON; `tokens` has its total, and `winner` is there."""

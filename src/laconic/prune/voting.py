@@ -37,6 +37,10 @@ class Tally:
         ranked by among those of equal weight, as a mean over the traces that gave it."""
         self._cast[index] = answer, weight, tie
 
+    def remove(self, index: int) -> None:
+        """Take the vote of trace `index` back, if there is one."""
+        self._cast.pop(index, None)
+
     def __len__(self) -> int:
         return len(self._cast)
 

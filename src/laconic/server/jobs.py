@@ -379,7 +379,7 @@ class VoteJob(Job):
             events.append(ProgressTold(progress_line(self.snapshot) + "\n\n"))
         if index is not None:
             trace = self.view.trace(verdict.traces[index].id)
-            thoughts, said = split(trace.text, trace.thinking, self.ask.endpoint != "completions")
+            thoughts, said = split(verdict.traces[index].text, trace.thinking, self.ask.endpoint != "completions")
             stops = StopTexts(self.ask.stops)
             said = stops.add(said) + stops.finish()
             reason = "length" if trace.finish_reason == "length" and not stops.stopped else "stop"

@@ -195,6 +195,39 @@ def test_a_probe_is_the_engines_own(upstream: Running) -> None:
         assert int((row > 0).sum()) <= 21
 
 
+def test_a_probes_texts_are_the_engines_own(upstream: Running) -> None:
+    suffix, cut = " </think> \\boxed{", replace(SAMPLING, max_new_tokens=60)
+    own = HFEngine(*loaded())
+    with OpenAIEngine(upstream.url) as engine:
+        ids = engine.submit(engine.render(QUESTION), cut, 3)
+        list(engine.stream())
+        before = [engine.trace(name).text for name in ids]
+        found = engine.probe_texts(ids, suffix, 6)
+        short = engine.probe_texts(ids, suffix, 6, until_closed=True)
+        assert engine.stats.side_tokens > 0
+        assert [engine.trace(name).text for name in ids] == before
+        tokens = [engine.trace(name).token_ids for name in ids]
+        with pytest.raises(InputError, match="max_tokens is 0"):
+            engine.probe_texts(ids, suffix, 0)
+    prompt = own.trace(own.submit(own.render(QUESTION), cut)[0]).prompt_ids
+    greedy = own.probe_of(prompt, tokens, suffix, 6).argmax(-1).tolist()
+    for text, row, box in zip(found, greedy, short, strict=True):
+        # Without blanks: words here have theirs from their neighbours. The engine's own go on after the end token.
+        assert own.decode(row).replace(" ", "").startswith(text.replace(" ", ""))
+        assert text.startswith(box)
+        assert "}" not in box[:-1]
+
+
+@pytest.mark.parametrize("spec", ["dynasor:m=1,k=32", "parallel-probe:short"])
+def test_strategies_that_probe_run_over_a_server(upstream: Running, spec: str) -> None:
+    with OpenAIEngine(upstream.url, max_batch=6) as engine:
+        verdict = parse(spec, 4, suffix="</think> \\boxed{").solve(engine, QUESTION, SAMPLING)
+    assert verdict.complete
+    assert verdict.answer is not None
+    assert verdict.tokens.judged > 0
+    upstream.wait_idle()
+
+
 def test_a_vote_by_probes_over_a_server(upstream: Running) -> None:
     judge = open_judge("probe:suffix=</think> \\boxed{")
     with OpenAIEngine(upstream.url, max_batch=6) as engine:

@@ -448,6 +448,7 @@ def test_what_needs_a_model_is_what_the_live_engine_says_and_costs(policy: Polic
             if tokens == 60:
                 found += [engine.states(ids[::-1], 30), engine.states(ids[:1], 7)]
                 found += [engine.probe(ids, "w5 w6 w7", 3), engine.probe(ids[:1], "", 2)]
+                found += [engine.probe_texts(ids, "w5 w6 w7", 6), engine.probe_texts(ids[:1], "", 2, until_closed=True)]
                 found.append([engine.kept(i) for i in ids])
                 found.append((engine.stats.side_tokens, engine.stats.peak_kv_tokens, engine.stats.peak_kv_bytes))
         answers.append(found)

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from laconic.answers import extract
 from laconic.assets import reasoner_path
 from laconic.compress import RPC
 from laconic.engines.base import Sampling
@@ -15,6 +16,8 @@ from laconic.engines.replay import ReplayEngine
 from laconic.errors import LaconicError
 from laconic.prune.strategies.deepconf import DeepConf
 from laconic.prune.strategies.deepprune import DeepPrune
+from laconic.prune.strategies.dynasor import DynasorCoT
+from laconic.prune.strategies.parallel_probe import ParallelProbe
 from laconic.prune.strategies.self_consistency import SelfConsistency
 from laconic.traces import TraceRecord
 from tests.prune.scripted import TableJudge
@@ -140,6 +143,50 @@ def records(plain):
         )
         for t in plain
     ]
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        DynasorCoT(N, m=1, k=12, early_end=False),
+        DynasorCoT(N, m=1, k=12, tokens=3),
+        ParallelProbe(N, interval=12, warmup=1, patience=2, stable=3),
+    ],
+)
+def test_probes_leave_traces_as_they_are_and_are_counted(reasoner, plain, strategy):
+    model, tokenizer = reasoner
+    engine = HFEngine(model, tokenizer, max_batch=N)
+    verdict = checked(strategy.solve(engine, QUESTION, SAMPLING), complete=True, probed=True)
+    assert any(t.fate != "finished" for t in verdict.traces)
+    for trace, whole in zip(verdict.traces, plain, strict=True):
+        assert trace.tokens <= len(whole.token_ids)
+        assert trace.fate == "finished" or trace.tokens % 12 == 0
+        assert trace.text.startswith(tokenizer.decode(whole.token_ids[: trace.tokens - 1]))
+    assert verdict.tokens.judged == engine.stats.side_tokens > 0
+    assert engine.stats.prompt_tokens == len(plain[0].prompt_ids), "one prefill, and nobody was rebuilt"
+    assert all(extract(t.text, thinking=True, ended=True) == t.answer for t in verdict.traces if t.weight)
+    # A recording and its model say the same, for as many tokens.
+    played = ReplayEngine(records(plain), max_batch=N, model_engine=HFEngine(model, tokenizer, max_batch=N))
+    replay = checked(strategy.solve(played, QUESTION, SAMPLING), complete=True, probed=True)
+    assert replay.tokens == verdict.tokens
+    assert replay.votes == verdict.votes
+    assert [(t.fate, t.tokens, t.answer) for t in replay.traces] == [
+        (t.fate, t.tokens, t.answer) for t in verdict.traces
+    ]
+    # Fewer rows than traces: the same outcome.
+    narrow = strategy.solve(HFEngine(model, tokenizer, max_batch=3), QUESTION, SAMPLING)
+    if isinstance(strategy, ParallelProbe) or not strategy.early_end:
+        assert [(t.fate, t.tokens, t.answer) for t in narrow.traces] == [
+            (t.fate, t.tokens, t.answer) for t in verdict.traces
+        ]
+    assert narrow.answer == verdict.answer
+
+
+def test_a_replay_without_a_model_can_not_be_probed(plain):
+    with pytest.raises(
+        LaconicError, match="probe needs the model that wrote the traces: make the replay with model_engine"
+    ):
+        DynasorCoT(N).solve(ReplayEngine(records(plain)), QUESTION, SAMPLING)
 
 
 @pytest.mark.parametrize("spec", ["cons", "deepprune", "deepconf"])

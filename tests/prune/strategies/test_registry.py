@@ -10,8 +10,17 @@ from laconic.errors import LaconicError
 from laconic.prune.strategies import registry
 from laconic.prune.strategies.deepconf import DeepConf
 from laconic.prune.strategies.deepprune import DeepPrune
+from laconic.prune.strategies.parallel_probe import SHORT
 from laconic.prune.strategies.priced import PricedVote
-from laconic.prune.strategies.registry import known, needs_judge, parse, settings
+from laconic.prune.strategies.registry import (
+    has_warmup_traces,
+    known,
+    listings,
+    needs_judge,
+    parse,
+    settings,
+    settings_for_short,
+)
 from laconic.prune.strategies.self_consistency import SelfConsistency
 from tests.prune.scripted import TableJudge
 from tests.prune.test_calibration import calibration
@@ -64,8 +73,11 @@ def test_the_known_and_who_needs_a_judge():
         "deepprune",
         "deepconf:low",
         "deepconf:high",
+        "dynasor",
+        "parallel-probe",
     )
-    assert [needs_judge(name) for name in known()] == [False, False, False, False, True, False, False]
+    assert [name for name in known() if needs_judge(name)] == ["deepprune"]
+    assert [name for name in known() if has_warmup_traces(name)] == ["deepconf:low", "deepconf:high"]
     assert needs_judge("deepprune:tau=0.2")
 
 
@@ -97,6 +109,15 @@ def test_the_known_and_who_needs_a_judge():
 def test_what_is_wrong_is_said(spec, said):
     with pytest.raises(LaconicError, match=said.replace("(", r"\(")):
         parse(spec, 8, JUDGE)
+
+
+def test_presets_are_listed_as_forms():
+    forms = {listing.name: listing.forms for listing in listings()}
+    assert forms["deepconf"] == ("deepconf:low", "deepconf:high")
+    assert forms["dynasor"] == ("dynasor", *(f"dynasor:{word}" for word in ("mild", "low", "mid", "high", "crazy")))
+    assert forms["parallel-probe"] == ("parallel-probe", "parallel-probe:short")
+    assert settings_for_short("parallel-probe:interval=5") == SHORT
+    assert settings_for_short("deepconf:low") == settings_for_short("dynasor") == {}
 
 
 def test_a_judge_must_be_given_where_one_is_needed():

@@ -81,7 +81,7 @@ class HFEngine(Engine):
         self._end_ids = end_ids(model.generation_config, model.config, tokenizer)
         self._batch = Batch(model, self.policy, record_states, tuple(layers), record_held)
         self._loop = Loop(self._scheduler, self._batch)
-        self.model_reader = ModelReader(self._batch.runner, tokenizer, self.state_layers)
+        self.model_reader = ModelReader(self._batch.runner, tokenizer, self.state_layers, self._end_ids)
         self._trace_reader = TraceReader(self._scheduler, self._batch, self.model_reader, self._loop.counted)
 
     # ---- the interface --------------------------------------------------------------------------------------------
@@ -198,6 +198,12 @@ class HFEngine(Engine):
     def probe(self, trace_ids: Sequence[str], suffix: str, steps: int) -> Tensor:
         """See Engine.probe. Traces in the batch are probed on a copy of their rows, others rebuilt from their tokens."""
         return self._trace_reader.probe(trace_ids, suffix, steps)
+
+    def probe_texts(
+        self, trace_ids: Sequence[str], suffix: str, max_tokens: int, until_closed: bool = False
+    ) -> list[str]:
+        """See Engine.probe_texts. A text ends with the model's end token, which has no text."""
+        return self._trace_reader.probe_texts(trace_ids, suffix, max_tokens, until_closed)
 
     def probe_of(
         self, prompt_ids: Sequence[int], token_lists: Sequence[Sequence[int]], suffix: str, steps: int

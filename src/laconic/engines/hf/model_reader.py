@@ -5,28 +5,54 @@ Shapes: n traces, K tokens, D hidden size times layers, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laconic import checks
+from laconic.answers.extraction import end_of_box
+from laconic.engines.base import up_to_brace
 from laconic.engines.hf.cache import CompressedCache
 from laconic.engines.hf.models import text_config
-from laconic.engines.hf.runner import ModelRunner, held_tokens
+from laconic.engines.hf.runner import ModelRunner, held_tokens, sliding_mask
 from laconic.engines.hf.scoring import TokenLookup
 from laconic.engines.requests import check_vocabulary
+from laconic.engines.text import decode
 from laconic.errors import InputError
 
 ROWS = 64  # traces read again in one pass
 
 
-class ModelReader:
-    """Reads tokens again: caches compress where decoding compressed. layers: whose hidden states stand side by side."""
+class StandingRows(NamedTuple):
+    """Traces as they stand: all but their newest tokens have been fed."""
 
-    def __init__(self, runner: ModelRunner, tokenizer: PreTrainedTokenizerBase | None, layers: Sequence[int]) -> None:
-        self.runner, self.tokenizer, self.layers = runner, tokenizer, layers
+    rows: list[int]
+    """Which of those asked for."""
+    cache: CompressedCache
+    positions: list[int]
+    """Of the newest tokens."""
+    newest: list[int]
+    run: int
+    """Tokens that went through the model for it."""
+
+
+class ModelReader:
+    """Reads tokens again: caches compress where decoding compressed. layers: whose hidden states stand side by side.
+
+    end_ids: tokens that end a text.
+    """
+
+    def __init__(
+        self,
+        runner: ModelRunner,
+        tokenizer: PreTrainedTokenizerBase | None,
+        layers: Sequence[int],
+        end_ids: frozenset[int] = frozenset(),
+    ) -> None:
+        self.runner, self.tokenizer, self.layers, self.end_ids = runner, tokenizer, layers, end_ids
         self.tokens_run = 0
         """Tokens that have gone through the model here."""
 
@@ -71,22 +97,11 @@ class ModelReader:
         found: list[Tensor | None] = [None] * len(tokens)
         run = 0
         with self.runner.bound():
-            for length in sorted({len(t) for t in tokens}):
-                alike = [i for i, t in enumerate(tokens) if len(t) == length]
-                for start in range(0, len(alike), ROWS):
-                    part = alike[start : start + ROWS]
-                    if length:
-                        cache, _ = self._rebuild(prompt, [tokens[i][:-1] for i in part])
-                        newest = [tokens[i][-1] for i in part]
-                    else:  # nothing generated yet: the prompt's last token is the newest
-                        cache, _ = self._rebuild(prompt[:-1], [[] for _ in part])
-                        newest = [prompt[-1]] * len(part)
-                    before = len(prompt) + length - 1
-                    cache.ledger.freeze()
-                    answers = self._answer(cache, [before] * len(part), newest, tail, steps)
-                    run += len(part) * (len(tail) + steps) + before + max(length - 1, 0) * (len(part) - 1)
-                    for i, answer in zip(part, answers, strict=True):
-                        found[i] = answer
+            for rebuilt in self._rebuilt(prompt, tokens):
+                run += rebuilt.run + len(rebuilt.rows) * (len(tail) + steps)
+                answers = self._answer(rebuilt.cache, rebuilt.positions, rebuilt.newest, tail, steps)
+                for i, answer in zip(rebuilt.rows, answers, strict=True):
+                    found[i] = answer
         self.tokens_run += run
         return torch.stack([f for f in found if f is not None]), run
 
@@ -103,6 +118,55 @@ class ModelReader:
             answers = self._answer(cache, positions, newest, tail, steps)
         self.tokens_run += len(newest) * (len(tail) + steps)
         return answers
+
+    @torch.inference_mode()
+    def continued(
+        self,
+        prompt: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        suffix: str,
+        max_tokens: int,
+        until_closed: bool,
+    ) -> tuple[list[list[int]], int]:
+        """`continue_copy` of traces of one prompt whose caches are rebuilt first, and how many tokens went through."""
+        self._check_tokens(prompt, tokens)
+        tail = self.suffix_ids(suffix)
+        found: list[list[int]] = [[] for _ in tokens]
+        run = 0
+        with self.runner.bound():
+            for rebuilt in self._rebuilt(prompt, tokens):
+                at, newest = rebuilt.positions, rebuilt.newest
+                texts = self._continue(rebuilt.cache, at, newest, tail, max_tokens, until_closed)
+                run += rebuilt.run + sum(len(tail) + len(text) for text in texts)
+                for i, text in zip(rebuilt.rows, texts, strict=True):
+                    found[i] = text
+        self.tokens_run += run
+        return found, run
+
+    @torch.inference_mode()
+    def continue_copy(
+        self,
+        cache: CompressedCache,
+        positions: Sequence[int],
+        newest: Sequence[int],
+        suffix: str,
+        max_tokens: int,
+        until_closed: bool,
+    ) -> list[list[int]]:
+        """The greedy tokens of each row after `suffix`, max_tokens at most, with the one that ended them.
+
+        cache, positions: as in `probe_copy`. until_closed: a brace that closes one before the text ends it, too.
+        """
+        tail = self.suffix_ids(suffix)
+        with self.runner.bound():
+            texts = self._continue(cache, positions, newest, tail, max_tokens, until_closed)
+        self.tokens_run += sum(len(tail) + len(text) for text in texts)
+        return texts
+
+    def text_of(self, tokens: Sequence[int], until_closed: bool) -> str:
+        """The text of what `continue_copy` gives: without an end token and what follows the brace."""
+        text = decode(self.tokenizer, [token for token in tokens if token not in self.end_ids])
+        return up_to_brace(text) if until_closed else text
 
     @torch.inference_mode()
     def held(self, prompt: Sequence[int], tokens: Sequence[int]) -> Tensor:
@@ -122,24 +186,86 @@ class ModelReader:
         rebuilt = self.runner.rebuild(prompt, tokens, _look_up_in(tokens), limit=max(len(tokens[0]), 1), layers=layers)
         return rebuilt.cache, rebuilt.states
 
+    def _rebuilt(self, prompt: Sequence[int], tokens: Sequence[Sequence[int]]) -> Iterator[StandingRows]:
+        """The traces' caches as decoding left them, frozen; those of one length together."""
+        for length in sorted({len(t) for t in tokens}):
+            alike = [i for i, t in enumerate(tokens) if len(t) == length]
+            for start in range(0, len(alike), ROWS):
+                part = alike[start : start + ROWS]
+                if length:
+                    cache, _ = self._rebuild(prompt, [tokens[i][:-1] for i in part])
+                    newest = [tokens[i][-1] for i in part]
+                else:  # nothing generated yet: the prompt's last token is the newest
+                    cache, _ = self._rebuild(prompt[:-1], [[] for _ in part])
+                    newest = [prompt[-1]] * len(part)
+                before = len(prompt) + length - 1
+                cache.ledger.freeze()
+                run = before + max(length - 1, 0) * (len(part) - 1)
+                yield StandingRows(part, cache, [before] * len(part), newest, run)
+
     def _answer(
         self, cache: CompressedCache, positions: Sequence[int], newest: Sequence[int], tail: Sequence[int], steps: int
     ) -> Tensor:
-        at = torch.tensor(positions, device=self.runner.device)[:, None]
-        feed = torch.tensor(newest, device=self.runner.device)[:, None]
-        queue = list(tail)
+        logits = self._append(cache, positions, newest, tail)
         found: list[Tensor] = []
         while True:
-            logits = self.runner.forward(cache, feed, at)[0]
-            at = at + 1
-            if queue:
-                feed = torch.full_like(feed, queue.pop(0))
-                continue
             probabilities = logits.float().softmax(-1)
             found.append(probabilities.cpu())
             if len(found) == steps:
                 return torch.stack(found, dim=1)
-            feed = probabilities.argmax(-1, keepdim=True)
+            at = [position + len(tail) + len(found) for position in positions]
+            logits = self._feed(cache, at, probabilities.argmax(-1)[:, None])
+
+    def _continue(
+        self,
+        cache: CompressedCache,
+        positions: Sequence[int],
+        newest: Sequence[int],
+        tail: Sequence[int],
+        most: int,
+        until_closed: bool,
+    ) -> list[list[int]]:
+        """Rows whose text is over leave the cache, so that nothing is run for them."""
+        texts: list[list[int]] = [[] for _ in newest]
+        rows = list(range(len(newest)))  # those that go on, in the cache's order
+        logits = self._append(cache, positions, newest, tail)
+        while True:
+            for row, token in zip(rows, logits.argmax(-1).tolist(), strict=True):
+                texts[row].append(token)
+            over = [i for i, row in enumerate(rows) if self._is_over(texts[row], most, until_closed)]
+            if len(over) == len(rows):
+                return texts
+            if over:
+                rows = [rows[i] for i in cache.remove_rows(over)]
+            at = [positions[row] + len(tail) + len(texts[row]) for row in rows]
+            feed = torch.tensor([[texts[row][-1]] for row in rows], device=self.runner.device)
+            logits = self._feed(cache, at, feed)
+
+    def _is_over(self, tokens: Sequence[int], most: int, until_closed: bool) -> bool:
+        if len(tokens) >= most or tokens[-1] in self.end_ids:
+            return True
+        return until_closed and end_of_box(decode(self.tokenizer, tokens)) is not None
+
+    def _append(
+        self, cache: CompressedCache, positions: Sequence[int], newest: Sequence[int], tail: Sequence[int]
+    ) -> Tensor:
+        """The logits [n, V] after each row's newest token and the tail.
+
+        In one pass where all layers are ours; sliding and linear ones of transformers get a token at a time, as in decoding.
+        """
+        tokens = torch.tensor([[token, *tail] for token in newest], device=self.runner.device)
+        if not cache.left_alone:
+            return self._feed(cache, positions, tokens)
+        for step in range(tokens.shape[1]):
+            logits = self._feed(cache, [position + step for position in positions], tokens[:, step : step + 1])
+        return logits
+
+    def _feed(self, cache: CompressedCache, positions: Sequence[int], tokens: Tensor) -> Tensor:
+        """tokens: [n, q]; positions: of each row's first. The logits [n, V] after the last."""
+        at = torch.tensor(positions, device=self.runner.device)[:, None]
+        at = at + torch.arange(tokens.shape[1], device=self.runner.device)
+        width = cache.ledger.logical_length + tokens.shape[1]
+        return self.runner.forward(cache, tokens, at, sliding_mask(cache, positions, width, self.runner.device))[0]
 
     def _check_tokens(self, prompt: Sequence[int], token_lists: Sequence[Sequence[int]]) -> None:
         if not prompt:

@@ -24,11 +24,11 @@ from torch import Tensor
 
 from laconic import checks
 from laconic.compress import FullKV
-from laconic.engines.base import Chunk, Engine, EngineStats, FinishReason, Prompt, Sampling, Trace
+from laconic.engines.base import Chunk, Engine, EngineStats, FinishReason, Prompt, Sampling, Trace, up_to_brace
 from laconic.engines.chat import Chat, chat_of
 from laconic.engines.openai.asking import BUSY, Asker, key_of
 from laconic.engines.openai.endpoints import Endpoint, Endpoints
-from laconic.engines.openai.probing import ask_probes, probe_bodies
+from laconic.engines.openai.probing import ask_probes, ask_texts, probe_bodies
 from laconic.engines.openai.protocol import (
     MOST_LOGPROBS,
     Conversation,
@@ -269,15 +269,33 @@ class OpenAIEngine(Engine):
 
         Raises InputError for a prompt of token ids, EngineError where a server doesn't continue texts.
         """
-        entries = [self._scheduler.entry(name) for name in checks.texts("trace_ids", trace_ids, "ids of traces")]
-        checks.text("suffix", suffix)
         checks.whole("steps", steps, 1, meaning="tokens of the answer")
-        traces = [(entry.prompt, entry.trace) for entry in entries]
-        bodies = probe_bodies(traces, suffix, steps, self.chat.arguments, self.chat.system)
-        asked = [(path, {"model": self.model, **body, **self._extra}) for path, body in bodies]
-        found, tokens = ask_probes(self._asker, asked, steps, self._piece_id)
+        bodies = self._probe_bodies(trace_ids, suffix, steps, MOST_LOGPROBS)
+        found, tokens = ask_probes(self._asker, bodies, steps, self._piece_id)
         self._stats.side_tokens += tokens
         return found
+
+    def probe_texts(
+        self, trace_ids: Sequence[str], suffix: str, max_tokens: int, until_closed: bool = False
+    ) -> list[str]:
+        """See Engine.probe_texts. Each text is sent with the suffix and continued; no log-probabilities are asked for.
+
+        Raises as `probe`.
+        """
+        checks.whole("max_tokens", max_tokens, 1, meaning="tokens")
+        checks.flag("until_closed", until_closed)
+        texts, tokens = ask_texts(self._asker, self._probe_bodies(trace_ids, suffix, max_tokens, None))
+        self._stats.side_tokens += tokens
+        return [up_to_brace(text) for text in texts] if until_closed else texts
+
+    def _probe_bodies(
+        self, trace_ids: Sequence[str], suffix: str, steps: int, logprobs: int | None
+    ) -> list[tuple[str, dict[str, Any]]]:
+        entries = [self._scheduler.entry(name) for name in checks.texts("trace_ids", trace_ids, "ids of traces")]
+        checks.text("suffix", suffix)
+        traces = [(entry.prompt, entry.trace) for entry in entries]
+        bodies = probe_bodies(traces, suffix, steps, self.chat.arguments, self.chat.system, logprobs)
+        return [(path, {"model": self.model, **body, **self._extra}) for path, body in bodies]
 
     @property
     def stats(self) -> EngineStats:

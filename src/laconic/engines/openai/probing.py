@@ -21,8 +21,9 @@ def probe_bodies(
     steps: int,
     chat: Mapping[str, Any],
     system: str | None,
+    logprobs: int | None = MOST_LOGPROBS,
 ) -> list[tuple[str, dict[str, Any]]]:
-    """The path and the body of what is sent for each (prompt, trace).
+    """The path and the body of what is sent for each (prompt, trace). logprobs: as `Sampling.logprobs`.
 
     Raises InputError for prompts of token ids: no text can be added to them here.
     """
@@ -32,7 +33,7 @@ def probe_bodies(
             raise InputError(
                 "the openai engine can't probe traces of prompts of token ids: their tokenizer is the server's; submit texts"
             )
-        sampling = Sampling(max_new_tokens=steps, temperature=0, logprobs=MOST_LOGPROBS)
+        sampling = Sampling(max_new_tokens=steps, temperature=0, logprobs=logprobs)
         asked = plan(prompt, trace.text + suffix, None, sampling, 0, steps, chat, system)
         body = {**asked.body, "stream": False}
         body.pop("stream_options")
@@ -50,15 +51,8 @@ def ask_probes(
     there on.
     Raises EngineError where servers fail, don't continue texts, or tell no log-probabilities.
     """
-    try:
-        answers = asker.ask_all(bodies)
-    except RefusedError as error:
-        raise EngineError(
-            f"the server doesn't continue a trace's text, so it can't be probed ({error}); use a judge that reads texts, such "
-            "as jaccard"
-        ) from error
+    answers, tokens = _ask(asker, bodies)
     rows: list[list[dict[int, float]]] = []
-    tokens = 0
     for answer in answers:
         told = first_logprobs(answer, steps)
         if not told:
@@ -73,9 +67,6 @@ def ask_probes(
                 masses[column] = masses.get(column, 0.0) + math.exp(logprob)
             row.append(masses)
         rows.append(row + [{number(""): 1.0}] * (steps - len(row)))
-        usage = answer.get("usage")
-        if isinstance(usage, dict) and isinstance(usage.get("total_tokens"), int):
-            tokens += usage["total_tokens"]
     width = 1 + max(column for row in rows for masses in row for column in masses)
     found = torch.zeros(len(rows), steps, width + len(rows))
     for i, row in enumerate(rows):
@@ -85,3 +76,40 @@ def ask_probes(
                 found[i, step, column] = mass / total
             found[i, step, width + i] = max(0.0, 1.0 - sum(masses.values()))
     return found, tokens
+
+
+def ask_texts(asker: Asker, bodies: Sequence[tuple[str, dict[str, Any]]]) -> tuple[list[str], int]:
+    """The texts that servers wrote, and the tokens that they read and wrote for them.
+
+    A chat's reasoning, sent apart, comes before what is said. Raises EngineError where servers fail, don't continue texts, or
+    answer with no text.
+    """
+    answers, tokens = _ask(asker, bodies)
+    return [_text_of(answer) for answer in answers], tokens
+
+
+def _ask(asker: Asker, bodies: Sequence[tuple[str, dict[str, Any]]]) -> tuple[list[Mapping[str, Any]], int]:
+    try:
+        answers = asker.ask_all(bodies)
+    except RefusedError as error:
+        raise EngineError(
+            f"the server doesn't continue a trace's text, so it can't be probed ({error}); use a strategy or judge that reads "
+            "texts, such as self-consistency or jaccard"
+        ) from error
+    usages = [answer.get("usage") for answer in answers]
+    totals = [usage.get("total_tokens") for usage in usages if isinstance(usage, dict)]
+    return answers, sum(total for total in totals if isinstance(total, int))
+
+
+def _text_of(answer: Mapping[str, Any]) -> str:
+    try:
+        choice = answer["choices"][0]
+        if "message" not in choice:
+            return str(choice["text"])
+        message = choice["message"]
+        thoughts = message.get("reasoning_content") or message.get("reasoning") or ""
+        return f"{thoughts}{message.get('content') or ''}"
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise EngineError(
+            "the server's answer to a probe has no text; expected choices with a message or text"
+        ) from error

@@ -175,6 +175,12 @@ class ReplayEngine(Engine):
         """See Engine.probe. Counted as an engine that decodes counts: for running traces, what it feeds to their copies."""
         return self._trace_reader.probe(trace_ids, suffix, steps)
 
+    def probe_texts(
+        self, trace_ids: Sequence[str], suffix: str, max_tokens: int, until_closed: bool = False
+    ) -> list[str]:
+        """See Engine.probe_texts. A text ends with the model's end token, which has no text."""
+        return self._trace_reader.probe_texts(trace_ids, suffix, max_tokens, until_closed)
+
     def kept(self, trace_id: str) -> list[int]:
         """See Engine.kept. Before the first compression no model is asked; after it, the trace's cache is built again."""
         return self._trace_reader.kept(trace_id)

@@ -13,6 +13,8 @@ STRATEGIES = {
     "deepconf": "DeepConf",
     "priced-vote": "priced vote",
     "adaptive-consistency": "adaptive",
+    "dynasor": "Dynasor",
+    "parallel-probe": "Parallel-Probe",
 }
 PHASES = ("explore", "judge", "finish", "vote")
 

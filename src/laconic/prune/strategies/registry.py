@@ -14,6 +14,8 @@ from laconic.prune.strategies.auto import Auto
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.deepconf import KEPT, DeepConf
 from laconic.prune.strategies.deepprune import DeepPrune
+from laconic.prune.strategies.dynasor import EFFORTS, DynasorCoT
+from laconic.prune.strategies.parallel_probe import SHORT, ParallelProbe
 from laconic.prune.strategies.priced import PricedVote
 from laconic.prune.strategies.self_consistency import SelfConsistency
 from laconic.settings import Setting, SettingsReader, find_name, parameters_of, split_spec
@@ -25,14 +27,19 @@ _CLASSES: Mapping[str, type[Strategy]] = {
     "auto": Auto,
     "deepprune": DeepPrune,
     "deepconf": DeepConf,
+    "dynasor": DynasorCoT,
+    "parallel-probe": ParallelProbe,
 }
 _MODES = {"deepconf": tuple(KEPT)}
 """Words that may stand for `mode=...`."""
+_PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {"dynasor": EFFORTS, "parallel-probe": {"short": SHORT}}
+"""Words that may come first in a spec, and the settings that each stands for."""
 _ALIASES = {
     "cons": "self-consistency",
     "sc": "self-consistency",
     "priced": "priced-vote",
     "adaptive": "adaptive-consistency",
+    "dynasorcot": "dynasor",
 }
 """What people also type."""
 
@@ -61,7 +68,7 @@ def listings() -> list[StrategyListing]:
     return [
         StrategyListing(
             name,
-            tuple(f"{name}:{mode}" if mode else name for mode in _MODES.get(name, ("",))),
+            tuple(f"{name}:{word}" if word else name for word in _MODES.get(name, ("", *_PRESETS.get(name, ())))),
             cls.summary,
             cls.source,
             tuple(settings(name)),
@@ -73,6 +80,16 @@ def listings() -> list[StrategyListing]:
 def needs_judge(spec: str) -> bool:
     """Whether a strategy takes a judge. Raises InputError for an unknown name."""
     return _find(spec)[0] is DeepPrune
+
+
+def has_warmup_traces(spec: str) -> bool:
+    """Whether a strategy's `warmup` is a number of traces. Raises InputError for an unknown name."""
+    return _find(spec)[0] is DeepConf
+
+
+def settings_for_short(spec: str) -> Mapping[str, Any]:
+    """What a strategy has beside its defaults for traces of some hundred tokens. Raises InputError for an unknown name."""
+    return _PRESETS.get(_find(spec)[1].name, {}).get("short", {})
 
 
 def needs_calibration(spec: str) -> bool:
@@ -94,7 +111,8 @@ def parse(
     wrong type or range, or a judge or calibration that is missing. One that a strategy has no use for is ignored.
     """
     cls, reader, text = _find(spec)
-    values = reader.read(spec, text, overrides)
+    preset, text = _split_preset(reader.name, text)
+    values = {**preset, **reader.read(spec, text, overrides)}
     if cls is DeepPrune:
         if judge is None:
             raise InputError("strategy deepprune needs a judge; give one")
@@ -104,6 +122,13 @@ def parse(
             raise InputError("strategy auto needs a calibration; give one, as laconic.calibrations reads them")
         values["calibration"] = calibration
     return cls(n, **values)  # type: ignore[call-arg]
+
+
+def _split_preset(name: str, text: str) -> tuple[Mapping[str, Any], str]:
+    """The settings that the first word of a spec's settings stands for, if it is a preset, and the rest."""
+    word, _, rest = text.partition(",")
+    preset = _PRESETS.get(name, {}).get(word.strip())
+    return ({}, text) if preset is None else (preset, rest)
 
 
 def _find(spec: str) -> tuple[type[Strategy], SettingsReader, str]:

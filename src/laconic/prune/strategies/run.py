@@ -17,7 +17,7 @@ from laconic.prune.strategies.clock import Clock
 from laconic.prune.strategies.settings import check_sampling
 from laconic.prune.trace_engine import ChunkView, SamplingView, TraceEngine, TraceView
 from laconic.prune.verdict import Fate, PlainVote, Tokens, TraceFate, Verdict, Vote
-from laconic.prune.voting import Tally, plain_vote
+from laconic.prune.voting import Tally, decided, plain_vote
 
 COUNTED = {"steps": "steps", "token_steps": "kv_token_steps", "compressions": "compressions", "evicted": "evicted"}
 """`Verdict.kv`'s names for what an engine counts up."""
@@ -119,8 +119,12 @@ class StrategyRunBase(StrategyRun):
         """No trace runs any more."""
 
     def _judged(self) -> int:
-        """Tokens on the judge's account so far."""
+        """Tokens on the judge's account, or the probes', so far."""
         return 0
+
+    def _text(self, record: TraceState) -> str:
+        """A trace's text as the verdict has it."""
+        return record.view.text
 
     def _clusters(self) -> Sequence[Sequence[int]]:
         return ()
@@ -235,6 +239,26 @@ class StrategyRunBase(StrategyRun):
             self.engine.resume(record.id)
             record.live = True
 
+    def _vote(self, record: TraceState, tie: float = 0.0) -> None:
+        """The trace has one vote for its answer. tie: see `Tally.add`."""
+        assert record.answer is not None
+        record.weight = 1.0
+        self.tally.add(record.index, record.answer, tie=tie)
+        self.votes = self.tally.votes()
+
+    def _stop_if_decided(self, open_ties: bool = False) -> bool:
+        """Stop what still runs where its votes, one each, can't change the winner. open_ties: see `decided`."""
+        left = [r for r in self.records if not r.ended and r.fate in ("running", "waiting")]
+        if not left or not decided(self.votes, [(r.index, 1.0) for r in left], open_ties=open_ties):
+            return False
+        for r in left:
+            self._stop(r, "abandoned", DECIDED)
+        lead = self.votes[0]
+        self._say(
+            f"the vote is decided: {lead.answer} has {len(lead.traces)} of {self.n} votes, {traces(len(left))} can't change it"
+        )
+        return True
+
     def _say(self, message: str) -> None:
         self._messages.append((self.phase, message))
 
@@ -284,7 +308,7 @@ class StrategyRunBase(StrategyRun):
             answer=votes[0].answer if votes else None,
             votes=votes,
             traces=tuple(
-                TraceFate(r.id, r.index, r.fate, r.reason, r.tokens, r.cluster, r.answer, r.weight, r.view.text)
+                TraceFate(r.id, r.index, r.fate, r.reason, r.tokens, r.cluster, r.answer, r.weight, self._text(r))
                 for r in self.records
             ),
             tokens=self._tokens(),
@@ -331,7 +355,8 @@ class StrategyRunBase(StrategyRun):
         if not self._complete:
             self._whole.close()
             for record in self.records:
-                if record.live and not record.ended and record.view.state != "finished":
+                # Of one that has ended or stopped the last chunk is on its way: `_settle` takes it.
+                if record.live and record.view.state not in ("finished", "stopped"):
                     record.halted = False  # an earlier stop may not have got through
                     self._stop(record, record.fate, record.reason)
             self._settle()

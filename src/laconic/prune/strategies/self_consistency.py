@@ -8,7 +8,7 @@ from typing import ClassVar
 from laconic import checks
 from laconic.prune.needs import Needs
 from laconic.prune.strategies.base import Strategy
-from laconic.prune.strategies.run import DECIDED, MOST_TRACES, StrategyRunBase, TraceState, traces
+from laconic.prune.strategies.run import MOST_TRACES, StrategyRunBase, TraceState, traces
 from laconic.prune.strategies.settings import (
     TIES_SETTING,
     TOP_K_SETTING,
@@ -18,7 +18,7 @@ from laconic.prune.strategies.settings import (
     with_confidences,
 )
 from laconic.prune.trace_engine import SamplingView, TraceEngine
-from laconic.prune.voting import decided, mean_confidence
+from laconic.prune.voting import mean_confidence
 from laconic.settings import setting
 
 
@@ -69,19 +69,6 @@ class SelfConsistencyRun(StrategyRunBase):
     def _ended(self, record: TraceState) -> None:
         with self.clock.during("vote"):
             if record.answer is not None:
-                record.weight = 1.0
-                tie = mean_confidence(record.view) if self.by_confidence else 0.0
-                self.tally.add(record.index, record.answer, tie=tie)
-                self.votes = self.tally.votes()
-            running = [r for r in self.records if not r.ended]
-            if self.over or not self.early_end or not running:
-                return
-            self.over = decided(self.votes, [(r.index, 1.0) for r in running], open_ties=self.by_confidence)
-        if self.over:
-            for r in running:
-                self._stop(r, "abandoned", DECIDED)
-            lead = self.votes[0]
-            self._say(
-                f"the vote is decided: {lead.answer} has {len(lead.traces)} of {self.n} votes, {traces(len(running))} "
-                "can't change it"
-            )
+                self._vote(record, mean_confidence(record.view) if self.by_confidence else 0.0)
+            if self.early_end and not self.over:
+                self.over = self._stop_if_decided(open_ties=self.by_confidence)
