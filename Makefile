@@ -9,6 +9,8 @@ STAMP := $(VENV)/.laconic-installed
 VENV_VLLM ?= .venv-vllm
 BIN_VLLM := $(VENV_VLLM)/bin
 STAMP_VLLM := $(VENV_VLLM)/.laconic-installed
+# What builds distributions needs nothing of laconic's.
+VENV_DIST ?= .venv-dist
 # The slow files first: two processes share them a file at a time.
 TESTS_VLLM := $(wildcard tests/*/test_live_vllm_*.py tests/*/*/test_live_vllm_*.py) tests/engines/vllm
 PYTEST_VLLM_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder
@@ -16,7 +18,7 @@ PYTEST_VLLM_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-vllm demo test test-vllm check format docs bench clean
+.PHONY: help setup setup-vllm demo test test-vllm check dist format docs bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +29,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "laconic needs Python 3.11 or newer, and $(PYTHON) is older: make setup PYTHON=python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# Its distribution had another name once, and two of them would load vLLM's plugin twice.
+	@$(BIN)/python -m pip uninstall --quiet --yes laconic 2>/dev/null
 	@# --no-compile: byte code of the few modules that run is made on first use, a minute less to wait
 	$(BIN)/python -m pip install --quiet --no-compile $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
 	@touch $@
@@ -43,6 +47,7 @@ $(STAMP_VLLM): pyproject.toml constraints-vllm.txt
 	@$(BIN_VLLM)/python -m pip install --quiet --no-compile $(PIP_FLAGS) --no-deps -r constraints-vllm.txt || \
 	  { echo "That was vLLM's CPU build. If pip found no torch with +cpu, name an index that has it:" \
 	    "make setup-vllm PIP_FLAGS='--extra-index-url URL'"; exit 2; }
+	@$(BIN_VLLM)/python -m pip uninstall --quiet --yes laconic 2>/dev/null
 	$(BIN_VLLM)/python -m pip install --quiet --no-compile $(PIP_FLAGS) --no-deps -e .
 	@touch $@
 
@@ -61,6 +66,11 @@ check: setup  ## lint, types, tests
 	$(BIN)/mypy
 	$(OFFLINE) $(BIN)/python -m pytest $(PYTEST_FLAGS)
 
+dist:  ## build the wheel and the sdist in dist/, check what they hold, and try the wheel in an empty environment
+	test -x $(VENV_DIST)/bin/python || $(PYTHON) -m venv $(VENV_DIST)
+	$(VENV_DIST)/bin/python -m pip install --quiet $(PIP_FLAGS) build twine
+	$(VENV_DIST)/bin/python tools/check_dist.py
+
 format: setup  ## let ruff rewrite the layout of the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -73,5 +83,5 @@ bench: setup  ## the CPU benchmarks (accuracy on the bundled reasoner, throughpu
 	$(OFFLINE) $(BIN)/laconic bench throughput --preset cpu-kv --out runs/cpu-kv
 
 clean:  ## remove the environments and what builds and tests leave behind
-	rm -rf $(VENV) $(VENV_VLLM) build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV_VLLM) $(VENV_DIST) build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

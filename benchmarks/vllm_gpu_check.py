@@ -288,7 +288,7 @@ def main(argv: list[str] | None = None) -> int:
     if not 140 <= given.tokens <= 400:
         parser.error(f"--tokens is {given.tokens}; expected 140 to 400: two compressions at least")
     if util.find_spec("vllm") is None:
-        print("error: vllm is not installed; install laconic[vllm]", file=sys.stderr)
+        print("error: vllm is not installed; install laconic-llm[vllm]", file=sys.stderr)
         return 2
     if backends != ["CPU_ATTN"] and not torch.cuda.is_available():
         print("error: torch sees no GPU; on a CPU only --backend CPU_ATTN can be checked", file=sys.stderr)

@@ -334,7 +334,7 @@ def test_plots_without_matplotlib_are_refused_before_the_work(
     arguments = accuracy_arguments(tiny, problem_file, tmp_path / "out")
     result = invoke(*arguments, "--plot")
     assert result.exit_code == 2
-    assert "laconic[plots]" in result.output
+    assert "laconic-llm[plots]" in result.output
     assert not (tmp_path / "out").exists()
     assert invoke(*SPEED, "--lengths", 9, "-o", tmp_path / "speed").exit_code == 0
     assert not (tmp_path / "speed" / "plot.png").exists()

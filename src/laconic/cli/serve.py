@@ -47,7 +47,7 @@ KEY_VARIABLE = "LACONIC_API_KEY"
 DRAIN_SECONDS = 120
 UNSERVED = ("full", "oracle", "hindsight", "kvzap")
 """Policies that aren't offered by name: nothing, or what needs more than a name."""
-NO_EXTRA = "laconic serve needs FastAPI and uvicorn, and they aren't installed; install laconic[serve]"
+NO_EXTRA = "laconic serve needs FastAPI and uvicorn, and they aren't installed; install laconic-llm[serve]"
 
 Host = Annotated[
     str, typer.Option("--host", help="The address to listen at; others than this machine's own need a key.")

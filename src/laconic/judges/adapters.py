@@ -59,4 +59,4 @@ def _peft() -> Any:
     try:
         return importlib.import_module("peft")
     except ImportError as error:
-        raise InputError("LoRA needs the package peft: install laconic[train], or tune all weights") from error
+        raise InputError("LoRA needs the package peft: install laconic-llm[train], or tune all weights") from error

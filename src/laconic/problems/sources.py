@@ -73,7 +73,7 @@ def from_hub(name: str) -> list[Problem]:
         datasets = importlib.import_module("datasets")
     except ImportError as error:
         raise InputError(
-            "Data sets of the Hub need the package datasets: install laconic[eval], or give a JSON-lines file"
+            "Data sets of the Hub need the package datasets: install laconic-llm[eval], or give a JSON-lines file"
         ) from error
     try:
         found = datasets.load_dataset(name)

@@ -183,5 +183,5 @@ def test_plots_without_matplotlib_are_refused_before_the_work(
     monkeypatch.setattr("laconic.lab.shared.figure.available", lambda: False)
     result = invoke(*arguments(tiny, problem_file, tmp_path / "out"), "--plot")
     assert result.exit_code == 2
-    assert "laconic[plots]" in result.output
+    assert "laconic-llm[plots]" in result.output
     assert not (tmp_path / "out").exists()

@@ -18,7 +18,7 @@ LONGEST_ASIDE = 120.0
 def check_installed(who: str = "the openai engine") -> None:
     """Raises InputError where httpx is missing. who: needs it."""
     if importlib.util.find_spec("httpx") is None:
-        raise InputError(f"{who} needs httpx, and it isn't installed; install laconic[openai]")
+        raise InputError(f"{who} needs httpx, and it isn't installed; install laconic-llm[openai]")
 
 
 @dataclass(slots=True, eq=False)

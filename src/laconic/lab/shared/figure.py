@@ -109,7 +109,7 @@ def figure(path: str | Path, width: float, height: float, columns: int = 1) -> I
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise InputError("Plots need matplotlib: install laconic[plots], or ask for no plot (--no-plot)") from error
+        raise InputError("Plots need matplotlib: install laconic-llm[plots], or ask for no plot (--no-plot)") from error
     path = Path(path)
     known = FigureCanvasAgg.get_supported_filetypes()
     if path.suffix.removeprefix(".").lower() not in known:

@@ -21,7 +21,7 @@ def check_plot(plot: bool | None) -> None:
     from laconic.lab.shared.figure import available
 
     if plot and not available():  # before hours of work, not after
-        raise InputError("Plots need matplotlib: install laconic[plots], or leave --plot out")
+        raise InputError("Plots need matplotlib: install laconic-llm[plots], or leave --plot out")
 
 
 def write_report(

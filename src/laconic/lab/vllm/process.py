@@ -130,5 +130,5 @@ def check_installed() -> None:
     """Raises InputError where vLLM isn't in this environment; doesn't load it."""
     if importlib.util.find_spec("vllm") is None:
         raise InputError(
-            "vLLM is not installed beside laconic; install laconic[vllm] (docs/vllm.md says how, also without a GPU)"
+            "vLLM is not installed beside laconic; install laconic-llm[vllm] (docs/vllm.md says how, also without a GPU)"
         )

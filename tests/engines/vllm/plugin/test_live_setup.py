@@ -22,7 +22,7 @@ def test_vllm_loads_laconic_unasked() -> None:
 
 def test_laconics_own_needs_are_installed() -> None:
     """Everything is installed with --no-deps, so pip wouldn't say that one is missing."""
-    needed = [Requirement(text) for text in requires("laconic") or []]
+    needed = [Requirement(text) for text in requires("laconic-llm") or []]
     needed = [
         requirement for requirement in needed if not requirement.marker or requirement.marker.evaluate({"extra": ""})
     ]
