@@ -75,7 +75,7 @@ def _parquet(path: Path) -> Iterator[Located]:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
         raise InputError(
-            f"{path} is Parquet, which needs the package pyarrow: install laconic[eval], or give JSON lines"
+            f"{path} is Parquet, which needs the package pyarrow: install laconic-llm[eval], or give JSON lines"
         ) from error
     try:
         rows: Sequence[Mapping[str, Any]] = parquet.read_table(path).to_pylist()
