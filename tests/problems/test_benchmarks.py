@@ -306,11 +306,11 @@ def test_without_datasets_or_the_network_both_ways_are_named(
     name: str, hub: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = rf"{name} can't be loaded from the Hub \({HUB[name][0]}: Couldn't reach '{HUB[name][0]}' on the Hub\); "
-    with pytest.raises(LaconicError, match=told + rf".*laconic\[eval\].*{name}:FILE$"):
+    with pytest.raises(LaconicError, match=told + rf".*laconic-llm\[eval\].*{name}:FILE$"):
         load_problems(name)
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(
-        LaconicError, match=rf"datasets, which isn't installed: install laconic\[eval\], or .* {name}:FILE$"
+        LaconicError, match=rf"datasets, which isn't installed: install laconic-llm\[eval\], or .* {name}:FILE$"
     ):
         load_problems(name)
 

@@ -95,7 +95,9 @@ def test_parquet_goes_through_pyarrow(tmp_path: Path, monkeypatch: pytest.Monkey
         list(file_records(path))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(LaconicError, match=r"needs the package pyarrow: install laconic\[eval\], or give JSON lines"):
+    with pytest.raises(
+        LaconicError, match=r"needs the package pyarrow: install laconic-llm\[eval\], or give JSON lines"
+    ):
         list(file_records(path))
 
 

@@ -117,5 +117,5 @@ def test_hub_errors_are_sentences(hub: dict[str, dict]) -> None:
 
 def test_without_datasets_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(LaconicError, match=r"laconic\[eval\]"):
+    with pytest.raises(LaconicError, match=r"laconic-llm\[eval\]"):
         load_problems("hub:org/math")

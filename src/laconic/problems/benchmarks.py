@@ -156,12 +156,13 @@ def _from_hub(benchmark: Benchmark) -> tuple[str, Iterable[Located]]:
         columns, found = hub_records(benchmark.dataset, benchmark.config, benchmark.split)
     except ImportError as error:
         raise InputError(
-            f"{name} comes from the Hub by the package datasets, which isn't installed: install laconic-llm[eval], or give {file}"
+            f"{name} comes from the Hub by the package datasets, which isn't installed: install laconic-llm[eval], or give "
+            f"{file}"
         ) from error
     except LaconicError as error:
         raise InputError(
-            f"{name} can't be loaded from the Hub ({benchmark.dataset}: {error}); that needs the network and laconic-llm[eval], "
-            f"without them give {file}"
+            f"{name} can't be loaded from the Hub ({benchmark.dataset}: {error}); that needs the network and laconic-llm[eval]"
+            f", without them give {file}"
         ) from error
     if lacking := _lacking(benchmark, columns):
         raise InputError(

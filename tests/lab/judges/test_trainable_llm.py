@@ -126,7 +126,7 @@ def test_refuses_to_train_what_is_not_being_tuned() -> None:
 
 def test_refuses_lora_without_peft(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(LaconicError, match=r"needs the package peft: install laconic\[train\]"):
+    with pytest.raises(LaconicError, match=r"needs the package peft: install laconic-llm\[train\]"):
         judge().tune(LoRA())
 
 

@@ -128,7 +128,7 @@ def test_the_environment_is_one_engine_a_process_without_ties_to_cores(monkeypat
 
 def test_a_missing_vllm_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_process.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(LaconicError, match=r"vLLM is not installed beside laconic; install laconic\[vllm\]"):
+    with pytest.raises(LaconicError, match=r"vLLM is not installed beside laconic; install laconic-llm\[vllm\]"):
         check_installed()
 
 

@@ -7,7 +7,6 @@ import itertools
 import pytest
 
 from laconic.errors import LaconicError
-from laconic.prune.strategies import timed
 from laconic.prune.strategies.auto import Auto
 from laconic.prune.strategies.self_consistency import SelfConsistency
 from laconic.prune.strategies.timed import TimedRun
@@ -21,7 +20,7 @@ SCRIPTS = [Script(4 + 3 * i, str(i % 2), confidence=(1.0,)) for i in range(8)]
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second passes at each look."""
     ticks = itertools.count()
-    monkeypatch.setattr(timed.time, "monotonic", lambda: float(next(ticks)))
+    monkeypatch.setattr("laconic.prune.strategies.timed.time.monotonic", lambda: float(next(ticks)))
 
 
 @pytest.mark.parametrize("steps", [1, 7, 12])
