@@ -51,7 +51,7 @@ class Auto(Strategy):
     @property
     def seconds(self) -> float | None:
         """Of wall time, where that is the budget. Raises InputError for 0 or less."""
-        match = _SECONDS.fullmatch(self.spend.strip().lower())
+        match = _SECONDS.fullmatch(checks.text("spend", self.spend).strip().lower())
         return None if match is None else checks.number("spend", float(match[1]), 0, above=True, meaning="seconds")
 
     def choose(self) -> CalibratedRow:
