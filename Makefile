@@ -9,8 +9,9 @@ STAMP := $(VENV)/.laconic-installed
 VENV_VLLM ?= .venv-vllm
 BIN_VLLM := $(VENV_VLLM)/bin
 STAMP_VLLM := $(VENV_VLLM)/.laconic-installed
-# What builds distributions needs nothing of laconic's.
+# What builds distributions and the site needs nothing of laconic's.
 VENV_DIST ?= .venv-dist
+VENV_SITE ?= .venv-site
 # The slow files first: two processes share them a file at a time.
 TESTS_VLLM := $(wildcard tests/*/test_live_vllm_*.py tests/*/*/test_live_vllm_*.py) tests/engines/vllm
 PYTEST_VLLM_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder
@@ -18,7 +19,7 @@ PYTEST_VLLM_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-vllm demo test test-vllm check dist format docs bench clean
+.PHONY: help setup setup-vllm demo test test-vllm check dist format docs site bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,10 +79,15 @@ format: setup  ## let ruff rewrite the layout of the code
 docs: setup  ## write docs/cli.md anew from the commands' own help
 	$(BIN)/python docs/make_cli_page.py
 
+site:  ## the pages as a site, in site/index.html: strict, links checked; needs no laconic installed
+	test -x $(VENV_SITE)/bin/python || $(PYTHON) -m venv $(VENV_SITE)
+	$(VENV_SITE)/bin/python -m pip install --quiet $(PIP_FLAGS) -r docs/requirements.txt
+	NO_MKDOCS_2_WARNING=1 $(VENV_SITE)/bin/mkdocs build
+
 bench: setup  ## the CPU benchmarks (accuracy on the bundled reasoner, throughput presets); see benchmarks/README.md
 	$(OFFLINE) $(BIN)/laconic bench accuracy --problems 50 --n 2 --out runs/accuracy-50
 	$(OFFLINE) $(BIN)/laconic bench throughput --preset cpu-kv --out runs/cpu-kv
 
 clean:  ## remove the environments and what builds and tests leave behind
-	rm -rf $(VENV) $(VENV_VLLM) $(VENV_DIST) build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV_VLLM) $(VENV_DIST) $(VENV_SITE) build dist site runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -294,7 +294,7 @@ class Engine(ABC):
         refuse(self.name, "kept")
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling, n: int = 1) -> list[list[Trace]]:
-        """Run all to the end; result [prompt][trace]. The records stay in the engine until `forget`."""
+        """Run all to the end; `result[prompt][trace]`. The records stay in the engine until `forget`."""
         if isinstance(prompts, str) or not isinstance(prompts, Iterable):
             raise checks.input_error("prompts", prompts, "several prompts, such as [prompt]")
         ids = [self.submit(prompt, sampling, n) for prompt in prompts]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from laconic.engines.hf import load
-from laconic.engines.hf.models import context_length
+from laconic.engines.hf.models import cache_argument, context_length
 from laconic.errors import InputError
 from laconic.files import name_write_errors
 from laconic.judges.adapters import LoRA, add_adapter, load_adapter
@@ -75,7 +75,9 @@ class LLMJudge(CountedJudge):
         known = inspect.signature(model.forward).parameters
         self._selects_logits = "logits_to_keep" in known
         kinds = getattr(model.config.get_text_config(), "layer_types", None) or ()
-        self._shares_prefixes = self.settings.share_prefix and "past_key_values" in known and set(kinds) <= SHAREABLE
+        self._shares_prefixes = (
+            self.settings.share_prefix and cache_argument(model) in known and set(kinds) <= SHAREABLE
+        )
         self._lora: LoRA | None = None
 
     @classmethod
@@ -173,7 +175,8 @@ class LLMJudge(CountedJudge):
     def _prefill(self, prefix: Sequence[int]) -> DynamicCache:
         cache = DynamicCache(config=self.model.config)  # type: ignore[arg-type]
         keep: dict[str, Any] = {"logits_to_keep": 1} if self._selects_logits else {}
-        self.model(input_ids=torch.tensor([prefix], device=self.device), past_key_values=cache, use_cache=True, **keep)
+        keep[cache_argument(self.model)] = cache
+        self.model(input_ids=torch.tensor([prefix], device=self.device), use_cache=True, **keep)
         self.cost.tokens += len(prefix)
         return cache
 
@@ -186,7 +189,7 @@ class LLMJudge(CountedJudge):
         if prefix is not None:
             cache = copy.deepcopy(prefix)
             cache.batch_repeat_interleave(len(prompts))
-            more = {"use_cache": True, "past_key_values": cache}
+            more = {"use_cache": True, cache_argument(self.model): cache}
         if self._selects_logits:
             more["logits_to_keep"] = ends.to(self.device)
         logits = self.model(input_ids=ids, **more).logits

@@ -222,6 +222,8 @@ class Odd(nn.Module):
         self.inner, self.layer_idx, self._forward = attention, attention.layer_idx, forward
 
     def forward(self, hidden_states, **kwargs):
+        if "cache" in kwargs:  # its name from transformers 5.24 on; the former goes on being taken
+            kwargs["past_key_values"] = kwargs.pop("cache")
         return self._forward(self.inner, hidden_states, **kwargs)
 
 

@@ -18,7 +18,7 @@ from laconic.engines.base import EngineStats
 from laconic.engines.hf.attention import AttentionBinding
 from laconic.engines.hf.cache import CompressedCache
 from laconic.engines.hf.facts import fit
-from laconic.engines.hf.models import check_model, check_prompt_fits, text_config
+from laconic.engines.hf.models import cache_argument, check_model, check_prompt_fits, text_config
 from laconic.engines.hf.rotation import check_rotation
 from laconic.engines.hf.stats import add_stats, count_cache
 from laconic.engines.requests import check_policy
@@ -29,6 +29,7 @@ REFUSED = {
     "prompt_lookup_num_tokens": "prompt-lookup decoding rolls the cache back, and evicted tokens can't come back",
     "penalty_alpha": "contrastive search re-reads the cache with several candidates, which eviction would make wrong",
     "past_key_values": "the cache has to be laconic's own; leave `past_key_values` out (each generate makes a new one)",
+    "cache": "the cache has to be laconic's own; leave `cache` out (each generate makes a new one)",
     "cache_implementation": "the cache has to be laconic's own; leave `cache_implementation` out",
 }
 # Entries of transformers' continuous batching, which brings a paged cache and an attention of its own.
@@ -117,12 +118,12 @@ class Compression:
         @functools.wraps(inner)
         def prepare(*args: Any, **kwargs: Any) -> Any:
             inputs = inner(*args, **kwargs)
-            ours = _serving.get()
-            if ours is not None and inputs.get("past_key_values") is not ours:
+            ours, name = _serving.get(), cache_argument(self.model)
+            if ours is not None and inputs.get(name) is not ours:
                 if (
                     ours.ledger.logical_length == 0
                 ):  # Phi-3 does so with a long prompt too, where an empty cache is as good
-                    return {**inputs, "past_key_values": ours}
+                    return {**inputs, name: ours}
                 raise InputError(
                     f"{type(self.model).__name__} put another cache in the place of laconic's at {ours.ledger.logical_length} "
                     "tokens, so nothing would be compressed from there on: generate fewer tokens, or use another model"
@@ -171,7 +172,7 @@ class Compression:
         token = _serving.set(cache)
         try:
             with self._counted(cache):
-                return generate(past_key_values=cache, **kwargs)
+                return generate(**{cache_argument(self.model): cache}, **kwargs)
         finally:
             _serving.reset(token)
 

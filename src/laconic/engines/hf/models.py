@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -49,6 +51,16 @@ def check_decoder(config: PretrainedConfig, name: str) -> None:
         raise InputError(
             f"{name} is an encoder ({config.model_type}); laconic runs decoder-only models that generate text"
         )
+
+
+def cache_argument(model: nn.Module) -> str:
+    """What the model's `forward` calls the cache: `cache`, or `past_key_values` before transformers 5.24."""
+    return _cache_argument(type(model))
+
+
+@cache
+def _cache_argument(kind: type[nn.Module]) -> str:
+    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
 
 
 def context_length(model: PreTrainedModel) -> int | None:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from laconic.compress import Policy
 from laconic.engines.hf.attention import AttentionBinding
 from laconic.engines.hf.cache import CompressedCache
-from laconic.engines.hf.models import text_config
+from laconic.engines.hf.models import cache_argument, text_config
 from laconic.engines.hf.scoring import TokenLookup
 
 
@@ -70,10 +70,10 @@ class ModelRunner:
             input_ids=tokens,
             position_ids=positions,
             attention_mask=mask,
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=keep,
             output_hidden_states=states,
+            **{cache_argument(self.model): cache},
         )
 
     @torch.inference_mode()

@@ -20,7 +20,7 @@ from laconic.compress import FullKV
 from laconic.engines.hf.cache import CompressedCache
 from laconic.engines.hf.checkpoint import WeightsSize, stored_weights
 from laconic.engines.hf.loading import load_config, quiet
-from laconic.engines.hf.models import check_decoder, check_model, context_length, text_config
+from laconic.engines.hf.models import cache_argument, check_decoder, check_model, context_length, text_config
 from laconic.errors import InputError, LaconicError
 
 DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 1}
@@ -139,7 +139,7 @@ def _build_and_feed(config: PretrainedConfig, name: str) -> tuple[Any, DynamicCa
     token = torch.zeros((1, 1), dtype=torch.long, device="meta")
     try:
         with quiet(), torch.inference_mode():
-            built(input_ids=token, past_key_values=cache, use_cache=True)
+            built(input_ids=token, use_cache=True, **{cache_argument(built): cache})
     except Exception as error:  # see above; some models' steps depend on what tensors hold
         raise InputError(
             f"the cache of {name} can't be counted from its config, without weights: {_error_text(error)}"

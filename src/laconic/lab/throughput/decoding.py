@@ -19,6 +19,7 @@ from laconic.compress.registry import parse
 from laconic.engines.base import EngineStats, Sampling
 from laconic.engines.hf import HFEngine
 from laconic.engines.hf.batch import HFTrace
+from laconic.engines.hf.models import cache_argument
 from laconic.engines.loop import Loop
 from laconic.errors import InputError
 from laconic.lab.throughput.memory import PeakMemory, synchronize
@@ -249,9 +250,10 @@ def _generate(model: PreTrainedModel, cell: DecodingCase, seed: int) -> TimedSam
     clock = _StepTimes(device, skip if cell.mode == "at" else 0)
     clock.memory.start()
     cache = DynamicCache(config=model.config)
+    held: dict[str, Any] = {cache_argument(model): cache}
     for start in range(0, ids.shape[1] - 1 if tokens else 0, PREFILL):
         piece = ids[:, start : min(start + PREFILL, ids.shape[1] - 1)]
-        model(input_ids=piece, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        model(input_ids=piece, use_cache=True, logits_to_keep=1, **held)
     if tokens and cell.batch > 1:
         cache.batch_repeat_interleave(cell.batch)
     ids = ids.expand(cell.batch, -1).contiguous()
@@ -259,14 +261,14 @@ def _generate(model: PreTrainedModel, cell: DecodingCase, seed: int) -> TimedSam
     generate(
         ids,
         attention_mask=torch.ones_like(ids),
-        past_key_values=cache,
+        **held,
         max_new_tokens=skip + cell.timed,
         do_sample=False,
         stopping_criteria=StoppingCriteriaList([clock]),
     )
     stamps = clock.stamps[skip - 1 :]
-    held = cell.prompt + cell.start
-    attended = cell.batch * sum(range(held + 1, held + cell.timed + 1))
+    before = cell.prompt + cell.start
+    attended = cell.batch * sum(range(before + 1, before + cell.timed + 1))
     return _sample(cell, stamps, set(), peak=clock.memory.read(), attended=attended, live=None, reserved=None)
 
 
