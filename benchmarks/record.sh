@@ -16,6 +16,8 @@ record() {
     selector-gsm8k) laconic learn Qwen2.5-Coder-0.5B-Instruct --source gsm8k-train-2000.jsonl --problems 240 --temperature .7 --top-p .95 --max-new-tokens 512 --batch 128 ;;
     accuracy-gsm8k) laconic bench accuracy --model Qwen2.5-Coder-0.5B-Instruct --source gsm8k-test.jsonl --problems 300 --temperature .7 --top-p .95 --max-new-tokens 512 --interval 64 --window 16 --batch 150 --policies "learned;rpc;random;rkv" --ratios 4 --out benchmarks/accuracy-gsm8k ;;
     accuracy-gsm8k-again) laconic bench accuracy --model Qwen2.5-Coder-0.5B-Instruct --source gsm8k-test.jsonl --problems 300 --temperature .7 --top-p .95 --max-new-tokens 512 --interval 64 --window 16 --batch 256 --policies "learned;random;rpc;rkv;streamingllm" --ratios 4,8 --sample-seed 1 --out benchmarks/accuracy-gsm8k-again ;;
+    # gsm8k-test-301-600.jsonl: those lines of the test set.
+    accuracy-gsm8k-301-600) laconic bench accuracy --model Qwen2.5-Coder-0.5B-Instruct --source gsm8k-test-301-600.jsonl --problems 300 --temperature .7 --top-p .95 --max-new-tokens 512 --interval 64 --window 16 --batch 150 --policies "learned;learned:fading=1;streamingllm;random;rpc;randomattention;rkv" --ratios 4 --sample-seed 2 --keep-tokens --out benchmarks/accuracy-gsm8k-301-600 ;;
     # math500-easier-100.jsonl: the first 100 problems of levels 1 to 3.
     accuracy-math500) laconic bench accuracy --model Qwen2.5-Coder-0.5B-Instruct --source math500-easier-100.jsonl --problems 100 --temperature .7 --top-p .95 --max-new-tokens 512 --interval 64 --window 16 --batch 100 --policies "learned;learned:interval=64,window=16,fading=1;streamingllm;random;rpc;rkv;randomattention;vase;h2o;tova" --ratios 4 --out benchmarks/accuracy-math500 ;;
     fidelity-math500) laconic bench fidelity --model Qwen2.5-Coder-0.5B-Instruct --source math500.jsonl --problems 40 --tokens 512 --interval 128 --window 32 --policies "learned;rpc;rkv;h2o;tova;random;streamingllm;hindsight" --ratios 4 --batch 32 --out benchmarks/fidelity-math500 ;;
@@ -31,6 +33,10 @@ record() {
     fidelity-and-accuracy) python benchmarks/fidelity_and_accuracy.py benchmarks/fidelity-gsm8k-again benchmarks/accuracy-gsm8k-again --out benchmarks/fidelity-and-accuracy ;;
     fidelity-and-accuracy-math500) python benchmarks/fidelity_and_accuracy.py benchmarks/fidelity-math500 benchmarks/accuracy-math500 --out benchmarks/fidelity-and-accuracy-math500 ;;
     votes-gsm8k) laconic bench parallel --traces gsm8k-test-100x16.jsonl --n 16 --few "" --orders 60 --strategies "priced-vote:price=0.012;priced-vote;priced-vote:price=0.012,first=4,parallel=4;adaptive-consistency" --pools 2x,3x,4x,6x,8x --out benchmarks/votes-gsm8k ;;
+    judge-break-even)
+      laconic bench parallel --traces gsm8k-test-100x16.jsonl --n 16 --few "" --orders 6 --excerpt tokens:96 --strategies "deepprune:K2=1;deepprune:K2=4;deepprune:K2=4,vote=size" --judges "simulated:auroc=0.5;simulated:auroc=0.6;simulated:auroc=0.7;simulated:auroc=0.8;simulated:auroc=0.9;simulated:auroc=0.95;perfect" --out runs/break-even-96
+      python benchmarks/judge_break_even.py runs/break-even-96 --out benchmarks/judge-break-even
+      ;;
     bundled-traces)
       laconic collect --problems 100 --n 16 --batch 192 --confidence-top-k 20 --out bundled-100x16.jsonl
       laconic collect --problems 100 --n 16 --batch 48 --confidence-top-k 20 --spend 4x --out bundled-pool.jsonl
@@ -57,7 +63,7 @@ record() {
     serve-speed) python benchmarks/serve_speed.py --rounds 3 --out benchmarks/serve-speed ;;
     vllm-v2) python benchmarks/vllm_v2.py --out benchmarks/vllm-v2 ;; # beside that: pip install --no-deps triton
     *)
-      echo "error: there is nothing to record by the name $1; expected accuracy, parallel, parallel-c2, selector-gsm8k, accuracy-gsm8k, accuracy-gsm8k-again, accuracy-math500, fidelity-math500, fidelity-gsm8k, selector-math500, fidelity-math500-again, fidelity-gsm8k-again, selectors, selector-ablation, chained-traces, fidelity-chained, fidelity-and-accuracy, fidelity-and-accuracy-math500, votes-gsm8k, bundled-traces, votes-bundled, pool-bundled, auto-gsm8k, judged-traces, judges, traces, traces-qwen, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
+      echo "error: there is nothing to record by the name $1; expected accuracy, parallel, parallel-c2, selector-gsm8k, accuracy-gsm8k, accuracy-gsm8k-again, accuracy-gsm8k-301-600, accuracy-math500, fidelity-math500, fidelity-gsm8k, selector-math500, fidelity-math500-again, fidelity-gsm8k-again, selectors, selector-ablation, chained-traces, fidelity-chained, fidelity-and-accuracy, fidelity-and-accuracy-math500, votes-gsm8k, judge-break-even, bundled-traces, votes-bundled, pool-bundled, auto-gsm8k, judged-traces, judges, traces, traces-qwen, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
         "rpc-paper, vllm-cpu, vllm-cpu-kv, vllm-learned, vllm-v2, peers-qwen, serve-soak, serve-speed or all" >&2
       exit 2
       ;;

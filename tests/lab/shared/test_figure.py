@@ -42,7 +42,7 @@ def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pyte
     assert module.available()
     for name in [name for name in sys.modules if name == "matplotlib" or name.startswith("matplotlib.")]:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(LaconicError, match=r"laconic\[plots\]"):
+    with pytest.raises(LaconicError, match=r"laconic-llm\[plots\]"):
         draw(tmp_path / "plot.png")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert not module.available()
