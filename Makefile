@@ -89,5 +89,5 @@ bench: setup  ## the CPU benchmarks (accuracy on the bundled reasoner, throughpu
 	$(OFFLINE) $(BIN)/laconic bench throughput --preset cpu-kv --out runs/cpu-kv
 
 clean:  ## remove the environments and what builds and tests leave behind
-	rm -rf $(VENV) $(VENV_VLLM) $(VENV_DIST) $(VENV_SITE) build dist site runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV_VLLM) $(VENV_DIST) $(VENV_SITE) .venv-oldest build dist site runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

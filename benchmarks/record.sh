@@ -52,6 +52,7 @@ record() {
       laconic collect --problems 40 --n 16 --seed 4 --temperature 0.6 --batch 192 --out runs/cool.jsonl
       ;;
     judges) laconic judge eval -t runs/heldout.jsonl --unseen runs/cool.jsonl -j bundled -j jaccard -j facts -j random -j probe --out benchmarks/judges ;;
+    traces-compressed) laconic analyze gsm8k-301-600/traces.jsonl --tokenizer Qwen2.5-Coder-0.5B-Instruct --lengths 128,256 --out benchmarks/traces-compressed ;;
     traces-qwen) laconic analyze traces-and-text.jsonl --tokenizer Qwen2.5-Coder-0.5B-Instruct --lengths 64,128,256,512 --out benchmarks/traces-qwen ;;
     traces) laconic analyze --model bundled --problems 200 --policies "full;rpc;random" --out benchmarks/traces ;;
     cpu-kv | cpu-policies | cpu-weights | cpu-parity | rpc-paper) laconic bench throughput --preset "$1" --out "benchmarks/$1" ;;
@@ -63,7 +64,7 @@ record() {
     serve-speed) python benchmarks/serve_speed.py --rounds 3 --out benchmarks/serve-speed ;;
     vllm-v2) python benchmarks/vllm_v2.py --out benchmarks/vllm-v2 ;; # beside that: pip install --no-deps triton
     *)
-      echo "error: there is nothing to record by the name $1; expected accuracy, parallel, parallel-c2, selector-gsm8k, accuracy-gsm8k, accuracy-gsm8k-again, accuracy-gsm8k-301-600, accuracy-math500, fidelity-math500, fidelity-gsm8k, selector-math500, fidelity-math500-again, fidelity-gsm8k-again, selectors, selector-ablation, chained-traces, fidelity-chained, fidelity-and-accuracy, fidelity-and-accuracy-math500, votes-gsm8k, judge-break-even, bundled-traces, votes-bundled, pool-bundled, auto-gsm8k, judged-traces, judges, traces, traces-qwen, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
+      echo "error: there is nothing to record by the name $1; expected accuracy, parallel, parallel-c2, selector-gsm8k, accuracy-gsm8k, accuracy-gsm8k-again, accuracy-gsm8k-301-600, accuracy-math500, fidelity-math500, fidelity-gsm8k, selector-math500, fidelity-math500-again, fidelity-gsm8k-again, selectors, selector-ablation, chained-traces, fidelity-chained, fidelity-and-accuracy, fidelity-and-accuracy-math500, votes-gsm8k, judge-break-even, bundled-traces, votes-bundled, pool-bundled, auto-gsm8k, judged-traces, judges, traces, traces-qwen, traces-compressed, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
         "rpc-paper, vllm-cpu, vllm-cpu-kv, vllm-learned, vllm-v2, peers-qwen, serve-soak, serve-speed or all" >&2
       exit 2
       ;;

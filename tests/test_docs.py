@@ -18,7 +18,7 @@ from laconic.assets import reasoner_path
 from laconic.cli import build
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 RUN = [ROOT / "README.md", ROOT / "docs" / "quickstart.md", ROOT / "docs" / "design.md"]  # policies.md has its own test
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 # Examples that need more than this process, and the tests that run them.

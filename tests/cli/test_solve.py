@@ -116,7 +116,7 @@ def test_a_budget_buys_what_the_calibration_chooses(
         (("--calibration", tmp_path / "own.json", "-s", "cons"), "strategy cons chooses by no calibration; leave"),
         (("--spend", "0.5x"), "traces is 0.5"),
         (("--spend", "10"), "a budget of 10 tokens is below one trace"),
-        (("--spend", "30s"), "the budget '30s' is neither"),
+        (("--spend", "30min"), "the budget '30min' is neither"),
         (("--spend", "2x", "-s", "cons"), "setting 'spend' of strategy self-consistency is unknown"),
     ):
         result = invoke(*common, *args)
