@@ -55,12 +55,12 @@ def check_decoder(config: PretrainedConfig, name: str) -> None:
 
 def cache_argument(model: nn.Module) -> str:
     """What the model's `forward` calls the cache: `cache`, or `past_key_values` before transformers 5.24."""
-    return _cache_argument(type(model))
+    return _cache_argument(type(model).forward)
 
 
 @cache
-def _cache_argument(kind: type[nn.Module]) -> str:
-    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
+def _cache_argument(forward: Callable[..., Any]) -> str:
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
 
 
 def context_length(model: PreTrainedModel) -> int | None:
