@@ -33,7 +33,7 @@ class ModelArguments:
     judge: str | None = setting(None, "as --judge, for strategies that ask one")
     spend: str | None = setting(None, "as --spend, for the strategy auto")
     engine: str = setting("hf", "as --engine: hf, vllm:MODEL or openai:URL")
-    engine_set: Any = setting(None, "as --engine-set, KEY=VALUE+KEY=VALUE or a JSON object")
+    engine_set: Mapping[str, Any] | str | None = setting(None, "as --engine-set, KEY=VALUE+KEY=VALUE or a JSON object")
     batch: int = setting(64, "traces that run at once")
     max_gen_toks: int | None = setting(None, "tokens of a trace at most; wins over the task's")
     temperature: float | None = setting(None, "0 is greedy; wins over the task's")
@@ -42,13 +42,16 @@ class ModelArguments:
     seed: int = setting(0, "of all that is drawn at random")
     unclosed: str = setting("empty", "what is scored where the thinking never ends: empty, or the whole text")
     thinking: bool | None = setting(None, "switches thinking on or off in the chat template")
-    chat_template_args: Any = setting(None, "other arguments of the chat template, a JSON object")
+    chat_template_args: Mapping[str, Any] | str | None = setting(
+        None, "other arguments of the chat template, a JSON object"
+    )
     dtype: str = setting("auto", "as --dtype")
     device: str = setting("auto", "as --device")
 
     def __post_init__(self) -> None:
         for name in _TEXTS:
-            self._set(name, _text(name, getattr(self, name)))
+            value = getattr(self, name)
+            self._set(name, getattr(type(self), name) if value is None else _text(name, value))
         for name in _SPECS:
             value = getattr(self, name)
             if value is not None:
@@ -79,9 +82,10 @@ class ModelArguments:
         if self.strategy is None:
             for name in ("n", "judge", "spend"):
                 if getattr(self, name) is not None:
+                    value = checks.shown(getattr(self, name))
                     raise InputError(
-                        f"{name} is {checks.shown(getattr(self, name))} without a strategy, whose setting it is; give one, such as "
-                        "strategy=priced-vote, or leave it out"
+                        f"{name} is {value} without a strategy, whose setting it is; give one, such as strategy=priced-vote, or "
+                        "leave it out"
                     )
         elif self.n is None:
             self._set("n", DEFAULT_N)
@@ -89,9 +93,7 @@ class ModelArguments:
             checks.whole("n", self.n, 1, meaning="traces of a vote")
         name, _, place = self.engine.partition(":")
         if name != "openai" and place and self.pretrained is not None:
-            raise InputError(
-                f"engine={self.engine} and pretrained={self.pretrained} both name a model; give it once"
-            )
+            raise InputError(f"engine={self.engine} and pretrained={self.pretrained} both name a model; give it once")
         if name != "openai" and not place and self.pretrained is None:
             raise InputError("no model is named; expected pretrained=NAME: a directory, a Hub name, or bundled")
 
@@ -105,7 +107,8 @@ class ModelArguments:
     @property
     def engine_settings(self) -> list[str]:
         """As ``--engine-set`` takes them."""
-        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in self.engine_set.items()}
+        given = _settings("engine_set", self.engine_set)
+        texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in given.items()}
         return [f"{key}={value}" for key, value in texts.items()]
 
     def to_json(self) -> dict[str, Any]:
@@ -116,7 +119,8 @@ class ModelArguments:
 
 
 def read_arguments(given: Mapping[str, Any]) -> ModelArguments:
-    """The arguments by their names, values as a harness has read them. Raises InputError for an unknown one, and as ModelArguments."""
+    """The arguments by their names, values as a harness has read them. Raises InputError for an unknown one, and as
+    ModelArguments."""
     known = parameters_of(ModelArguments)
     values: dict[str, Any] = {}
     for told, value in given.items():
@@ -178,10 +182,8 @@ def _value(text: str) -> Any:
     return text
 
 
-def _text(name: str, value: Any) -> str | None:
+def _text(name: str, value: Any) -> str:
     """Numbers were texts before a harness read them: a budget of tokens, say."""
-    if value is None:
-        return None
     if checks.is_whole(value):
         value = str(value)
     return checks.text(name, value, some=True).strip()

@@ -1,4 +1,4 @@
-"""How a task wants its answers generated, by the names that lm-eval uses, and what comes of that beside the model's own arguments."""
+"""How a task wants its answers generated, by lm-eval's names, and what comes of that beside the model's own arguments."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class TaskGeneration:
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
     def options(self, own: Mapping[str, Any], votes: bool) -> dict[str, Any]:
-        """What of a `Sampling` is said. own: the model's arguments, which win. votes: traces that are drawn alike can't vote, so
-        how a task draws its one answer doesn't count."""
+        """What of a `Sampling` is said. own: the model's arguments, which win. votes: several traces are drawn, so how the task
+        would draw its one answer doesn't count: greedy ones would all be the same."""
         asked = dict(self.sampling)
         if votes:
             asked = {name: value for name, value in asked.items() if name == "max_new_tokens"}

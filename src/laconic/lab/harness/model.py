@@ -7,7 +7,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from laconic.cli.chat import choose_chat
@@ -38,7 +38,7 @@ class HarnessPrompt:
     """What a harness asks. text: as it stands, with the chat template in it where `templated`."""
 
     text: str
-    generation: TaskGeneration = TaskGeneration()
+    generation: TaskGeneration = field(default_factory=TaskGeneration)
     templated: bool = False
 
 
@@ -105,9 +105,7 @@ class HarnessModel:
                 device=self.arguments.device,
             )
         calibration = choose_calibration(None, spec, self._reasoner)
-        return choose_strategy(
-            spec, self.arguments.n or 1, judge, self.small, calibration, spend=self.arguments.spend
-        )
+        return choose_strategy(spec, self.arguments.n or 1, judge, self.small, calibration, spend=self.arguments.spend)
 
     # ---- prompts --------------------------------------------------------------------------------------------------
 
@@ -124,7 +122,9 @@ class HarnessModel:
         continued. Raises InputError where there is no such template, or it can't be applied."""
         if self.remote:
             if name is not None:
-                raise InputError(f"chat template {name!r} is named, but the template is the server's; leave the name out")
+                raise InputError(
+                    f"chat template {name!r} is named, but the template is the server's; leave the name out"
+                )
             return _MESSAGES + json.dumps([dict(message) for message in messages])
         templates = getattr(self.tokenizer, "chat_template", None)
         if not templates:
@@ -132,7 +132,9 @@ class HarnessModel:
         if name is not None and not isinstance(templates, dict):
             raise InputError(f"{self.name} has one chat template, which has no name; leave {name!r} out")
         if name is not None and name not in templates:
-            raise InputError(f"{self.name} has no chat template {name!r}; expected one of {', '.join(sorted(templates))}")
+            raise InputError(
+                f"{self.name} has no chat template {name!r}; expected one of {', '.join(sorted(templates))}"
+            )
         chosen = {} if name is None else {"chat_template": name}
         try:
             return str(
@@ -147,8 +149,8 @@ class HarnessModel:
             )
         except Exception as error:  # jinja's, or what the template itself raises
             raise InputError(
-                f"the chat template of {self.name} can't be applied ({type(error).__name__}: {reason(error)}); mend it, or leave "
-                "--apply_chat_template out"
+                f"the chat template of {self.name} can't be applied ({type(error).__name__}: {reason(error)}); mend it, or "
+                "leave --apply_chat_template out"
             ) from error
 
     def encode(self, prompt: HarnessPrompt) -> Any:

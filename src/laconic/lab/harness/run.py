@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter, deque
@@ -11,7 +12,7 @@ from typing import Any
 
 from laconic.engines.base import Engine, Sampling
 from laconic.engines.shared import SharedEngine
-from laconic.errors import EngineError
+from laconic.errors import EngineError, LaconicError
 from laconic.lab.harness.texts import answer_start, answer_text
 from laconic.lab.harness.view import EndingView
 from laconic.prune import Strategy
@@ -151,10 +152,15 @@ def answer_requests(
             idle = 0 if moved or not running else idle + 1
             if idle > IDLE:
                 raise EngineError("the engine gives nothing more, and traces are still open")
-            for view in moved:
-                if isinstance(view, EndingView) and view in running:
-                    go_on(running[view])
+            for each in moved:
+                if isinstance(each, EndingView) and each in running:
+                    go_on(running[each])
     finally:
+        for view in running:
+            view.close()
+        with contextlib.suppress(LaconicError):  # one that has died has been told already
+            while shared.busy:  # traces that were asked to stop leave
+                shared.step()
         shared.close()
     return [found[place] for place in range(len(requests))]
 

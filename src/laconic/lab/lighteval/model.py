@@ -26,13 +26,13 @@ UNKNOWN_CONTEXT = 1 << 20  # tokens; of a server that doesn't tell
 
 
 class _NoCache:
-    """lighteval tells a model's cache of answers which tasks there are. This model has none: a name doesn't tell weights apart."""
+    """Where lighteval would keep answers from run to run, by the model's name, which doesn't tell weights apart: none."""
 
     def _init_registry(self, registry: Any) -> None:
         pass
 
 
-class LaconicLightevalModel(LightevalModel):  # type: ignore[misc]
+class LaconicLightevalModel(LightevalModel):
     """Answers generative tasks by laconic's engines, policies and votes; a model with a chat template is asked through it.
 
     config: lighteval's, whose `model_name` is NAME,key=value,... (`ModelArguments`). Raises InputError as `read_arguments` and

@@ -1,4 +1,4 @@
-"""lm-eval's command line with laconic's model in it. lm-eval looks for no entry points, so who wants a model brings it along."""
+"""lm-eval's command line with laconic's model in it: lm-eval looks for no entry points, so it has to be brought along."""
 
 from __future__ import annotations
 

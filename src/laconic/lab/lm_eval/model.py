@@ -20,10 +20,11 @@ from laconic.lab.harness.run import HarnessAnswer
 
 
 @register_model("laconic")
-class LaconicLM(LM):  # type: ignore[misc]
-    """Answers `generate_until` by laconic's engines, policies and votes. Raises InputError for unknown arguments, and as HarnessModel.
+class LaconicLM(LM):
+    """Answers `generate_until` by laconic's engines, policies and votes.
 
     arguments: lm-eval's ``--model_args`` (`ModelArguments`), and what its own options beside them say (`with_options`).
+    Raises InputError for unknown ones, and as HarnessModel.
     """
 
     def __init__(self, **arguments: Any) -> None:
