@@ -11,7 +11,7 @@ from laconic.errors import InputError
 from laconic.lab.harness.arguments import parse_arguments, read_arguments
 from laconic.lab.harness.start import check_installed, run_harness
 
-INSTALL = "pip install --no-deps lighteval, and what docs/harnesses.md lists"
+INSTALL = "pip install --no-deps lighteval, and what it then asks for"
 MODEL_FILE = Path(__file__).with_name("model.py")
 
 

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from laconic.lab.harness.start import check_installed, run_harness
 
-INSTALL = "pip install 'laconic[eval]'"
+INSTALL = "pip install 'laconic-llm[eval]'"
 _DECIDED = ("--model", "-M", "--config", "-C", "--help", "-h")
 """By these it is said which model runs, or that none does."""
 
