@@ -84,8 +84,8 @@ class ModelArguments:
                 if getattr(self, name) is not None:
                     value = checks.shown(getattr(self, name))
                     raise InputError(
-                        f"{name} is {value} without a strategy, whose setting it is; give one, such as strategy=priced-vote, or "
-                        "leave it out"
+                        f"{name} is {value}, and there is no strategy that it is for; give one, such as strategy=priced-vote, "
+                        "or leave it out"
                     )
         elif self.n is None:
             self._set("n", DEFAULT_N)
