@@ -42,7 +42,7 @@ def test_lm_eval_is_not_installed(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         command.main()
     assert end.value.code == 2
     said = capsys.readouterr().err
-    assert said == "error: lm-eval is not installed; install it with: pip install 'laconic[eval]'\n"
+    assert said == "error: lm-eval is not installed; install it with: pip install 'laconic-llm[eval]'\n"
 
 
 @pytest.mark.parametrize(

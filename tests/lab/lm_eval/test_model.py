@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("lm_eval", reason="needs lm-eval: pip install 'laconic[eval]'")
+pytest.importorskip("lm_eval", reason="needs lm-eval: pip install 'laconic-llm[eval]'")
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_model

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("lm_eval", reason="needs lm-eval: pip install 'laconic[eval]'")
+pytest.importorskip("lm_eval", reason="needs lm-eval: pip install 'laconic-llm[eval]'")
 pytest.importorskip("aiohttp", reason="needs lm-eval's client: pip install 'lm-eval[api]'")
 pytest.importorskip("tenacity", reason="needs lm-eval's client: pip install 'lm-eval[api]'")
 

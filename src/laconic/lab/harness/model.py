@@ -72,6 +72,7 @@ class HarnessModel:
 
     def _choose_chat(self, model: str | None) -> Chat:
         given = self.arguments.chat_template_args
+        assert isinstance(given, Mapping)  # it was read when the arguments were
         if not self.remote:
             written = [f"{name}={json.dumps(value)}" for name, value in given.items()]
             return choose_chat(model, None, self.arguments.thinking, written)
