@@ -250,8 +250,8 @@ def picky(attention, hidden, past_key_values=None, **kwargs):
     """Attends to a part of what it has cached."""
 
     class Part:
-        def update(self, keys, values, index):
-            keys, values = past_key_values.update(keys, values, index)
+        def update(self, keys, values, index, **more):  # transformers 5.24 gives more
+            keys, values = past_key_values.update(keys, values, index, **more)
             return keys[:, :, -4:], values[:, :, -4:]
 
     return attention(hidden, past_key_values=Part(), **{**kwargs, "attention_mask": None})
