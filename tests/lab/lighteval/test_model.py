@@ -66,7 +66,7 @@ class _Prompts:
 def model_class(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Made as `lighteval custom` makes it: the file is run, and the class in it that derives from theirs is taken."""
     if request.param == "stand-in":
-        parts = {
+        parts: dict[str, dict[str, Any]] = {
             "models.abstract_model": {"LightevalModel": _Base},
             "models.model_output": {"ModelResponse": _Response},
             "tasks.prompt_manager": {"PromptManager": _Prompts},
