@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from laconic.files import write_text
+from laconic.jsonl import read_object
 from laconic.lab.shared.figure import COLOURS, MARKERS, figure, legend_beside
 
 SIMULATED = re.compile(r"simulated:auroc=([0-9.]+)(?:,shared=([0-9.]+))?$")
@@ -64,7 +65,10 @@ def main() -> None:
     asked = parser.parse_args()
     found: list[dict[str, Any]] = []
     for place in asked.runs:
-        run = json.loads((place / "results.json").read_text(encoding="utf-8"))
+        try:
+            run = read_object(place / "results.json")
+        except OSError:
+            parser.error(f"there is no {place / 'results.json'}; expected the --out of a run of laconic bench parallel")
         excerpt = re.search(r"--excerpt '?([a-z]+:[0-9]+)", run["command"])
         if excerpt is None:
             parser.error(f"{place} names no excerpt; expected a run of laconic bench parallel with --excerpt tokens:K")

@@ -33,6 +33,7 @@ record() {
     fidelity-and-accuracy) python benchmarks/fidelity_and_accuracy.py benchmarks/fidelity-gsm8k-again benchmarks/accuracy-gsm8k-again --out benchmarks/fidelity-and-accuracy ;;
     fidelity-and-accuracy-math500) python benchmarks/fidelity_and_accuracy.py benchmarks/fidelity-math500 benchmarks/accuracy-math500 --out benchmarks/fidelity-and-accuracy-math500 ;;
     votes-gsm8k) laconic bench parallel --traces gsm8k-test-100x16.jsonl --n 16 --few "" --orders 60 --strategies "priced-vote:price=0.012;priced-vote;priced-vote:price=0.012,first=4,parallel=4;adaptive-consistency" --pools 2x,3x,4x,6x,8x --out benchmarks/votes-gsm8k ;;
+    judges-gsm8k) laconic judge eval -t gsm8k-test-100x16.jsonl -j jaccard -j facts -j random -m Qwen2.5-Coder-0.5B-Instruct --excerpt tokens:96 --out benchmarks/judges-gsm8k ;;
     judge-break-even)
       laconic bench parallel --traces gsm8k-test-100x16.jsonl --n 16 --few "" --orders 6 --excerpt tokens:96 --strategies "deepprune:K2=1;deepprune:K2=4;deepprune:K2=4,vote=size" --judges "simulated:auroc=0.5;simulated:auroc=0.6;simulated:auroc=0.7;simulated:auroc=0.8;simulated:auroc=0.9;simulated:auroc=0.95;perfect" --out runs/break-even-96
       python benchmarks/judge_break_even.py runs/break-even-96 --out benchmarks/judge-break-even
@@ -64,7 +65,7 @@ record() {
     serve-speed) python benchmarks/serve_speed.py --rounds 3 --out benchmarks/serve-speed ;;
     vllm-v2) python benchmarks/vllm_v2.py --out benchmarks/vllm-v2 ;; # beside that: pip install --no-deps triton
     *)
-      echo "error: there is nothing to record by the name $1; expected accuracy, parallel, parallel-c2, selector-gsm8k, accuracy-gsm8k, accuracy-gsm8k-again, accuracy-gsm8k-301-600, accuracy-math500, fidelity-math500, fidelity-gsm8k, selector-math500, fidelity-math500-again, fidelity-gsm8k-again, selectors, selector-ablation, chained-traces, fidelity-chained, fidelity-and-accuracy, fidelity-and-accuracy-math500, votes-gsm8k, judge-break-even, bundled-traces, votes-bundled, pool-bundled, auto-gsm8k, judged-traces, judges, traces, traces-qwen, traces-compressed, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
+      echo "error: there is nothing to record by the name $1; expected accuracy, parallel, parallel-c2, selector-gsm8k, accuracy-gsm8k, accuracy-gsm8k-again, accuracy-gsm8k-301-600, accuracy-math500, fidelity-math500, fidelity-gsm8k, selector-math500, fidelity-math500-again, fidelity-gsm8k-again, selectors, selector-ablation, chained-traces, fidelity-chained, fidelity-and-accuracy, fidelity-and-accuracy-math500, votes-gsm8k, judges-gsm8k, judge-break-even, bundled-traces, votes-bundled, pool-bundled, auto-gsm8k, judged-traces, judges, traces, traces-qwen, traces-compressed, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
         "rpc-paper, vllm-cpu, vllm-cpu-kv, vllm-learned, vllm-v2, peers-qwen, serve-soak, serve-speed or all" >&2
       exit 2
       ;;

@@ -9,6 +9,7 @@ share its cores, so tokens/s say nothing of two machines; what counts is that th
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import signal
@@ -105,6 +106,10 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=400)
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
+    if min(asked.problems, asked.n, asked.tokens) < 1:
+        parser.error("--problems, --n and --tokens are counts; expected at least 1 of each")
+    if importlib.util.find_spec("vllm") is None:
+        parser.error("vLLM is not installed here; run this with .venv-vllm/bin/python, which make setup-vllm makes")
     questions = [problem.question for problem in generate(asked.problems, seed=5, level=6)]
     with tempfile.TemporaryDirectory() as logs:
         servers = [StockServer(Path(logs) / f"{number}.log") for number in range(2)]

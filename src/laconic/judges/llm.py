@@ -21,7 +21,14 @@ from laconic.files import name_write_errors
 from laconic.judges.adapters import LoRA, add_adapter, load_adapter
 from laconic.judges.counted import CountedJudge
 from laconic.judges.llm_description import LLMJudgeDescription, quiet, read_description, write_description
-from laconic.judges.prompts import LLMJudgeSettings, Prompts, batches_by_length, common_prefix_length
+from laconic.judges.prompts import (
+    LLMJudgeSettings,
+    Prompts,
+    batches_by_length,
+    check_excerpt,
+    check_one_problem,
+    common_prefix_length,
+)
 from laconic.prune.judge import Excerpt
 from laconic.prune.trace_engine import TraceEngine
 
@@ -124,14 +131,7 @@ class LLMJudge(CountedJudge):
         return [self._clean_excerpt(excerpt) for excerpt in excerpts]
 
     def _clean_excerpt(self, excerpt: Excerpt) -> CleanExcerpt:
-        if self.excerpt is not None and excerpt.kind != self.excerpt:
-            raise InputError(
-                f"The judge was trained for excerpts {self.excerpt}, not {excerpt.kind}: cut those, or use another judge"
-            )
-        if excerpt.token_ids and not excerpt.text:
-            raise InputError(
-                f"The excerpt of trace {excerpt.trace_id!r} has no text; the LLM judge reads text: give the engine a tokenizer"
-            )
+        check_excerpt(excerpt, self.excerpt)
         return CleanExcerpt(excerpt.trace_id, self.prompts.clean(excerpt.question), self.prompts.clean(excerpt.text))
 
     @torch.inference_mode()
@@ -166,10 +166,7 @@ class LLMJudge(CountedJudge):
         return odds
 
     def _prompt(self, a: CleanExcerpt, b: CleanExcerpt) -> list[int]:
-        if a.question != b.question:
-            raise InputError(
-                f"Traces {a.trace_id!r} and {b.trace_id!r} are of different problems; a judge compares traces of one problem"
-            )
+        check_one_problem(a, b)
         return self.prompts.ids(a.question, a.text, b.text)
 
     def _prefill(self, prefix: Sequence[int]) -> DynamicCache:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from laconic import checks
 from laconic.checks import whole, word
 from laconic.engines.chat import apply_template
 from laconic.errors import InputError
+from laconic.prune.judge import Excerpt
 
 TEMPLATE = """Two attempts at one problem were cut off before their end. Judge from what they have worked out so far whether \
 both would arrive at the same final answer.
@@ -82,6 +83,36 @@ class LLMJudgeSettings:
         }
         # In one pass: a trace that has "{second}" in it stays as it is.
         return _PLACES.sub(lambda place: values[place[1]], self.template)
+
+
+def check_excerpt(excerpt: Excerpt, kind: str | None) -> None:
+    """InputError for an excerpt of another kind than a judge was trained for (None: any), or one of tokens alone."""
+    if kind is not None and excerpt.kind != kind:
+        raise InputError(
+            f"The judge was trained for excerpts {kind}, not {excerpt.kind}: cut those, or use another judge"
+        )
+    if excerpt.token_ids and not excerpt.text:
+        raise InputError(
+            f"The excerpt of trace {excerpt.trace_id!r} has no text; the LLM judge reads text: give the engine a tokenizer"
+        )
+
+
+class OfProblem(Protocol):
+    """What is read of a trace."""
+
+    @property
+    def trace_id(self) -> str: ...
+
+    @property
+    def question(self) -> str: ...
+
+
+def check_one_problem(a: OfProblem, b: OfProblem) -> None:
+    """InputError for two traces of different problems."""
+    if a.question != b.question:
+        raise InputError(
+            f"Traces {a.trace_id!r} and {b.trace_id!r} are of different problems; a judge compares traces of one problem"
+        )
 
 
 class Prompts:

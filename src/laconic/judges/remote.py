@@ -9,9 +9,9 @@ from typing import Any
 from laconic.engines.openai.asking import AT_ONCE, Asker, RefusedError, key_of
 from laconic.engines.openai.endpoints import Endpoints
 from laconic.engines.openai.protocol import MOST_LOGPROBS, first_logprobs
-from laconic.errors import EngineError, InputError
+from laconic.errors import EngineError
 from laconic.judges.counted import CountedJudge
-from laconic.judges.prompts import LLMJudgeSettings
+from laconic.judges.prompts import LLMJudgeSettings, check_excerpt, check_one_problem
 from laconic.prune.judge import Excerpt
 from laconic.prune.trace_engine import TraceEngine
 
@@ -59,24 +59,12 @@ class RemoteLLMJudge(CountedJudge):
 
     def _read(self, excerpts: Sequence[Excerpt], engine: TraceEngine | None) -> list[Excerpt]:
         for excerpt in excerpts:
-            if self.excerpt is not None and excerpt.kind != self.excerpt:
-                raise InputError(
-                    f"The judge was trained for excerpts {self.excerpt}, not {excerpt.kind}: cut those, or use another judge"
-                )
-            if excerpt.token_ids and not excerpt.text:
-                raise InputError(
-                    f"The excerpt of trace {excerpt.trace_id!r} has no text; the LLM judge reads text: give the engine a "
-                    "tokenizer"
-                )
+            check_excerpt(excerpt, self.excerpt)
         return list(excerpts)
 
     def _compare(self, pairs: Sequence[tuple[Excerpt, Excerpt]]) -> list[float]:
         for a, b in pairs:
-            if a.question != b.question:
-                raise InputError(
-                    f"Traces {a.trace_id!r} and {b.trace_id!r} are of different problems; a judge compares traces of one "
-                    "problem"
-                )
+            check_one_problem(a, b)
         asked = [*pairs, *((b, a) for a, b in pairs)] if self.settings.both_orders else list(pairs)
         answers = self._ask([self._body(a, b) for a, b in asked])
         found = [self._probability(answer) for answer in answers]

@@ -56,7 +56,11 @@ class Auto(Strategy):
 
     def choose(self) -> CalibratedRow:
         """What it chooses for a budget of tokens or traces."""
-        return self.calibration.choose(PoolBudget.parse(self.spend))
+        try:
+            budget = PoolBudget.parse(self.spend)
+        except InputError as error:
+            raise InputError(f"{error}; a time, as 30s, is a budget too") from None
+        return self.calibration.choose(budget)
 
     def chosen(self) -> Strategy:
         """The strategy that it stands for, with no more than `n` traces."""
