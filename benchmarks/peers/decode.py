@@ -103,6 +103,39 @@ def vllm(asked: argparse.Namespace, settings: dict[str, Any]) -> Run:
     return run
 
 
+def openvino(asked: argparse.Namespace, evicts: bool) -> Run:
+    """OpenVINO GenAI's batching pipeline on a model that optimum-intel exported; with its own cache eviction or without."""
+    import numpy as np
+    import openvino as ov  # type: ignore[import-not-found]  # it has an environment of its own
+    import openvino_genai as peer  # type: ignore[import-not-found]
+
+    block = 32  # tokens; every size below is a multiple of it
+
+    def blocks(tokens: int) -> int:
+        return -(-tokens // block)
+
+    scheduling = peer.SchedulerConfig()
+    scheduling.max_num_seqs = asked.rows
+    scheduling.num_kv_blocks = asked.rows * (blocks(asked.prompt + asked.tokens) + 1)
+    scheduling.enable_prefix_caching = False
+    if evicts:
+        scheduling.use_cache_eviction = True
+        scheduling.cache_eviction_config = peer.CacheEvictionConfig(
+            start_size=block,
+            recent_size=block * blocks(asked.interval),
+            max_cache_size=block * blocks(asked.budget + asked.prompt),
+            aggregation_mode=peer.AggregationMode.NORM_SUM,
+        )
+    made = peer.ContinuousBatchingPipeline(asked.openvino, scheduling, "CPU", {"INFERENCE_NUM_THREADS": asked.threads})
+
+    def run(prompts: list[list[int]], tokens: int) -> list[list[int]]:
+        sampling = peer.GenerationConfig(max_new_tokens=tokens, ignore_eos=True, do_sample=False)
+        ids = [ov.Tensor(np.array([prompt], dtype=np.int64)) for prompt in prompts]
+        return [list(each.m_generation_ids[0]) for each in made.generate(ids, [sampling] * len(prompts))]
+
+    return run
+
+
 def methods(asked: argparse.Namespace) -> dict[str, Callable[[], Run]]:
     """By name; budgets count generated tokens, in laconic's policies beside the prompt."""
     fixed = f"budget={asked.budget},buffer={asked.interval}"
@@ -117,6 +150,8 @@ def methods(asked: argparse.Namespace) -> dict[str, Callable[[], Run]]:
         "laconic engine, SnapKV": lambda: engine(asked, f"snapkv:{fixed}"),
         "laconic engine, RPC": lambda: engine(asked, grows),
         "laconic engine, learned": lambda: engine(asked, grows.replace("rpc", "learned")),
+        "OpenVINO": lambda: openvino(asked, evicts=False),
+        "OpenVINO with eviction": lambda: openvino(asked, evicts=True),
         "vLLM": lambda: vllm(asked, {}),
         "vLLM with laconic, RPC": lambda: vllm(
             asked, {"policy": "rpc", "interval": asked.interval, "ratio": 4, "window": 32}
@@ -142,6 +177,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cache", type=int, default=1024, help="MiB of KV cache, vLLM alone")
+    parser.add_argument("--openvino", default="", help="the model as optimum-intel exported it, for OpenVINO alone")
     asked = parser.parse_args()
     known = methods(asked)
     if asked.method not in known:

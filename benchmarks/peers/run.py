@@ -1,8 +1,10 @@
 r"""Speed and memory of laconic beside what one would use instead: each method in a process of its own, interleaved.
 
     python -m venv .venv-kvpress && .venv-kvpress/bin/pip install "kvpress==0.5.5" "transformers<5.3"
-    python benchmarks/peers/run.py --model DIR --out benchmarks/peers-NAME \
-        --python kvpress=.venv-kvpress/bin/python vllm=.venv-vllm/bin/python
+    python -m venv .venv-openvino && .venv-openvino/bin/pip install openvino-genai optimum-intel "torch==2.13.0"
+    .venv-openvino/bin/optimum-cli export openvino -m DIR --task text-generation-with-past --weight-format fp16 DIR-openvino
+    python benchmarks/peers/run.py --model DIR --openvino DIR-openvino --out benchmarks/peers-NAME \
+        --python kvpress=.venv-kvpress/bin/python openvino=.venv-openvino/bin/python vllm=.venv-vllm/bin/python
 
 A round runs every method once, another first each time; ratios are taken inside a round, and their medians shown. What was run
 is in results.json as soon as it is; the same command goes on from there.
@@ -31,15 +33,22 @@ METHODS = (
     "laconic engine, full KV",
     "laconic engine, SnapKV",
     "laconic engine, RPC",
+    "OpenVINO",
+    "OpenVINO with eviction",
     "vLLM",
     "vLLM with laconic, RPC",
+)
+ENVIRONMENTS = (
+    ("kvpress", 'pip install "kvpress==0.5.5" "transformers<5.3"'),
+    ("OpenVINO", "pip install openvino-genai openvino-tokenizers"),
+    ("vLLM", "make setup-vllm"),
 )
 SHAPE = ("rows", "prompt", "tokens", "budget", "interval", "threads", "cache")
 
 
 def python_of(method: str, pythons: dict[str, str]) -> str:
     """The interpreter of a method's environment. Ends with a sentence where there is none."""
-    for name, how in (("kvpress", 'pip install "kvpress==0.5.5" "transformers<5.3"'), ("vLLM", "make setup-vllm")):
+    for name, how in ENVIRONMENTS:
         if method.startswith(name):
             found = pythons.get(name.lower())
             if found is None or not Path(found).exists():
@@ -53,7 +62,18 @@ def python_of(method: str, pythons: dict[str, str]) -> str:
 
 def measure(method: str, asked: argparse.Namespace, python: str) -> dict[str, Any]:
     shape = [part for name in SHAPE for part in (f"--{name}", str(getattr(asked, name)))]
-    command = [python, str(DECODE), method, "--model", asked.model, "--dtype", asked.dtype, *shape]
+    command = [
+        python,
+        str(DECODE),
+        method,
+        "--model",
+        asked.model,
+        "--dtype",
+        asked.dtype,
+        "--openvino",
+        asked.openvino,
+        *shape,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"error: {method} ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
@@ -98,6 +118,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--openvino", default="", metavar="DIR", help="the model as optimum-cli exported it (see above)"
+    )
     parser.add_argument("--python", nargs="*", default=[], metavar="NAME=PATH")
     parser.add_argument("--methods", help="separated by semicolons", default=";".join(METHODS))
     parser.add_argument("--repeats", type=int, default=3)
@@ -110,6 +133,14 @@ def main() -> None:
     methods = asked.methods.split(";")
     pythons = dict(each.split("=", 1) for each in asked.python)
     of = {method: python_of(method, pythons) for method in methods}
+    if (
+        any(method.startswith("OpenVINO") for method in methods)
+        and not Path(asked.openvino, "openvino_model.xml").exists()
+    ):
+        sys.exit(
+            f"error: {asked.openvino or 'no directory'} holds no model that OpenVINO reads; export one (optimum-cli export "
+            f"openvino -m {asked.model} --task text-generation-with-past --weight-format fp16 DIR) and name it: --openvino DIR"
+        )
     asked.out.mkdir(parents=True, exist_ok=True)
     place = asked.out / "results.json"
     settings = {"model": Path(asked.model).name, "dtype": asked.dtype, **{name: getattr(asked, name) for name in SHAPE}}
