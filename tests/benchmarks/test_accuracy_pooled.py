@@ -1,0 +1,63 @@
+"""benchmarks/accuracy_pooled.py: several recorded runs as one table."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "accuracy_pooled.py"
+
+
+def recorded(place: Path, digest: str, count: int, difference: tuple[float, float], temperature: float = 0.7) -> Path:
+    """A run of full KV and one policy whose difference has this mean and half-width."""
+    mean, half = difference
+    interval = {"mean": mean, "low": mean - half, "high": mean + half}
+    common: dict[str, Any] = {"to_others": {}, "mean_kv_tokens": 100, "difference": None}
+    rows = [
+        {"label": "full", "accuracy": {"mean": 0.5}, **common},
+        {"label": "rpc c=4", "accuracy": {"mean": 0.5 + mean}, **common, "difference": interval},
+    ]
+    sampling = {"temperature": temperature, "seed": count}
+    settings = {"model": {}, "engine": {}, "sampling": sampling, "problems": {"digest": digest, "count": count}}
+    place.mkdir()
+    told = {"format": "laconic.accuracy/2", "settings": settings, "rows": rows}
+    (place / "results.json").write_text(json.dumps(told), encoding="utf-8")
+    return place
+
+
+def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, SCRIPT, *words], capture_output=True, text=True, check=False)
+
+
+def test_two_equal_runs_have_the_interval_of_twice_the_problems(tmp_path: Path) -> None:
+    places = [recorded(tmp_path / name, name, 100, (-0.1, 0.04)) for name in ("one", "other")]
+    done = run(*places, "--to", "full", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    (row,) = [each for each in json.loads((tmp_path / "out/results.json").read_text())["rows"] if each["label"] != "full"]
+    assert row["problems"] == 200
+    assert row["to full"]["mean"] == pytest.approx(-0.1)
+    assert row["to full"]["high"] - row["to full"]["mean"] == pytest.approx(0.04 / 2**0.5)
+
+
+def test_a_run_of_more_problems_weighs_more(tmp_path: Path) -> None:
+    places = [recorded(tmp_path / "one", "one", 300, (-0.1, 0.04)), recorded(tmp_path / "other", "other", 100, (0.1, 0.04))]
+    run(*places, "--to", "full", "--out", tmp_path / "out")
+    (row,) = [each for each in json.loads((tmp_path / "out/results.json").read_text())["rows"] if each["label"] != "full"]
+    assert row["to full"]["mean"] == pytest.approx(-0.05)
+    assert row["accuracy"] == pytest.approx(0.45)
+
+
+def test_runs_that_cannot_be_one_table_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    one = recorded(tmp_path / "one", "same", 100, (0, 0.1))
+    same = recorded(tmp_path / "same", "same", 100, (0, 0.1))
+    warmer = recorded(tmp_path / "warmer", "other", 100, (0, 0.1), temperature=1)
+    for other, word in ((same, "other problems"), (warmer, "temperature"), (tmp_path / "none", "can't be read")):
+        done = run(one, other, "--out", tmp_path / "out")
+        assert done.returncode == 1
+        assert word in done.stderr
+        assert "Traceback" not in done.stderr
