@@ -138,7 +138,7 @@ def main() -> None:
         and not Path(asked.openvino, "openvino_model.xml").exists()
     ):
         sys.exit(
-            f"error: {asked.openvino or 'no directory'} holds no model that OpenVINO reads; export one (optimum-cli export "
+            f"error: {asked.openvino!r} holds no model that OpenVINO reads; export one (optimum-cli export "
             f"openvino -m {asked.model} --task text-generation-with-past --weight-format fp16 DIR) and name it: --openvino DIR"
         )
     asked.out.mkdir(parents=True, exist_ok=True)

@@ -84,7 +84,7 @@ def evidence(junk: float, groups: int) -> Evidence:
 @pytest.mark.parametrize("rotation", [None, ROTATION], ids=["none", "rope"])
 def test_scores_are_those_of_loops_alone_and_in_company(rotation: Rotation | None, per_head: bool, junk: float) -> None:
     made = random_selector((1, 3), G, D, per_head=per_head, rotation=rotation)
-    scorer = LearnedScore(made)
+    scorer = LearnedScore(made, fading=0)
     assert scorer.aggregation == ("group" if per_head else "layer")
     given = evidence(junk, G if per_head else 1)
     scores = scorer.score(given)
@@ -113,7 +113,7 @@ def test_scores_are_those_of_loops_alone_and_in_company(rotation: Rotation | Non
 def test_fading_takes_off_the_logarithm_of_a_tokens_age(per_head: bool) -> None:
     made = random_selector((1, 3), G, D, per_head=per_head, rotation=ROTATION)
     given = evidence(torch.nan, G if per_head else 1)
-    plain, faded = LearnedScore(made).score(given), LearnedScore(made, fading=2.0).score(given)
+    plain, faded = LearnedScore(made, fading=0).score(given), LearnedScore(made, fading=2.0).score(given)
     assert faded.isfinite().all()
     for b, real in enumerate(REAL):
         for g in range(plain.shape[1]):
@@ -130,7 +130,7 @@ def test_fading_as_a_setting() -> None:
     fitted = policy.for_model(Model())
     assert isinstance(fitted.scorer, LearnedScore)
     assert (fitted.scorer.fading, fitted.scorer.queries, fitted.scorer.selector is None) == (0.5, 0, False)
-    assert "fading" not in Learned().spec()
+    assert Learned().fading == LearnedScore().fading == 1
     for make in (Learned, LearnedScore):
         with pytest.raises(LaconicError, match="fading is -1; expected a number at least 0"):
             make(fading=-1)
@@ -165,8 +165,8 @@ def test_a_file_needs_no_key() -> None:
 
 
 def test_spelling() -> None:
-    assert Learned().spec() == "learned:interval=4096,ratio=4,window=32"
-    assert Learned("x/y", ratio=8).spec() == "learned:file=x/y,interval=4096,ratio=8,window=32"
+    assert Learned().spec() == "learned:interval=4096,ratio=4,window=32,fading=1.0"
+    assert Learned("x/y", ratio=8).spec() == "learned:file=x/y,interval=4096,ratio=8,window=32,fading=1.0"
     assert parse(Learned("x/y", ratio=8).spec()) == Learned(Path("x/y"), ratio=8)  # type: ignore[arg-type]
     assert settings_of("learned")[0].type == "text or none"
     with pytest.raises(LaconicError, match="file is 5; expected the path of a file"):

@@ -18,6 +18,9 @@ from laconic.compress.shares import WithRatio
 from laconic.errors import InputError
 from laconic.settings import setting
 
+FADING = 1.0
+"""Chosen on traces of training problems (benchmarks/selector-ablation)."""
+
 
 @dataclass(frozen=True)
 class LearnedScore(Scorer):
@@ -27,7 +30,7 @@ class LearnedScore(Scorer):
     """
 
     selector: Selector | None = None
-    fading: float = 0.0
+    fading: float = FADING
     aggregation: Aggregation = field(default="layer", init=False)
     reads_values: bool = field(default=True, init=False, repr=False)
 
@@ -67,7 +70,7 @@ class Learned(WithRatio):
     interval: int = setting(4096, INTERVAL, shown=True)
     ratio: int | float = setting(4, RATIO, shown=True)
     window: int = setting(32, WINDOW, shown=True)
-    fading: float = setting(0.0, "how many times the logarithm of a token's age is taken off its score")
+    fading: float = setting(FADING, "how many times the logarithm of a token's age is taken off its score", shown=True)
 
     def __post_init__(self, compression_ratio: float | None) -> None:
         if self.file is not None:

@@ -190,7 +190,7 @@ def test_what_requests_name(write: Any, asked: list[str], tmp_path: Path) -> Non
     asked.clear()
     for raw in (None, {"ratio": 2}, {"prompt_tokens": 3}, "none", "streamingllm", {"file": mine}, {"file": more}):
         assert sent(launched, raw) is raw
-    policy = {"policy": "learned", "interval": 4096, "ratio": 4, "window": 32, "fading": 0.0}
+    policy = {"policy": "learned", "interval": 4096, "ratio": 4, "window": 32, "fading": 1.0}
     # Without a file: the launch's. By a name alone: the launch's, or one in the folder.
     assert sent(launched, "learned") == {**policy, "file": mine}
     assert sent(launched, "learned:mine.safetensors") == {**policy, "file": mine}
