@@ -17,10 +17,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m training.lightthinker", description="Fine-tune the bundled reasoner as LightThinker does."
     )
-    parser.add_argument("directory", type=Path, help="where checkpoint.pt and curve.jsonl go; goes on from what is there")
+    parser.add_argument(
+        "directory", type=Path, help="where checkpoint.pt and curve.jsonl go; goes on from what is there"
+    )
     parser.add_argument("--out", type=Path, help="the folder to write once all steps are done")
     parser.add_argument("--base", type=Path, help="the checkpoint to start from; default: the bundled reasoner")
-    parser.add_argument("--recipe", default="standard", choices=RECIPES, help="standard, or brief, which learns nothing")
+    parser.add_argument(
+        "--recipe", default="standard", choices=RECIPES, help="standard, or brief, which learns nothing"
+    )
     parser.add_argument("--steps", type=int, help="another number of steps than the recipe's")
     parser.add_argument("--seed", type=int, help="another seed than the recipe's")
     parser.add_argument("--until", type=int, help="stop after this step")

@@ -18,7 +18,7 @@ class TuneRecipe:
     and fall to nothing as a cosine.
     """
 
-    steps: int = 600
+    steps: int = 300
     seed: int = 0
     cache_tokens: int = 9
     shortest: int = 24
@@ -29,7 +29,7 @@ class TuneRecipe:
     chunk: int = 256
     muon: float = 3e-3
     adam: float = 2e-3
-    warmup: int = 40
+    warmup: int = 20
     clip: float = 1.0
 
     def __post_init__(self) -> None:

@@ -129,7 +129,11 @@ class Tuner:
                     self.save()
                 if self.step % log_every == 0 or self.step == until:
                     seconds = self.seconds + time.perf_counter() - began
-                    record = {"step": self.step, "loss": round(sum(losses) / len(losses), 5), "seconds": round(seconds, 1)}
+                    record = {
+                        "step": self.step,
+                        "loss": round(sum(losses) / len(losses), 5),
+                        "seconds": round(seconds, 1),
+                    }
                     losses.clear()
                     curve.write(json.dumps(record) + "\n")
                     curve.flush()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from laconic.compress.kvzap import KVzap, KVzapScore
     from laconic.compress.kvzap_networks import KVzapNetworks
     from laconic.compress.learned import Learned, LearnedScore
+    from laconic.compress.lightthinker import LightThinker, ThoughtTokens
     from laconic.compress.policies import (
         H2O,
         RKV,
@@ -55,6 +56,7 @@ _HOMES = {
     "kvzap": ("KVzap", "KVzapScore"),
     "kvzap_networks": ("KVzapNetworks",),
     "learned": ("Learned", "LearnedScore"),
+    "lightthinker": ("LightThinker", "ThoughtTokens"),
     "policies": (
         "H2O",
         "RKV",
@@ -110,6 +112,7 @@ __all__ = [
     "KVzapScore",
     "Learned",
     "LearnedScore",
+    "LightThinker",
     "Never",
     "NewestQuery",
     "Oracle",
@@ -130,6 +133,7 @@ __all__ = [
     "ShortKeys",
     "SnapKV",
     "StreamingLLM",
+    "ThoughtTokens",
     "VaSE",
     "WeightedDraw",
     "WindowAttention",

@@ -69,7 +69,9 @@ class ThoughtTokens:
     def of(cls, record: Any) -> ThoughtTokens:
         """From what `to_json` wrote. Raises InputError for anything else."""
         if not isinstance(record, Mapping) or not {"splitter", "cache", "continue"} <= record.keys():
-            raise InputError(f"{FILE} holds {checks.shown(record)}; expected splitter, cache and continue, token ids all")
+            raise InputError(
+                f"{FILE} holds {checks.shown(record)}; expected splitter, cache and continue, token ids all"
+            )
         return cls(record["splitter"], record["cache"], record["continue"])
 
 
@@ -89,6 +91,10 @@ class AtThoughts(Schedule):
     @property
     def window(self) -> int:  # type: ignore[override]
         return len(_known(self.tokens).cache)
+
+    @property
+    def compresses(self) -> bool:
+        return True
 
     def rounds(self, generated: int) -> int:
         _refuse()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -17,6 +17,7 @@ from laconic.settings import typed
 
 if TYPE_CHECKING:
     from laconic.compress.kvzap_networks import KVzapNetworks
+    from laconic.compress.lightthinker import ThoughtTokens
     from laconic.compress.selector import Rotation, Selector
 
 
@@ -46,6 +47,9 @@ class ModelInfo(SelectorFiles, Protocol):
     def find_selector(self, file: str | None) -> Selector:
         """The selector in a file; None: the one that was made for this model. Raises InputError where there is none."""
 
+    def thought_tokens(self) -> ThoughtTokens:
+        """The tokens of its thoughts, beside its weights. Raises InputError for a model that was not fine-tuned to have any."""
+
 
 @dataclass(frozen=True)
 class Policy(ABC):
@@ -61,6 +65,8 @@ class Policy(ABC):
     """The paper that it comes from, such as "arXiv 2505.13866"."""
     bare: ClassVar[str | None] = None
     """The setting that a text may give without its name: `learned:FILE`."""
+    never_drawn: tuple[int, ...] = ()
+    """Tokens that the model must not draw, since only `next_fed` puts them in. No setting: subclasses give a property."""
 
     @abstractmethod
     def make_schedule(self) -> Schedule:
@@ -83,8 +89,15 @@ class Policy(ABC):
         """
         return self
 
+    def next_fed(self, generated: Sequence[int]) -> int | None:
+        """The token that is fed after these generated ones instead of one that is drawn; None: one is drawn. Asked only where
+        the schedule reads tokens, of a policy that has been given its model."""
+        return None
+
     def __post_init__(self) -> None:
         checks.unwrap_numpy_fields(self)
+        if self.schedule.reads_tokens:
+            return
         first = self.schedule.next_boundary(0)
         scorer = self.scorer
         if first is None:
