@@ -65,8 +65,6 @@ class Policy(ABC):
     """The paper that it comes from, such as "arXiv 2505.13866"."""
     bare: ClassVar[str | None] = None
     """The setting that a text may give without its name: `learned:FILE`."""
-    never_drawn: tuple[int, ...] = ()
-    """Tokens that the model must not draw, since only `next_fed` puts them in. No setting: subclasses give a property."""
 
     @abstractmethod
     def make_schedule(self) -> Schedule:
@@ -93,6 +91,11 @@ class Policy(ABC):
         """The token that is fed after these generated ones instead of one that is drawn; None: one is drawn. Asked only where
         the schedule reads tokens, of a policy that has been given its model."""
         return None
+
+    @property
+    def never_drawn(self) -> tuple[int, ...]:
+        """Tokens that the model must not draw, since only `next_fed` puts them in."""
+        return ()
 
     def __post_init__(self) -> None:
         checks.unwrap_numpy_fields(self)

@@ -134,7 +134,8 @@ class EngineStats:
     prompt_tokens: int = 0
     """Tokens of prompts that were computed: once for all traces that share a prefill, again for a trace that resumes."""
     generated_tokens: int = 0
-    """Drawn by the engine or fed by a policy; under `laconic.compress`, those whose KV was computed, all but each row's last."""
+    """Drawn by the engine or fed by a policy; under `laconic.compress`, those whose KV was computed: all but each row's
+    last."""
     compressions: int = 0
     """Row-compressions: one for each row that a compression was due for."""
     evicted: int = 0

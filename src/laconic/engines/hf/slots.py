@@ -86,8 +86,8 @@ class Eviction:
 def plan_eviction(rows: Sequence[RowSlots], window: int, length: int) -> Eviction | None:
     """The eviction of the rows that hold more than their schedules allow; None if there are none (a ratio of 1, say).
 
-    window: of all schedules. length: slots in use, those of this pass included. A row is due by what it *holds*, not because its
-    neighbours are: rows that joined at different counts compress at different steps.
+    window: of all schedules. length: slots in use, those of this pass included. A row is due by what it *holds*, not because
+    its neighbours are: rows that joined at different counts compress at different steps.
     """
     due = [i for i, row in enumerate(rows) if row.held > row.schedule.physical(row.generated)]
     if not due:
