@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from laconic.compress.lightthinker import ThoughtTokens
+from laconic.compress.thoughts import ThoughtTokens
 from training.reasoner.data import KEYED_WEIGHT, WEIGHTS, Mixture, training_trace
 from training.reasoner.traces import Habits, Trace
 from training.reasoner.vocabulary import IDS, PARTS

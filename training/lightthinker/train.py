@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from laconic.compress.lightthinker import FILE, ThoughtTokens
+from laconic.compress.thoughts import FILE, ThoughtTokens
 from training.lightthinker.data import MaskedBatch, SplitTrace, batch, chunk
 from training.lightthinker.recipe import TuneRecipe
 from training.reasoner.muon import Muon

@@ -17,8 +17,8 @@ from laconic.settings import typed
 
 if TYPE_CHECKING:
     from laconic.compress.kvzap_networks import KVzapNetworks
-    from laconic.compress.lightthinker import ThoughtTokens
     from laconic.compress.selector import Rotation, Selector
+    from laconic.compress.thoughts import ThoughtTokens
 
 
 class SelectorFiles(Protocol):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from laconic.compress import FullKV, LightThinker, ThoughtTokens
-from laconic.compress.lightthinker import FILE
+from laconic.compress.thoughts import FILE
 from laconic.engines.base import Sampling
 from laconic.engines.hf import HFEngine, compress
 from laconic.engines.hf.attention import AttentionBinding

@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 
 from laconic.compress import FullKV, Policy
 from laconic.compress.kvzap_networks import KVzapNetworks
-from laconic.compress.lightthinker import ThoughtTokens
 from laconic.compress.selector import Rotation, Selector
+from laconic.compress.thoughts import ThoughtTokens
 from laconic.engines.hf.attention import AttentionBinding
 from laconic.engines.hf.cache import CompressedCache
 from laconic.engines.hf.found_rotation import find_rotation

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers.utils import cached_file
 
-from laconic.compress.lightthinker import FILE, NAME, ThoughtTokens
+from laconic.compress.thoughts import FILE, NAME, ThoughtTokens
 from laconic.errors import InputError, LaconicError, reason
 
 

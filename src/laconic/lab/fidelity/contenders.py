@@ -10,10 +10,10 @@ from torch import Tensor
 
 from laconic import checks
 from laconic.compress import Policy
-from laconic.compress.lightthinker import NAME
 from laconic.compress.registry import get, parse
 from laconic.compress.schedule import Proportional
 from laconic.compress.shares import SHARE
+from laconic.compress.thoughts import NAME
 from laconic.engines.requests import check_goes_by_counts
 from laconic.environment import hide_directories
 from laconic.errors import InputError
