@@ -144,6 +144,19 @@ class Tuner:
         self.model.save_pretrained(out)
         self.tokenizer.save_pretrained(out)
         (out / FILE).write_text(json.dumps(self.tokens.to_json()) + "\n")
+        (out / "README.md").write_text(self._card())
+
+    def _card(self) -> str:
+        r = self.recipe
+        return (
+            "# A reasoner fine-tuned as LightThinker does\n\n"
+            f"Made by `python -m training.lightthinker` from `{self.base.name}`: {r.steps} steps of {r.tokens} tokens, seed {r.seed}, "
+            f"traces of the bundled generator's train split with a splitter, {r.cache_tokens} cache tokens and a continue token after "
+            f"each thought of at least {r.shortest} tokens (arXiv 2502.15589). `{FILE}` names these tokens.\n\n"
+            "It is a baseline to compare with, and solves nothing but the bundled problems. Run it under the policy `lightthinker`, "
+            "as in `laconic bench accuracy --model FOLDER --policies lightthinker`: without that, thoughts stay that it was trained "
+            "to have taken away.\n"
+        )
 
 
 def add_tokens(model: Any, tokenizer: Any, cache: int, seed: int) -> ThoughtTokens:
