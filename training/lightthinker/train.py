@@ -150,12 +150,13 @@ class Tuner:
         r = self.recipe
         return f"""# A reasoner fine-tuned as LightThinker does
 
-Made by `python -m training.lightthinker` from `{self.base.name}`: {r.steps} steps of {r.tokens} tokens, seed {r.seed}, traces of the
-bundled generator's train split with a splitter, {r.cache_tokens} cache tokens and a continue token after each thought of at least
-{r.shortest} tokens (arXiv 2502.15589). `{FILE}` names these tokens.
+Made by `python -m training.lightthinker` from `{self.base.name}`: {r.steps} steps of {r.tokens} tokens, seed {r.seed}.
+Traces of the bundled generator's train split have a splitter, {r.cache_tokens} cache tokens and a continue token
+after each thought of at least {r.shortest} tokens (arXiv 2502.15589). `{FILE}` names these tokens.
 
-It is a baseline to compare with, and solves nothing but the bundled problems. Run it under the policy `lightthinker`, as in
-`laconic bench accuracy --model FOLDER --policies lightthinker`: without that, thoughts stay that it was trained to have taken away.
+It is a baseline to compare with, and solves nothing but the bundled problems. Run it under the policy `lightthinker`,
+as in `laconic bench accuracy --model FOLDER --policies lightthinker`: without that, thoughts stay that it was trained
+to have taken away.
 """
 
 
