@@ -142,6 +142,7 @@ class Tuner:
         """Write a folder that transformers loads, and `lightthinker.json`, by which the policy `lightthinker` knows it."""
         self.model.generation_config = GenerationConfig.from_pretrained(self.base)
         self.model.save_pretrained(out)
+        (out / "model.safetensors").chmod(0o644)
         self.tokenizer.save_pretrained(out)
         (out / FILE).write_text(json.dumps(self.tokens.to_json()) + "\n")
         (out / "README.md").write_text(self._card())
