@@ -34,6 +34,7 @@ class ThoughtTokens:
     """Fed after those, once the thought's KV is gone: the continue token. Stays as well."""
 
     def __post_init__(self) -> None:
+        checks.unwrap_numpy_fields(self)
         object.__setattr__(self, "cache", tuple(checks.wholes("cache", self.cache, 0, meaning="token ids")))
         ids = [checks.whole("splitter", self.splitter, 0), *self.cache, checks.whole("continue", self.go_on, 0)]
         if not self.cache or len(set(ids)) < len(ids):
