@@ -10,6 +10,9 @@ record() {
   case "$1" in vllm-*) PATH="$PWD/.venv-vllm/bin:$PATH" ;; esac # `make setup-vllm`
   case "$1" in
     accuracy) laconic bench accuracy --problems 100 --batch 192 --out benchmarks/accuracy ;;
+    lightthinker-reasoner) python -m training.lightthinker runs/lightthinker --out runs/reasoner-lightthinker --threads 1 ;;
+    lightthinker) laconic bench accuracy --model runs/reasoner-lightthinker --problems 50 --policies lightthinker --max-new-tokens 1536 --batch 50 --keep-tokens --out benchmarks/lightthinker ;; # of what lightthinker-reasoner makes
+    lightthinker-others) laconic bench accuracy --problems 50 --policies "rpc;random;streamingllm" --ratios 2,4 --max-new-tokens 1536 --batch 50 --out benchmarks/lightthinker-others ;;
     parallel) laconic bench parallel --problems 100 --policies "none;rpc:ratio=4" --strategies "deepconf:low;deepconf:high;deepprune;deepprune:K2=3" --judges "bundled;jaccard;random;perfect" --timed 3 --batch 192 --out benchmarks/parallel ;;
     parallel-c2) laconic bench parallel --problems 100 --n 16 --policies "none;rpc:ratio=2" --strategies "deepconf:low;deepconf:high;deepprune;deepprune:K2=3" --judges "bundled;jaccard;random;perfect" --timed 0 --batch 192 --out benchmarks/parallel-c2 ;;
     # The model lies in the directory Qwen2.5-Coder-0.5B-Instruct; problems are JSON lines with id, question and answer.
@@ -65,7 +68,7 @@ record() {
     serve-speed) python benchmarks/serve_speed.py --rounds 3 --out benchmarks/serve-speed ;;
     vllm-v2) python benchmarks/vllm_v2.py --out benchmarks/vllm-v2 ;; # beside that: pip install --no-deps triton
     *)
-      echo "error: there is nothing to record by the name $1; expected accuracy, parallel, parallel-c2, selector-gsm8k, accuracy-gsm8k, accuracy-gsm8k-again, accuracy-gsm8k-301-600, accuracy-math500, fidelity-math500, fidelity-gsm8k, selector-math500, fidelity-math500-again, fidelity-gsm8k-again, selectors, selector-ablation, chained-traces, fidelity-chained, fidelity-and-accuracy, fidelity-and-accuracy-math500, votes-gsm8k, judges-gsm8k, judge-break-even, bundled-traces, votes-bundled, pool-bundled, auto-gsm8k, judged-traces, judges, traces, traces-qwen, traces-compressed, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
+      echo "error: there is nothing to record by the name $1; expected accuracy, lightthinker-reasoner, lightthinker, lightthinker-others, parallel, parallel-c2, selector-gsm8k, accuracy-gsm8k, accuracy-gsm8k-again, accuracy-gsm8k-301-600, accuracy-math500, fidelity-math500, fidelity-gsm8k, selector-math500, fidelity-math500-again, fidelity-gsm8k-again, selectors, selector-ablation, chained-traces, fidelity-chained, fidelity-and-accuracy, fidelity-and-accuracy-math500, votes-gsm8k, judges-gsm8k, judge-break-even, bundled-traces, votes-bundled, pool-bundled, auto-gsm8k, judged-traces, judges, traces, traces-qwen, traces-compressed, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
         "rpc-paper, vllm-cpu, vllm-cpu-kv, vllm-learned, vllm-v2, peers-qwen, serve-soak, serve-speed or all" >&2
       exit 2
       ;;

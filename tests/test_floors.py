@@ -39,7 +39,7 @@ OUTSIDE = {
     "urllib",
 }
 NAMED_POLICIES = {"RPC", "H2O", "TOVA", "StreamingLLM", "RKV", "SnapKV", "KNorm", "Random", "Oracle", "Custom"}
-NAMED_POLICIES |= {"RandomAttention", "VaSE", "Learned", "Hindsight", "KVzap", "ExpectedAttention"}
+NAMED_POLICIES |= {"RandomAttention", "VaSE", "Learned", "Hindsight", "KVzap", "ExpectedAttention", "LightThinker"}
 
 
 def imports(source: str, package: tuple[str, ...]) -> Iterator[tuple[str, str]]:

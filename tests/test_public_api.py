@@ -205,6 +205,13 @@ CALLS: dict[str, Call] = {
         {"rotation": OBJECT, "queries": WHOLE, "future": WHOLE, "aggregation": WORD},
     ),
     "compress.KVzap": Call(compress.KVzap, dict, {**RPC, **SHARE, "weights": optional(PATH)}),
+    "compress.LightThinker": Call(compress.LightThinker),
+    "compress.ThoughtTokens": Call(
+        compress.ThoughtTokens,
+        lambda: {"splitter": 1, "cache": (2, 3), "go_on": 4},
+        {"splitter": WHOLE, "cache": (*WHOLES, (), (2, 2)), "go_on": WHOLE},
+        {"go_on": "continue"},
+    ),
     "compress.KVzapScore": Call(compress.KVzapScore, dict, {"networks": OBJECT}),
     "compress.KVzapNetworks": Call(
         compress.KVzapNetworks,

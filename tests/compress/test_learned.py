@@ -23,6 +23,7 @@ from laconic.compress import (
     Proportional,
     Rotation,
     Selector,
+    ThoughtTokens,
     parse,
     settings_of,
 )
@@ -54,6 +55,9 @@ class Model:
 
     def find_kvzap(self, place: str | None) -> KVzapNetworks:
         raise AssertionError("a selector is none of KVzap's networks")
+
+    def thought_tokens(self) -> ThoughtTokens:
+        raise AssertionError("a selector needs no tokens")
 
     def selector_file(self, file: str | None) -> str:
         return file or "its own"

@@ -80,7 +80,7 @@ def strangers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_ours() -> None:
-    assert list(known())[:16] == [
+    assert list(known())[:17] == [
         "full",
         "rpc",
         "h2o",
@@ -92,13 +92,14 @@ def test_ours() -> None:
         "learned",
         "expectedattention",
         "kvzap",
+        "lightthinker",
         "vase",
         "randomattention",
         "random",
         "oracle",
         "hindsight",
     ]
-    assert all(cls.name == name and cls.summary for name, cls in list(known().items())[:16])
+    assert all(cls.name == name and cls.summary for name, cls in list(known().items())[:17])
 
 
 @pytest.mark.parametrize("name", ["rpc", "RPC", " rpc "])

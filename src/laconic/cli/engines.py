@@ -135,7 +135,15 @@ class HFReasoner:
     def engines(
         self, policies: Sequence[Policy], batch: int = 1, chunk_tokens: int = 1
     ) -> AbstractContextManager[Callable[[Policy], Engine]]:
-        """Makes engines one after another, all over the one model. policies: those that will come, up to their budgets."""
+        """Makes engines one after another, all over the one model. policies: those that will come, up to their budgets.
+
+        Raises InputError, before the first has run, for one that needs a model that was trained for it.
+        """
+        from laconic.engines.hf.facts import fit
+
+        for policy in policies:
+            if policy.schedule.reads_tokens:
+                fit(policy, self.weights)
         return nullcontext(lambda policy: self.engine(policy, batch, chunk_tokens=chunk_tokens).__enter__())
 
     def identity(self, engine: Engine | None = None) -> tuple[str, str]:
@@ -299,7 +307,7 @@ class RemoteReasoner:
         from laconic.engines.base import refuse
         from laconic.engines.openai import OpenAIEngine
 
-        if policy.schedule.next_boundary(0) is not None:
+        if policy.schedule.compresses:
             raise InputError(
                 f"--policy {policy.spec()} compresses a cache that is the server's; give --policy none, and compress there "
                 "(laconic serve --policy, or vLLM with laconic's plugin)"

@@ -17,6 +17,7 @@ from laconic.cli.common import (
     strategy_or_default,
 )
 from laconic.cli.engines import EngineChoice, open_reasoner
+from laconic.engines.requests import check_goes_by_counts
 from laconic.errors import InputError
 
 if TYPE_CHECKING:
@@ -70,8 +71,9 @@ class ServingModel:
                     f"this server runs {what} under {self.policy.spec()}, and compress is {policy.spec()}; leave it out"
                 )
             return self._only
+        check_goes_by_counts(policy, "the server")
         engine: Engine = self._reasoner.engine(policy, self.batch).__enter__()
-        if policy.schedule.next_boundary(0) is not None:
+        if policy.schedule.compresses:
             engine.record_held = True  # type: ignore[attr-defined]  # the page shows what was kept
         return engine
 

@@ -112,6 +112,7 @@ def think(
         trace_id = running.submit(prompt, sampling)[0]
         if not as_json and not on_terminal:
             print_to_stderr(f"problem: {plain(question.text)}")
+        chosen = getattr(running, "policy", chosen)  # which knows its model
         pieces, kv_tokens = _stream(running, trace_id, chosen, as_json)
         trace = running.trace(trace_id)
         name = chosen_engine.shown
@@ -147,7 +148,8 @@ def _stream(engine: Engine, trace_id: str, policy: Policy, as_json: bool) -> tup
 
     pieces: list[str] = []
     kv_tokens: list[int] = []
-    trace, schedule = engine.trace(trace_id), policy.schedule
+    trace = engine.trace(trace_id)
+    schedule = policy.schedule.of(trace.token_ids)  # a list that grows
     prompt = len(trace.prompt_ids)
     with InterruptHandler() as interrupt, choose_text_view(as_json, Console(highlight=False)) as view:
         for chunk in engine.stream():  # one token a chunk

@@ -100,7 +100,7 @@ def conclude(
 
     prompt, generated = len(trace.prompt_ids), len(trace.token_ids)
     computed = max(generated - 1, 0)
-    held = policy.schedule.physical(computed, prompt)
+    held = policy.schedule.of(trace.token_ids).physical(computed, prompt)
     per_token = stats.peak_kv_bytes / stats.peak_kv_tokens if stats.peak_kv_tokens else 0.0
     answer = answer_of(trace)
     known = question.answer is not None

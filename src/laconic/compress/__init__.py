@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from laconic.compress.kvzap import KVzap, KVzapScore
     from laconic.compress.kvzap_networks import KVzapNetworks
     from laconic.compress.learned import Learned, LearnedScore
+    from laconic.compress.lightthinker import LightThinker
     from laconic.compress.policies import (
         H2O,
         RKV,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         WindowAttention,
     )
     from laconic.compress.selector import Rotation, Selector
+    from laconic.compress.thoughts import ThoughtTokens
     from laconic.compress.vase import VaSE, WeightedDraw
     from laconic.settings import Setting, described, setting
 
@@ -55,6 +57,7 @@ _HOMES = {
     "kvzap": ("KVzap", "KVzapScore"),
     "kvzap_networks": ("KVzapNetworks",),
     "learned": ("Learned", "LearnedScore"),
+    "lightthinker": ("LightThinker",),
     "policies": (
         "H2O",
         "RKV",
@@ -84,6 +87,7 @@ _HOMES = {
         "ShortKeys",
         "WindowAttention",
     ),
+    "thoughts": ("ThoughtTokens",),
     "vase": ("VaSE", "WeightedDraw"),
 }
 _HOME_OF = {name: f"{__name__}.{home}" for home, names in _HOMES.items() for name in names}
@@ -110,6 +114,7 @@ __all__ = [
     "KVzapScore",
     "Learned",
     "LearnedScore",
+    "LightThinker",
     "Never",
     "NewestQuery",
     "Oracle",
@@ -130,6 +135,7 @@ __all__ = [
     "ShortKeys",
     "SnapKV",
     "StreamingLLM",
+    "ThoughtTokens",
     "VaSE",
     "WeightedDraw",
     "WindowAttention",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -18,6 +18,7 @@ from laconic.settings import typed
 if TYPE_CHECKING:
     from laconic.compress.kvzap_networks import KVzapNetworks
     from laconic.compress.selector import Rotation, Selector
+    from laconic.compress.thoughts import ThoughtTokens
 
 
 class SelectorFiles(Protocol):
@@ -45,6 +46,9 @@ class ModelInfo(SelectorFiles, Protocol):
 
     def find_selector(self, file: str | None) -> Selector:
         """The selector in a file; None: the one that was made for this model. Raises InputError where there is none."""
+
+    def thought_tokens(self) -> ThoughtTokens:
+        """The tokens of its thoughts, beside its weights. Raises InputError for a model that was not fine-tuned to have any."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,20 @@ class Policy(ABC):
         """
         return self
 
+    def next_fed(self, generated: Sequence[int]) -> int | None:
+        """The token that is fed after these generated ones instead of one that is drawn; None: one is drawn. Asked only where
+        the schedule reads tokens, of a policy that has been given its model."""
+        return None
+
+    @property
+    def never_drawn(self) -> tuple[int, ...]:
+        """Tokens that the model must not draw, since only `next_fed` puts them in."""
+        return ()
+
     def __post_init__(self) -> None:
         checks.unwrap_numpy_fields(self)
+        if self.schedule.reads_tokens:
+            return
         first = self.schedule.next_boundary(0)
         scorer = self.scorer
         if first is None:

@@ -17,6 +17,7 @@ from laconic.compress.expected_attention import ExpectedAttention
 from laconic.compress.hindsight import Hindsight
 from laconic.compress.kvzap import KVzap
 from laconic.compress.learned import Learned
+from laconic.compress.lightthinker import LightThinker
 from laconic.compress.policy import Policy
 from laconic.compress.random_attention import RandomAttention
 from laconic.compress.vase import VaSE
@@ -168,6 +169,7 @@ for _policy in (
     Learned,
     ExpectedAttention,
     KVzap,
+    LightThinker,
     VaSE,
     RandomAttention,
     policies.Random,

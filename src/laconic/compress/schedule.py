@@ -10,10 +10,12 @@ step that compresses still sees everything. The prompt is never scored and never
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
+from typing import ClassVar
 
 from laconic.checks import number, shown, unwrap_numpy_fields, whole
 from laconic.errors import InputError
@@ -28,6 +30,17 @@ class Schedule(ABC):
 
     window: int
     """The latest generated tokens, which always stay and are never scored."""
+    reads_tokens: ClassVar[bool] = False
+    """Whether a trace's tokens say when, and not their number alone: then ask `of` for its schedule first."""
+
+    def of(self, generated: Sequence[int]) -> Schedule:
+        """The schedule of a trace with these generated tokens, which may be a list that grows; itself where counts decide."""
+        return self
+
+    @property
+    def compresses(self) -> bool:
+        """Whether anything is ever due."""
+        return self.next_boundary(0) is not None
 
     @abstractmethod
     def rounds(self, generated: int) -> int:
@@ -88,11 +101,16 @@ class Schedule(ABC):
 
         A cache that is fed a trace's tokens in these pieces holds what it held when they were generated one by one.
         """
-        generated, _ = _counts(generated, 0)
-        ends = self.compression_points(generated)
-        if generated > (ends[-1] if ends else 0):
-            ends.append(generated)
-        return list(pairwise([0, *ends]))
+        return spans_of([self], generated)
+
+
+def spans_of(schedules: Iterable[Schedule], generated: int) -> list[tuple[int, int]]:
+    """`Schedule.spans` of rows that are fed together, each with a schedule of its own: pieces end where any of them is due."""
+    generated, _ = _counts(generated, 0)
+    ends = sorted({point for schedule in set(schedules) for point in schedule.compression_points(generated)})
+    if generated > (ends[-1] if ends else 0):
+        ends.append(generated)
+    return list(pairwise([0, *ends]))
 
 
 @dataclass(frozen=True)

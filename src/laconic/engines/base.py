@@ -103,6 +103,8 @@ class Trace:
     sampling: Sampling
     token_ids: list[int] = field(default_factory=list)
     """Generated so far."""
+    fed_tokens: int = 0
+    """Of them, those that a policy fed and nobody drew (`Policy.next_fed`)."""
     text: str = ""
     """Of the generated tokens, without the one that ended it."""
     confidences: list[float] = field(default_factory=list)
@@ -132,7 +134,8 @@ class EngineStats:
     prompt_tokens: int = 0
     """Tokens of prompts that were computed: once for all traces that share a prefill, again for a trace that resumes."""
     generated_tokens: int = 0
-    """Drawn by the engine; under `laconic.compress`, those whose KV was computed, all but each row's last."""
+    """Drawn by the engine or fed by a policy; under `laconic.compress`, those whose KV was computed: all but each row's
+    last."""
     compressions: int = 0
     """Row-compressions: one for each row that a compression was due for."""
     evicted: int = 0

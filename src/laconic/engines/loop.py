@@ -108,6 +108,7 @@ class Loop(Generic[T]):
                 self._undrawn.append(entry)
             else:
                 entry.add(drawn_token.token, drawn_token.confidence, drawn_token.logprobs)
+                entry.trace.fed_tokens += drawn_token.fed
         self.counted.generated_tokens += sum(one.token is not None for one in drawn)
 
     def _set_aside(self) -> None:

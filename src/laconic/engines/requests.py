@@ -45,6 +45,16 @@ def check_looks_back(policy: Policy) -> None:
         )
 
 
+def check_goes_by_counts(policy: Policy, whose: str) -> None:
+    """InputError for a policy that goes by a trace's tokens and feeds some of its own, where only counts are known. whose: what
+    would run it."""
+    if policy.schedule.reads_tokens:
+        raise InputError(
+            f"policy {policy.name} goes by the tokens that a trace draws and feeds some of its own, which {whose} can't: use "
+            "the hf engine, as in laconic think, solve and bench accuracy"
+        )
+
+
 def check_tokenizer(tokenizer: Any) -> None:
     """InputError for what can't turn texts into tokens and back; None is none."""
     if tokenizer is not None:

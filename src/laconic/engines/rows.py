@@ -25,6 +25,8 @@ class NextToken(NamedTuple):
     """As `Sampling.confidence_top_k` asks; None: it doesn't."""
     logprobs: TokenLogprobs | None = None
     """As `Sampling.logprobs` asks; None: it doesn't."""
+    fed: bool = False
+    """The policy put it there (`Policy.next_fed`), and nobody drew it."""
 
 
 class Rows(Protocol[T]):

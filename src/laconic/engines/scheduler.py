@@ -231,7 +231,8 @@ class Scheduler(Generic[T]):
 
     def _count_kv(self, entry: T) -> None:
         """What the trace holds and held, by the schedule's arithmetic (tests compare it with the buffers)."""
-        trace, schedule, prompt = entry.trace, self.schedule, len(entry.trace.prompt_ids)
+        trace, prompt = entry.trace, len(entry.trace.prompt_ids)
+        schedule = self.schedule.of(trace.token_ids)
         trace.kv_tokens = schedule.physical(entry.computed, prompt)
         trace.peak_kv_tokens = schedule.peak(entry.computed, prompt)
         trace.mean_kv_tokens = schedule.mean(entry.computed, prompt) if entry.computed else float(prompt)

@@ -84,7 +84,8 @@ def evictions(draw: st.DrawFn) -> tuple[list[RowSlots], RPC]:
         generated = first + interval * draw(st.integers(0, 1))
         if number and draw(st.booleans()):
             generated = first - draw(st.integers(1, first - 1))  # not due yet
-        rows.append(RowSlots(prompt=draw(st.integers(1, 20)), generated=generated, held=generated))
+        prompt = draw(st.integers(1, 20))
+        rows.append(RowSlots(prompt=prompt, generated=generated, held=generated, schedule=policy.schedule))
     return rows, policy
 
 
@@ -95,7 +96,7 @@ def test_an_eviction_keeps_what_was_chosen_the_window_and_the_prompt(case, rng, 
     if alike:
         rows = [rows[0] for _ in rows]
     pair = Pair([row.slots for row in rows], spare_rows=1, slots=70)
-    eviction = plan_eviction(rows, policy.schedule, pair.length)
+    eviction = plan_eviction(rows, policy.schedule.window, pair.length)
     assert eviction is not None
     groups, widest, most = HEADS if by_head else 1, eviction.widest, max(eviction.keep)
     slots = torch.zeros(len(eviction.due), groups, most, dtype=torch.long)
@@ -198,8 +199,8 @@ def test_positions_of_rows_that_compress_at_different_times_stay_right_aligned()
     schedule = RPC(interval=4, ratio=2, window=1).schedule
     due = schedule.next_boundary(0)
     assert due == 5
-    rows = [RowSlots(prompt=1, generated=5, held=5), RowSlots(prompt=1, generated=2, held=2)]
-    eviction = plan_eviction(rows, schedule, 6)
+    rows = [RowSlots(prompt=1, generated=n, held=n, schedule=schedule) for n in (5, 2)]
+    eviction = plan_eviction(rows, schedule.window, 6)
     assert eviction is not None
     assert eviction.due == (0,)
     slots = torch.tensor([[list(range(eviction.keep[0]))]])

@@ -5,6 +5,7 @@ Knows traces and tokens; knows nothing of text or chunks.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -86,9 +87,10 @@ class Batch:
                 cache.batch_repeat_interleave(len(group))
             for row, entry in zip(cache.ledger.rows, group, strict=True):
                 row.number, row.limit = entry.number, entry.limit
+                row.schedule = self.runner.policy.schedule.of(entry.trace.token_ids)  # a list that grows
             for layer in cache.compressed_layers:
                 layer.spare_rows = rows
-            drawn = draw_next(group, logits.expand(len(group), -1)) if fresh else None
+            drawn = draw_next(group, logits.expand(len(group), -1), self.runner.policy) if fresh else None
         except BaseException:
             self.entries = before
             raise
@@ -113,7 +115,7 @@ class Batch:
             states = pick_states(hidden, self.layers)[:, 0]
             for i in young:
                 self.entries[i].states.append(states[i])
-        return draw_next(self.entries, logits)
+        return draw_next(self.entries, logits, self.runner.policy)
 
     def leap(self) -> int:
         """See Rows.leap."""
@@ -215,17 +217,21 @@ class Batch:
         return table
 
 
-def draw_next(entries: Sequence[HFTrace], logits: Tensor) -> list[NextToken]:
-    """The next token of every row. logits: [B, V]."""
+def draw_next(entries: Sequence[HFTrace], logits: Tensor, policy: Policy) -> list[NextToken]:
+    """The next token of every row: drawn, or the one that the policy feeds. logits: [B, V]."""
     samplings = [entry.trace.sampling for entry in entries]
     uniforms = [uniform(entry.key, len(entry.trace.token_ids)) for entry in entries]
-    picked = draw(logits, samplings, uniforms).tolist()
-    if all(not sampling.confidence_top_k and sampling.logprobs is None for sampling in samplings):
-        return [NextToken(None if token == NONE else token) for token in picked]
+    fed: list[int | None] = [None] * len(entries)
+    may_draw = logits
+    if policy.schedule.reads_tokens:
+        fed = [policy.next_fed(entry.trace.token_ids) for entry in entries]
+        may_draw = logits.index_fill(-1, torch.tensor(policy.never_drawn, device=logits.device), -math.inf)
+    drawn = draw(may_draw, samplings, uniforms).tolist()
+    picked = [token if its is None else its for token, its in zip(drawn, fed, strict=True)]
     confidences = _confidences(samplings, logits)
     logprobs = _logprobs(samplings, logits, picked)
     return [
-        NextToken(None if token == NONE else token, confidences.get(i), logprobs.get(i))
+        NextToken(None if token == NONE else token, confidences.get(i), logprobs.get(i), fed[i] is not None)
         for i, token in enumerate(picked)
     ]
 

@@ -225,7 +225,8 @@ class HFEngine(Engine):
 
     def compression_points(self, trace_id: str) -> list[int]:
         """Counts of generated tokens at which the trace was compressed."""
-        return self.policy.schedule.compression_points(self._scheduler.entry(trace_id).computed)
+        entry = self._scheduler.entry(trace_id)
+        return self.policy.schedule.of(entry.trace.token_ids).compression_points(entry.computed)
 
     @property
     def record_held(self) -> bool:

@@ -11,12 +11,14 @@ from transformers import PreTrainedModel
 from laconic.compress import FullKV, Policy
 from laconic.compress.kvzap_networks import KVzapNetworks
 from laconic.compress.selector import Rotation, Selector
+from laconic.compress.thoughts import ThoughtTokens
 from laconic.engines.hf.attention import AttentionBinding
 from laconic.engines.hf.cache import CompressedCache
 from laconic.engines.hf.found_rotation import find_rotation
 from laconic.engines.hf.kvzap_weights import read_kvzap
 from laconic.engines.hf.models import text_config
 from laconic.engines.hf.runner import ModelRunner
+from laconic.engines.hf.thought_tokens import read_thought_tokens
 from laconic.errors import InputError
 from laconic.fingerprint import weights_fingerprint
 from laconic.selectors import find_selector, read_selector
@@ -64,6 +66,9 @@ class HFModelInfo:
                 "such as snapkv"
             )
         return found.rotation
+
+    def thought_tokens(self) -> ThoughtTokens:
+        return read_thought_tokens(str(self.model.config.name_or_path or ""), text_config(self.model).vocab_size)
 
     def find_selector(self, file: str | None) -> Selector:
         return read_selector(self.selector_file(file))

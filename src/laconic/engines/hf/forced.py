@@ -18,7 +18,7 @@ from laconic.engines.hf.left_alone import check_rows
 from laconic.engines.hf.models import context_length, text_config
 from laconic.engines.hf.rotation import check_rotation
 from laconic.engines.hf.runner import ModelRunner, sliding_mask
-from laconic.engines.requests import check_length, check_vocabulary
+from laconic.engines.requests import check_goes_by_counts, check_length, check_vocabulary
 from laconic.errors import InputError
 
 PASS_TOKENS = 1024
@@ -59,6 +59,7 @@ class ForcedTraces:
     @torch.inference_mode()
     def under(self, policy: Policy) -> ForcedTraces:
         """The same traces, of which nothing but the prompts has been fed, from here on under another policy."""
+        check_goes_by_counts(policy, "a recorded trace that is fed as it stands")
         twin = object.__new__(ForcedTraces)
         twin.__dict__.update(self.__dict__)
         twin.cache = self.cache.under(policy)

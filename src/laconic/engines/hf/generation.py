@@ -21,7 +21,7 @@ from laconic.engines.hf.facts import fit
 from laconic.engines.hf.models import cache_argument, check_model, check_prompt_fits, text_config
 from laconic.engines.hf.rotation import check_rotation
 from laconic.engines.hf.stats import add_stats, count_cache
-from laconic.engines.requests import check_policy
+from laconic.engines.requests import check_goes_by_counts, check_policy
 from laconic.errors import InputError
 
 REFUSED = {
@@ -50,6 +50,7 @@ class Compression:
     def __init__(self, model: PreTrainedModel, policy: Policy) -> None:
         check_model(model)
         check_policy(policy, needed=True)
+        check_goes_by_counts(policy, "model.generate")
         self.model, self.policy = model, fit(policy, model)
         self.cache: CompressedCache | None = None
         self._done = EngineStats()

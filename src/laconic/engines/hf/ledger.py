@@ -87,13 +87,14 @@ class Ledger:
             self.token_steps += self.tokens
         self.peak_tokens = max(self.peak_tokens, self.tokens)
         if self._to_compression == 0:
-            self.eviction = plan_eviction(self.rows, self.schedule, self.length)
+            self.eviction = plan_eviction(self.rows, self.schedule.window, self.length)
             if self.eviction is None:  # nothing has to go: on to the next point
                 self._to_compression = self._count_to_compression()
 
     def _make_rows(self, batch: int) -> None:
         if not self.rows:
-            self.rows = [RowSlots(number=i, limit=self.limit) for i in range(batch)]
+            schedule = self.schedule.of(())
+            self.rows = [RowSlots(number=i, limit=self.limit, schedule=schedule) for i in range(batch)]
 
     def _take_prompt(self, q: int) -> None:
         if self.prompt_left is not None and q > self.prompt_left:
@@ -107,6 +108,8 @@ class Ledger:
         self.refresh()
 
     def _take_generated(self, q: int) -> None:
+        if self.schedule.reads_tokens:  # a token that was drawn since the last pass may have made one due
+            self._to_compression = self._count_to_compression()
         left = self._to_compression
         if left is not None:
             if q > left:
@@ -153,7 +156,7 @@ class Ledger:
         self._validity.clear()
 
     def _count_to_compression(self) -> int | None:
-        ahead = [self.schedule.next_boundary(row.generated) for row in self.rows]
+        ahead = [row.schedule.next_boundary(row.generated) for row in self.rows]
         tokens = [at - row.generated for at, row in zip(ahead, self.rows, strict=True) if at is not None]
         return min(tokens) if tokens else None
 
@@ -187,7 +190,7 @@ class Ledger:
             ahead = max(GROWTH_STEP, 2 * row.generated)
             if row.limit is not None:
                 ahead = min(ahead, max(row.limit, row.generated))
-            most = max(most, row.prompt + self.schedule.peak(ahead))
+            most = max(most, row.prompt + row.schedule.peak(ahead))
         return most
 
     # ---- rows come and go -----------------------------------------------------------------------------------------
@@ -244,4 +247,6 @@ class Ledger:
     def set_schedule(self, schedule: Schedule, queries: int) -> None:
         """From here on rows compress by `schedule`, whose scorer reads the latest `queries` queries."""
         self.schedule, self.queries = schedule, queries
+        for row in self.rows:
+            row.schedule = schedule.of(())
         self.refresh()

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from laconic.compress import Policy
+from laconic.compress.schedule import spans_of
 from laconic.engines.hf.attention import AttentionBinding
 from laconic.engines.hf.cache import CompressedCache
 from laconic.engines.hf.models import cache_argument, text_config
@@ -98,10 +99,11 @@ class ModelRunner:
         logits, _ = self.forward(cache, [prompt])
         if n > 1:
             cache.batch_repeat_interleave(n)
-        for row, number in zip(cache.ledger.rows, numbers or range(n), strict=True):
-            row.number = number
+        schedules = [self.policy.schedule.of(row) for row in tokens]
+        for row, number, schedule in zip(cache.ledger.rows, numbers or range(n), schedules, strict=True):
+            row.number, row.schedule = number, schedule
         seen = []
-        for start, end in self.policy.schedule.spans(length):
+        for start, end in spans_of(schedules, length):
             logits, hidden = self.forward(cache, [row[start:end] for row in tokens], states=bool(layers))
             if hidden is not None:
                 seen.append(pick_states(hidden, layers).cpu())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from laconic.compress.schedule import Schedule
+from laconic.compress.schedule import Never, Schedule
 
 
 @dataclass(slots=True)
@@ -26,6 +26,8 @@ class RowSlots:
     """Tokens it may generate, where that is known. Sizes buffers, nothing else."""
     pads: int = 0
     """Of the prompt's slots, those that are padding."""
+    schedule: Schedule = field(default_factory=Never)
+    """Its trace's (`Schedule.of`)."""
 
     @property
     def slots(self) -> int:
@@ -81,18 +83,17 @@ class Eviction:
         return replace(self, candidates=candidates, keep=keep, window=1)
 
 
-def plan_eviction(rows: Sequence[RowSlots], schedule: Schedule, length: int) -> Eviction | None:
-    """The eviction of the rows that hold more than the schedule allows; None if there are none (a ratio of 1, say).
+def plan_eviction(rows: Sequence[RowSlots], window: int, length: int) -> Eviction | None:
+    """The eviction of the rows that hold more than their schedules allow; None if there are none (a ratio of 1, say).
 
-    length: slots in use, those of this pass included. A row is due by what it *holds*, not because its neighbours are: rows
-    that joined at different counts compress at different steps.
+    window: of all schedules. length: slots in use, those of this pass included. A row is due by what it *holds*, not because
+    its neighbours are: rows that joined at different counts compress at different steps.
     """
-    window = schedule.window
-    due = [i for i, row in enumerate(rows) if row.held > schedule.physical(row.generated)]
+    due = [i for i, row in enumerate(rows) if row.held > row.schedule.physical(row.generated)]
     if not due:
         return None
     of_due = [rows[i] for i in due]
-    keep = [schedule.kept(schedule.rounds(row.generated)) for row in of_due]
+    keep = [row.schedule.kept(row.schedule.rounds(row.generated)) for row in of_due]
     candidates = [row.held - window for row in of_due]
     first = of_due[0]
     uniform = len(due) == len(rows) and all(

@@ -22,7 +22,7 @@ from laconic.engines.hf.stats import add_stats
 from laconic.engines.loop import Loop
 from laconic.engines.replay.records import RecordedText, RecordIndex
 from laconic.engines.replay.rows import ReplayedRows, ReplayedTrace
-from laconic.engines.requests import check_policy, check_request, check_settings, check_tokenizer
+from laconic.engines.requests import check_goes_by_counts, check_policy, check_request, check_settings, check_tokenizer
 from laconic.engines.scheduler import Scheduler
 from laconic.engines.text import begins_thinking, decode
 from laconic.engines.trace_reader import TraceReader
@@ -77,6 +77,7 @@ class ReplayEngine(Engine):
                 raise InputError(
                     f"the traces were recorded under {self.recorded.policy}, {what} has {spec}; use that policy"
                 )
+        check_goes_by_counts(self.policy, "a replay")
         self.model_engine = model_engine
         self._scheduler: Scheduler[ReplayedTrace] = Scheduler(self.policy.schedule, max_batch, chunk_tokens)
         self._rows = ReplayedRows(self.policy.schedule, self.recorded.bytes_per_token, checks.flag("leaps", leaps))

@@ -45,6 +45,7 @@ from laconic.lab.shared.options import (
 
 if TYPE_CHECKING:
     from laconic.compress import Policy
+    from laconic.lab.shared.policies import ComparedPolicy
 
 # Which tokens of the bundled task hold a result (`h=6`): what the oracle keeps there.
 BUNDLED_RESULTS = r"^[a-z]=\d$"
@@ -142,7 +143,7 @@ def bench(
     if "oracle" in names and pattern is not None:
         texts = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
         plan_options["oracle"] = KeepPattern(pattern, [text or "" for text in texts])
-    contenders = compared_policies(names, chosen_ratios, **plan_options)
+    contenders = _without_full(compared_policies(names, chosen_ratios, **plan_options), names)
     sampling = choose_sampling(
         reasoner,
         max_new_tokens=max_new_tokens,
@@ -202,6 +203,13 @@ def _default_policies(choice: EngineChoice) -> list[str]:
     from laconic.engines.vllm.plugin.settings import runs_inside
 
     return [name for name in POLICIES if name != "oracle" and runs_inside(get(name)())]
+
+
+def _without_full(rows: list[ComparedPolicy], names: Sequence[str]) -> list[ComparedPolicy]:
+    """The rows, full KV only where it is named or others need it beside: a model that was fine-tuned to have its thoughts taken
+    away is no baseline with them left in place."""
+    own = "full" not in names and all(row.policy.schedule.reads_tokens for row in rows[1:])
+    return rows[1:] if own and rows[1:] else rows
 
 
 def _check_policies(choice: EngineChoice, policies: Sequence[Policy], names: Sequence[str]) -> None:

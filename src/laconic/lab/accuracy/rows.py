@@ -24,9 +24,9 @@ class AccuracyRow:
     itself or where it did not run; to_random: to random eviction at the same cache size, likewise; to_others: to each other
     policy at the same cache size, by its label. peak_kv_tokens: the
     most any trace held; mean_peak_kv_tokens: mean over traces of their peak; mean_kv_tokens: mean over traces of the
-    mean over their steps. mean_length: generated tokens a trace. unanswered: share of traces without a final answer;
-    truncated: share that ran into the limit of new tokens. tokens_per_second: generated tokens over wall time, as the
-    run went; no timed claim (`throughput` makes those).
+    mean over their steps. mean_length: generated tokens a trace, of which a policy fed mean_fed. unanswered: share of traces
+    without a final answer; truncated: share that ran into the limit of new tokens. tokens_per_second: generated tokens over
+    wall time, as the run went; no timed claim (`throughput` makes those).
     """
 
     label: str
@@ -43,6 +43,7 @@ class AccuracyRow:
     mean_peak_kv_tokens: float
     mean_kv_tokens: float
     mean_length: float
+    mean_fed: float
     unanswered: float
     truncated: float
     tokens_per_second: float | None
@@ -93,6 +94,7 @@ def summarise(
         mean_peak_kv_tokens=sum(record["peak_kv_tokens"] for record in traces) / count,
         mean_kv_tokens=math.fsum(record["mean_kv_tokens"] for record in traces) / count,
         mean_length=sum(record["length"] for record in traces) / count,
+        mean_fed=sum(record.get("fed", 0) for record in traces) / count,
         unanswered=sum(record["answer"] is None for record in traces) / count,
         truncated=sum(record["finish"] == "length" for record in traces) / count,
         tokens_per_second=sum(record["tokens"] for record in clocks) / seconds if seconds > 0 else None,

@@ -241,6 +241,7 @@ class _AccuracyRun:
             "correct": equivalent(answer, problem.answer),
             "answer": answer,
             "length": len(trace.token_ids),
+            **({"fed": trace.fed_tokens} if trace.fed_tokens else {}),
             "finish": trace.finish_reason,
             "peak_kv_tokens": trace.peak_kv_tokens,
             "mean_kv_tokens": trace.mean_kv_tokens,

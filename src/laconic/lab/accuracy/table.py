@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from laconic.cli.tables import MISSING, Column, Table, alone, difference, interval, number, percent
 from laconic.lab.shared.pairs import pair_tables
 from laconic.lab.shared.reporting import Report
@@ -60,8 +63,19 @@ def accuracy_table(report: Report) -> Table:
             "KV: tokens held in one layer, prompt included: mean over steps, then traces; peak: the most of any trace.",
             "In brackets: 95 % intervals over problems and samples.",
             *alone(first["problems"]),
+            *_fed(report["rows"]),
             "Differences are paired: same problems, same random streams.",
             "Fixed budgets are matched to RPC's mean cache on full KV's lengths; what was really held is shown.",
             "tok/s is what this run happened to reach (batches shrink as traces end), not a speed claim.",
         ],
     )
+
+
+def _fed(rows: Sequence[Any]) -> list[str]:
+    """What a length counts, where a policy feeds tokens."""
+    return [
+        f"The length of {row['label']} counts the {number(row['mean_fed'])} tokens a trace that nobody drew: each thought's "
+        "cache and continue tokens."
+        for row in rows
+        if row.get("mean_fed")
+    ]

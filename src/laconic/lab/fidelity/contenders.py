@@ -13,6 +13,8 @@ from laconic.compress import Policy
 from laconic.compress.registry import get, parse
 from laconic.compress.schedule import Proportional
 from laconic.compress.shares import SHARE
+from laconic.compress.thoughts import NAME
+from laconic.engines.requests import check_goes_by_counts
 from laconic.environment import hide_directories
 from laconic.errors import InputError
 from laconic.lab.shared.policies import ComparedPolicy, check_labels, compared_policies, full, needed_oracle
@@ -89,6 +91,8 @@ def _on_common(
     spec: str, ratio: float, interval: int, window: int, oracle: Callable[[Tensor], Tensor] | None
 ) -> ComparedPolicy:
     name, given = get(spec.partition(":")[0]).name, given_keys(spec)
+    if name == NAME:
+        check_goes_by_counts(parse(spec), "a recorded trace that is fed as it stands")
     said = [key for key in SCHEDULED if key in given]
     if said:
         raise InputError(

@@ -18,7 +18,7 @@ from laconic.compress.policy import SelectorFiles
 from laconic.compress.registry import get, parse
 from laconic.compress.schedule import Proportional, Schedule
 from laconic.compress.shares import SHARE
-from laconic.engines.requests import check_looks_back
+from laconic.engines.requests import check_goes_by_counts, check_looks_back
 from laconic.environment import hide_directories
 from laconic.errors import InputError, LaconicError
 from laconic.selectors import check_named_file, digest_of
@@ -126,7 +126,9 @@ def compared_policies(
                 break
     check_labels(rows)
     for row in rows:
-        if not recorded:
+        if recorded:
+            check_goes_by_counts(row.policy, "a recorded trace that is fed as it stands")
+        else:
             check_looks_back(row.policy)
     return rows
 

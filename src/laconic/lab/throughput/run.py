@@ -20,7 +20,7 @@ from laconic import checks
 from laconic.compress.registry import parse
 from laconic.compress.schedule import Never, Schedule
 from laconic.engines.hf.shapes import SHAPES, Shape, build, get_shape, kv_bytes_per_token, parameter_count, weight_bytes
-from laconic.engines.requests import check_looks_back
+from laconic.engines.requests import check_goes_by_counts, check_looks_back
 from laconic.errors import InputError
 from laconic.lab.shared.journal import Journal, Record
 from laconic.lab.shared.progress import Progress, Watcher
@@ -62,6 +62,7 @@ class ThroughputExperiment:
         for method in self.methods:
             if method != GENERATE:
                 check_looks_back(parse(method))
+                check_goes_by_counts(parse(method), "a timed run, whose tokens mean nothing,")
         for cell in self.cells:
             get_shape(cell.shape)
 

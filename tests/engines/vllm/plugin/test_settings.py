@@ -67,6 +67,7 @@ def test_what_requests_will_ask_for_besides(raw: object, others: tuple[Policy, .
         ({"policy": "h2o"}, ["h2o can't run inside vLLM: it accumulates", "none, rpc, streamingllm, rkv"]),
         ({"policy": "hindsight"}, ["hindsight can't run inside vLLM: it reads what later tokens will attend to"]),
         ({"policy": "kvzap"}, ["kvzap can't run inside vLLM: it reads hidden states"]),
+        ({"policy": "lightthinker"}, ["lightthinker can't run inside vLLM: it goes by the tokens that are drawn"]),
         ({"policy": "expectedattention"}, ["expectedattention can't run inside vLLM: it undoes the model's RoPE"]),
         ({"policy": "tova"}, ["tova can't run inside vLLM: it weighs the prompt's keys"]),
         ({"policy": "oracle"}, ["keep of policy oracle is missing"]),

@@ -36,6 +36,9 @@ class _WithoutStates:
             "the model's RoPE is tried on keys of its own, which nobody does inside vLLM: use the hf engine"
         )
 
+    def thought_tokens(self) -> NoReturn:
+        raise InputError("the tokens of thoughts are fed by laconic's own engine: use the hf engine")
+
 
 class LaunchModelInfo(_WithoutStates):
     """`ModelInfo` of a VllmConfig, in the front end."""

@@ -153,6 +153,10 @@ def runs_inside(policy: Policy) -> bool:
 
 
 def _why_unsupported(policy: Policy) -> str:
+    if policy.schedule.reads_tokens:
+        return (
+            "it goes by the tokens that are drawn and feeds some of its own, which the scheduler there knows nothing of"
+        )
     scorer = policy.scorer
     if scorer is None:
         return ""
