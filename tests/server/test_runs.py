@@ -8,8 +8,8 @@ import pytest
 
 from laconic.server.asks import AskError, read_ask
 from laconic.server.events import Mailbox
-from laconic.server.jobs import VoteJob
 from laconic.server.runs import Runs
+from laconic.server.votes import VoteJob
 
 ASK = read_ask("chat", {"messages": [{"role": "user", "content": "x" * 400}]})
 

@@ -24,10 +24,12 @@ from laconic.server.asks import Ask, AskError, Endpoint, Method, read_ask, resol
 from laconic.server.driver import BusyError, EngineDriver
 from laconic.server.events import Event, Failed, Mailbox
 from laconic.server.guard import Guard, Rules, read_body
-from laconic.server.jobs import Job, PlainJob, VoteJob
+from laconic.server.jobs import Job
 from laconic.server.metrics import Metrics
+from laconic.server.plain import PlainJob
 from laconic.server.replies import REPLIES, Reply, error_body
 from laconic.server.runs import Runs, state_of, whole
+from laconic.server.votes import VoteJob
 from laconic.version import __version__
 
 KEEP_ALIVE = 15.0  # seconds without a word after which a stream says that it is alive

@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 from laconic.server.asks import AskError
-from laconic.server.jobs import VoteJob
+from laconic.server.votes import VoteJob
 
 MOST_RUNS = 50
 MOST_TOKENS = 4_000_000
