@@ -106,7 +106,7 @@ class ServingModel:
         calibration = choose_calibration(None, spec, self._reasoner)
         options = {} if method.budget is None else {"spend": method.budget}
         strategy = choose_strategy(spec, n, judge, small, calibration, **options)
-        return Chosen(policy, strategy, n, judge_spec)
+        return Chosen(policy, strategy, n, judge_spec, spec)
 
     def _refuse_places(self, method: Method) -> None:
         """A client names no files of this machine, and no addresses that it would call. Raises InputError."""

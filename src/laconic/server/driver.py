@@ -90,7 +90,8 @@ class EngineDriver:
         self._commands.put(lambda: self._begin(job))
 
     def cancel(self, job: Job) -> None:
-        """Nobody waits for it any more: its traces stop before the next step."""
+        """Nobody waits for it any more: its traces stop before the next step, and what it still tells is not kept."""
+        job.mailbox.close()
         self._commands.put(lambda: self._drop(job))
 
     def end_early(self, job: Job, reason: str) -> None:

@@ -24,12 +24,15 @@ DRAWN_SEED = 1 << 53  # below what a number of JavaScript's holds exactly
 
 
 class Chosen:
-    """How a request is carried out: its method, with what the server adds. strategy: None is plain decoding."""
+    """How a request is carried out: its method, with what the server adds. strategy: None is plain decoding; spec: as it is
+    written."""
 
-    __slots__ = ("judge", "n", "policy", "strategy")
+    __slots__ = ("judge", "n", "policy", "spec", "strategy")
 
-    def __init__(self, policy: Policy, strategy: Strategy | None, n: int, judge: str | None) -> None:
-        self.policy, self.strategy, self.n, self.judge = policy, strategy, n, judge
+    def __init__(
+        self, policy: Policy, strategy: Strategy | None, n: int, judge: str | None, spec: str | None = None
+    ) -> None:
+        self.policy, self.strategy, self.n, self.judge, self.spec = policy, strategy, n, judge, spec
 
 
 class ModelToServe(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections import Counter
@@ -11,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 from laconic.compress import Policy
 from laconic.engines.base import Trace
 from laconic.engines.shared import EngineView, SharedEngine
-from laconic.errors import InputError, LaconicError
-from laconic.server.asks import AskError
-from laconic.server.events import ChoiceEnded, Done, Event, ProgressTold, Started, TextTold, Usage
+from laconic.errors import LaconicError
+from laconic.server.asks import Ask, AskError
+from laconic.server.events import ChoiceEnded, Done, Event, Mailbox, ProgressTold, Started, TextTold, Usage
+from laconic.server.growth import Growth, Point
 from laconic.server.jobs import Chosen, Job, ModelToServe, tell_token
 from laconic.server.splitting import StopTexts, ThinkingSplitter
 
 if TYPE_CHECKING:
-    from laconic.prune.strategies.base import Snapshot, StrategyProgress
+    from laconic.prune.strategies.base import Snapshot, StrategyProgress, StrategyRun
     from laconic.prune.verdict import Verdict
 
 TELL_EVERY = 1.0  # seconds between two lines of a vote's progress
@@ -26,7 +28,27 @@ LOOK_EVERY = 0.2  # seconds between two snapshots of a vote
 
 
 class VoteJob(Job):
-    """A strategy's run; its winner is the one choice."""
+    """A strategy's run; its winner is the one choice. What the page reads from another thread is never changed in place."""
+
+    def __init__(self, ask: Ask, mailbox: Mailbox, seconds: float) -> None:
+        super().__init__(ask, mailbox, seconds)
+        self.chosen: Chosen | None = None
+        """None until it has begun."""
+        self.kv_held = self.kv_full = self.kv_peak = 0
+        """Bytes: held at the latest look, what that would be without evictions, and the most so far."""
+        self.growth = Growth()
+        self.snapshot: Snapshot | None = None
+        self.verdict: Verdict | None = None
+        self.pieces: Pieces | None = None
+        self.messages: list[tuple[float, str]] = []
+        """What was decided, with the seconds at which."""
+        self.started = False
+        """Whether its traces were submitted."""
+        self.run: StrategyRun | None = None
+        """While it goes on."""
+        self._steps: Iterator[StrategyProgress] = iter(())
+        self._telling = self._looked = 0.0
+        self._told = ""
 
     def begin(self, model: ModelToServe, chosen: Chosen, shared: SharedEngine) -> None:
         assert chosen.strategy is not None
@@ -40,18 +62,9 @@ class VoteJob(Job):
         prompt = model.prompt(self.ask) if self.ask.messages else model.plain_prompt(self.ask.prompts[0])
         self.view = shared.view(prompt)
         self.run = chosen.strategy.begin(self.view, self.ask.question or "a prompt of token ids", sampling)
-        self._steps: Iterator[StrategyProgress] = iter(self.run)
-        self._telling = 0.0
-        self._told = ""
-        self._looked = 0.0
-        self.kv_peak = 0
-        """Bytes, of the snapshots so far."""
-        self.snapshot: Snapshot | None = None
-        self.verdict: Verdict | None = None
-        self.pieces: Pieces | None = None
-        self.messages: list[tuple[float, str]] = []
-        """What was decided, with the seconds at which."""
+        self._steps = iter(self.run)
         self._proceed()
+        self.started = True
         if not self.over:
             self.prompt_tokens = len(self.view.trace(self.view.trace_ids[0]).prompt_ids)
             self.mailbox.put(Started(self.prompt_tokens))
@@ -68,14 +81,15 @@ class VoteJob(Job):
             if progress.waits:
                 self._look()
                 return
+        assert self.run is not None
         self._conclude(self.run.verdict())
 
     def _look(self) -> None:
+        assert self.run is not None
         now = time.monotonic()
         if now - self._looked > LOOK_EVERY:
             self._looked = now
-            self.snapshot = self.run.snapshot()
-            self.kv_peak = max(self.kv_peak, self.snapshot.kv_bytes)
+            self._note(self.run.snapshot())
         if self.ask.method.progress and self.snapshot is not None and now - self._telling > TELL_EVERY:
             self._telling = now
             line = progress_line(self.snapshot)
@@ -83,13 +97,35 @@ class VoteJob(Job):
                 self._told = line
                 self.mailbox.put(ProgressTold(line + "\n"))
 
+    def _note(self, snapshot: Snapshot) -> None:
+        assert self.view is not None
+        held = self.view.stats  # in the engine's thread: its traces come and go there
+        self.kv_held, self.kv_full = held.live_kv_bytes, held.full_kv_bytes
+        self.kv_peak = max(self.kv_peak, snapshot.kv_bytes)
+        running = sum(row.state == "running" for row in snapshot.rows)
+        self.growth.add(Point(round(self.seconds, 3), snapshot.generated, snapshot.judged, running, self.kv_held))
+        self.generated, self.snapshot = snapshot.generated, snapshot
+
     def end_early(self, reason: str) -> None:
+        assert self.run is not None
         self._conclude(self.run.interrupt(), reason)
+
+    def release(self) -> None:
+        """See Job. What has been generated so far counts, and nothing of the strategy's is kept."""
+        run, self.run, self._steps = self.run, None, iter(())
+        if run is not None and self.verdict is None and self.started:
+            with contextlib.suppress(Exception):  # of a strategy that has failed
+                self._note(run.snapshot())
+        self.kv_held = self.kv_full = 0
+        super().release()
 
     def _conclude(self, verdict: Verdict, note: str = "") -> None:
         assert self.view is not None
-        self.verdict, self.snapshot = verdict, self.run.snapshot()
-        self.generated = verdict.tokens.generated
+        assert self.run is not None
+        assert self.chosen is not None
+        self._note(self.run.snapshot())
+        assert self.snapshot is not None
+        self.verdict, self.generated = verdict, verdict.tokens.generated
         self.pieces = Pieces(self, verdict)
         index = verdict.winner
         if index is None:
@@ -109,24 +145,28 @@ class VoteJob(Job):
             )
             if thoughts:
                 events.append(TextTold(0, True, thoughts))
-            events.append(TextTold(0, False, said, logprobs))
+            ids = tuple(trace.token_ids) if self.ask.token_ids else ()
+            events.append(TextTold(0, False, said, logprobs, ids))
             content_tokens = min(len(trace.token_ids), self.model.count(said))
         events.append(ChoiceEnded(0, reason))
         usage = Usage(self.prompt_tokens, verdict.tokens.generated, verdict.tokens.generated - content_tokens)
-        self.finish(*events, Done(usage, self.report(verdict, note)))
-        del self.run, self._steps  # what is read from here on is in the verdict and the pieces
+        self.finish(*events, Done(usage, self.report(verdict, note)))  # what is read from here on: verdict and pieces
 
     def read_trace(self, index: int) -> dict[str, Any]:
-        """A trace as the page shows it, of a vote that runs or is over. Raises InputError for an unknown index."""
+        """A trace as the page shows it, of a vote that runs or is over. Raises AskError (404) for an unknown index."""
         if self.pieces is not None:
             return self.pieces.read(index)
-        if self.view is None or self.view.closed or not 0 <= index < len(self.view.trace_ids):
+        if self.over:
+            raise AskError("the texts of this run were not kept, since it came to no verdict", status=404)
+        if self.view is None or not 0 <= index < len(self.view.trace_ids):
             raise AskError(f"there is no trace {index} in this run", status=404)
+        assert self.chosen is not None
         trace = self.view.trace(self.view.trace_ids[index])
         return shaded(self.model.pieces(trace.token_ids), held(self.view, self.chosen.policy, trace))
 
     def report(self, verdict: Verdict, note: str = "") -> dict[str, Any]:
         """The `laconic` object: everything of the verdict but the traces' texts."""
+        assert self.chosen is not None
         told = verdict.to_dict()
         for trace in told["traces"]:
             del trace["text"], trace["id"]
@@ -145,6 +185,7 @@ class Pieces:
 
     def __init__(self, job: VoteJob, verdict: Verdict) -> None:
         assert job.view is not None
+        assert job.chosen is not None
         self._model = job.model
         self._tokens: dict[int, list[int]] = {}
         self._held: dict[int, list[int] | None] = {}
@@ -154,9 +195,9 @@ class Pieces:
             self._held[fate.index] = held(job.view, job.chosen.policy, trace)
 
     def read(self, index: int) -> dict[str, Any]:
-        """A trace as runs of tokens that were kept, or weren't. Raises InputError for an unknown index."""
+        """A trace as runs of tokens that were kept, or weren't. Raises AskError (404) for an unknown index."""
         if index not in self._tokens:
-            raise InputError(f"there is no trace {index} in this run; expected 0 to {len(self._tokens) - 1}")
+            raise AskError(f"there is no trace {index} in this run; expected 0 to {len(self._tokens) - 1}", status=404)
         return shaded(self._model.pieces(self._tokens[index]), self._held[index])
 
 
