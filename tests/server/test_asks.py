@@ -190,3 +190,10 @@ def test_what_a_models_name_cannot_say(name: str, given: Method, status: int, sa
     with pytest.raises(AskError, match=says) as caught:
         resolve_model(name, "m", given, STRATEGIES, POLICIES)
     assert caught.value.status == status
+
+
+def test_a_server_without_policies_still_says_what_a_name_may_be() -> None:
+    with pytest.raises(
+        AskError, match=r"'rpc' in the model's name 'm:rpc' is unknown; expected a strategy and a number"
+    ):
+        resolve_model("m:rpc", "m", Method(), ["priced-vote"], [])

@@ -45,7 +45,7 @@ class ServingModel:
     def __post_init__(self) -> None:
         self._judges: dict[tuple[str, str | None], Any] = {}
         self._stack = ExitStack()
-        self._only: Engine | None = None  # of a vLLM, which runs under one policy
+        self._only: Engine | None = None  # where there is one for all policies: a vLLM, or servers that are others'
         self._reasoner: Any = None
 
     def open(self) -> None:
@@ -62,12 +62,23 @@ class ServingModel:
         client = getattr(self._only, "_client", None)
         return client is not None and client.closed
 
+    @property
+    def per_request(self) -> bool:
+        return self.choice.name == "vllm"
+
     def engine(self, policy: Policy) -> Engine:
+        if self.choice.name == "vllm":
+            assert self._only is not None
+            try:
+                self._only.check_served(policy)  # type: ignore[attr-defined]
+            except InputError as error:
+                raise InputError(f"compress is {policy.spec()}: {error} (laconic serve --policy)") from None
+            return self._only
         if self._only is not None:
             if policy != self.policy:
-                what = "vLLM" if self.choice.name == "vllm" else "others' caches"
                 raise InputError(
-                    f"this server runs {what} under {self.policy.spec()}, and compress is {policy.spec()}; leave it out"
+                    f"compress is {policy.spec()}, and this server only passes requests on to others, whose caches are theirs; "
+                    "leave it out, and compress there"
                 )
             return self._only
         engine: Engine = self._reasoner.engine(policy, self.batch).__enter__()

@@ -351,9 +351,11 @@ def resolve_model(name: str, served: str, method: Method, strategies: Sequence[s
             if match["n"]:
                 found["n"] = int(match["n"])
         else:
+            wanted = f"a strategy and a number, such as {strategies[0]}-16"
+            if policies:
+                wanted += f", a policy, such as {policies[0]}, or both, joined by +"
             raise AskError(
-                f"{part!r} in the model's name {name!r} is unknown; expected a strategy and a number, such as "
-                f"{strategies[0]}-16, a policy, such as {policies[0]}, or both, joined by +",
+                f"{part!r} in the model's name {name!r} is unknown; expected {wanted}",
                 "model",
                 "model_not_found",
                 404,

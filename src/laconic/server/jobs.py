@@ -48,6 +48,10 @@ class ModelToServe(Protocol):
     def engine(self, policy: Policy) -> Engine:
         """An engine under a policy. Raises InputError where that can't be."""
 
+    @property
+    def per_request(self) -> bool:
+        """Whether `engine` gives the same one under all policies, and each request brings its own."""
+
     def choose(self, method: Method) -> Chosen:
         """What a method means for this model. Raises InputError."""
 
@@ -94,6 +98,7 @@ class Job(ABC):
         self.first_token: float | None = None
         """Seconds to it."""
         self.view: EngineView | None = None
+        """Once it has begun."""
         self.over = self.settled = False
         self.generated = 0
         self.prompt_tokens = 0
@@ -135,6 +140,11 @@ class Job(ABC):
         self.took = self.seconds
         if self.view is not None:
             self.view.close()
+
+    def open_view(self, model: ModelToServe, chosen: Chosen, shared: SharedEngine, prompt: Any = None) -> EngineView:
+        """A user of the engine, for traces under the request's policy."""
+        self.view = shared.view(prompt, chosen.policy if model.per_request else None)
+        return self.view
 
     def choose_sampling(self, model: ModelToServe, **more: Any) -> Sampling:
         """The request's."""

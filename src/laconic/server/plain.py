@@ -82,7 +82,7 @@ class PlainJob(Job):
         )
         logprobs = {} if ask.logprobs is None else {"logprobs": ask.logprobs}
         sampling = self.choose_sampling(model, **logprobs)
-        self.view = view = shared.view()
+        view = self.open_view(model, chosen, shared)
         self.model, self.chosen = model, chosen
         self.choices: dict[str, Choice] = {}
         for place, prompt in enumerate(prompts):

@@ -60,13 +60,13 @@ class VoteJob(Job):
         more = {} if self.ask.logprobs is None else {"logprobs": self.ask.logprobs}
         sampling = self.choose_sampling(model, **more)
         prompt = model.prompt(self.ask) if self.ask.messages else model.plain_prompt(self.ask.prompts[0])
-        self.view = shared.view(prompt)
-        self.run = chosen.strategy.begin(self.view, self.ask.question or "a prompt of token ids", sampling)
+        view = self.open_view(model, chosen, shared, prompt)
+        self.run = chosen.strategy.begin(view, self.ask.question or "a prompt of token ids", sampling)
         self._steps = iter(self.run)
         self._proceed()
         self.started = True
         if not self.over:
-            self.prompt_tokens = len(self.view.trace(self.view.trace_ids[0]).prompt_ids)
+            self.prompt_tokens = len(view.trace(view.trace_ids[0]).prompt_ids)
             self.mailbox.put(Started(self.prompt_tokens))
 
     def advance(self) -> None:
