@@ -201,6 +201,7 @@ def test_responses_whole_and_streamed(server: Running, questions: list[str]) -> 
     assert events[-1].response.usage == whole.usage  # type: ignore[union-attr]
     short = client(server).responses.create(model="bundled", input=questions[0], max_output_tokens=3)
     assert short.status == "incomplete"
+    assert {item.status for item in short.output} == {"incomplete"}  # type: ignore[union-attr]
 
 
 # ---- votes -----------------------------------------------------------------------------------------------------------

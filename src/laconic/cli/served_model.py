@@ -222,8 +222,8 @@ class ServingModel:
         rest = stream.finish(token_ids) if token_ids else ""
         return [*found[:-1], found[-1] + rest] if found else []
 
-    def count(self, text: str) -> int:
+    def count(self, text: str) -> int | None:
         tokenizer = self._reasoner.tokenizer
-        if not text or tokenizer is None:
-            return 0
+        if tokenizer is None:
+            return None
         return len(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -110,6 +110,11 @@ class EngineView:
         """See Engine.trace."""
         return self._shared.engine.trace(trace_id)
 
+    def prompt_length(self, trace_id: str) -> int:
+        """Tokens of a trace's prompt; 0 where a server has not told yet."""
+        count = getattr(self._shared.engine, "prompt_length", None)
+        return len(self.trace(trace_id).prompt_ids) if count is None else int(count(trace_id))
+
     def forget(self, trace_ids: Sequence[str]) -> None:
         """See Engine.forget."""
         self._shared.engine.forget(trace_ids)

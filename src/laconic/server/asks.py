@@ -69,6 +69,8 @@ class Ask:
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     token_ids: bool = False
     """Whether choices tell the ids of their tokens, as vLLM's do."""
+    instructions: str | None = None
+    """Of /v1/responses, which are the first of its messages as well."""
     continues: bool = False
     """Whether the last message, the assistant's, is to be gone on with."""
 
@@ -135,6 +137,12 @@ def _read_responses(body: dict[str, Any]) -> Ask:
             )
     if _get(body, "background"):
         raise AskError("background isn't supported; leave it out", "background", "unsupported_parameter")
+    if _get(body, "top_logprobs"):
+        raise AskError(
+            "top_logprobs isn't supported at /v1/responses; leave it out, or ask /v1/chat/completions",
+            "top_logprobs",
+            "unsupported_parameter",
+        )
     kind = _mapping(_mapping(body, "text"), "format").get("type", "text")
     if kind != "text":
         raise AskError(f"text.format is {checks.shown(kind)}; only text is supported", "text", "unsupported_parameter")
@@ -150,6 +158,7 @@ def _read_responses(body: dict[str, Any]) -> Ask:
     return Ask(
         "responses",
         messages=messages,
+        instructions=instructions,
         template_arguments=_mapping(body, "chat_template_kwargs"),
         **_common(body, ("max_output_tokens",), choices=False),
     )

@@ -76,8 +76,8 @@ class ModelToServe(Protocol):
     def pieces(self, token_ids: Sequence[int]) -> list[str]:
         """What each token adds to the text."""
 
-    def count(self, text: str) -> int:
-        """The tokens of a text."""
+    def count(self, text: str) -> int | None:
+        """The tokens of a text; None: its tokenizer isn't here."""
 
     def dead(self) -> bool:
         """Whether what runs it has died, so that no engine can be made any more."""

@@ -85,6 +85,7 @@ class PlainJob(Job):
         view = self.open_view(model, chosen, shared)
         self.model, self.chosen = model, chosen
         self.choices: dict[str, Choice] = {}
+        self._firsts: list[str] = []  # a trace of each prompt
         for place, prompt in enumerate(prompts):
             own = replace(sampling, seed=(sampling.seed + place * NEXT_PROMPT) % MOST_SEED) if place else sampling
             for name in view.submit(prompt, own, ask.n):
@@ -93,6 +94,7 @@ class PlainJob(Job):
                 if ask.continues:
                     thinking = split_off_thinking(ask.messages[-1]["content"], thinking=model.thinks(ask)).thinking
                 self.choices[name] = Choice(len(self.choices), trace, chat, ask, thinking)
+            self._firsts.append(trace.id)
             self.prompt_tokens += len(trace.prompt_ids)
         self._stream = view.stream()
         self.mailbox.put(Started(self.prompt_tokens))
@@ -129,6 +131,8 @@ class PlainJob(Job):
             found += choice.finish(chunk.finish_reason)
 
     def _done(self, note: str = "") -> Done:
+        assert self.view is not None
+        self.prompt_tokens = sum(self.view.prompt_length(name) for name in self._firsts)
         reasoning = sum(choice.reasoning for choice in self.choices.values())
         report: dict[str, Any] = {
             "strategy": None,

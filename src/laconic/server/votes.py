@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from laconic.compress import Policy
 from laconic.engines.base import Trace
 from laconic.engines.shared import EngineView, SharedEngine
-from laconic.errors import LaconicError
+from laconic.errors import InputError, LaconicError
 from laconic.server.asks import Ask, AskError
 from laconic.server.events import ChoiceEnded, Done, Event, Mailbox, ProgressTold, Started, TextTold, Usage
 from laconic.server.growth import Growth, Point
@@ -127,6 +127,7 @@ class VoteJob(Job):
         assert self.snapshot is not None
         self.verdict, self.generated = verdict, verdict.tokens.generated
         self.pieces = Pieces(self, verdict)
+        self.prompt_tokens = max((self.view.prompt_length(fate.id) for fate in verdict.traces), default=0)
         index = verdict.winner
         if index is None:
             index = next((fate.index for fate in verdict.traces if fate.fate == "finished"), None)
@@ -147,7 +148,10 @@ class VoteJob(Job):
                 events.append(TextTold(0, True, thoughts))
             ids = tuple(trace.token_ids) if self.ask.token_ids else ()
             events.append(TextTold(0, False, said, logprobs, ids))
-            content_tokens = min(len(trace.token_ids), self.model.count(said))
+            counted = self.model.count(said)
+            if counted is None:  # by its share of the text
+                counted = round(len(trace.token_ids) * len(said) / max(1, len(verdict.traces[index].text)))
+            content_tokens = min(len(trace.token_ids), counted)
         events.append(ChoiceEnded(0, reason))
         usage = Usage(self.prompt_tokens, verdict.tokens.generated, verdict.tokens.generated - content_tokens)
         self.finish(*events, Done(usage, self.report(verdict, note)))  # what is read from here on: verdict and pieces
@@ -162,7 +166,7 @@ class VoteJob(Job):
             raise AskError(f"there is no trace {index} in this run", status=404)
         assert self.chosen is not None
         trace = self.view.trace(self.view.trace_ids[index])
-        return shaded(self.model.pieces(trace.token_ids), held(self.view, self.chosen.policy, trace))
+        return trace_parts(self.model, trace.token_ids, trace.text, held(self.view, self.chosen.policy, trace))
 
     def report(self, verdict: Verdict, note: str = "") -> dict[str, Any]:
         """The `laconic` object: everything of the verdict but the traces' texts."""
@@ -188,6 +192,7 @@ class Pieces:
         assert job.chosen is not None
         self._model = job.model
         self._tokens: dict[int, list[int]] = {}
+        self._texts = {fate.index: fate.text for fate in verdict.traces}
         self._held: dict[int, list[int] | None] = {}
         for fate in verdict.traces:
             trace = job.view.trace(fate.id)
@@ -198,7 +203,7 @@ class Pieces:
         """A trace as runs of tokens that were kept, or weren't. Raises AskError (404) for an unknown index."""
         if index not in self._tokens:
             raise AskError(f"there is no trace {index} in this run; expected 0 to {len(self._tokens) - 1}", status=404)
-        return shaded(self._model.pieces(self._tokens[index]), self._held[index])
+        return trace_parts(self._model, self._tokens[index], self._texts[index], self._held[index])
 
 
 def held(view: EngineView, policy: Policy, trace: Trace) -> list[int] | None:
@@ -212,6 +217,14 @@ def held(view: EngineView, policy: Policy, trace: Trace) -> list[int] | None:
     except LaconicError:
         return None
     return [*(place for place in kept if place < points[-1]), *range(points[-1], len(trace.token_ids))]
+
+
+def trace_parts(model: ModelToServe, tokens: Sequence[int], text: str, places: Sequence[int] | None) -> dict[str, Any]:
+    """A trace as runs of tokens that are held or aren't; all in one where nobody here can tell its tokens' texts."""
+    try:
+        return shaded(model.pieces(tokens), places)
+    except InputError:
+        return {"parts": [(text, True)], "tokens": len(tokens), "held": len(tokens), "known": False}
 
 
 def shaded(pieces: Sequence[str], places: Sequence[int] | None) -> dict[str, Any]:

@@ -184,6 +184,11 @@ class OpenAIEngine(Engine):
     def trace(self, trace_id: str) -> Trace:
         return self._scheduler.trace(trace_id)
 
+    def prompt_length(self, trace_id: str) -> int:
+        """Tokens of a trace's prompt: as sent, or as the server has counted them by the trace's end; 0: not known."""
+        entry = self._scheduler.entry(trace_id)
+        return len(entry.trace.prompt_ids) or entry.prompt_length
+
     def forget(self, trace_ids: Sequence[str]) -> None:
         self._scheduler.forget(trace_ids)
 
@@ -314,6 +319,8 @@ class OpenAIEngine(Engine):
         made, read = usage.get("completion_tokens"), usage.get("prompt_tokens")
         if isinstance(read, int) and read > 0:
             self._stats.prompt_tokens += read
+            if not live.entry.prompt_length:  # of its first request: what follows may send its text along
+                live.entry.prompt_length = read
         if not isinstance(made, int) or made == live.counted or made < 0:
             return
         if live.entry.known and not self._warned:

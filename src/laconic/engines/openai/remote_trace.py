@@ -36,6 +36,8 @@ class RemoteTrace(ScheduledTrace):
     """The number of its present request; 0: it has none."""
     known: bool = True
     """Whether all its tokens' ids are the server's own."""
+    prompt_length: int = 0
+    """Tokens of its prompt, as the server counts them; 0: it hasn't told."""
 
 
 @dataclass(slots=True)
@@ -58,6 +60,7 @@ class PieceIds:
         """By number."""
         self._numbers: dict[str, int] = {}
         self._told: dict[str, int] = {}
+        self._texts: dict[int, str] = {}  # of ids that were told
 
     def number(self, text: str) -> int:
         """The number of a piece, by its text."""
@@ -70,13 +73,21 @@ class PieceIds:
     def note(self, text: str, token: int) -> None:
         """The server has told the id of a token of that text."""
         self._told[text] = token
+        self._texts[token] = text
 
     def alternative(self, text: str) -> int:
         """The id of a token that was not drawn: the server's where it has told one of that text, else below 0."""
         return self._told.get(text, -1 - self.number(text))
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The text of pieces by their numbers. Raises InputError for ids that are the server's."""
-        if not all(0 <= token < len(self.texts) for token in token_ids):
+        """The text of tokens by what was told of them. Raises InputError for ids of the server's of which it was not."""
+        return "".join(self._text(token) for token in token_ids)
+
+    def _text(self, token: int) -> str:
+        found = self._texts.get(token)
+        if found is not None:
+            return found
+        number = token if token >= 0 else -1 - token
+        if number >= len(self.texts):
             raise InputError("the openai engine has no tokenizer: read traces by their texts")
-        return "".join(self.texts[token] for token in token_ids)
+        return self.texts[number]
