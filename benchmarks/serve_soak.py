@@ -1,19 +1,24 @@
 """A server of the bundled model under clients that come, go and misbehave: does anything leak, stall, or answer wrongly?
 
     python benchmarks/serve_soak.py --seconds 600 --clients 64 --out benchmarks/serve-soak
+    .venv-vllm/bin/python benchmarks/serve_soak.py --engine vllm --seconds 120 --clients 64 --out benchmarks/serve-soak-vllm
 
 Clients stream, some of them leave in the middle, some send what is no request. Every text that comes to its end is compared
-with what the engine says alone. Memory, threads and open files of the server's process are read at rest, after the first minute
-and at the end.
+with what the engine says alone: the HF engine in this process; with vLLM, the server itself, asked for one text at a time
+before the clients come. Memory, threads and open files of the server and of the processes that it has started are read at
+rest, after the first minute and at the end.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import importlib.util
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -29,6 +34,7 @@ from laconic.files import write_text
 
 TOKENS = 100
 QUESTIONS, SEEDS = 8, 8
+START = 600.0  # seconds that a server may take to load
 BAD: tuple[Any, ...] = ({}, [], {"messages": 5}, {"messages": [], "n": -1}, {"prompt": "a", "temperature": "hot"})
 
 
@@ -47,6 +53,20 @@ def expected(questions: list[str]) -> dict[tuple[int, int], str]:
     return found
 
 
+def expected_of(url: str, questions: list[str]) -> dict[tuple[int, int], str]:
+    """What the server says when it is asked for one text at a time."""
+    found = {}
+    with httpx.Client(timeout=300) as http:
+        for place, question in enumerate(questions):
+            for seed in range(SEEDS):
+                given = {"messages": [{"role": "user", "content": question}], "max_tokens": TOKENS, "seed": seed}
+                answer = http.post(url + "/v1/chat/completions", json=given)
+                answer.raise_for_status()
+                message = answer.json()["choices"][0]["message"]
+                found[place, seed] = (message.get("reasoning_content") or "") + (message["content"] or "")
+    return found
+
+
 class Soak:
     def __init__(self, url: str, questions: list[str], texts: dict[tuple[int, int], str]) -> None:
         self.url, self.questions, self.texts = url, questions, texts
@@ -56,7 +76,7 @@ class Soak:
 
     async def client(self, number: int, end: float) -> None:
         draw = random.Random(number)
-        async with httpx.AsyncClient(timeout=120) as http:
+        async with httpx.AsyncClient(timeout=600) as http:
             while time.monotonic() < end:
                 kind = draw.random()
                 try:
@@ -103,7 +123,11 @@ class Soak:
             async for line in r.aiter_lines():
                 if not line.startswith("data: {"):
                     continue
-                for choice in json.loads(line[6:])["choices"]:
+                record = json.loads(line[6:])
+                if "error" in record:
+                    self.note(f"a stream broke off: {record['error']}"[:200])
+                    return
+                for choice in record["choices"]:
                     delta = choice["delta"]
                     more = delta.get("reasoning_content") or delta.get("content") or ""
                     if more and not text:
@@ -131,17 +155,21 @@ def same(told: str, text: str) -> bool:
 
 def at_rest(process: psutil.Process, url: str) -> dict[str, float]:
     """When nothing runs."""
-    for _ in range(600):
-        told = httpx.get(url + "/metrics").text
+    for _ in range(3000):
+        told = httpx.get(url + "/metrics", timeout=60).text
         values = {line.split()[0]: float(line.split()[1]) for line in told.splitlines() if line and line[0] != "#"}
         if values["laconic_requests_running"] == 0 and values["laconic_kv_bytes"] == 0:
             break
         time.sleep(0.1)
+    else:
+        sys.exit("error: the server did not come to rest in five minutes")
     time.sleep(1.5)
+    all_of_it = [process, *process.children(recursive=True)]
     return {
-        "rss_mib": round(process.memory_info().rss / (1 << 20), 1),
-        "threads": process.num_threads(),
-        "files": process.num_fds(),
+        "processes": len(all_of_it),
+        "rss_mib": round(sum(each.memory_info().rss for each in all_of_it) / (1 << 20), 1),
+        "threads": sum(each.num_threads() for each in all_of_it),
+        "files": sum(each.num_fds() for each in all_of_it),
         "running": values["laconic_requests_running"],
         "kv_bytes": values["laconic_kv_bytes"],
         "generated_tokens": values["laconic_generated_tokens_total"],
@@ -153,12 +181,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--engine", default="hf", help="or vllm")
+    parser.add_argument("--engine", default="hf", choices=("hf", "vllm"))
     asked = parser.parse_args()
+    if asked.seconds <= 0 or asked.clients < 1:
+        parser.error("--seconds and --clients are to be above 0")
+    if asked.engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        parser.error("vLLM is not installed here; run this with .venv-vllm/bin/python, which make setup-vllm makes")
     from laconic.problems import generate
 
     questions = [problem.question for problem in generate(QUESTIONS, seed=5)]
-    texts = expected(questions)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -176,19 +207,30 @@ def main() -> None:
     ]
     asked.out.mkdir(parents=True, exist_ok=True)
     with (asked.out / "server.log").open("w") as log:
-        served = subprocess.Popen(command, stderr=log, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+        environment = {
+            **os.environ,
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        }
+        served = subprocess.Popen(command, stderr=log, env=environment, start_new_session=True)
     url = f"http://127.0.0.1:{port}"
+    code: int | None = None
     try:
+        end = time.monotonic() + START
         while True:
+            if time.monotonic() > end:
+                sys.exit(f"error: the server is not ready after {START:g} s; {asked.out / 'server.log'} may have why")
             if served.poll() is not None:
                 sys.exit(f"error: the server ended with {served.returncode}; {asked.out / 'server.log'} has why")
             try:
-                if httpx.get(url + "/health").status_code == 200:
+                if httpx.get(url + "/health", timeout=30).status_code == 200:
                     break
             except httpx.TransportError:
                 pass
             time.sleep(0.2)
         process = psutil.Process(served.pid)
+        texts = expected(questions) if asked.engine == "hf" else expected_of(url, questions)
         soak = Soak(url, questions, texts)
 
         async def rounds(seconds: float) -> None:
@@ -201,11 +243,17 @@ def main() -> None:
         asyncio.run(rounds(asked.seconds - min(60.0, asked.seconds / 4)))
         last = at_rest(process, url)
         served.terminate()
-        code = served.wait(60)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # then there is no exit code to tell
+            code = served.wait(120)
     finally:
-        served.kill()
+        with contextlib.suppress(ProcessLookupError):  # with what it has started
+            os.killpg(served.pid, signal.SIGKILL)
     log_lines = (asked.out / "server.log").read_text().splitlines()
     ranked = sorted(soak.first)
+    if not ranked:
+        sys.exit(
+            f"error: no stream told a token in {asked.seconds:g} s: {soak.counts}, {soak.wrong[:3]}; give it more seconds"
+        )
     found = {
         "machine": machine(),
         "versions": versions(),

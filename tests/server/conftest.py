@@ -70,7 +70,7 @@ def serving(most: int = 32, model: Any = None, batch: int = 32, **settings: Any)
     running = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: running.run(sockets=[bound]), daemon=True)
     thread.start()
-    assert driver.wait_ready(60)
+    assert driver.wait_ready(300)  # a vLLM takes its time
     try:
         yield Running(f"http://127.0.0.1:{bound.getsockname()[1]}", server)
     finally:

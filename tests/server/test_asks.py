@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from laconic.server.asks import Ask, AskError, Endpoint, Method, read_ask, resolve_model
+from laconic.server.replies import REPLIES
 
 USER = [{"role": "user", "content": "2 + 2?"}]
 CHAT: dict[str, Any] = {"model": "m", "messages": USER}
@@ -190,3 +191,21 @@ def test_what_a_models_name_cannot_say(name: str, given: Method, status: int, sa
     with pytest.raises(AskError, match=says) as caught:
         resolve_model(name, "m", given, STRATEGIES, POLICIES)
     assert caught.value.status == status
+
+
+def test_a_server_without_policies_still_says_what_a_name_may_be() -> None:
+    with pytest.raises(
+        AskError, match=r"'rpc' in the model's name 'm:rpc' is unknown; expected a strategy and a number"
+    ):
+        resolve_model("m:rpc", "m", Method(), ["priced-vote"], [])
+
+
+def test_what_a_response_cannot_have() -> None:
+    with pytest.raises(AskError, match="top_logprobs isn't supported at /v1/responses"):
+        read_ask("responses", {"input": "a", "top_logprobs": 3})
+    ask = read_ask("responses", {"input": "a", "instructions": "Be brief.", "top_logprobs": 0})
+    assert ask.instructions == "Be brief."
+    assert ask.messages[0] == {"role": "system", "content": "Be brief."}
+    reply = REPLIES["responses"](ask, "m", 1)
+    (created, _) = reply.opening()
+    assert created["response"]["instructions"] == "Be brief."

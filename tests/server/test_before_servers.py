@@ -62,6 +62,33 @@ def test_plain_texts_go_without_a_template(server: Running, front: Running, ques
     assert said(front, "/v1/completions", given)["text"] == said(server, "/v1/completions", given)["text"]
 
 
+def test_what_servers_tell_of_tokens_is_told_on() -> None:
+    """Counts, log-probabilities and a trace's text, though the tokenizer is theirs."""
+    how = {
+        "words": ["<think>", "3 and 4", "</think>", "\\boxed{", "7", "}"],
+        "ids": True,
+        "logprobs": True,
+        "usage": {"prompt_tokens": 11, "completion_tokens": 6},
+    }
+    given = {"model": "bundled", "messages": [{"role": "user", "content": "3 + 4 ?"}], "seed": 1}
+    with upstreams(lambda body, number: how) as (upstream,), serving(model=before(upstream.url, "m")) as front:
+        plain = front.post("/v1/chat/completions", {**given, "logprobs": True, "top_logprobs": 1}).json()
+        assert "error" not in plain
+        assert plain["usage"]["prompt_tokens"] == 11
+        assert [each["token"] for each in plain["choices"][0]["logprobs"]["content"]] == how["words"]
+        vote = front.post("/v1/chat/completions", {**given, "laconic": {"strategy": "self-consistency", "n": 2}}).json()
+        assert vote["usage"]["prompt_tokens"] == 11
+        assert 0 < vote["usage"]["completion_tokens_details"]["reasoning_tokens"] < vote["usage"]["completion_tokens"]
+    silent = {**how, "logprobs": False}
+    with upstreams(lambda body, number: silent) as (upstream,), serving(model=before(upstream.url, "m")) as front:
+        front.post("/v1/chat/completions", {**given, "laconic": {"strategy": "self-consistency:ties=index", "n": 2}})
+        (run,) = front.get("/laconic/runs").json()
+        trace = front.get(f"/laconic/runs/{run['id']}/traces/0").json()
+        assert trace["parts"] == [["".join(how["words"]), True]]
+        assert trace["tokens"] == 6
+        assert not trace["known"]
+
+
 def test_votes_and_template_arguments_arrive() -> None:
     with upstreams(lambda body, number: {"words": ["\\boxed{", "7", "}"]}) as (upstream,):
         with serving(model=before(upstream.url, "m")) as front:

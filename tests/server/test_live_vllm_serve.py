@@ -58,10 +58,35 @@ def test_a_client_that_goes_away_frees_its_requests(live: Running, questions: li
     assert not engine._live
 
 
+def test_each_request_may_have_a_policy_of_its_own(live: Running, questions: list[str]) -> None:
+    """Side by side in one vLLM, each the verdict of `solve` under that policy."""
+    policies = ("none", "rpc", "streamingllm:interval=32", "none")
+    found: dict[int, Any] = {}
+
+    def ask(place: int) -> None:
+        asked = {"strategy": "self-consistency", "n": 4, "compress": policies[place]}
+        found[place] = live.post("/v1/chat/completions", body(questions[0], seed=7, laconic=asked)).json()["laconic"]
+
+    threads = [threading.Thread(target=ask, args=(place,)) for place in range(len(policies))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for place, policy in enumerate(policies):
+        verdict = solved(questions[0], "self-consistency", 4, 7, policy)
+        told = found[place]
+        assert told["compress"] == choose_policy(policy, True).spec()
+        assert [(t["fate"], t["tokens"]) for t in told["traces"]] == [(t.fate, t.tokens) for t in verdict.traces]
+    assert found[0]["traces"] == found[3]["traces"] != found[2]["traces"]
+    assert len(live.driver._engines) == 1
+    live.wait_idle()
+
+
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"compress": "random"}, "runs vLLM under rpc"),
+        ({"compress": "h2o"}, "can't run inside vLLM"),
+        ({"compress": "rpc:window=64"}, "reads the latest 64 queries, and 32 are kept"),
         ({"strategy": "deepprune", "judge": "probe"}, "can't probe"),
     ],
 )

@@ -131,5 +131,67 @@ def test_no_width_scrolls_sideways(page: Any, slow: Running, width: int) -> None
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", shape)
     page.get(slow.url)
     wait(lambda: page.find_elements("css selector", "#runs tbody tr"))
+    ticks = page.find_elements("css selector", "#runs input")
+    for tick in ticks[:3]:
+        tick.click()
+    element(page, "choose").click()
+    wait(lambda: page.find_elements("css selector", "#drawing svg"))
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
+    for button in page.find_elements("css selector", "#runs tbody button"):  # those of each run are within reach
+        assert button.rect["x"] + button.rect["width"] <= width
+    element(page, "choose-none").click()
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_runs_beside_each_other(page: Any, slow: Running, questions: list[str]) -> None:
+    """By keyboard alone, from the list to the drawing; the list is read anew meanwhile, and takes the focus from nobody."""
+    for strategy, n in (("priced-vote", 4), ("self-consistency", 3)):
+        asked = {"problem": questions[0], "seed": 3, "laconic": {"strategy": strategy, "n": n}}
+        assert slow.post("/laconic/runs", asked).status_code == 201
+    slow.wait_idle()
+    page.get_log("browser")  # of tests before
+    page.get(slow.url)
+    wait(lambda: len(page.find_elements("css selector", "#runs tbody tr")) >= 2)
+    assert not element(page, "choose").is_enabled()
+    ticks = page.find_elements("css selector", "#runs input")
+    ticks[0].send_keys(" ")
+    assert not element(page, "choose").is_enabled()
+    ticks[1].send_keys(" ")
+    page.execute_async_script("import('/runs.js').then((runs) => runs.list()).then(arguments[0])")
+    assert page.execute_script("return document.activeElement === arguments[0]", ticks[1])
+    element(page, "choose").send_keys("\n")
+    wait(lambda: element(page, "compare").is_displayed())
+    rows = {
+        row.find_element("css selector", "th").text: [cell.text for cell in row.find_elements("css selector", "td")]
+        for row in page.find_elements("css selector", "#columns tbody tr")
+    }
+    assert rows["strategy"] == ["self-consistency", "priced-vote"]
+    assert all(text.startswith("answer ") for text in rows["verdict"])
+    assert all(text[0].isdigit() for text in rows["tokens"])
+    assert "× A" in rows["tokens"][1]
+    assert "× A" not in rows["tokens"][0]
+    assert [text.partition(":")[0] for text in rows["traces"]] == ["3", "4"]
+    assert len(page.find_elements("css selector", "#legend li")) == 2
+    for kind in ("tokens", "kv", "running", "length"):
+        choose(page, "kind", kind)
+        page.execute_script("document.getElementById('kind').dispatchEvent(new Event('change'))")
+        lines = page.find_elements("css selector", "#drawing path.line")
+        assert len(lines) == 2, kind
+        assert all("NaN" not in line.get_attribute("d") for line in lines)
+        assert "A ends at" in page.find_element("css selector", "#drawing svg").get_attribute("aria-label")
+    page.refresh()  # what was chosen stays so
+    wait(lambda: len(page.find_elements("css selector", "#runs input:checked")) == 2)
+    element(page, "choose-none").click()
+    assert not page.find_elements("css selector", "#runs input:checked")
+    assert not [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def test_what_a_refused_run_leaves(page: Any, slow: Running) -> None:
+    """A sentence, and no run in the list."""
+    before = len(slow.get("/laconic/runs").json())
+    page.get(slow.url)
+    wait(lambda: element(page, "served").text.startswith("serves bundled"))
+    start(page, "priced-vote", 4, settings="price=0")
+    wait(lambda: "price is 0" in element(page, "error").text)
+    assert len(slow.get("/laconic/runs").json()) == before
+    page.get_log("browser")  # the refusal's own line

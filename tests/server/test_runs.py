@@ -8,8 +8,8 @@ import pytest
 
 from laconic.server.asks import AskError, read_ask
 from laconic.server.events import Mailbox
-from laconic.server.jobs import VoteJob
-from laconic.server.runs import Runs
+from laconic.server.runs import Runs, state_of
+from laconic.server.votes import VoteJob
 
 ASK = read_ask("chat", {"messages": [{"role": "user", "content": "x" * 400}]})
 
@@ -44,3 +44,24 @@ def test_a_list_shows_the_beginning_of_a_question() -> None:
     (listed,) = runs.listed()
     assert listed["question"] == "x" * 300 + "..."
     assert (listed["state"], listed["answer"]) == ("stopped", None)
+
+
+def test_a_state_is_read_without_touching_the_engine() -> None:
+    """The page asks from another thread than the one that drives it."""
+
+    class View:
+        def __getattr__(self, name: str) -> Any:
+            raise AssertionError(name)
+
+    made = job(1, over=False)
+    made.view, made.kv_held, made.kv_full = View(), 5, 9
+    state = state_of(made)
+    assert (state["state"], state["kv_held"], state["kv_full"]) == ("running", 5, 9)
+
+
+def test_a_refused_one_is_no_run() -> None:
+    runs = Runs()
+    made = job(1)
+    runs.add(made)
+    runs.drop(made)
+    assert runs.listed() == []

@@ -25,6 +25,7 @@ from laconic.prune.verdict import Verdict
 from laconic.server.app import Server, Settings
 from laconic.server.driver import EngineDriver
 from laconic.server.guard import Rules
+from laconic.server.page_routes import FILES
 
 from .conftest import Running
 
@@ -200,6 +201,7 @@ def test_responses_whole_and_streamed(server: Running, questions: list[str]) -> 
     assert events[-1].response.usage == whole.usage  # type: ignore[union-attr]
     short = client(server).responses.create(model="bundled", input=questions[0], max_output_tokens=3)
     assert short.status == "incomplete"
+    assert {item.status for item in short.output} == {"incomplete"}  # type: ignore[union-attr]
 
 
 # ---- votes -----------------------------------------------------------------------------------------------------------
@@ -419,7 +421,7 @@ def test_keys(serve_with: Serve, questions: list[str]) -> None:
         assert server.get("/v1/models").status_code == 401
         assert server.get("/laconic/runs").status_code == 401
         assert server.get("/metrics").status_code == 401
-        for path in ("/health", "/", "/page.js", "/page.css"):
+        for path in ("/health", *FILES):
             assert server.get(path).status_code == 200
 
 
@@ -468,7 +470,15 @@ def test_a_client_that_goes_away_stops_its_traces(
             with pytest.raises(httpx.ReadTimeout):
                 http.post(server.url + "/v1/chat/completions", json=given, timeout=0.5)
     server.wait_idle(8)
-    assert server.server.metrics.generated._value.get() - before < whole / 2
+    counted = server.server.metrics.generated._value.get() - before
+    assert 0 < counted < whole / 2
+    if "consistency" in model:  # what it came to is still told, but nothing of it is kept
+        (name,) = [run["id"] for run in server.get("/laconic/runs").json()][:1]
+        assert server.get(f"/laconic/runs/{name}").json()["state"] == "stopped"
+        assert "were not kept" in server.get(f"/laconic/runs/{name}/traces/0").json()["error"]["message"]
+        job = server.server.runs.get(name)
+        assert job.run is None
+        assert not job.mailbox._events
 
 
 def test_cancelling_an_async_stream(server: Running, questions: list[str]) -> None:
@@ -545,8 +555,16 @@ def test_a_run_of_the_page(server: Running, questions: list[str]) -> None:
     assert trace["known"]
     assert 0 < trace["held"] < trace["tokens"]
     assert trace["parts"][-1][1]  # what came after the latest compression is held
-    assert server.get(f"/laconic/runs/{name}/traces/99").status_code == 400
-    assert server.get(f"/laconic/runs/{name}/traces/x").status_code == 404
+    for nowhere in ("99", "x", "%C2%B2"):  # the last is a digit that is no number
+        assert server.get(f"/laconic/runs/{name}/traces/{nowhere}").status_code == 404
+    summary = server.get(f"/laconic/runs/{name}/summary").json()
+    assert summary["spec"] == "self-consistency"
+    assert "verdict" not in summary
+    grown = [dict(zip(summary["growth"]["columns"], row, strict=True)) for row in summary["growth"]["rows"]]
+    assert [row["tokens"] for row in grown] == sorted(row["tokens"] for row in grown)
+    assert grown[-1]["tokens"] == whole["verdict"]["tokens"]["generated"]
+    assert max(row["kv_bytes"] for row in grown) > 0
+    assert max(row["running"] for row in grown) == 6
     assert server.get("/laconic/runs/nothing").status_code == 404
 
 
@@ -568,8 +586,31 @@ def test_runs_that_cannot_be(server: Running) -> None:
     assert "problem is missing" in server.post("/laconic/runs", {}).json()["error"]["message"]
     assert "strategy is missing" in server.post("/laconic/runs", {"problem": "a"}).json()["error"]["message"]
     assert server.post("/laconic/runs", []).status_code == 400
+    before = server.get("/laconic/runs").json()
     unread = server.post("/laconic/runs", {"problem": "what?", "laconic": {"strategy": "priced-vote"}})
     assert "only reads the notation" in unread.json()["error"]["message"]
+    assert server.get("/laconic/runs").json() == before  # nothing ran
+
+
+def test_a_vote_tells_the_token_ids_of_its_winner(server: Running, questions: list[str]) -> None:
+    asked = {"strategy": "self-consistency", "n": 3}
+    given = body(questions[0], seed=2, laconic=asked, return_token_ids=True)
+    found = server.post("/v1/chat/completions", given).json()
+    winner = found["laconic"]["traces"][found["laconic"]["winner"]]
+    assert len(found["choices"][0]["token_ids"]) == winner["tokens"]
+
+
+def test_listed_names_keep_to_the_limit_of_traces(serve_with: Serve, questions: list[str]) -> None:
+    with serve_with(most_traces=3) as server:
+        names = [model["id"] for model in server.get("/v1/models").json()["data"]]
+        assert "bundled:self-consistency-3" in names
+        found = server.post(
+            "/v1/chat/completions", {**body(questions[0], seed=1), "model": "bundled:self-consistency-3"}
+        )
+        assert found.status_code == 200
+        one = server.get("/v1/models/bundled:self-consistency-3").json()
+        assert one == next(model for model in server.get("/v1/models").json()["data"] if model["id"] == one["id"])
+        assert server.get("/laconic/info").json()["n"] == 3
 
 
 def test_the_page_and_its_parts(server: Running) -> None:
@@ -577,8 +618,9 @@ def test_the_page_and_its_parts(server: Running) -> None:
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'self'" in page.headers["content-security-policy"]
     for part in ("/page.js", "/page.css", "/favicon.svg"):
-        assert server.get(part).status_code == 200
         assert part in page.text
+    for part in FILES:
+        assert server.get(part).status_code == 200
     assert "http://" not in page.text.replace("http://www.w3.org", "")
     info = server.get("/laconic/info").json()
     assert info["model"] == "bundled"

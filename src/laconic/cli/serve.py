@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "LACONIC_API_KEY"
 DRAIN_SECONDS = 120
-UNSERVED = ("full", "oracle", "hindsight", "kvzap")
-"""Policies that aren't offered by name: nothing, or what needs more than a name."""
 NO_EXTRA = "laconic serve needs FastAPI and uvicorn, and they aren't installed; install laconic-llm[serve]"
 
 Host = Annotated[
@@ -142,8 +140,7 @@ def serve(
     key = choose_key(api_key, api_key_file, host, insecure)
 
     from laconic.cli.served_model import ServingModel
-    from laconic.compress.registry import known as known_policies
-    from laconic.prune.strategies.registry import known as known_strategies
+    from laconic.cli.served_names import offered_policies, offered_strategies
     from laconic.server.app import Server, Settings
     from laconic.server.asks import Method
     from laconic.server.driver import EngineDriver
@@ -173,8 +170,8 @@ def serve(
         hosts = frozenset({"localhost", "127.0.0.1", "[::1]", host.lower(), address})
     settings = Settings(
         model=name,
-        strategies=("priced-vote", *(each for each in known_strategies() if each != "priced-vote")),
-        policies=tuple(each for each in known_policies() if each not in UNSERVED),
+        strategies=offered_strategies(chosen_engine),
+        policies=offered_policies(chosen_engine, compression),
         judges=("bundled", "jaccard", "facts", "probe", "random") if small else (),
         method=Method(strategy=strategy, n=n, judge=judge, compress=compression.spec()),
         rules=Rules(key=key, hosts=hosts, most_bytes=max_body),

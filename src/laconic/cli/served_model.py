@@ -46,7 +46,7 @@ class ServingModel:
     def __post_init__(self) -> None:
         self._judges: dict[tuple[str, str | None], Any] = {}
         self._stack = ExitStack()
-        self._only: Engine | None = None  # of a vLLM, which runs under one policy
+        self._only: Engine | None = None  # where there is one for all policies: a vLLM, or servers that are others'
         self._reasoner: Any = None
 
     def open(self) -> None:
@@ -63,12 +63,23 @@ class ServingModel:
         client = getattr(self._only, "_client", None)
         return client is not None and client.closed
 
+    @property
+    def per_request(self) -> bool:
+        return self.choice.name == "vllm"
+
     def engine(self, policy: Policy) -> Engine:
+        if self.choice.name == "vllm":
+            assert self._only is not None
+            try:
+                self._only.check_served(policy)  # type: ignore[attr-defined]
+            except InputError as error:
+                raise InputError(f"compress is {policy.spec()}: {error} (laconic serve --policy)") from None
+            return self._only
         if self._only is not None:
             if policy != self.policy:
-                what = "vLLM" if self.choice.name == "vllm" else "others' caches"
                 raise InputError(
-                    f"this server runs {what} under {self.policy.spec()}, and compress is {policy.spec()}; leave it out"
+                    f"compress is {policy.spec()}, and this server only passes requests on to others, whose caches are theirs; "
+                    "leave it out, and compress there"
                 )
             return self._only
         check_goes_by_counts(policy, "the server")
@@ -108,7 +119,7 @@ class ServingModel:
         calibration = choose_calibration(None, spec, self._reasoner)
         options = {} if method.budget is None else {"spend": method.budget}
         strategy = choose_strategy(spec, n, judge, small, calibration, **options)
-        return Chosen(policy, strategy, n, judge_spec)
+        return Chosen(policy, strategy, n, judge_spec, spec)
 
     def _refuse_places(self, method: Method) -> None:
         """A client names no files of this machine, and no addresses that it would call. Raises InputError."""
@@ -213,8 +224,8 @@ class ServingModel:
         rest = stream.finish(token_ids) if token_ids else ""
         return [*found[:-1], found[-1] + rest] if found else []
 
-    def count(self, text: str) -> int:
+    def count(self, text: str) -> int | None:
         tokenizer = self._reasoner.tokenizer
-        if not text or tokenizer is None:
-            return 0
+        if tokenizer is None:
+            return None
         return len(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -30,6 +30,8 @@ class ScheduledTrace:
     """Tokens that end it. They have no text."""
     text: TextStream
     """Its text, told as its tokens come."""
+    schedule: Schedule | None = None
+    """By which it is compressed; None: the engine's."""
     pending: list[int] = field(default_factory=list)
     """Tokens that no chunk has carried yet."""
     pending_text: list[str] = field(default_factory=list)
@@ -232,7 +234,7 @@ class Scheduler(Generic[T]):
     def _count_kv(self, entry: T) -> None:
         """What the trace holds and held, by the schedule's arithmetic (tests compare it with the buffers)."""
         trace, prompt = entry.trace, len(entry.trace.prompt_ids)
-        schedule = self.schedule.of(trace.token_ids)
+        schedule = (entry.schedule or self.schedule).of(trace.token_ids)
         trace.kv_tokens = schedule.physical(entry.computed, prompt)
         trace.peak_kv_tokens = schedule.peak(entry.computed, prompt)
         trace.mean_kv_tokens = schedule.mean(entry.computed, prompt) if entry.computed else float(prompt)

@@ -19,6 +19,7 @@ from laconic.engines.base import Chunk, Engine, Prompt, Sampling, Trace
 from laconic.errors import InputError, LaconicError
 
 if TYPE_CHECKING:
+    from laconic.compress import Policy
     from laconic.prune.needs import Needs
 
 LOOK_EVERY = 64  # chunks between two looks for traces that have ended without a last chunk
@@ -43,11 +44,13 @@ class EngineView:
     """An engine as one of its users sees it: what a strategy needs (`prune.trace_engine.TraceEngine`), for traces of its own.
 
     `stream` yields None where another user's turn has come; whoever drives goes on with it when there are chunks. prompt: what
-    `render` gives, whatever is asked, for a conversation that has been rendered already; None: the engine's own.
+    `render` gives, whatever is asked, for a conversation that has been rendered already; None: the engine's own. policy: of
+    these traces, on an engine whose traces may have one each (`VLLMEngine.submit`); None: the engine's.
     """
 
-    def __init__(self, shared: SharedEngine, prompt: Prompt | None = None) -> None:
+    def __init__(self, shared: SharedEngine, prompt: Prompt | None = None, policy: Policy | None = None) -> None:
         self._shared, self._prompt = shared, prompt
+        self._own: dict[str, Any] = {} if policy is None else {"policy": policy}
         self._inbox: deque[Chunk] = deque()
         self._open: dict[str, None] = {}  # whose last chunk is still to come
         self._mine: dict[str, None] = {}
@@ -77,7 +80,7 @@ class EngineView:
 
     def submit(self, prompt: Prompt, sampling: Sampling, n: int = 1, ids: Sequence[str] | None = None) -> list[str]:
         """See Engine.submit."""
-        names = self._shared.engine.submit(prompt, sampling, n, ids)
+        names = self._shared.engine.submit(prompt, sampling, n, ids, **self._own)
         for name in names:
             self._mine[name] = self._open[name] = None
             self._shared.owners[name] = self
@@ -106,6 +109,11 @@ class EngineView:
     def trace(self, trace_id: str) -> Trace:
         """See Engine.trace."""
         return self._shared.engine.trace(trace_id)
+
+    def prompt_length(self, trace_id: str) -> int:
+        """Tokens of a trace's prompt; 0 where a server has not told yet."""
+        count = getattr(self._shared.engine, "prompt_length", None)
+        return len(self.trace(trace_id).prompt_ids) if count is None else int(count(trace_id))
 
     def forget(self, trace_ids: Sequence[str]) -> None:
         """See Engine.forget."""
@@ -209,9 +217,9 @@ class SharedEngine:
         self._stream: Generator[Chunk, None, None] | None = None
         self._read = 0
 
-    def view(self, prompt: Prompt | None = None) -> EngineView:
-        """Another user. prompt: see EngineView."""
-        return EngineView(self, prompt)
+    def view(self, prompt: Prompt | None = None, policy: Policy | None = None) -> EngineView:
+        """Another user. prompt, policy: see EngineView."""
+        return EngineView(self, prompt, policy)
 
     @property
     def bytes_per_token(self) -> float:

@@ -3,38 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from importlib import resources
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from laconic.errors import InputError, LaconicError
 from laconic.jsonl import parse
 from laconic.server.asks import Ask, AskError, Endpoint, Method, read_ask, resolve_model
+from laconic.server.description import BODIES, TITLES
 from laconic.server.driver import BusyError, EngineDriver
 from laconic.server.events import Event, Failed, Mailbox
 from laconic.server.guard import Guard, Rules, read_body
-from laconic.server.jobs import Job, PlainJob, VoteJob
+from laconic.server.jobs import Job
 from laconic.server.metrics import Metrics
+from laconic.server.page_routes import add_page
+from laconic.server.plain import PlainJob
 from laconic.server.replies import REPLIES, Reply, error_body
-from laconic.server.runs import Runs, state_of, whole
+from laconic.server.runs import Runs
+from laconic.server.streaming import EventStream, gone
+from laconic.server.votes import VoteJob
 from laconic.version import __version__
 
 KEEP_ALIVE = 15.0  # seconds without a word after which a stream says that it is alive
 PACE, LONGEST_PACE = 0.003, 0.25
 """Seconds between two writes of a stream, for each stream that is open, and at most: what comes meanwhile goes out together.
 A write costs as much as a step of a small model, so all streams together make a few hundred a second and no more."""
-PAGE_EVERY = 0.25  # seconds between two states of a run on the page
+LISTED_TRACES = 16  # of the names that /v1/models lists
 log = logging.getLogger("laconic.server")
 
 
@@ -64,35 +66,6 @@ class Settings:
     """The problem that it begins with."""
 
 
-class EventStream(StreamingResponse):
-    """Server-sent events that end as soon as their reader has gone."""
-
-    media_type = "text/event-stream"
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sending = asyncio.ensure_future(self.stream_response(send))
-        watching = asyncio.ensure_future(_gone(receive))
-        try:
-            await asyncio.wait({sending, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if not sending.done():
-                sending.cancel()
-            await asyncio.wait({sending})
-            if (
-                not sending.cancelled()
-                and (error := sending.exception()) is not None
-                and not isinstance(error, OSError)
-            ):
-                raise error
-        finally:
-            watching.cancel()
-            sending.cancel()
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
 class Server:
     """Puts a driver behind HTTP: `app` is what uvicorn runs."""
 
@@ -107,20 +80,15 @@ class Server:
 
     async def answer(self, endpoint: Endpoint, request: Request) -> Response:
         """One request of any of the three endpoints."""
-        ask = read_ask(endpoint, await self._json(request))
-        ask = self._resolved(ask)
-        job = self._job(ask)
-        if self.settings.log_prompts:
-            log.info("request %s: %r", job.id, ask.question)
-        self.driver.submit(job)
-        if isinstance(job, VoteJob):
-            self.runs.add(job)
+        ask = self.resolved(read_ask(endpoint, await self.read_json(request)))
+        job = self.make_job(ask)
+        self.take(job)
         try:
-            events = await self._first(job, request)
+            events = await self.first_events(job, request)
             reply = REPLIES[endpoint](ask, ask.model or self.settings.model, self._choices(job))
             if ask.stream:
-                headers = {"cache-control": "no-cache", "x-accel-buffering": "no", "x-request-id": job.id}
-                return EventStream(self._stream(job, reply, events), headers=headers)
+                stream = self._stream(job, reply, events)
+                return EventStream(stream, {"x-request-id": job.id}, on_end=lambda: self.driver.cancel(job))
             return await self._whole(job, reply, events, request)
         except BaseException:
             self.driver.cancel(job)
@@ -129,7 +97,8 @@ class Server:
     def _choices(self, job: Job) -> int:
         return 1 if isinstance(job, VoteJob) else job.ask.n * max(1, len(job.ask.prompts))
 
-    async def _json(self, request: Request) -> Any:
+    async def read_json(self, request: Request) -> Any:
+        """A request's body. Raises AskError for what is no JSON, or too large."""
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise AskError(
@@ -142,7 +111,7 @@ class Server:
         except InputError as error:
             raise AskError(f"the body {error}") from None
 
-    def _resolved(self, ask: Ask) -> Ask:
+    def resolved(self, ask: Ask) -> Ask:
         """With what its model's name says, and the server's limits."""
         settings = self.settings
         method = resolve_model(ask.model, settings.model, ask.method, settings.strategies, settings.policies)
@@ -156,9 +125,10 @@ class Server:
                 f"{max(traces, method.n or 1)} traces are asked for; this server runs at most {settings.most_traces} a request",
                 "n",
             )
-        return _replaced(ask, method=method, sampling=given)
+        return replace(ask, method=method, sampling=given)
 
-    def _job(self, ask: Ask) -> Job:
+    def make_job(self, ask: Ask) -> Job:
+        """What the engine's thread will work on: a vote, or plain traces."""
         box = Mailbox(asyncio.get_running_loop())
         default = self.settings.method
         strategy = ask.method.strategy if ask.method.strategy is not None else default.strategy
@@ -175,14 +145,27 @@ class Server:
             )
         return VoteJob(ask, box, self.settings.seconds)
 
-    async def _first(self, job: Job, request: Request) -> list[Event]:
-        """Until the engine has taken it: what is wrong with it still has a status of its own."""
-        return await self._read(job, request)
+    def take(self, job: Job) -> None:
+        """Hand a job to the engine, and a vote to the page's list. Raises BusyError or NotReadyError."""
+        if self.settings.log_prompts:
+            log.info("request %s: %r", job.id, job.ask.question)
+        self.driver.submit(job)
+        if isinstance(job, VoteJob):
+            self.runs.add(job)
+
+    async def first_events(self, job: Job, request: Request) -> list[Event]:
+        """Until the engine has taken it: what is wrong with it still has a status of its own, and it is no run."""
+        try:
+            return await self._read(job, request)
+        except LaconicError:
+            if isinstance(job, VoteJob) and not job.started and job.error:
+                self.runs.drop(job)
+            raise
 
     async def _read(self, job: Job, request: Request) -> list[Event]:
         """The next events, unless the client goes away. Raises what the job failed with."""
         reading = asyncio.ensure_future(job.mailbox.read())
-        watching = asyncio.ensure_future(_gone(request.receive))
+        watching = asyncio.ensure_future(gone(request.receive))
         try:
             await asyncio.wait({reading, watching}, return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():
@@ -204,7 +187,7 @@ class Server:
                 return JSONResponse(reply.whole(), headers={"x-request-id": job.id})
             events = await self._read(job, request)
 
-    async def _stream(self, job: Job, reply: Reply, events: list[Event]) -> AsyncIterator[bytes]:
+    async def _stream(self, job: Job, reply: Reply, events: list[Event]) -> AsyncGenerator[bytes, None]:
         self._streams += 1
         try:
             yield reply.sse(reply.opening())
@@ -225,67 +208,26 @@ class Server:
                     yield b": still at it\n\n"
         finally:
             self._streams -= 1
-            if not job.over:
-                self.driver.cancel(job)
-
-    # ---- the page's ------------------------------------------------------------------------------------------------
-
-    async def start_run(self, request: Request) -> Response:
-        """A vote that goes on when its page is closed."""
-        body = await self._json(request)
-        if not isinstance(body, dict):
-            raise AskError("the body is no object; expected one with problem")
-        problem = body.pop("problem", None)
-        if not isinstance(problem, str) or not problem.strip():
-            raise AskError("problem is missing; expected a text", "problem")
-        ask = self._resolved(read_ask("chat", {**body, "messages": [{"role": "user", "content": problem}]}))
-        job = self._job(ask)
-        if not isinstance(job, VoteJob):
-            raise AskError("laconic.strategy is missing; expected one, such as priced-vote", "laconic.strategy")
-        self.driver.submit(job)
-        self.runs.add(job)
-        try:
-            await self._first(job, request)
-        except AskError as error:
-            if error.status != 499:
-                raise
-        finally:
-            job.mailbox.close()
-        return JSONResponse({"id": job.id}, status_code=201)
-
-    async def watch_run(self, job: VoteJob) -> AsyncIterator[bytes]:
-        before = ""
-        while True:
-            state = json.dumps(state_of(job))
-            if state != before:
-                before = state
-                yield f"data: {state}\n\n".encode()
-            if job.over:
-                return
-            await asyncio.sleep(PAGE_EVERY)
-
-    async def read_trace(self, job: VoteJob, index: int) -> dict[str, Any]:
-        """A trace's text, with what compression holds of it."""
-        return await asyncio.wrap_future(self.driver.call(lambda: job.read_trace(index)))
 
     # ---- everything in its place -----------------------------------------------------------------------------------
 
     def models(self) -> list[dict[str, Any]]:
         """The model, and names that stand for settings of it."""
-        name, created = self.settings.model, 0
-        presets = [f"{name}:{strategy}-16" for strategy in self.settings.strategies]
+        name, n = self.settings.model, min(LISTED_TRACES, self.settings.most_traces)
+        presets = [f"{name}:{strategy}-{n}" for strategy in self.settings.strategies]
         presets += [f"{name}:{policy}" for policy in self.settings.policies]
-        return [
-            {
-                "id": each,
-                "object": "model",
-                "created": created,
-                "owned_by": "laconic",
-                "root": name,
-                "max_model_len": self.driver.model.context if self.driver.state == "ready" else None,
-            }
-            for each in (name, *presets)
-        ]
+        return [self.described(each) for each in (name, *presets)]
+
+    def described(self, name: str) -> dict[str, Any]:
+        """A name in /v1/models."""
+        return {
+            "id": name,
+            "object": "model",
+            "created": 0,
+            "owned_by": "laconic",
+            "root": self.settings.model,
+            "max_model_len": self.driver.model.context if self.driver.state == "ready" else None,
+        }
 
     def health(self) -> Response:
         state = self.driver.state
@@ -318,8 +260,8 @@ class Server:
                 path,
                 self._asking(endpoint),
                 methods=["POST"],
-                openapi_extra=_BODIES[endpoint],
-                summary=_TITLES[endpoint],
+                openapi_extra=BODIES[endpoint],
+                summary=TITLES[endpoint],
             )
 
         @app.get("/v1/models", summary="The model, and names that stand for settings of it")
@@ -329,7 +271,7 @@ class Server:
         @app.get("/v1/models/{name:path}", summary="One of them")
         async def one_model(name: str) -> dict[str, Any]:
             resolve_model(name, self.settings.model, Method(), self.settings.strategies, self.settings.policies)
-            return {"id": name, "object": "model", "created": 0, "owned_by": "laconic", "root": self.settings.model}
+            return self.described(name)
 
         @app.get("/health", summary="200 when it is ready, 503 before and after")
         async def health() -> Response:
@@ -339,48 +281,7 @@ class Server:
         async def metrics() -> Response:
             return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-        @app.get("/laconic/info", summary="What the page can ask for")
-        async def info() -> dict[str, Any]:
-            return self.info()
-
-        @app.get("/laconic/runs", summary="Votes of this server")
-        async def listed() -> list[dict[str, Any]]:
-            return self.runs.listed()
-
-        @app.post("/laconic/runs", summary="Begin a vote")
-        async def begin(request: Request) -> Response:
-            return await self.start_run(request)
-
-        @app.get("/laconic/runs/{name}", summary="A vote with all its texts")
-        async def one_run(name: str) -> Response:
-            found = whole(self.runs.get(name))
-            return JSONResponse(
-                found, headers={"content-disposition": f'attachment; filename="laconic-{name[:8]}.json"'}
-            )
-
-        @app.get("/laconic/runs/{name}/events", summary="How a vote stands, as it goes")
-        async def events(name: str) -> Response:
-            return EventStream(self.watch_run(self.runs.get(name)), headers={"cache-control": "no-cache"})
-
-        @app.get("/laconic/runs/{name}/traces/{index}", summary="A trace's text, kept and evicted tokens told apart")
-        async def one_trace(name: str, index: str) -> dict[str, Any]:
-            if not index.isdigit() or len(index) > 6:
-                raise AskError(f"the trace {index[:20]!r} is no number", status=404)
-            return await self.read_trace(self.runs.get(name), int(index))
-
-        @app.delete("/laconic/runs/{name}", summary="Stop a vote")
-        async def stop(name: str) -> dict[str, Any]:
-            job = self.runs.get(name)
-            self.driver.end_early(job, "it was stopped by hand")
-            return {"id": name}
-
-        for path, file, kind in (
-            ("/", "page.html", "text/html; charset=utf-8"),
-            ("/page.css", "page.css", "text/css; charset=utf-8"),
-            ("/page.js", "page.js", "text/javascript; charset=utf-8"),
-            ("/favicon.svg", "favicon.svg", "image/svg+xml"),
-        ):
-            app.add_api_route(path, _static(file, kind), methods=["GET", "HEAD"], include_in_schema=False)
+        add_page(app, self)
 
         async def sentence(request: Request, error: Exception) -> Response:
             assert isinstance(error, LaconicError)
@@ -413,23 +314,6 @@ class Server:
             )
         return guarded
 
-    def info(self) -> dict[str, Any]:
-        """See the route."""
-        settings = self.settings
-        method = settings.method
-        return {
-            "model": settings.model,
-            "version": __version__,
-            "strategies": settings.strategies,
-            "policies": settings.policies,
-            "judges": settings.judges,
-            "strategy": settings.suggested or settings.strategies[0],
-            "compress": method.compress or "none",
-            "n": method.n or 16,
-            "most_traces": settings.most_traces,
-            "example": settings.example,
-        }
-
     def _asking(self, endpoint: Any) -> Callable[[Request], Awaitable[Response]]:
         async def asked(request: Request) -> Response:
             return await self.answer(endpoint, request)
@@ -457,71 +341,3 @@ class _Counting:
             await send(message)
 
         await self.app(scope, receive, counted)
-
-
-def _replaced(ask: Ask, **fields: Any) -> Ask:
-    from dataclasses import replace
-
-    return replace(ask, **fields)
-
-
-def _static(file: str, kind: str) -> Callable[[], Awaitable[Response]]:
-    async def page() -> Response:
-        text = (resources.files("laconic.server") / "page" / file).read_bytes()
-        return Response(text, media_type=kind, headers={"cache-control": "no-cache"})
-
-    return page
-
-
-_TITLES = {"chat": "A chat completion", "completions": "A completion of a text", "responses": "A response"}
-_METHOD = {
-    "type": "object",
-    "description": "What laconic does beside decoding. strategy and compress are written as on the command line, none is none.",
-    "properties": {
-        "strategy": {"type": "string", "examples": ["priced-vote", "deepprune:K2=4", "none"]},
-        "n": {"type": "integer", "minimum": 1, "description": "Traces of a vote at most."},
-        "compress": {"type": "string", "examples": ["rpc:interval=512", "none"]},
-        "judge": {"type": "string"},
-        "budget": {"type": "string", "examples": ["4x", "20000"]},
-        "progress": {"type": "boolean", "default": True, "description": "Tell how a vote stands as reasoning."},
-    },
-    "additionalProperties": False,
-}
-_SHARED = {
-    "model": {"type": "string"},
-    "n": {"type": "integer", "minimum": 1},
-    "temperature": {"type": "number"},
-    "top_p": {"type": "number"},
-    "top_k": {"type": "integer"},
-    "seed": {"type": "integer"},
-    "stop": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
-    "stream": {"type": "boolean"},
-    "stream_options": {"type": "object", "properties": {"include_usage": {"type": "boolean"}}},
-    "laconic": _METHOD,
-}
-
-
-def _body(required: str, **properties: Any) -> dict[str, Any]:
-    schema = {"type": "object", "required": [required], "properties": {**properties, **_SHARED}}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-_MESSAGES = {
-    "type": "array",
-    "items": {"type": "object", "properties": {"role": {"type": "string"}, "content": {}}, "required": ["role"]},
-}
-_WHOLE = {"type": "integer", "minimum": 1}
-_BODIES = {
-    "chat": _body(
-        "messages",
-        messages=_MESSAGES,
-        max_tokens=_WHOLE,
-        max_completion_tokens=_WHOLE,
-        logprobs={"type": "boolean"},
-        top_logprobs={"type": "integer", "minimum": 0, "maximum": 20},
-    ),
-    "completions": _body(
-        "prompt", prompt={}, max_tokens=_WHOLE, logprobs={"type": "integer", "minimum": 0, "maximum": 20}
-    ),
-    "responses": _body("input", input={}, instructions={"type": "string"}, max_output_tokens=_WHOLE),
-}

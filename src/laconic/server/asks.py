@@ -69,6 +69,8 @@ class Ask:
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     token_ids: bool = False
     """Whether choices tell the ids of their tokens, as vLLM's do."""
+    instructions: str | None = None
+    """Of /v1/responses, which are the first of its messages as well."""
     continues: bool = False
     """Whether the last message, the assistant's, is to be gone on with."""
 
@@ -135,6 +137,12 @@ def _read_responses(body: dict[str, Any]) -> Ask:
             )
     if _get(body, "background"):
         raise AskError("background isn't supported; leave it out", "background", "unsupported_parameter")
+    if _get(body, "top_logprobs"):
+        raise AskError(
+            "top_logprobs isn't supported at /v1/responses; leave it out, or ask /v1/chat/completions",
+            "top_logprobs",
+            "unsupported_parameter",
+        )
     kind = _mapping(_mapping(body, "text"), "format").get("type", "text")
     if kind != "text":
         raise AskError(f"text.format is {checks.shown(kind)}; only text is supported", "text", "unsupported_parameter")
@@ -150,6 +158,7 @@ def _read_responses(body: dict[str, Any]) -> Ask:
     return Ask(
         "responses",
         messages=messages,
+        instructions=instructions,
         template_arguments=_mapping(body, "chat_template_kwargs"),
         **_common(body, ("max_output_tokens",), choices=False),
     )
@@ -351,9 +360,11 @@ def resolve_model(name: str, served: str, method: Method, strategies: Sequence[s
             if match["n"]:
                 found["n"] = int(match["n"])
         else:
+            wanted = f"a strategy and a number, such as {strategies[0]}-16"
+            if policies:
+                wanted += f", a policy, such as {policies[0]}, or both, joined by +"
             raise AskError(
-                f"{part!r} in the model's name {name!r} is unknown; expected a strategy and a number, such as "
-                f"{strategies[0]}-16, a policy, such as {policies[0]}, or both, joined by +",
+                f"{part!r} in the model's name {name!r} is unknown; expected {wanted}",
                 "model",
                 "model_not_found",
                 404,

@@ -90,7 +90,8 @@ class EngineDriver:
         self._commands.put(lambda: self._begin(job))
 
     def cancel(self, job: Job) -> None:
-        """Nobody waits for it any more: its traces stop before the next step."""
+        """Nobody waits for it any more: its traces stop before the next step, and what it still tells is not kept."""
+        job.mailbox.close()
         self._commands.put(lambda: self._drop(job))
 
     def end_early(self, job: Job, reason: str) -> None:
@@ -198,8 +199,10 @@ class EngineDriver:
             self._settle(job)
 
     def _shared(self, policy: Any) -> SharedEngine:
-        spec = policy.spec()
+        spec = "" if self.model.per_request else policy.spec()
         shared = self._engines.pop(spec, None)
+        if self.model.per_request:
+            self.model.engine(policy)  # refuses one that can't be
         if shared is None:
             idle = [name for name, each in self._engines.items() if not each.busy]
             for name in idle[: max(0, len(idle) - IDLE_ENGINES + 1)]:

@@ -23,7 +23,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-OPEN = frozenset({"/", "/health", "/page.css", "/page.js", "/favicon.svg"})
+OPEN = frozenset(
+    {"/", "/health", "/page.css", "/page.js", "/tools.js", "/runs.js", "/compare.js", "/drawing.js", "/favicon.svg"}
+)
 """What needs no key: nothing of it tells of anyone's work."""
 HEADER_SECONDS = 10.0
 """For a request's line and headers to be complete."""

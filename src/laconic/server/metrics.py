@@ -5,7 +5,8 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from laconic.server.driver import EngineDriver
-from laconic.server.jobs import Job, VoteJob
+from laconic.server.jobs import Job
+from laconic.server.votes import VoteJob
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
 

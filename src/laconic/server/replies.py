@@ -270,8 +270,8 @@ class ResponsesReply(Reply):
             elif isinstance(event, ProgressTold):
                 self._write("reasoning", event.text, found)
             elif isinstance(event, Done):
-                self._close(found)
                 status = self._status()
+                self._close(found, status)
                 found.append(self._event(f"response.{status}", response=self._response(status)))
         return found
 
@@ -292,7 +292,8 @@ class ResponsesReply(Reply):
         said, thought = self.texts[0]
         for kind, text in (("reasoning", thought), ("message", said)):
             if text or kind == "message":
-                self._outputs.append(self._item(kind, text, self._new_id(kind)))
+                status = "completed" if kind == "reasoning" and said else self._status()
+                self._outputs.append(self._item(kind, text, self._new_id(kind), status))
         return self._response(self._status())
 
     def _status(self) -> str:
@@ -312,7 +313,7 @@ class ResponsesReply(Reply):
         more: dict[str, Any] = {"logprobs": []} if kind == "message" else {}
         found.append(self._event(name, **self._where(), delta=text, **more))
 
-    def _close(self, found: list[Mapping[str, Any]]) -> None:
+    def _close(self, found: list[Mapping[str, Any]], status: str = "completed") -> None:
         if not self._open:
             return
         kind, text = self._open, self._progress
@@ -320,7 +321,7 @@ class ResponsesReply(Reply):
         more: dict[str, Any] = {"logprobs": []} if kind == "message" else {}
         found.append(self._event(name, **self._where(), text=text, **more))
         found.append(self._event("response.content_part.done", **self._where(), part=self._part(kind, text)))
-        item = self._item(kind, text, self._items[-1])
+        item = self._item(kind, text, self._items[-1], status)
         self._outputs.append(item)
         found.append(self._event("response.output_item.done", output_index=len(self._items) - 1, item=item))
         self._open = ""
@@ -336,9 +337,8 @@ class ResponsesReply(Reply):
             return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
         return {"type": "reasoning_text", "text": text}
 
-    def _item(self, kind: str, text: str | None, name: str) -> dict[str, Any]:
+    def _item(self, kind: str, text: str | None, name: str, status: str = "in_progress") -> dict[str, Any]:
         content = [] if text is None else [self._part(kind, text)]
-        status = "in_progress" if text is None else "completed"
         if kind == "message":
             return {"id": name, "type": "message", "role": "assistant", "status": status, "content": content}
         return {"id": name, "type": "reasoning", "status": status, "summary": [], "content": content}
@@ -358,7 +358,7 @@ class ResponsesReply(Reply):
             "output": list(self._outputs),
             "error": None,
             "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
-            "instructions": None,
+            "instructions": self.ask.instructions,
             "metadata": {},
             "parallel_tool_calls": False,
             "tool_choice": "none",

@@ -6,12 +6,15 @@ import threading
 from typing import Any
 
 from laconic.server.asks import AskError
-from laconic.server.jobs import VoteJob
+from laconic.server.growth import Point
+from laconic.server.votes import VoteJob
 
 MOST_RUNS = 50
 MOST_TOKENS = 4_000_000
 """Of all runs that are over: they are kept with their texts."""
 LONGEST_QUESTION = 300  # characters in the list
+IN_SHORT = ("id", "state", "strategy", "spec", "compress", "answer", "generated", "saved", "seconds")
+"""What the list tells of a state."""
 
 
 class Runs:
@@ -32,6 +35,11 @@ class Runs:
                     break
                 tokens -= self._jobs.pop(name).generated
 
+    def drop(self, job: VoteJob) -> None:
+        """It could not begin: no run came of it."""
+        with self._lock:
+            self._jobs.pop(job.id, None)
+
     def get(self, name: str) -> VoteJob:
         """Raises AskError (404) where there is none."""
         job = self._jobs.get(name)
@@ -49,24 +57,16 @@ class Runs:
         state = state_of(job)
         question = job.ask.question
         return {
-            "id": job.id,
             "created": job.created,
             "question": question if len(question) <= LONGEST_QUESTION else question[:LONGEST_QUESTION] + "...",
-            "state": state["state"],
-            "strategy": state["strategy"],
-            "compress": state["compress"],
-            "answer": state["answer"],
-            "generated": state["generated"],
-            "saved": state["saved"],
-            "seconds": state["seconds"],
+            **{name: state[name] for name in IN_SHORT},
             "n": len(state["traces"]),
         }
 
 
 def state_of(job: VoteJob) -> dict[str, Any]:
     """How a vote stands, as the page shows it. From any thread: snapshots are never changed once they are made."""
-    snapshot, verdict = getattr(job, "snapshot", None), getattr(job, "verdict", None)
-    chosen = getattr(job, "chosen", None)
+    snapshot, verdict, chosen = job.snapshot, job.verdict, job.chosen
     state = "over" if verdict is not None else "failed" if job.error else "stopped" if job.over else "running"
     rows = snapshot.rows if snapshot is not None else ()
     finished = [row.tokens for row in rows if row.state == "finished"]
@@ -77,12 +77,13 @@ def state_of(job: VoteJob) -> dict[str, Any]:
         saved = round(len(rows) * sum(finished) / len(finished)) - sum(row.tokens for row in rows)
     strategy = chosen.strategy if chosen is not None else None
     plain = verdict.plain if verdict is not None else snapshot.plain if snapshot is not None else None
-    held = job.view.stats if job.view is not None and verdict is None and not job.over else None
     return {
         "id": job.id,
         "state": state,
         "error": job.error,
         "strategy": strategy.name if strategy is not None else None,
+        "spec": chosen.spec if chosen is not None else None,
+        "judge": chosen.judge if chosen is not None else None,
         "compress": chosen.policy.spec() if chosen is not None else None,
         "seed": job.seed,
         "answer": verdict.answer if verdict is not None else None,
@@ -98,17 +99,27 @@ def state_of(job: VoteJob) -> dict[str, Any]:
         "judged": snapshot.judged if snapshot is not None else 0,
         "saved": saved,
         "seconds": round(job.took if job.took is not None else job.seconds, 2),
-        "kv_held": held.live_kv_bytes if held is not None else 0,
-        "kv_full": held.full_kv_bytes if held is not None else 0,
-        "kv_peak": getattr(job, "kv_peak", 0),
+        "kv_held": job.kv_held,
+        "kv_full": job.kv_full,
+        "kv_peak": job.kv_peak,
         "plain": None if plain is None else [plain.answer, plain.votes, plain.finished, round(plain.affordable, 1)],
-        "messages": [[round(seconds, 2), message] for seconds, message in list(getattr(job, "messages", []))],
+        "messages": [[round(seconds, 2), message] for seconds, message in list(job.messages)],
+    }
+
+
+def summary(job: VoteJob) -> dict[str, Any]:
+    """A run without its texts, for showing it beside others: the question, its state, and how it grew."""
+    return {
+        "question": job.ask.question,
+        "created": job.created,
+        **state_of(job),
+        "growth": {"columns": Point._fields, "rows": job.growth.points},
     }
 
 
 def whole(job: VoteJob) -> dict[str, Any]:
-    """A run as it is downloaded: the question, the verdict with every trace's text, and how it came about."""
-    found = {"question": job.ask.question, "created": job.created, **state_of(job)}
+    """A run as it is downloaded: its summary, and the verdict with every trace's text."""
+    found = summary(job)
     if job.verdict is not None:
         found["verdict"] = job.verdict.to_dict()
     return found

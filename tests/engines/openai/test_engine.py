@@ -180,7 +180,7 @@ def test_a_probe_is_the_engines_own(upstream: Running) -> None:
         found = engine.probe(ids, suffix, steps)
         assert engine.stats.side_tokens > 0
         assert [engine.trace(name).text for name in ids] == before
-        columns = engine._texts
+        columns = engine._pieces.texts
         tokens = [engine.trace(name).token_ids for name in ids]
     prompt = own.submit(own.render(QUESTION), cut)[0]
     want = own.probe_of(own.trace(prompt).prompt_ids, tokens, suffix, steps)

@@ -26,8 +26,11 @@ class Upstream:
     """A server of one model that says WORDS, in the manner of `behave(body, request number)`.
 
     behave returns a dict: status, retry_after, words to send, cut (end without an end), half (end in the middle of a line),
-    usage, kind (content type), logprobs, ids, error (in mid-stream), whole (an answer that is no stream).
+    usage, kind (content type), logprobs, ids, error (in mid-stream), whole (an answer that is no stream), odd (fields of each
+    choice). serves: the records of its list of models.
     """
+
+    serves: tuple[dict[str, Any], ...] = ({"id": "m"},)
 
     def __init__(self, behave: Callable[[dict[str, Any], int], dict[str, Any]]) -> None:
         self.bodies: list[dict[str, Any]] = []
@@ -45,7 +48,7 @@ class Upstream:
                 self.send_response(200)
                 self.send_header("content-type", "application/json")
                 self.end_headers()
-                self.wfile.write(json.dumps({"object": "list", "data": [{"id": "m"}]}).encode())
+                self.wfile.write(json.dumps({"object": "list", "data": upstream.serves}).encode())
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -78,6 +81,7 @@ class Upstream:
                     if how.get("logprobs"):
                         one = {"token": word, "logprob": -0.5, "top_logprobs": [{"token": word, "logprob": -0.5}]}
                         choice["logprobs"] = {"content": [one]}
+                    choice |= how.get("odd", {})
                     self._send({"choices": [choice]})
                     time.sleep(how.get("pause", 0))
                 if how.get("error"):
@@ -303,3 +307,94 @@ def test_events_however_they_are_cut() -> None:
 def test_what_is_no_chunk(record: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="a ch"):
         Reader().read(record)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"logprobs": {"content": [{"token": "a"}]}},
+        {"logprobs": {"content": [{"token": "a", "logprob": None}]}},
+        {"logprobs": {"content": [5]}},
+        {"token_ids": ["x"]},
+        {"token_ids": [[1]]},
+        {"logprobs": {"tokens": ["a"], "token_logprobs": ["x"]}},
+    ],
+)
+def test_chunks_that_are_odd_end_in_a_sentence(odd: dict[str, Any]) -> None:
+    """And not in a stream that waits for ever."""
+    with (
+        upstreams(lambda body, number: {"odd": odd}) as (up,),
+        OpenAIEngine(up.url, retries=0) as engine,
+        pytest.raises(
+            EngineError, match=r"a chunk that isn't as OpenAI's API has it|invalid literal|could not convert"
+        ),
+    ):
+        one(engine)
+
+
+def test_a_fault_of_our_own_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Reader, record: object) -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr(Reader, "read", broken)
+    with (
+        upstreams(lambda body, number: {}) as (up,),
+        OpenAIEngine(up.url) as engine,
+        pytest.raises(EngineError, match=r"failed inside laconic \(ZeroDivisionError: oh\)"),
+    ):
+        one(engine)
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_server_that_refuses_what_can_be_left_out(status: int) -> None:
+    """As OpenAI's own does: it is asked without, then and later."""
+
+    def behave(body: dict[str, Any], number: int) -> dict[str, Any]:
+        if "return_token_ids" in body:
+            return {"status": status, "message": "Unrecognized request argument supplied: return_token_ids"}
+        return {}
+
+    with upstreams(behave) as (up,), OpenAIEngine(up.url) as engine:
+        assert one(engine).text == "".join(WORDS)
+        assert one(engine).text == "".join(WORDS)
+    assert ["return_token_ids" in body for body in up.bodies] == [True, False, False]
+
+
+def test_a_closed_engine() -> None:
+    with upstreams(lambda body, number: {}) as (up,):
+        engine = OpenAIEngine(up.url)
+        engine.close()
+        engine.close()
+        assert engine._sender._loop.is_closed()
+        with pytest.raises(InputError, match="this engine is closed"):
+            engine.submit("a", SAMPLING)
+        with pytest.raises(InputError, match="this engine is closed"):
+            next(engine.stream())
+
+
+def test_all_servers_are_asked_for_the_model() -> None:
+    quick = [lambda body, number: {}] * 2
+    with upstreams(*quick) as both:
+        urls = [up.url for up in both]
+        both[0].serves = ({"id": "m", "max_model_len": 900},)
+        both[1].serves = ({"id": "other"}, {"id": "m", "max_model_len": 500})
+        with OpenAIEngine(urls) as engine:
+            assert (engine.model, engine.context) == ("m", 500)
+        both[1].serves = ({"id": "other"},)
+        with pytest.raises(InputError, match=f"{urls[1]} doesn't serve 'm'; expected one of other"):
+            OpenAIEngine(urls)
+
+
+def test_servers_are_taken_and_given_back_from_many_threads() -> None:
+    endpoints = Endpoints("http://a,http://b")
+
+    def work() -> None:
+        for _ in range(2000):
+            endpoints.give_back(endpoints.take())
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [each.busy for each in endpoints.all] == [0, 0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ import httpx
 
 from laconic import checks
 from laconic.engines.openai.endpoints import Endpoints
-from laconic.engines.openai.protocol import Served, error_of, find_served
+from laconic.engines.openai.protocol import Served, error_of, find_served, refused_field
 from laconic.errors import EngineError, InputError
 
 TRIES = 6
@@ -49,38 +48,45 @@ class Asker:
         self.at_once = checks.whole("at_once", at_once, 1, meaning="requests")
         limits = httpx.Limits(max_connections=at_once, max_keepalive_connections=at_once)
         self._http = httpx.Client(headers=dict(headers), limits=limits, timeout=httpx.Timeout(SILENCE, connect=15.0))
-        self._lock = threading.Lock()
 
     def close(self) -> None:
         """Let go of the connections."""
         self._http.close()
 
     def find_model(self, asked: str | None) -> Served:
-        """The model, where it is served. Raises InputError where no server can be used, or none serves it."""
-        problems = []
+        """The model, by what all servers say that can be reached; those that can't are set aside.
+
+        Raises InputError where no server can be used, or one of them doesn't serve the model.
+        """
+        problems, served = [], None
         for endpoint in self.endpoints.all:
             try:
-                response = self._http.get(f"{endpoint.url}/models", timeout=15.0)
+                response = self._http.get(f"{endpoint.url}/models", timeout=httpx.Timeout(15.0, connect=5.0))
             except httpx.HTTPError as error:
-                problems.append(f"{endpoint.url} can't be reached ({_said(error)})")
+                problems.append(f"{endpoint.url} can't be reached ({said(error)})")
                 endpoint.failed()
                 continue
             found = find_served(endpoint.url, response.status_code, response.text, asked)
-            if found.name is not None:
-                return found
-            problems.append(found.problem)
+            if found.name is None:
+                problems.append(found.problem)
+                endpoint.failed()
+                continue
+            asked = found.name
+            contexts = [each.context for each in (served, found) if each is not None and each.context is not None]
+            served = Served(found.name, min(contexts, default=None))
+        if served is not None:
+            return served
         raise InputError(f"no server can be used: {'; '.join(problems)}")
 
     def ask(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """The answer to one request. Raises RefusedError for one that is wrong, EngineError where servers fail for good."""
         endpoint, said = None, ""
         for attempt in range(TRIES):
-            with self._lock:
-                endpoint = self.endpoints.choose(endpoint)
-                endpoint.busy += 1
+            endpoint = self.endpoints.take(endpoint)
             wait = min(0.25 * 2**attempt, 8.0) * (0.5 + random.random() / 2)
             try:
-                response = self._http.post(endpoint.url + path, json=body)
+                own = endpoint.understood(body)
+                response = self._http.post(endpoint.url + path, json=own)
                 if response.status_code == 200:
                     found = response.json()
                     if not isinstance(found, dict):
@@ -88,7 +94,11 @@ class Asker:
                     endpoint.worked()
                     return found
                 said = f"{endpoint.url} answers {error_of(response.status_code, response.text)}"
-                if response.status_code not in BUSY and response.status_code < 500:
+                unknown = refused_field(response.status_code, response.text, own)
+                if unknown is not None:  # it is asked once more, without that
+                    endpoint.unknown.add(unknown)
+                    wait = 0.0
+                elif response.status_code not in BUSY and response.status_code < 500:
                     raise RefusedError(said, response.status_code, response.text)
                 if response.status_code >= 500:
                     endpoint.failed()
@@ -96,10 +106,9 @@ class Asker:
                     wait = max(wait, min(60.0, float(response.headers.get("retry-after", "0"))))
             except (httpx.HTTPError, ValueError) as error:
                 endpoint.failed()
-                said = f"{endpoint.url}: {_said(error)}"
+                said = f"{endpoint.url}: {said(error)}"
             finally:
-                with self._lock:
-                    endpoint.busy -= 1
+                self.endpoints.give_back(endpoint)
             if attempt >= len(self.endpoints.all) - 1:  # all have been asked
                 time.sleep(wait)
         raise EngineError(said)
@@ -112,5 +121,6 @@ class Asker:
             return list(pool.map(lambda request: self.ask(*request), requests))
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
+    """An error in a line."""
     return " ".join(str(error).split()) or type(error).__name__

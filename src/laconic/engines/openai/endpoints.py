@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 from laconic import checks
@@ -33,6 +35,12 @@ class Endpoint:
     """In a row."""
     aside: float = 0.0
     """Until then it is not asked."""
+    unknown: set[str] = field(default_factory=set)
+    """Fields of a request that it refuses, and can do without."""
+
+    def understood(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A body without what it refuses."""
+        return {name: value for name, value in body.items() if name not in self.unknown}
 
     def failed(self) -> None:
         self.failures += 1
@@ -43,22 +51,36 @@ class Endpoint:
 
 
 class Endpoints:
-    """The servers of an engine. urls: separated by commas, or several texts; with or without /v1 at their ends."""
+    """The servers of an engine. urls: separated by commas, or several texts; with or without /v1 at their ends.
+
+    May be used from several threads.
+    """
 
     def __init__(self, urls: str | Sequence[str]) -> None:
         given = urls.split(",") if isinstance(urls, str) else checks.texts("urls", urls, "addresses of servers")
+        self._lock = threading.Lock()
         self.all = [Endpoint(base_url(url)) for url in given if url.strip()]
         if not self.all:
             raise InputError("there is no address; expected one of a server, such as http://127.0.0.1:8000/v1")
         if len({each.url for each in self.all}) < len(self.all):
             raise InputError("an address is given twice; give each server once")
 
-    def choose(self, but: Endpoint | None = None) -> Endpoint:
-        """The least busy of those that work; but: the last to be asked."""
+    def take(self, but: Endpoint | None = None) -> Endpoint:
+        """The least busy of those that work, busier by one request from here on; but: the last to be asked."""
         now = time.monotonic()
-        return min(
-            self.all, key=lambda each: (each is but, each.aside > now, each.aside if each.aside > now else 0, each.busy)
-        )
+
+        def order(each: Endpoint) -> tuple[bool, bool, float, int]:
+            return each is but, each.aside > now, each.aside if each.aside > now else 0.0, each.busy
+
+        with self._lock:
+            found = min(self.all, key=order)
+            found.busy += 1
+        return found
+
+    def give_back(self, endpoint: Endpoint) -> None:
+        """A request has ended."""
+        with self._lock:
+            endpoint.busy -= 1
 
 
 def base_url(url: str) -> str:

@@ -1,108 +1,43 @@
 """Servers with OpenAI's API as an engine: every trace is a streamed request, stopped by closing it.
 
-Requests run in an event loop of a thread of its own, and what they bring goes through one queue to whoever reads the stream.
+Requests run in a thread of their own (`sending`), and what they bring goes through one queue to whoever reads the stream.
 A trace that was stopped goes on by prefix: its prompt and its text so far are sent again. One whose server fails goes on at
 another in the same way, or begins anew where no server continues a text.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
-import queue
-import random
-import threading
 import warnings
-import weakref
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import httpx
 from torch import Tensor
 
 from laconic import checks
 from laconic.compress import FullKV
 from laconic.engines.base import Chunk, Engine, EngineStats, FinishReason, Prompt, Sampling, Trace, up_to_brace
 from laconic.engines.chat import Chat, chat_of
-from laconic.engines.openai.asking import BUSY, Asker, key_of
-from laconic.engines.openai.endpoints import Endpoint, Endpoints
+from laconic.engines.openai.asking import Asker, key_of
+from laconic.engines.openai.endpoints import Endpoints
 from laconic.engines.openai.probing import ask_probes, ask_texts, probe_bodies
 from laconic.engines.openai.protocol import (
     MOST_LOGPROBS,
     Conversation,
-    Events,
     PlainText,
-    Reader,
     RemotePiece,
     RemotePrompt,
-    RequestPlan,
     confidence_of,
-    error_of,
     logprobs_of,
     plan,
 )
+from laconic.engines.openai.remote_trace import LiveRequest, PieceIds, RemoteText, RemoteTrace
+from laconic.engines.openai.sending import Failure, Message, Sender
 from laconic.engines.requests import check_ids, check_length, check_request
-from laconic.engines.scheduler import ScheduledTrace, Scheduler
+from laconic.engines.scheduler import Scheduler
 from laconic.errors import EngineError, InputError, LaconicWarning
 
 RETRIES = 5
-SILENCE = 600.0  # seconds without a word after which a server counts as gone
-
-
-class _Text:
-    """A trace's text, told by the server."""
-
-    def __init__(self) -> None:
-        self.text = ""
-        self.next = ""
-
-    def add(self, token: int) -> str:
-        more, self.next = self.next, ""
-        self.text += more
-        return more
-
-    def finish(self, token_ids: Sequence[int]) -> str:
-        return ""
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class RemoteTrace(ScheduledTrace):
-    """A trace in OpenAIEngine."""
-
-    prompt: RemotePrompt
-    request: int = 0
-    """The number of its present request; 0: it has none."""
-    known: bool = True
-    """Whether all its tokens' ids are the server's own."""
-
-
-@dataclass(slots=True)
-class _Failure:
-    """Why a request has ended without an end. final: no other try would help."""
-
-    message: str
-    final: bool
-    anew: bool = False
-    """The server doesn't continue texts."""
-
-
-@dataclass(slots=True)
-class _Message:
-    request: int
-    what: RemotePiece | _Failure
-
-
-@dataclass(slots=True)
-class _Live:
-    """A request that runs."""
-
-    entry: RemoteTrace
-    task: Any = None
-    tries: int = 0
-    counted: int = 0
-    """Tokens that came by this request."""
 
 
 class OpenAIEngine(Engine):
@@ -143,23 +78,14 @@ class OpenAIEngine(Engine):
         self._extra = dict(extra or {})
         self._scheduler: Scheduler[RemoteTrace] = Scheduler(self.policy.schedule, max_batch, chunk_tokens)
         self._stats = EngineStats()
-        self._live: dict[int, _Live] = {}
+        self._live: dict[int, LiveRequest] = {}
         self._requests = 0
         self._given_up: list[str] = []
         self._warned = False
-        self._ids: dict[str, int] = {}
-        self._pieces: dict[str, int] = {}
-        self._texts: list[str] = []
-        self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+        self._pieces = PieceIds()
         headers = key_of(key_env) if key is None else {"Authorization": f"Bearer {key}"}
         self._asker = Asker(self.endpoints, headers, max_batch)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="laconic-openai", daemon=True)
-        self._thread.start()
-        limits = httpx.Limits(max_connections=max_batch + 8, max_keepalive_connections=max_batch + 8)
-        timeout = httpx.Timeout(SILENCE, connect=15.0, pool=None)
-        self._http = httpx.AsyncClient(headers=headers, limits=limits, timeout=timeout, http2=False, trust_env=True)
-        self._close = weakref.finalize(self, _close, self._loop, self._thread, self._http, self._asker)
+        self._sender = Sender(self.endpoints, headers, max_batch, self.retries)
         try:
             served = self._asker.find_model(model)
             self.model, self.context = served.name, served.context
@@ -169,7 +95,8 @@ class OpenAIEngine(Engine):
 
     def close(self) -> None:
         """End all requests. Closing twice is fine."""
-        self._close()
+        self._sender.close()
+        self._asker.close()
 
     def __enter__(self) -> OpenAIEngine:
         return self
@@ -193,6 +120,7 @@ class OpenAIEngine(Engine):
         ids: Sequence[str] | None = None,
     ) -> list[str]:
         """See Engine.submit. What the server thinks of a prompt is known when it is asked, in `stream`."""
+        self._check_open()
         n = check_request(sampling, n)
         asked = max(sampling.confidence_top_k, sampling.logprobs or 0)
         if asked > MOST_LOGPROBS:
@@ -220,13 +148,14 @@ class OpenAIEngine(Engine):
                 number=number,
                 limit=limit,
                 stop_ids=frozenset(),
-                text=_Text(),
+                text=RemoteText(),
                 prompt=own,
             )
 
         return self._scheduler.submit(tokens, sampling, n, ids, False, make)
 
     def stream(self) -> Generator[Chunk, None, None]:
+        self._check_open()
         outbox = self._scheduler.outbox
         with self._scheduler.streaming():
             self._given_up.clear()
@@ -241,7 +170,7 @@ class OpenAIEngine(Engine):
                     if self._given_up:
                         raise EngineError(self._given_up[0])
                     return
-                self._take(self._inbox.get())
+                self._take(self._sender.inbox.get())
 
     def stop(self, trace_id: str) -> None:
         entry = self._scheduler.entry(trace_id)
@@ -255,14 +184,17 @@ class OpenAIEngine(Engine):
     def trace(self, trace_id: str) -> Trace:
         return self._scheduler.trace(trace_id)
 
+    def prompt_length(self, trace_id: str) -> int:
+        """Tokens of a trace's prompt: as sent, or as the server has counted them by the trace's end; 0: not known."""
+        entry = self._scheduler.entry(trace_id)
+        return len(entry.trace.prompt_ids) or entry.prompt_length
+
     def forget(self, trace_ids: Sequence[str]) -> None:
         self._scheduler.forget(trace_ids)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of tokens that came without ids. Raises InputError for others: their tokenizer is the server's."""
-        if not all(0 <= token < len(self._texts) for token in token_ids):
-            raise InputError("the openai engine has no tokenizer: read traces by their texts")
-        return "".join(self._texts[token] for token in token_ids)
+        return self._pieces.decode(token_ids)
 
     def probe(self, trace_ids: Sequence[str], suffix: str, steps: int) -> Tensor:
         """See Engine.probe, and `probing.ask_probes` for what the columns are. Each text is sent with the suffix and continued.
@@ -271,7 +203,7 @@ class OpenAIEngine(Engine):
         """
         checks.whole("steps", steps, 1, meaning="tokens of the answer")
         bodies = self._probe_bodies(trace_ids, suffix, steps, MOST_LOGPROBS)
-        found, tokens = ask_probes(self._asker, bodies, steps, self._piece_id)
+        found, tokens = ask_probes(self._asker, bodies, steps, self._pieces.number)
         self._stats.side_tokens += tokens
         return found
 
@@ -315,6 +247,10 @@ class OpenAIEngine(Engine):
 
     # ---- what comes ------------------------------------------------------------------------------------------------
 
+    def _check_open(self) -> None:
+        if self._sender.closed:
+            raise InputError("this engine is closed: make a new one")
+
     def _send(self) -> None:
         """Waiting traces are asked for, as many at once as may be."""
         waiting = self._scheduler.waiting
@@ -322,7 +258,7 @@ class OpenAIEngine(Engine):
             entry = waiting.popleft()
             self._requests += 1
             entry.request = self._requests
-            self._live[entry.request] = _Live(entry)
+            self._live[entry.request] = LiveRequest(entry)
             self._begin(entry.request)
 
     def _begin(self, number: int, anew: bool = False) -> None:
@@ -334,7 +270,7 @@ class OpenAIEngine(Engine):
             trace.token_ids.clear()
             trace.confidences.clear()
             trace.logprobs.clear()
-            entry.text = _Text()
+            entry.text = RemoteText()
             trace.text, entry.known = "", True
         tokens = trace.token_ids if entry.known else None
         if trace.token_ids and tokens is None and isinstance(entry.prompt, tuple):
@@ -350,15 +286,14 @@ class OpenAIEngine(Engine):
             self.chat.arguments,
             self.chat.system,
         )
-        live.task = asyncio.run_coroutine_threadsafe(
-            self._request(number, asked, asked.continues or bool(trace.text)), self._loop
-        )
+        body = {"model": self.model, **asked.body, **self._extra}
+        live.task = self._sender.begin(number, asked.path, body, asked.continues or bool(trace.text))
 
-    def _take(self, message: _Message) -> None:
+    def _take(self, message: Message) -> None:
         live = self._live.get(message.request)
         if live is None:  # of a request that is gone
             return
-        if isinstance(message.what, _Failure):
+        if isinstance(message.what, Failure):
             self._failed(message.request, live, message.what)
             return
         piece, entry = message.what, live.entry
@@ -378,12 +313,14 @@ class OpenAIEngine(Engine):
         elif len(entry.pending) >= self._scheduler.chunk_tokens:
             self._scheduler.outbox.append(entry.flush())
 
-    def _check_usage(self, live: _Live, piece: RemotePiece) -> None:
+    def _check_usage(self, live: LiveRequest, piece: RemotePiece) -> None:
         """What the server says that it computed, against what came."""
         usage = piece.usage or {}
         made, read = usage.get("completion_tokens"), usage.get("prompt_tokens")
         if isinstance(read, int) and read > 0:
             self._stats.prompt_tokens += read
+            if not live.entry.prompt_length:  # of its first request: what follows may send its text along
+                live.entry.prompt_length = read
         if not isinstance(made, int) or made == live.counted or made < 0:
             return
         if live.entry.known and not self._warned:
@@ -396,7 +333,7 @@ class OpenAIEngine(Engine):
         elif not live.entry.known:  # pieces were counted, and a piece may hold several tokens
             self._stats.generated_tokens += made - live.counted
 
-    def _accept(self, live: _Live, piece: RemotePiece) -> None:
+    def _accept(self, live: LiveRequest, piece: RemotePiece) -> None:
         entry = live.entry
         trace, sampling = entry.trace, entry.trace.sampling
         trace.state = "running"
@@ -406,16 +343,16 @@ class OpenAIEngine(Engine):
             if len(entry.pending) == self._scheduler.chunk_tokens:
                 self._scheduler.outbox.append(entry.flush())
             if told.id is None:
-                token, entry.known = self._piece_id(told.text), False
+                token, entry.known = self._pieces.number(told.text), False
             else:
                 token = told.id
                 if told.logprob is not None:
-                    self._ids[told.text] = token
+                    self._pieces.note(told.text, token)
             confidence = logprobs = None
             if sampling.confidence_top_k:
                 confidence = confidence_of(told, sampling.confidence_top_k)
             if sampling.logprobs is not None:
-                ids = self._alternative if entry.known else self._piece_id
+                ids = self._pieces.alternative if entry.known else self._pieces.number
                 logprobs = logprobs_of(told, ids, sampling.logprobs)
             if (sampling.confidence_top_k and confidence is None) or (
                 sampling.logprobs is not None and logprobs is None
@@ -430,19 +367,7 @@ class OpenAIEngine(Engine):
             live.counted += 1
             self._stats.generated_tokens += 1
 
-    def _piece_id(self, text: str) -> int:
-        """The number of a piece, by its text."""
-        found = self._pieces.get(text)
-        if found is None:
-            found = self._pieces[text] = len(self._texts)
-            self._texts.append(text)
-        return found
-
-    def _alternative(self, text: str) -> int:
-        """The id of a token that was not drawn: the server's where it has told one of that text, else below 0."""
-        return self._ids.get(text, -1 - self._piece_id(text))
-
-    def _failed(self, number: int, live: _Live, failure: _Failure) -> None:
+    def _failed(self, number: int, live: LiveRequest, failure: Failure) -> None:
         live.tries += 1
         if failure.anew:
             self._begin(number, anew=True)
@@ -474,97 +399,3 @@ class OpenAIEngine(Engine):
         entry.request = 0
         if live is not None and live.task is not None:
             live.task.cancel()
-
-    # ---- in the event loop -----------------------------------------------------------------------------------------
-
-    async def _request(self, number: int, asked: RequestPlan, resumed: bool) -> None:
-        """One request from beginning to end, tried at other servers and later as long as nothing has come of it."""
-        body = {"model": self.model, **asked.body, **self._extra}
-        endpoint: Endpoint | None = None
-        failure = _Failure("", False)
-        for attempt in range(self.retries + 1):
-            endpoint = self.endpoints.choose(endpoint)
-            endpoint.busy += 1
-            wait = min(0.25 * 2**attempt, 8.0) * (0.5 + random.random() / 2)
-            reader = Reader(resumed)
-            try:
-                async with self._http.stream("POST", endpoint.url + asked.path, json=body) as response:
-                    if response.status_code != 200:
-                        text = (await response.aread()).decode("utf-8", "replace")
-                        failure, wait = self._refused(endpoint, response, text, resumed, wait)
-                    else:
-                        await self._read(number, response, reader)
-                        if reader.finish is not None:
-                            endpoint.worked()
-                            self._put(number, RemotePiece(finish=reader.finish, usage=reader.usage))
-                            return
-                        failure = _Failure(f"{endpoint.url} ended the stream before the trace's end", False)
-                        endpoint.failed()
-            except (httpx.HTTPError, ValueError) as error:
-                failure = _Failure(f"{endpoint.url}: {_said(error)}", False)
-                endpoint.failed()
-            finally:
-                endpoint.busy -= 1
-            if failure.final or failure.anew or reader.begun:  # whoever reads goes on from what there is, or ends it
-                self._put(number, failure)
-                return
-            if attempt >= len(self.endpoints.all) - 1:  # all have been asked
-                await asyncio.sleep(wait)
-        self._put(number, replace(failure, final=True))
-
-    def _refused(
-        self, endpoint: Endpoint, response: httpx.Response, text: str, resumed: bool, wait: float
-    ) -> tuple[_Failure, float]:
-        said = f"{endpoint.url} answers {error_of(response.status_code, text)}"
-        if response.status_code in BUSY or response.status_code >= 500:
-            if response.status_code >= 500:
-                endpoint.failed()
-            with contextlib.suppress(ValueError):  # a date
-                wait = max(wait, min(60.0, float(response.headers.get("retry-after", "0"))))
-            return _Failure(said, False), wait
-        return _Failure(said, not resumed, anew=resumed), wait
-
-    async def _read(self, number: int, response: httpx.Response, reader: Reader) -> None:
-        """Pieces as they come. Raises ValueError for what is no stream of chunks."""
-        kind = response.headers.get("content-type", "")
-        if not kind.startswith("text/event-stream"):
-            raise ValueError(f"it answers with {kind or 'no type'} instead of a stream")
-        events = Events()
-        async for text in response.aiter_text():
-            for data in events.feed(text):
-                if data.strip() == "[DONE]":
-                    return
-                record = json.loads(data)
-                if not isinstance(record, dict):
-                    raise ValueError("a chunk that is no object")
-                if "error" in record and "choices" not in record:
-                    raise ValueError(error_of(500, data))
-                piece = reader.read(record)
-                if piece is not None:
-                    self._put(number, piece)
-
-    def _put(self, number: int, what: RemotePiece | _Failure) -> None:
-        self._inbox.put(_Message(number, what))
-
-
-def _said(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _close(loop: asyncio.AbstractEventLoop, thread: threading.Thread, http: httpx.AsyncClient, asker: Asker) -> None:
-    asker.close()
-
-    async def end() -> None:
-        tasks = [task for task in asyncio.all_tasks(loop) if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await http.aclose()
-        await loop.shutdown_asyncgens()
-
-    if thread.is_alive():
-        with contextlib.suppress(Exception):
-            asyncio.run_coroutine_threadsafe(end(), loop).result(5)
-        loop.call_soon_threadsafe(loop.stop)
-        if threading.current_thread() is not thread:
-            thread.join(5)

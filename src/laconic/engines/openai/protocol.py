@@ -12,6 +12,8 @@ from laconic.errors import InputError
 
 OPEN, CLOSE = "<think>", "</think>\n\n"
 MOST_LOGPROBS = 20  # OpenAI's limit
+DISPENSABLE = ("return_token_ids", "add_generation_prompt")
+"""Fields that some servers know, and without which others can be asked too."""
 SEED_STEP = 1_000_003  # between the seeds of two traces of a prompt
 MOST_SEED = 1 << 53
 
@@ -92,7 +94,7 @@ def plan(
         "top_p": sampling.top_p,
         "max_tokens": limit,
         "seed": (sampling.seed + index * SEED_STEP) % MOST_SEED,
-        "return_token_ids": True,  # vLLM's and laconic's; others leave it alone
+        "return_token_ids": True,  # vLLM's and laconic's; others leave it alone, or refuse it (`refused_field`)
     }
     if sampling.top_k:
         body["top_k"] = sampling.top_k
@@ -137,6 +139,12 @@ class Reader:
 
     def read(self, record: Mapping[str, Any]) -> RemotePiece | None:
         """A piece; None: nothing in it. Raises ValueError for what is no chunk."""
+        try:
+            return self._read(record)
+        except (TypeError, KeyError, AttributeError, IndexError) as error:
+            raise ValueError(f"a chunk that isn't as OpenAI's API has it ({type(error).__name__}: {error})") from None
+
+    def _read(self, record: Mapping[str, Any]) -> RemotePiece | None:
         usage = record.get("usage")
         if isinstance(usage, dict):
             self.usage = usage
@@ -268,6 +276,13 @@ def error_of(status: int, text: str) -> str:
         message = text
     said = " ".join(str(message or "").split())[:300]
     return f"{status}: {said}" if said else str(status)
+
+
+def refused_field(status: int, text: str, body: Mapping[str, Any]) -> str | None:
+    """The field that an answer says is unknown, where one can do without it."""
+    if status not in (400, 422):
+        return None
+    return next((name for name in DISPENSABLE if name in body and name in text), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from laconic.engines.base import EngineStats
 class Holding:
     """One trace's tokens of KV. computed: of its generated tokens. held: after the latest step; attended: by that step."""
 
+    schedule: Schedule
     prompt: int
     computed: int
     held: int
@@ -21,19 +22,21 @@ class Holding:
 
 class Counts:
     """Adds up `stats` as traces enter, take steps and leave. Every trace counts its own prompt, as an engine without sharing
-    would hold it. bytes_per_token: of KV, over the layers that are compressible."""
+    would hold it. schedule: of traces that have none of their own. bytes_per_token: of KV, over the layers that are
+    compressible."""
 
     def __init__(self, schedule: Schedule, bytes_per_token: int) -> None:
         self.schedule, self.bytes_per_token = schedule, bytes_per_token
         self.stats = EngineStats()
         self._attended = 0
 
-    def enter(self, prompt: int, computed: int) -> Holding:
+    def enter(self, prompt: int, computed: int, schedule: Schedule | None = None) -> Holding:
         """A trace is there, its KV computed up to `computed` generated tokens; 0: it is new. Compressions up to there are
-        done now, also those that were done before it was stopped."""
-        held = self.schedule.physical(computed, prompt)
-        holding = Holding(prompt, computed, held, held, self.schedule.rounds(computed))
-        self._rounds(1, holding.rounds)
+        done now, also those that were done before it was stopped. schedule: its own, where it has one."""
+        own = schedule or self.schedule
+        held = own.physical(computed, prompt)
+        holding = Holding(own, prompt, computed, held, held, own.rounds(computed))
+        self._rounds(own, 1, holding.rounds)
         self._move(holding.held, holding.attended)
         return holding
 
@@ -42,22 +45,22 @@ class Counts:
         attended, held_before = holding.held + 1, holding.held
         attended_before, rounds = holding.attended, holding.rounds
         holding.computed += 1
-        holding.rounds = self.schedule.rounds(holding.computed)
+        holding.rounds = holding.schedule.rounds(holding.computed)
         holding.attended = attended
-        holding.held = self.schedule.physical(holding.computed, holding.prompt)
-        self._rounds(rounds + 1, holding.rounds)
+        holding.held = holding.schedule.physical(holding.computed, holding.prompt)
+        self._rounds(holding.schedule, rounds + 1, holding.rounds)
         self.stats.kv_token_steps += attended
         self._move(holding.held - held_before, attended - attended_before)
 
     def leave(self, holding: Holding) -> None:
         self._move(-holding.held, -holding.attended)
 
-    def _rounds(self, first: int, last: int) -> None:
+    def _rounds(self, schedule: Schedule, first: int, last: int) -> None:
         for number in range(first, last + 1):
-            kept, candidates = self.schedule.kept(number), self.schedule.candidates(number)
+            kept, candidates = schedule.kept(number), schedule.candidates(number)
             self.stats.compressions += 1
             self.stats.evicted += candidates - kept
-            self.stats.kept += kept + self.schedule.window
+            self.stats.kept += kept + schedule.window
 
     def _move(self, held: int, attended: int) -> None:
         stats = self.stats

@@ -27,7 +27,6 @@ from laconic.engines.vllm.engine.counts import Counts
 from laconic.engines.vllm.engine.messages import RequestOutput
 from laconic.engines.vllm.engine.starting import RunningVLLM, start
 from laconic.engines.vllm.engine.traces import VLLMTrace
-from laconic.engines.vllm.plugin.settings import policy_mapping
 from laconic.errors import EngineError
 
 
@@ -99,12 +98,10 @@ class VLLMEngine(Engine):
     ) -> None:
         self.chat = chat_of(chat)
         self.policy, self.tokenizer = policy, started.tokenizer
-        # What requests say of their policy: nothing where it is the launch's.
-        self._settings = {} if policy == started.policy else policy_mapping(policy)
+        self._started = started
         self.generation_config = started.generation_config
         self._client, self._facts, self._end_ids = started.client, started.facts, started.end_ids
         self._scheduler: Scheduler[VLLMTrace] = Scheduler(self.policy.schedule, max_batch, chunk_tokens)
-        self._compresses = self.policy.schedule.next_boundary(0) is not None
         self._counts = Counts(self.policy.schedule, self._facts.bytes_per_token)
         self._counts.stats.reserved_kv_bytes = self._facts.reserved_bytes
         self._live: dict[str, VLLMTrace] = {}  # by request
@@ -138,9 +135,26 @@ class VLLMEngine(Engine):
     def decode(self, token_ids: Sequence[int]) -> str:
         return decode(self.tokenizer, token_ids)
 
-    def submit(self, prompt: Prompt, sampling: Sampling, n: int = 1, ids: Sequence[str] | None = None) -> list[str]:
-        """See Engine.submit. Text is tokenized without extra special tokens where the tokenizer has a chat template."""
+    def check_served(self, policy: Policy) -> None:
+        """Raises InputError for a policy that no trace of this vLLM can have, by what it was launched with."""
+        self._started.check_served(policy)
+
+    def submit(
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        n: int = 1,
+        ids: Sequence[str] | None = None,
+        policy: Policy | None = None,
+    ) -> list[str]:
+        """See Engine.submit. Text is tokenized without extra special tokens where the tokenizer has a chat template.
+
+        policy: of these traces alone, which the launch must be able to serve (`check_served`); None: the engine's.
+        """
         n = check_request(sampling, n)
+        own = self.policy if policy is None else policy
+        if own != self.policy:
+            self.check_served(own)
         tokens = tokenize(self.tokenizer, prompt)
         check_length(len(tokens), self._facts.context)
         check_vocabulary(tokens, self._facts.vocabulary)
@@ -152,6 +166,8 @@ class VLLMEngine(Engine):
                 trace=trace,
                 number=number,
                 key=trace_key(sampling.seed, trace.index),
+                policy=own,
+                schedule=own.schedule,
                 limit=limit,
                 stop_ids=stop_ids,
                 text=Detokenizer(self.tokenizer),
@@ -226,9 +242,7 @@ class VLLMEngine(Engine):
             self._requests += 1
             entry.request = f"{self._prefix}{self._requests}"
         try:
-            self._client.add_requests(
-                [e.make_request(self._settings, self._compresses, self._facts.vocabulary) for e in entries]
-            )
+            self._client.add_requests([e.make_request(self._started.policy, self._facts.vocabulary) for e in entries])
         except BaseException:  # none has been taken: the traces wait on
             for entry in entries:
                 entry.request = ""
@@ -271,7 +285,7 @@ class VLLMEngine(Engine):
                 self._scheduler.outbox.append(entry.flush())
             if entry.holding is None:
                 trace.state = "running"
-                entry.holding = self._counts.enter(len(trace.prompt_ids), len(trace.token_ids))
+                entry.holding = self._counts.enter(len(trace.prompt_ids), len(trace.token_ids), entry.schedule)
                 self._counts.stats.prompt_tokens += len(trace.prompt_ids) + len(trace.token_ids) - out.cached
             else:
                 self._counts.step(entry.holding)

@@ -60,9 +60,16 @@ class RunningVLLM:
         check_policy(policy)
         if policy == self.policy or (self.queries is None and not compresses(policy)):
             return
-        if self.queries is None or queries_read(policy) > self.queries:
+        if self.queries is None:
             raise InputError(
-                f"this vLLM was not started for policy {policy.spec()}; expected it among the others that it is started with"
+                f"this vLLM was not started for policy {policy.spec()}: its launch compresses nothing, so laconic's plugin is "
+                "not at work; start it with a policy, and single requests may ask for others and for none"
+            )
+        needed = queries_read(policy)
+        if needed > self.queries:
+            raise InputError(
+                f"this vLLM was not started for policy {policy.spec()}, which reads the latest {needed} queries, and "
+                f"{self.queries} are kept; expected a shorter window, or a start with that policy"
             )
 
     @property

@@ -1,0 +1,154 @@
+"""A request without a vote: n traces of each prompt, each a choice that is told as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from laconic.answers.thinking import split_off_thinking
+from laconic.engines.base import Chunk, Trace
+from laconic.engines.shared import SharedEngine
+from laconic.errors import EngineError
+from laconic.server.asks import Ask
+from laconic.server.events import ChoiceEnded, Done, Event, Started, TextTold, TokenTold, Usage
+from laconic.server.jobs import Chosen, Job, ModelToServe, tell_token
+from laconic.server.splitting import StopTexts, ThinkingSplitter
+
+MOST_SEED = 1 << 63
+NEXT_PROMPT = 1_000_003  # between the seeds of two prompts of one request
+
+
+class Choice:
+    """A trace that is told as it comes."""
+
+    def __init__(self, index: int, trace: Trace, split: bool, ask: Ask, thinking: bool) -> None:
+        self.index, self.trace = index, trace
+        self.splitter = ThinkingSplitter(thinking) if split else None
+        self.stops = StopTexts(ask.stops)
+        self.tells_ids = ask.token_ids
+        self.ended = False
+        self.tokens = self.reasoning = 0
+        self._waiting: list[TokenTold] = []  # whose text has not been told yet
+        self._waiting_ids: list[int] = []
+
+    def add(self, text: str, token_ids: Sequence[int], logprobs: Sequence[TokenTold]) -> list[Event]:
+        """More of its text."""
+        self.tokens += len(token_ids)
+        if self.splitter is not None and self.splitter.thinking:
+            self.reasoning += len(token_ids)
+        self._waiting += logprobs
+        if self.tells_ids:
+            self._waiting_ids += token_ids
+        if self.splitter is None:
+            return self._told([(False, self.stops.add(text))])
+        return self._told([(piece.thinking, piece.text) for piece in self.splitter.add(text)], stops=True)
+
+    def finish(self, reason: str) -> list[Event]:
+        """It has ended."""
+        self.ended = True
+        found: list[Event] = []
+        if not self.stops.stopped:
+            pieces = [] if self.splitter is None else [(piece.thinking, piece.text) for piece in self.splitter.finish()]
+            found = self._told(pieces, stops=True)
+            found += self._told([(False, self.stops.finish())])
+        if self._waiting or self._waiting_ids:
+            found.append(self._piece(False, ""))
+        return [*found, ChoiceEnded(self.index, "stop" if self.stops.stopped else reason)]
+
+    def _told(self, pieces: Sequence[tuple[bool, str]], stops: bool = False) -> list[Event]:
+        found: list[Event] = []
+        for thinking, text in pieces:
+            told = text if thinking or not stops else self.stops.add(text)
+            if told:
+                found.append(self._piece(thinking, told))
+        return found
+
+    def _piece(self, thinking: bool, text: str) -> TextTold:
+        """With the tokens that have come since the last."""
+        logprobs, ids = tuple(self._waiting), tuple(self._waiting_ids)
+        self._waiting, self._waiting_ids = [], []
+        return TextTold(self.index, thinking, text, logprobs, ids)
+
+
+class PlainJob(Job):
+    """n traces of each prompt, each a choice of its own."""
+
+    def begin(self, model: ModelToServe, chosen: Chosen, shared: SharedEngine) -> None:
+        ask = self.ask
+        chat = ask.endpoint != "completions"
+        prompts: Sequence[Any] = (
+            (model.prompt(ask),) if chat else tuple(model.plain_prompt(prompt) for prompt in ask.prompts)
+        )
+        logprobs = {} if ask.logprobs is None else {"logprobs": ask.logprobs}
+        sampling = self.choose_sampling(model, **logprobs)
+        view = self.open_view(model, chosen, shared)
+        self.model, self.chosen = model, chosen
+        self.choices: dict[str, Choice] = {}
+        self._firsts: list[str] = []  # a trace of each prompt
+        for place, prompt in enumerate(prompts):
+            own = replace(sampling, seed=(sampling.seed + place * NEXT_PROMPT) % MOST_SEED) if place else sampling
+            for name in view.submit(prompt, own, ask.n):
+                trace = view.trace(name)
+                thinking = trace.thinking
+                if ask.continues:
+                    thinking = split_off_thinking(ask.messages[-1]["content"], thinking=model.thinks(ask)).thinking
+                self.choices[name] = Choice(len(self.choices), trace, chat, ask, thinking)
+            self._firsts.append(trace.id)
+            self.prompt_tokens += len(trace.prompt_ids)
+        self._stream = view.stream()
+        self.mailbox.put(Started(self.prompt_tokens))
+
+    def advance(self) -> None:
+        found: list[Event] = []
+        for chunk in self._stream:
+            if chunk is None:
+                break
+            self._take(chunk, found)
+        if all(choice.ended for choice in self.choices.values()):
+            self.finish(*found, self._done())
+        else:
+            self.mailbox.put(*found)
+
+    def _take(self, chunk: Chunk, found: list[Event]) -> None:
+        assert self.view is not None
+        choice = self.choices[chunk.trace_id]
+        if choice.ended:
+            return
+        if chunk.token_ids:
+            self.note_first_token()
+            self.generated += len(chunk.token_ids)
+        told = [tell_token(self.model, *each) for each in zip(chunk.token_ids, chunk.logprobs or (), strict=False)]
+        found += choice.add(chunk.text, chunk.token_ids, told)
+        if choice.stops.stopped:
+            found += choice.finish("stop")
+            self.view.stop(chunk.trace_id)
+        elif chunk.finish_reason == "stopped":
+            raise EngineError(
+                "the model gave no probabilities for a next token: its logits are NaN or infinite, as from damaged weights"
+            )
+        elif chunk.finish_reason is not None:
+            found += choice.finish(chunk.finish_reason)
+
+    def _done(self, note: str = "") -> Done:
+        assert self.view is not None
+        self.prompt_tokens = sum(self.view.prompt_length(name) for name in self._firsts)
+        reasoning = sum(choice.reasoning for choice in self.choices.values())
+        report: dict[str, Any] = {
+            "strategy": None,
+            "compress": self.chosen.policy.spec(),
+            "seed": self.seed,
+            "seconds": round(self.seconds, 3),
+        }
+        kv = [choice.trace for choice in self.choices.values()]
+        report["kv"] = {
+            "peak_tokens": max(trace.peak_kv_tokens for trace in kv),
+            "mean_tokens": round(sum(trace.mean_kv_tokens for trace in kv) / len(kv), 1),
+        }
+        if note:
+            report["note"] = note
+        return Done(Usage(self.prompt_tokens, self.generated, reasoning), report)
+
+    def end_early(self, reason: str) -> None:
+        left = [choice for choice in self.choices.values() if not choice.ended]
+        self.finish(*[event for choice in left for event in choice.finish("length")], self._done(reason))
