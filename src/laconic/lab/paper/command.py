@@ -107,6 +107,8 @@ def bench(
         selected = [cell for cell in select_cells(chosen, run) if cell in selected]
         if_interrupted(f"what is finished is in {how.out}, and the same command goes on from there")
         run_cells(chosen, selected, how, print_to_stderr, call_command)
+        places = {cell.place for cell in selected}
+        selected = [cell for cell in chosen.cells if cell.place in places]  # with those that stand beside them
     if not run and not results:
         lengths = {cell.place: full_length(cell, how) for cell in selected}
         found = listed(selected, how, tokens_per_second, {place: length for place, length in lengths.items() if length})

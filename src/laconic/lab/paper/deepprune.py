@@ -18,6 +18,7 @@ CONS = "cons"
 LOW, HIGH = "deepconf:low", "deepconf:high"
 DEEPPRUNE = "deepprune:tau=0.5,K=32,K1=10,K2=20,early_end=false,finish=together"
 EXCERPT = "words:25"
+NAMES = {LOW: "DeepConf low", HIGH: "DeepConf high", DEEPPRUNE: "DeepPrune"}
 # Accuracy in per cent and tokens in units of 1e8, of cons@512 and of DeepPrune.
 ONLINE = {
     QWEN3_8B: {
@@ -88,7 +89,8 @@ PAPER = Paper(
     (*_votes(), TRAINED, *READ, *_judges()),
     (
         "Sampling is each model's own (its generation_config): the paper's is not known here.",
-        "Every strategy is played back on the same traces, as in the paper; bench parallel holds them in main memory, some 70 bytes a token.",
+        "Every strategy is played back on the same traces, as in the paper; bench parallel holds "
+        "them in main memory, some 70 bytes a token.",
         "DeepConf's figures in the paper's table are not known here.",
         "Published tokens are the traces' alone; ours say the judge's beside them.",
         "K3 is not published: it is as K2 here.",

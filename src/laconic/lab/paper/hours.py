@@ -23,7 +23,7 @@ HOW = (
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class CellCost:
     """tokens: generated, in all. hours: of one GPU. bound: that both are an upper bound, as lengths are not known."""
 
     tokens: float
@@ -31,7 +31,7 @@ class Estimate:
     bound: bool = False
 
 
-def estimate(cell: Cell, how: RunChoices, rate: float | None = None) -> Estimate | None:
+def estimate(cell: Cell, how: RunChoices, rate: float | None = None) -> CellCost | None:
     """None for what generates no tokens to speak of. rate: tokens a second of one GPU, for all cells; None: as `HOW` says."""
     match cell:
         case AccuracyCell():
@@ -54,8 +54,8 @@ def estimate(cell: Cell, how: RunChoices, rate: float | None = None) -> Estimate
             return None
 
 
-def _spent(tokens: float, rate: float, bound: bool) -> Estimate:
-    return Estimate(tokens, tokens / rate / 3600, bound)
+def _spent(tokens: float, rate: float, bound: bool) -> CellCost:
+    return CellCost(tokens, tokens / rate / 3600, bound)
 
 
 def _length(how: RunChoices, published: float | None) -> tuple[float, bool]:
@@ -84,7 +84,7 @@ def _rate(model: PaperModel, policy: str) -> float:
     return speed * QWEN_7B.billions / model.billions
 
 
-def _timed(cell: SpeedCell, how: RunChoices, rate: float | None) -> Estimate | None:
+def _timed(cell: SpeedCell, how: RunChoices, rate: float | None) -> CellCost | None:
     """Every method that the command runs, plain generate at full KV's speed; what runs out of memory takes no time."""
     speeds = [cell.published[method].tokens_per_second for method in (FULL, *cell.published)]
     if rate is not None:
@@ -93,4 +93,4 @@ def _timed(cell: SpeedCell, how: RunChoices, rate: float | None) -> Estimate | N
     if not known:
         return None
     each = cell.batch * cell.length * (REPEATS if how.repeats is None else how.repeats)
-    return Estimate(each * len(known), sum(each / speed for speed in known) / 3600)
+    return CellCost(each * len(known), sum(each / speed for speed in known) / 3600)

@@ -9,8 +9,8 @@ from typing import Any
 from laconic.cli.tables import number
 from laconic.lab.paper.cells import HARNESSES, AccuracyCell, Cell, JudgeCell, Paper, SpeedCell, TracesCell, VotesCell
 from laconic.lab.paper.commands import RunChoices, commands, lacking, shown
-from laconic.lab.paper.deepprune import CONS
-from laconic.lab.paper.hours import HOW, Estimate, estimate
+from laconic.lab.paper.deepprune import CONS, NAMES
+from laconic.lab.paper.hours import HOW, CellCost, estimate
 from laconic.lab.paper.rpc import FULL
 
 WIDTH = 118
@@ -47,7 +47,7 @@ def script(paper: Paper, cells: Sequence[dict[str, Any]]) -> Iterator[str]:
     for cell in cells:
         yield ""
         yield f"# {cell['cell']}: published {cell['published']}"
-        told = Estimate(cell["tokens"], cell["gpu_hours"], cell["at_most"]) if cell["tokens"] is not None else None
+        told = CellCost(cell["tokens"], cell["gpu_hours"], cell["at_most"]) if cell["tokens"] is not None else None
         yield from _comment(f"{cell['settings']}; {cost(told)}")
         if cell["lacks"]:
             yield from _comment(f"no command: {cell['lacks']}")
@@ -61,7 +61,7 @@ def script(paper: Paper, cells: Sequence[dict[str, Any]]) -> Iterator[str]:
     )
 
 
-def cost(told: Estimate | None) -> str:
+def cost(told: CellCost | None) -> str:
     """Tokens and hours, for people."""
     if told is None:
         return "hours not estimated"
@@ -112,7 +112,7 @@ def settings_of(cell: Cell) -> str:
 
 
 def _short(strategy: str, n: int) -> str:
-    return f"cons@{n}" if strategy == CONS else strategy.partition(":")[0]
+    return f"cons@{n}" if strategy == CONS else NAMES[strategy]
 
 
 def _method(policy: str) -> str:

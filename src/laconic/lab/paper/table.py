@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from laconic.cli.tables import MISSING, Column, Table, alone, difference, interval, number, ratio
-from laconic.lab.paper.deepprune import CONS
+from laconic.lab.paper.deepprune import CONS, NAMES
 from laconic.lab.shared.reporting import Report
 
 Row = dict[str, Any]
@@ -141,7 +141,7 @@ def _votes(paper: str, rows: Sequence[Row], notes: Sequence[str]) -> Table:
     base = {row["cell"]: row for row in rows if row["strategy"] == CONS}
     for row in rows:
         ours, theirs, first = row["ours"], row["published"], base[row["cell"]]
-        name = "cons" if row["strategy"] == CONS else row["strategy"]
+        name = NAMES.get(row["strategy"], row["strategy"])
         cells = [
             name if ours is None or ours["judge"] is None else f"{name}, {ours['judge']}",
             number(theirs["accuracy"], 1),
