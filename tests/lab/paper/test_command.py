@@ -114,6 +114,24 @@ def test_a_fixed_budget_s_cell_alone_has_full_kv_run_first(
     assert "--policies h2o:budget=" in listing.stdout  # now that the length is known
 
 
+def test_cells_of_a_pattern_that_have_no_command_are_left_out_and_said(
+    invoke: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(running, "call_command", lambda command: ran.append(shlex.join(command)) or 0)
+    result = invoke("bench", "paper", "rpc", "--run", "accuracy/qwq-32b/ifeval/*")
+    assert result.exit_code == 0, result.output
+    assert len(ran) == 4
+    assert all(line.startswith("python -m laconic.lab.lm_eval run") for line in ran)
+    assert "accuracy/qwq-32b/ifeval/h2o-4x is left out: its budget is 25 %" in result.stderr
+    assert "no table is made of them here" in result.stderr
+    named = invoke(
+        "bench", "paper", "rpc", "--run", "accuracy/qwq-32b/ifeval/*", "--run", "accuracy/qwq-32b/ifeval/h2o-4x"
+    )
+    assert named.exit_code == 2
+    assert "h2o-4x can't be run: its budget" in named.stderr
+
+
 def test_two_machines_results_are_merged_and_other_settings_refused(
     invoke: Any, called: list[list[str]], tiny: Path, problem_file: Path, tmp_path: Path
 ) -> None:
@@ -199,6 +217,10 @@ def test_traces_collected_first_are_the_ones_that_the_bench_votes_on(
         ),
         (["rpc", "--cells", "nothing*"], "has no cell nothing*"),
         (["rpc", "--run", "*/lightthinker"], "lightthinker can't be run: needs a model trained by its recipe"),
+        (
+            ["rpc", "--run", "speed/*", "--cells", "accuracy/*"],
+            "None of the cells of --run is one of --cells accuracy/*",
+        ),
         (["rpc", "--run", "*7b/ifeval/h2o-4x"], "not known yet: give --mean-length"),
         (["rpc", "--results", "nowhere"], "There is no directory of results nowhere"),
         (["rpc", "--n", 0], "--n is 0"),

@@ -74,7 +74,7 @@ def bench(
     from laconic.lab.paper.deepprune import PAPER as DEEPPRUNE
     from laconic.lab.paper.listing import listed, script
     from laconic.lab.paper.rpc import PAPER as RPC
-    from laconic.lab.paper.running import call_command, full_length, run_cells, select_cells
+    from laconic.lab.paper.running import call_command, full_length, run_cells, runnable, select_cells
 
     papers = {each.name: each for each in (RPC, DEEPPRUNE)}
     if paper not in papers:
@@ -105,6 +105,9 @@ def bench(
     selected = select_cells(chosen, [cells])
     if run:
         selected = [cell for cell in select_cells(chosen, run) if cell in selected]
+        if not selected:
+            raise InputError(f"None of the cells of --run is one of --cells {cells}; leave --cells out")
+        selected = runnable(chosen, selected, run, how, print_to_stderr)
         if_interrupted(f"what is finished is in {how.out}, and the same command goes on from there")
         run_cells(chosen, selected, how, print_to_stderr, call_command)
         places = {cell.place for cell in selected}

@@ -40,17 +40,34 @@ def full_length(cell: Cell, how: RunChoices) -> float | None:
     return sum(lengths) / len(lengths) if lengths else None
 
 
+def runnable(
+    paper: Paper, cells: Sequence[Cell], named: Sequence[str], how: RunChoices, tell: Callable[[str], None]
+) -> list[Cell]:
+    """Those of the cells that have a command; tell: is told of each that hasn't.
+
+    Raises InputError for a cell that is named itself and has none, and where none is left.
+    """
+    lacks = {
+        cell.name: why
+        for cell in cells
+        if _full_of(paper, cell) is None and (why := lacking(cell, how, full_length(cell, how)))
+    }
+    for name, why in lacks.items():
+        if name in named or len(lacks) == len(cells):
+            raise InputError(f"{name} can't be run: {why}")
+    for name, why in lacks.items():
+        tell(f"{name} is left out: {why}")
+    return [cell for cell in cells if cell.name not in lacks]
+
+
 def run_cells(
     paper: Paper, cells: Sequence[Cell], how: RunChoices, tell: Callable[[str], None], call: Callable[[Command], int]
 ) -> None:
     """Run the commands of these cells. tell: is given each as it is typed. call: runs one and returns its exit code.
 
-    A budget that follows full KV's length has full KV run first, where that isn't known. Raises InputError, before anything
-    runs, for a cell that has no command, and for a command that fails; KeyboardInterrupt for one that was interrupted.
+    A budget that follows full KV's length has full KV run first, where that isn't known. Raises InputError for a command that
+    fails, KeyboardInterrupt for one that was interrupted.
     """
-    for cell in cells:
-        if (why := lacking(cell, how, full_length(cell, how))) and _full_of(paper, cell) is None:
-            raise InputError(f"{cell.name} can't be run: {why}")
     for cell in cells:
         if lacking(cell, how, full_length(cell, how)) and (first := _full_of(paper, cell)) is not None:
             _run(first, commands(first, how), tell, call)
