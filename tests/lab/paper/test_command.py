@@ -118,7 +118,12 @@ def test_cells_of_a_pattern_that_have_no_command_are_left_out_and_said(
     invoke: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[str] = []
-    monkeypatch.setattr(running, "call_command", lambda command: ran.append(shlex.join(command)) or 0)
+
+    def call(command: list[str]) -> int:
+        ran.append(shlex.join(command))
+        return 0
+
+    monkeypatch.setattr(running, "call_command", call)
     result = invoke("bench", "paper", "rpc", "--run", "accuracy/qwq-32b/ifeval/*")
     assert result.exit_code == 0, result.output
     assert len(ran) == 4

@@ -198,9 +198,9 @@ def test_derived_figures_that_the_papers_print_follow_from_the_cells() -> None:
     for cell in DEEPPRUNE.cells:
         if isinstance(cell, VotesCell):
             place = ("aime24", "aime25", "gpqa-diamond").index(cell.benchmark.name)
-            cons, *_, deepprune = cell.published.values()
-            assert 100 * (deepprune.tokens / cons.tokens - 1) == pytest.approx(saved[cell.model.name][place], abs=0.3)
-    speed = next(cell for cell in RPC.cells if cell.name == "speed/r1-distill-qwen-7b/16x32768")
+            cons, *_, deepprune = (figures.tokens or 0.0 for figures in cell.published.values())
+            assert 100 * (deepprune / cons - 1) == pytest.approx(saved[cell.model.name][place], abs=0.3)
+    speed: Any = next(cell for cell in RPC.cells if cell.name == "speed/r1-distill-qwen-7b/16x32768")
     full, rpc, _ = speed.published.values()
     assert rpc.tokens_per_second / full.tokens_per_second == pytest.approx(1.68, abs=0.005)
     assert (full.gigabytes, rpc.gigabytes) == (75.7, 36.2)

@@ -15,6 +15,7 @@ from laconic.errors import InputError
 from laconic.lab.accuracy.run import FORMAT as ACCURACY
 from laconic.lab.judges.run import FORMAT as JUDGING
 from laconic.lab.paper.cells import Paper, SpeedCell, SpeedFigures
+from laconic.lab.paper.deepprune import LOW
 from laconic.lab.paper.deepprune import PAPER as DEEPPRUNE
 from laconic.lab.paper.merge import merge
 from laconic.lab.paper.rpc import PAPER as RPC
@@ -239,6 +240,23 @@ def test_votes_are_found_by_their_strategies_with_tokens_of_all_problems(tmp_pat
     write(tmp_path / VOTES, PARALLEL, VOTED, unfinished, "results.jsonl")
     with pytest.raises(InputError, match=r"probe n=4 none has 1 of 2 problems; run the rest"):
         merged(tmp_path, paper=DEEPPRUNE)
+    begun = [record for record in records if record["kind"] == "entry" or "cons" in record["entry"]]
+    write(tmp_path / VOTES, PARALLEL, VOTED, begun, "results.jsonl")
+    with pytest.raises(InputError, match=r"probe n=4 none has 0 of 2 problems"):
+        merged(tmp_path, paper=DEEPPRUNE)
+
+
+def test_votes_of_two_numbers_of_traces_are_each_compared_with_their_own_vote(tmp_path: Path) -> None:
+    records = []
+    for n, whole, part in ((4, 400, 100), (8, 1000, 600)):
+        found = [*vote(f"cons n={n}", "cons", (1, 0), whole), *vote(f"{LOW} n={n}", LOW, (1, 0), part)]
+        records += [r | ({"settings": r["settings"] | {"n": n}} if r["kind"] == "entry" else {}) for r in found]
+    write(tmp_path / VOTES, PARALLEL, VOTED, records, "results.jsonl")
+    report = {"paper": DEEPPRUNE.cited} | merged(tmp_path, paper=DEEPPRUNE, pattern=VOTES)
+    text = paper_tables(report)[0].markdown()
+    assert [
+        line.count("-75.0 %") + 10 * line.count("-40.0 %") for line in text.splitlines() if "DeepConf low" in line
+    ] == [1, 10]
 
 
 def test_votes_on_other_traces_are_refused(tmp_path: Path) -> None:

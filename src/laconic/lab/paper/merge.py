@@ -172,10 +172,11 @@ def _read_votes(found: Sequence[FoundResults]) -> Row:
             elif record["kind"] == "result":
                 results.setdefault(record["entry"], {}).setdefault(record["problem"], record)
     count = found[0].settings["problems"]["count"]
-    for entry, mine in results.items():
-        if len(mine) != count:
+    for entry in entries:
+        have = len(results.get(entry, {}))
+        if have != count:
             raise InputError(
-                f"In {found[0].place} {entry} has {len(mine):,} of {count:,} problems; run the rest (the same command goes "
+                f"In {found[0].place} {entry} has {have:,} of {count:,} problems; run the rest (the same command goes "
                 "on), or leave the directory out"
             )
     return {"settings": found[0].settings, "entries": entries, "results": results}
@@ -195,7 +196,8 @@ def _votes_rows(cell: VotesCell, mine: Row | None) -> list[Row]:
         entries = [] if mine is None else [name for name, told in mine["entries"].items() if _family(told) == strategy]
         if mine is None or not entries:
             rows.append(row)
-        for entry in entries if mine is not None else ():
+            continue
+        for entry in entries:
             rows.append(row | {"ours": _voted(mine["entries"][entry], list(mine["results"][entry].values()))})
     return rows
 

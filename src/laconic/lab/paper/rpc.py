@@ -60,7 +60,8 @@ ACCURACY = {
 SPEED_SHAPE, PROMPT = "r1-distill-qwen-7b", 128
 LENGTHS = (4096, 8192, 16384, 32768)
 # By method and batch size: tokens/s and peak GB at each of the lengths; None: out of memory.
-SPEED = {
+SpeedColumns = tuple[tuple[float | None, ...], tuple[float | None, ...]]
+SPEED: dict[str, dict[int, SpeedColumns]] = {
     FULL: {
         8: ((402, 369, 330, 257), (19.2, 23.0, 30.5, 45.5)),
         16: ((670, 653, 505, 343), (23.1, 30.6, 45.6, 75.7)),

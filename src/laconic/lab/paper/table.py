@@ -138,25 +138,26 @@ def _speed(paper: str, rows: Sequence[Row], notes: Sequence[str]) -> Table:
 
 def _votes(paper: str, rows: Sequence[Row], notes: Sequence[str]) -> Table:
     lines = []
-    base = {row["cell"]: row for row in rows if row["strategy"] == CONS}
+    voted = [row for row in rows if row["strategy"] == CONS]
+    published = {row["cell"]: row["published"]["tokens"] for row in voted}
+    spent = {(row["cell"], row["ours"]["n"]): row["ours"]["trace_tokens"] for row in voted if row["ours"] is not None}
     for row in rows:
-        ours, theirs, first = row["ours"], row["published"], base[row["cell"]]
-        name = NAMES.get(row["strategy"], row["strategy"])
-        cells = [
+        ours, theirs = row["ours"], row["published"]
+        name: str = NAMES.get(row["strategy"], row["strategy"])
+        cells: list[str] = [
             name if ours is None or ours["judge"] is None else f"{name}, {ours['judge']}",
             number(theirs["accuracy"], 1),
             number(theirs["tokens"], 2),
-            _saved(theirs["tokens"], first["published"]["tokens"]),
+            _saved(theirs["tokens"], published[row["cell"]]),
         ]
         if ours is None:
             cells += [MISSING] * 5
         else:
-            whole = None if first["ours"] is None else first["ours"]["trace_tokens"]
             cells += [
                 str(ours["n"]),
                 interval(**ours["accuracy"]),
                 number(ours["trace_tokens"] / 1e8, 2 if ours["trace_tokens"] >= 1e7 else 6),
-                _saved(ours["trace_tokens"], whole),
+                _saved(ours["trace_tokens"], spent.get((row["cell"], ours["n"]))),
                 number(ours["judge_tokens"] / 1e8, 2 if ours["judge_tokens"] >= 1e7 else 6),
             ]
         lines.append((f"{row['model']}, {row['benchmark']}", cells))
