@@ -143,7 +143,7 @@ def _votes(paper: str, rows: Sequence[Row], notes: Sequence[str]) -> Table:
     spent = {(row["cell"], row["ours"]["n"]): row["ours"]["trace_tokens"] for row in voted if row["ours"] is not None}
     for row in rows:
         ours, theirs = row["ours"], row["published"]
-        name: str = NAMES.get(row["strategy"], row["strategy"])
+        name = str(NAMES.get(row["strategy"]) or row["strategy"])
         cells: list[str] = [
             name if ours is None or ours["judge"] is None else f"{name}, {ours['judge']}",
             number(theirs["accuracy"], 1),
