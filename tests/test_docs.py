@@ -142,8 +142,13 @@ def test_no_two_commands_in_the_pages_write_other_results_into_one_place() -> No
         taken = next((i for i, word in enumerate(words) if word in ("-o", "--out")), None)
         preset = words[words.index("--preset") + 1] if "--preset" in words else None
         default = next(parameter.default for parameter in command.params if parameter.name == "out")
-        place = words[taken + 1] if taken is not None else str(default or f"runs/{preset or path[-1]}")
+        named = f"paper-{words[0]}" if path == ["bench", "paper"] else preset or path[-1]
+        place = words[taken + 1] if taken is not None else str(default or f"runs/{named}")
         rest = words if taken is None else words[:taken] + words[taken + 2 :]
+        if path == ["bench", "paper"] and not {"--model", "--source", "--problems"} & set(words):
+            rest = words[
+                :1
+            ]  # it lists cells, or runs more of them at the published settings: a directory of its own each
         if path == ["collect"]:  # a file of traces grows by these
             rest = re.sub(r"(--n|--problems) \d+ ?", "", " ".join(rest)).split()
         found.setdefault((place,), set()).add((*path, *rest))

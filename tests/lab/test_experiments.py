@@ -24,7 +24,7 @@ def bench(times: int = 2) -> None:
 
 
 def test_the_experiments_that_compare() -> None:
-    assert list(experiments()) == ["accuracy", "fidelity", "parallel", "throughput", "vllm"]
+    assert list(experiments()) == ["accuracy", "fidelity", "paper", "parallel", "throughput", "vllm"]
 
 
 def test_a_new_experiment_is_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +36,7 @@ def test_a_new_experiment_is_one_folder(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "notes" / "__init__.py").touch()
     monkeypatch.setattr(laconic.lab, "__path__", [*laconic.lab.__path__, str(tmp_path)])
     found = experiments()
-    assert list(found) == ["accuracy", "fidelity", "parallel", "throughput", "vllm", "blink"]
+    assert list(found) == ["accuracy", "fidelity", "paper", "parallel", "throughput", "vllm", "blink"]
     app = typer.Typer()
     app.command("blink")(found["blink"])
     result = CliRunner().invoke(app, ["--times", "3"])

@@ -61,12 +61,11 @@ TemplateArguments = Annotated[
 
 # ---- the model and what runs it ---------------------------------------------------------------------------------------
 
-ModelName = Annotated[
-    str | None,
-    typer.Option(
-        "--model", "-m", help="The reasoner: a directory, a Hub name, a .gguf file, or bundled, the one that ships."
-    ),
-]
+MODEL = typer.Option(
+    "--model", "-m", help="The reasoner: a directory, a Hub name, a .gguf file, or bundled, the one that ships."
+)
+ModelName = Annotated[str | None, MODEL]
+Models = Annotated[list[str] | None, MODEL]
 EngineSpec = Annotated[
     str,
     typer.Option("--engine", "-e", help="hf; vllm:MODEL, for vLLM in this machine; openai:URL,URL for servers."),

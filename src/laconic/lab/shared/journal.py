@@ -212,6 +212,32 @@ def read_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes, Record, str]]:
             yield number, line, {}, "is not a JSON object"
 
 
+def read_journal(path: Path, format: str) -> tuple[Record, list[Record]]:
+    """The settings and the records of a results file that nobody writes to; a last line cut short is passed over.
+
+    Raises InputError for a file of another format, and for any other broken line.
+    """
+    settings: Record | None = None
+    records: list[Record] = []
+    with open(path, "rb") as reader:
+        for number, line, record, problem in read_lines(reader):
+            if problem and not line.endswith(b"\n"):
+                break
+            if problem:
+                raise InputError(
+                    f"Line {number} of {path} {problem}; expected one record a line: mend or remove that line"
+                )
+            if settings is not None:
+                records.append(record)
+                continue
+            if record.get("kind") != "header" or record.get("format") != format:
+                raise InputError(f"{path} does not begin as a results file of {format}; leave its directory out")
+            settings = dict(record["settings"])
+    if settings is None:
+        raise InputError(f"{path} holds no results; leave its directory out, or run its command again")
+    return settings, records
+
+
 def check_header(
     found: Record,
     wanted: Record,

@@ -18,6 +18,7 @@ SOURCE = typer.Option(
 )
 Source = Annotated[str, SOURCE]
 SourceOrNone = Annotated[str | None, SOURCE]
+Sources = Annotated[list[str] | None, SOURCE]
 ProblemSeed = Annotated[
     int, typer.Option("--problem-seed", help="Of the bundled problems, and of the order of gpqa-diamond's choices.")
 ]
@@ -216,6 +217,28 @@ LearnFrom = Annotated[
 WorkFolder = Annotated[
     Path | None,
     typer.Option("--work", help="Where traces and what was read of them is kept; without it, in the cache folder."),
+]
+
+# ---- a paper's tables -------------------------------------------------------------------------------------------------
+
+PaperName = Annotated[str, typer.Argument(help="rpc or deepprune.")]
+CellsToRun = Annotated[
+    list[str] | None,
+    typer.Option("--run", metavar="CELL", help="Run these cells, by name or by a pattern such as votes/*. Repeatable."),
+]
+CellPattern = Annotated[
+    str, typer.Option("--cells", metavar="GLOB", help="Only the cells whose names match, such as accuracy/qwq-32b/*.")
+]
+ResultDirectories = Annotated[
+    list[Path] | None,
+    typer.Option("--results", metavar="DIR", help="Merge the cells' results below this directory. Repeatable."),
+]
+MeanLength = Annotated[
+    float | None,
+    typer.Option("--mean-length", help="Generated tokens of a trace under full KV, for budgets and estimates."),
+]
+TokensPerSecond = Annotated[
+    float | None, typer.Option("--tokens-per-second", help="Of one GPU, for estimates of hours.")
 ]
 
 # ---- results ----------------------------------------------------------------------------------------------------------
