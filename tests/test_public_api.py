@@ -376,8 +376,8 @@ CALLS: dict[str, Call] = {
     "prune.PoolBudget": Call(
         prune.PoolBudget,
         lambda: {"traces": 4},
-        {"tokens": optional(WHOLE), "traces": optional((*NUMBER, 0.5))},
-        said={"tokens": ""},
+        {"tokens": optional(WHOLE), "traces": optional((*NUMBER, 0.5)), "seconds": optional((*NUMBER, 0))},
+        said={"tokens": "", "seconds": ""},
     ),
     "prune.KnownTrace": Call(
         prune.KnownTrace,
@@ -498,10 +498,13 @@ CALLS: dict[str, Call] = {
             "count": optional((*WHOLE, 0)),
             "seed": WHOLE,
             "level": optional((*WHOLE, 0, 9)),
+            "unanswered": FLAG,
         },
         {"source": "", "count": "number of problems"},
     ),
-    "problems.from_jsonl": Call(sources.from_jsonl, dict, {"path": PATH}, runs=False),
+    "problems.from_jsonl": Call(
+        sources.from_jsonl, lambda: {"path": "no such file"}, {"path": PATH, "unanswered": FLAG}, runs=False
+    ),
     "traces.read_traces": Call(traces.read_traces, dict, {"path": PATH}, runs=False),
     "traces.TraceRecord": Call(
         traces.TraceRecord,

@@ -10,11 +10,12 @@ Nothing here knows an engine, a tokenizer or a model; judges that need one live 
 
 from __future__ import annotations
 
+from laconic.prune.budget import PoolBudget
 from laconic.prune.calibration import CalibratedRow, Calibration
 from laconic.prune.cluster import Clustering
 from laconic.prune.judge import Cost, Excerpt, Judge
 from laconic.prune.needs import Needs
-from laconic.prune.pool import KnownTrace, Pool, PoolBudget, PoolProblem, PoolProgress, PoolRun
+from laconic.prune.pool import KnownTrace, Pool, PoolProblem, PoolProgress, PoolRun
 from laconic.prune.strategies.adaptive import AdaptiveConsistency
 from laconic.prune.strategies.auto import Auto
 from laconic.prune.strategies.base import Strategy, StrategyRun

@@ -10,8 +10,8 @@ from typing import Any
 
 from laconic.answers import equivalent, group_equivalent
 from laconic.compress import Policy
+from laconic.journal import Record
 from laconic.lab.parallel.lineup import ComparedStrategy, LabelledPolicy
-from laconic.lab.shared.journal import Record
 from laconic.lab.shared.judges import describe_judge
 from laconic.problems import Problem
 from laconic.prune.pool import Pool, PoolProblem

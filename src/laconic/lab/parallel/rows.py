@@ -9,11 +9,11 @@ from statistics import median
 from typing import Any
 
 from laconic.answers import equivalent
+from laconic.journal import Record
 from laconic.lab.parallel.equal_cost import PlainVotes, difference, plain_votes
 from laconic.lab.parallel.lineup import CONS, FULL, SINGLE, ComparedStrategy
 from laconic.lab.parallel.outcomes import live_rounds
 from laconic.lab.parallel.run import ParallelExperiment
-from laconic.lab.shared.journal import Record
 from laconic.statistics import Interval, mean_interval, paired_difference
 
 FATES = {"f": "finished", "p": "pruned", "a": "abandoned"}

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from laconic import checks
 from laconic.engines.base import Sampling
 from laconic.errors import InputError
+from laconic.journal import Journal, Record
 from laconic.lab.parallel.lineup import ComparedStrategy, LabelledPolicy, pool_of
 from laconic.lab.parallel.outcomes import (
     describe,
@@ -27,10 +28,9 @@ from laconic.lab.parallel.outcomes import (
     single_traces,
 )
 from laconic.lab.parallel.stable_ids import StableIds
-from laconic.lab.shared.journal import Journal, Record
-from laconic.lab.shared.problems import check_scored, problem_settings
 from laconic.lab.shared.progress import Progress, Watcher
 from laconic.problems import Problem
+from laconic.problems.sets import check_scored, problem_settings
 from laconic.prune.judge import Excerpt, Judge
 from laconic.prune.pool import Pool
 from laconic.prune.strategies.base import Strategy
