@@ -328,6 +328,15 @@ CALLS: dict[str, Call] = {
             "early_end": FLAG,
         },
     ),
+    "prune.StepLike": Call(
+        prune.StepLike,
+        lambda: {"n": 4, "kv": 100},
+        {
+            **dict.fromkeys(("n", "window", "top_k"), WHOLE),
+            "kv": optional((*WHOLE, 0)),
+            "vote": WORD,
+        },
+    ),
     "prune.ParallelProbe": Call(
         prune.ParallelProbe,
         lambda: {"n": 4},
@@ -455,6 +464,7 @@ CALLS: dict[str, Call] = {
     "DeepPrune.solve": solving(prune.DeepPrune),
     "DynasorCoT.solve": solving(prune.DynasorCoT),
     "ParallelProbe.solve": solving(prune.ParallelProbe),
+    "StepLike.solve": solving(prune.StepLike),
     "excerpts.parse": Call(
         excerpts.parse,
         lambda: {"kind": "words:5"},

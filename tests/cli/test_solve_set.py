@@ -14,7 +14,7 @@ from laconic.engines.hf import HFEngine, load
 from laconic.problems import Problem
 from laconic.problems.base import problem_seed
 from laconic.prune import SelfConsistency
-from laconic.solved import SolvedTrace, SolvedProblem, sum_up
+from laconic.solved import SolvedProblem, SolvedTrace, sum_up
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,7 @@ from laconic.prune.strategies.parallel_probe import ParallelProbe
 from laconic.prune.strategies.priced import PricedVote
 from laconic.prune.strategies.registry import parse
 from laconic.prune.strategies.self_consistency import SelfConsistency
+from laconic.prune.strategies.step import StepLike
 from laconic.prune.trace_engine import TraceEngine
 from laconic.prune.verdict import PlainVote, Tokens, TraceFate, Verdict, Vote
 
@@ -52,6 +53,7 @@ __all__ = [
     "PoolRun",
     "PricedVote",
     "SelfConsistency",
+    "StepLike",
     "Strategy",
     "StrategyRun",
     "Tokens",
