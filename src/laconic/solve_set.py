@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from laconic.answers import answer_of
-from laconic.engines.base import Engine, Sampling
+from laconic.engines.base import Sampling
 from laconic.errors import InputError, LaconicError
 from laconic.problems.base import Problem, problem_seed
 from laconic.problems.sets import check_problems, sampling_settings
@@ -17,6 +17,7 @@ from laconic.prune.pool import KnownTrace, Pool, PoolProblem
 from laconic.prune.strategies.auto import Auto
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.settings import settings_of
+from laconic.prune.trace_engine import TraceEngine
 from laconic.prune.verdict import Tokens, TraceFate, Verdict
 from laconic.prune.voting import Tally, mean_confidence, plain_vote
 from laconic.solved import SetResults, SolvedProblem
@@ -69,7 +70,7 @@ def check_budget(budget: PoolBudget, problems: int) -> None:
 
 def solve_each(
     problems: Sequence[Problem],
-    engine: Engine,
+    engine: TraceEngine,
     strategy: Strategy,
     sampling: Sampling,
     results: SetResults,
@@ -101,7 +102,7 @@ def solve_each(
 
 def solve_pool(
     problems: Sequence[Problem],
-    engine: Engine,
+    engine: TraceEngine,
     pool: Pool,
     sampling: Sampling,
     results: SetResults,
@@ -129,7 +130,7 @@ def solve_pool(
 
 
 def _run_pool(
-    asked: Sequence[Problem], engine: Engine, pool: Pool, sampling: Sampling, results: SetResults
+    asked: Sequence[Problem], engine: TraceEngine, pool: Pool, sampling: Sampling, results: SetResults
 ) -> Iterator[SetProgress]:
     known = {
         place: [trace for i, trace in sorted(results.traces[problem.id].items()) if i < pool.n]
