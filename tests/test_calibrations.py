@@ -10,7 +10,7 @@ import pytest
 
 from laconic.calibrations import DEFAULT, FORMAT, find_calibration, place_of, read_calibration, write_calibration
 from laconic.errors import LaconicError
-from laconic.prune.pool import PoolBudget
+from laconic.prune.budget import PoolBudget
 from laconic.prune.strategies.auto import Auto
 from tests.prune.test_calibration import calibration
 

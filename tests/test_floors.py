@@ -164,8 +164,8 @@ def test_every_floor_was_looked_at() -> None:
         ("problems", "import laconic.cli.think", "problems imports the face laconic.cli.think"),
         (
             "cli",
-            "def f():\n    from laconic.lab.shared import journal",
-            "cli imports the lab, laconic.lab.shared.journal",
+            "def f():\n    from laconic.lab.shared import figure",
+            "cli imports the lab, laconic.lab.shared.figure",
         ),
         ("__init__", "import laconic.lab", "__init__ imports the lab, laconic.lab"),
     ],

@@ -335,6 +335,15 @@ CALLS: dict[str, Call] = {
             "early_end": FLAG,
         },
     ),
+    "prune.StepLike": Call(
+        prune.StepLike,
+        lambda: {"n": 4, "kv": 100},
+        {
+            **dict.fromkeys(("n", "window", "top_k"), WHOLE),
+            "kv": optional((*WHOLE, 0)),
+            "vote": WORD,
+        },
+    ),
     "prune.ParallelProbe": Call(
         prune.ParallelProbe,
         lambda: {"n": 4},
@@ -383,8 +392,8 @@ CALLS: dict[str, Call] = {
     "prune.PoolBudget": Call(
         prune.PoolBudget,
         lambda: {"traces": 4},
-        {"tokens": optional(WHOLE), "traces": optional((*NUMBER, 0.5))},
-        said={"tokens": ""},
+        {"tokens": optional(WHOLE), "traces": optional((*NUMBER, 0.5)), "seconds": optional((*NUMBER, 0))},
+        said={"tokens": "", "seconds": ""},
     ),
     "prune.KnownTrace": Call(
         prune.KnownTrace,
@@ -462,6 +471,7 @@ CALLS: dict[str, Call] = {
     "DeepPrune.solve": solving(prune.DeepPrune),
     "DynasorCoT.solve": solving(prune.DynasorCoT),
     "ParallelProbe.solve": solving(prune.ParallelProbe),
+    "StepLike.solve": solving(prune.StepLike),
     "excerpts.parse": Call(
         excerpts.parse,
         lambda: {"kind": "words:5"},
@@ -505,10 +515,13 @@ CALLS: dict[str, Call] = {
             "count": optional((*WHOLE, 0)),
             "seed": WHOLE,
             "level": optional((*WHOLE, 0, 9)),
+            "unanswered": FLAG,
         },
         {"source": "", "count": "number of problems"},
     ),
-    "problems.from_jsonl": Call(sources.from_jsonl, dict, {"path": PATH}, runs=False),
+    "problems.from_jsonl": Call(
+        sources.from_jsonl, lambda: {"path": "no such file"}, {"path": PATH, "unanswered": FLAG}, runs=False
+    ),
     "traces.read_traces": Call(traces.read_traces, dict, {"path": PATH}, runs=False),
     "traces.TraceRecord": Call(
         traces.TraceRecord,

@@ -38,16 +38,23 @@ def test_two_equal_runs_have_the_interval_of_twice_the_problems(tmp_path: Path) 
     places = [recorded(tmp_path / name, name, 100, (-0.1, 0.04)) for name in ("one", "other")]
     done = run(*places, "--to", "full", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    (row,) = [each for each in json.loads((tmp_path / "out/results.json").read_text())["rows"] if each["label"] != "full"]
+    (row,) = [
+        each for each in json.loads((tmp_path / "out/results.json").read_text())["rows"] if each["label"] != "full"
+    ]
     assert row["problems"] == 200
     assert row["to full"]["mean"] == pytest.approx(-0.1)
     assert row["to full"]["high"] - row["to full"]["mean"] == pytest.approx(0.04 / 2**0.5)
 
 
 def test_a_run_of_more_problems_weighs_more(tmp_path: Path) -> None:
-    places = [recorded(tmp_path / "one", "one", 300, (-0.1, 0.04)), recorded(tmp_path / "other", "other", 100, (0.1, 0.04))]
+    places = [
+        recorded(tmp_path / "one", "one", 300, (-0.1, 0.04)),
+        recorded(tmp_path / "other", "other", 100, (0.1, 0.04)),
+    ]
     run(*places, "--to", "full", "--out", tmp_path / "out")
-    (row,) = [each for each in json.loads((tmp_path / "out/results.json").read_text())["rows"] if each["label"] != "full"]
+    (row,) = [
+        each for each in json.loads((tmp_path / "out/results.json").read_text())["rows"] if each["label"] != "full"
+    ]
     assert row["to full"]["mean"] == pytest.approx(-0.05)
     assert row["accuracy"] == pytest.approx(0.45)
 

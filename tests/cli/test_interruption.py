@@ -11,7 +11,7 @@ import pytest
 
 from laconic.cli import interruption
 from laconic.cli.interruption import NOTHING, if_interrupted, resumed
-from laconic.lab.shared.journal import Journal
+from laconic.journal import Journal
 
 
 @pytest.fixture(autouse=True)

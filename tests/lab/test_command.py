@@ -174,7 +174,7 @@ def test_a_benchmark_s_prompt_is_recorded_and_another_is_refused(
     before = (out / "traces.jsonl").read_bytes()
     assert invoke(*base, f"gsm8k:{path}").exit_code == 0
 
-    monkeypatch.setattr("laconic.lab.shared.problems.prompt_of", lambda source: "{question}")
+    monkeypatch.setattr("laconic.problems.sets.prompt_of", lambda source: "{question}")
     refused = invoke(*base, f"gsm8k:{path}")
     assert refused.exit_code == 2
     assert "problems.prompt was '{question}\\nPlease reason" in refused.stderr

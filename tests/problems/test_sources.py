@@ -119,3 +119,17 @@ def test_without_datasets_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(LaconicError, match=r"laconic-llm\[eval\]"):
         load_problems("hub:org/math")
+
+
+def test_a_set_without_answers_is_read_where_none_are_needed(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_text('{"question": "a"}\n{"question": "b", "answer": ""}\n{"question": "c", "answer": 3}\n')
+    assert [problem.answer for problem in load_problems(str(path), unanswered=True)] == ["", "", "3"]
+    with pytest.raises(LaconicError, match=r"Line 1 of .* has no answer"):
+        load_problems(str(path))
+    path.write_text('{"question": "a", "answer": [1]}\n')
+    with pytest.raises(LaconicError, match="has no answer"):
+        load_problems(str(path), unanswered=True)
+    path.write_text('{"answer": "1"}\n')
+    with pytest.raises(LaconicError, match="has no question"):
+        load_problems(str(path), unanswered=True)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from laconic.errors import LaconicError
+from laconic.prune.budget import PoolBudget
 from laconic.prune.calibration import LEAST_PROBLEMS, CalibratedRow, Calibration
-from laconic.prune.pool import PoolBudget
 
 ROWS = (
     CalibratedRow("self-consistency", 1, 1.0, 0.2),

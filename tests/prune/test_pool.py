@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 
 from laconic.errors import InputError, LaconicError
-from laconic.prune.pool import KnownTrace, Pool, PoolBudget, PoolRun
+from laconic.prune.budget import PoolBudget
+from laconic.prune.pool import KnownTrace, Pool, PoolRun
 from laconic.prune.worth import worth
 from tests.prune.scripted import SAMPLING, Script, ScriptedEngine
 
@@ -224,6 +225,40 @@ def test_what_was_spent_is_told() -> None:
 def test_a_budget_is_read(text: str, budget: PoolBudget) -> None:
     assert PoolBudget.parse(text) == budget
     assert PoolBudget.parse(str(text)) == budget
+    assert PoolBudget.parse(text, timed=True) == budget
+
+
+def test_a_time_is_a_budget_where_it_is_asked_for() -> None:
+    budget = PoolBudget.parse(" 1.5 S", timed=True)
+    assert (budget, str(budget)) == (PoolBudget(seconds=1.5), "1.5 s")
+    assert budget.limit(3, 100.0) == float("inf")
+
+
+def test_when_time_is_up_what_has_ended_votes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("laconic.prune.pool.time.monotonic", lambda: now[0])
+    sets = sets_of(2)
+    run, engine = begin(sets, Pool(N, PoolBudget(seconds=30), parallel=4))
+    found = []
+    for event in run:
+        found.append((event.problem, event.trace.index if event.trace else -1))
+        if len(found) == 14:
+            now[0] = 30.0
+    assert len(found) in (14, 15), "the step in which the time ends is the last one"
+    assert not engine._batch
+    assert sum(problem.running for problem in run.problems) == 0
+    assert sum(problem.ended for problem in run.problems) == len(found)
+    assert run.generated == sum(len(row.trace.token_ids) for row in engine._rows.values())
+    assert run.generated == sum(problem.tokens + problem.stopped for problem in run.problems)
+    assert sum(problem.stopped for problem in run.problems) > 0
+    assert run.to_json()["limit"] is None
+
+
+def test_with_time_to_spare_every_trace_runs() -> None:
+    run, engine = begin(sets_of(2), Pool(N, PoolBudget(seconds=3600), parallel=4))
+    assert len(ended(run)) == 6 * N
+    engine.forget(list(engine._rows))
+    assert engine.clean
 
 
 @pytest.mark.parametrize(
@@ -235,8 +270,12 @@ def test_a_budget_is_read(text: str, budget: PoolBudget) -> None:
         (lambda: PoolBudget.parse("0.5x"), "traces is 0.5; expected a number at least 1"),
         (lambda: PoolBudget.parse("0"), "tokens is 0"),
         (lambda: PoolBudget.parse("-4x"), "traces is -4"),
-        (PoolBudget, "expected one of the two"),
-        (lambda: PoolBudget(5, 5), "expected one of the two"),
+        (PoolBudget, "expected one of them"),
+        (lambda: PoolBudget(5, 5), "expected one of them"),
+        (lambda: PoolBudget(5, seconds=5), "expected one of them"),
+        (lambda: PoolBudget.parse("30s"), "as 4x$"),
+        (lambda: PoolBudget.parse("half", timed=True), "or a time, as 30s"),
+        (lambda: PoolBudget.parse("0s", timed=True), "seconds is 0"),
         (lambda: Pool(0, PoolBudget(traces=4)), "n is 0"),
         (lambda: Pool(4, cast(Any, 4)), "budget is 4"),
         (lambda: Pool(4, PoolBudget(traces=4), ties="luck"), "ties is 'luck'"),

@@ -60,3 +60,13 @@ def size(count: int) -> str:
             break
         value /= 1024
     return f"{count:,} B" if unit == "B" else f"{value:,.1f} {unit}"
+
+
+def share(interval: tuple[float, float, float] | None, problems: int) -> str:
+    """A share of so many problems with its interval. None: nothing tells which are right."""
+    if interval is None:
+        return "none, without reference answers"
+    mean, low, high = interval
+    if problems == 1:
+        return f"{mean:.1%} (one problem has no interval)"
+    return f"{mean:.1%} (95 % interval {low:.1%} to {high:.1%})"

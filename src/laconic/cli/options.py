@@ -26,6 +26,13 @@ Gold = Annotated[str | None, typer.Option("--gold", help="The right answer, wher
 
 # ---- many problems ----------------------------------------------------------------------------------------------------
 
+SOURCE = typer.Option(
+    "--source",
+    help="Where problems come from: bundled, a JSON-lines file, hub:NAME[:SPLIT], or a benchmark: aime24, aime25, "
+    "gpqa-diamond, math500, gsm8k, ifeval, livecodebench, of the Hub, or NAME:FILE of a file as its publishers have it.",
+)
+Source = Annotated[str, SOURCE]
+SourceOrNone = Annotated[str | None, SOURCE]
 PROBLEMS = typer.Option("--problems", help="How many problems.")
 Problems = Annotated[int, PROBLEMS]
 ProblemsOrAll = Annotated[int | None, PROBLEMS]

@@ -1,4 +1,4 @@
-"""`laconic solve`: one problem, many traces, and the answer that they agree on."""
+"""`laconic solve`: one problem or a set of them, many traces, and the answers that they agree on."""
 
 from __future__ import annotations
 
@@ -48,10 +48,12 @@ from laconic.cli.options import (
     OutOrNone,
     PolicySpec,
     ProblemFile,
+    ProblemsOrAll,
     ProblemText,
     Ratio,
     Seed,
     ShownTexts,
+    SourceOrNone,
     Spend,
     StrategySpec,
     System,
@@ -65,13 +67,18 @@ from laconic.cli.options import (
     Window,
 )
 from laconic.cli.questions import check_vocabulary, choose_question
+from laconic.cli.solve_set import POOL_CHUNK, SetRequest, choose_pool, choose_set, kept_of_set, run_set
+from laconic.cli.unused import refuse_unused
 from laconic.errors import InputError
 from laconic.files import write_text
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from laconic.cli.solve_report import SolveReport
+    from laconic.prune import Pool, Strategy
 
 NO_ANSWER = 1
 SHOWN = ("winner", "all")
@@ -90,6 +97,8 @@ def solve(
     fallback: Fallback = None,
     spend: Spend = None,
     calibration: CalibrationFile = None,
+    source: SourceOrNone = None,
+    problems: ProblemsOrAll = None,
     file: ProblemFile = None,
     bundled: BundledSeed = None,
     level: Level = None,
@@ -124,9 +133,14 @@ def solve(
     The line "plain" says what a plain vote of the traces that have finished would say, and how many it would have for the
     same tokens.
 
+    --source solves a set, one problem after another, each a line on stdout, and says at the end what a plain vote of as many
+    tokens would have said. With --spend the set shares the budget: every problem gets two traces, each further one goes where
+    it should raise the vote most a token, up to --n. --out has the verdicts as they come, and the same command goes on from
+    there.
+
     On a terminal a board shows every trace as it goes; elsewhere each decision is a line on stderr. Ctrl-C ends the run with
-    the verdict so far (a second one in the middle of a step). Exit codes: 0 with an answer, 1 where no trace gave one, 2 for
-    bad input, 130 after Ctrl-C.
+    the verdict so far (a second one in the middle of a step). Exit codes: 0 with an answer, 1 where no trace gave one (of a
+    set: to no problem, or a budget left some without a trace), 2 for bad input, 130 after Ctrl-C.
 
     Without --model the bundled reasoner thinks. For it what you don't say starts from its own settings; other models start
     from what was published. Tokens saved are estimated from the traces that finished; `laconic bench parallel` measures them.
@@ -134,11 +148,16 @@ def solve(
     """
     chosen_engine = choose_engine(engine, model, engine_set or ())
     small = chosen_engine.small
-    question = choose_question(problem, file, bundled, level, small)
-    if gold is not None:
-        question = dataclasses.replace(question, answer=gold)
+    asked, question = None, None
+    if source is None:
+        refuse_unused("without --source", "problems")
+        question = choose_question(problem, file, bundled, level, small)
+        question = dataclasses.replace(question, answer=gold) if gold is not None else question
+    else:
+        one = {"PROBLEM": problem, "--file": file, "--bundled": bundled, "--gold": gold, "--show": show_texts}
+        asked = choose_set(source, problems, seed, level, one)
     announce_loading(chosen_engine.model or chosen_engine.urls or None, not as_json)
-    if_interrupted(NOTHING)
+    if_interrupted(kept_of_set(out) if asked is not None else NOTHING)
     compression = choose_policy(
         policy,
         small,
@@ -156,17 +175,25 @@ def solve(
     if out is not None:
         check_writable(out, "the verdict")
     options = {"tau": tau, "K": clusters, "K1": compare, "K2": finish, "K3": fallback, "excerpt": excerpt}
-    strategy = strategy_or_default(strategy, {"judge": judge, **options}, {"spend": spend, "calibration": calibration})
-    options["spend"] = spend
-    judge_spec = choose_judge(judge, strategy, small)
-    calibrated = choose_calibration(calibration, strategy)
+    pool = None
+    if asked is not None and spend is not None:
+        given = {"strategy": strategy, "judge": judge, "calibration": calibration, **options}
+        pool = choose_pool(spend, n, batch, len(asked), given)
+    judge_spec = None
+    if pool is None:
+        strategy = strategy_or_default(
+            strategy, {"judge": judge, **options}, {"spend": spend, "calibration": calibration}
+        )
+        options["spend"] = spend
+        judge_spec = choose_judge(judge, strategy, small)
+        calibrated = choose_calibration(calibration, strategy)
+
+        from laconic.judges.baselines import RandomJudge
+
+        # With a stand-in for the judge: what is wrong with the strategy is refused before a model is loaded.
+        choose_strategy(strategy, n, RandomJudge() if judge_spec else None, small, calibrated, **options)
     if judge_spec is None:
         check_device(chosen_engine, device)
-
-    from laconic.judges.baselines import RandomJudge
-
-    # With a stand-in for the judge: what is wrong with the strategy is refused before a model is loaded.
-    choose_strategy(strategy, n, RandomJudge() if judge_spec else None, small, calibrated, **options)
 
     from rich.console import Console
 
@@ -174,13 +201,14 @@ def solve(
     from laconic.cli.solve_report import SolveReport
     from laconic.cli.solving import choose_board_view, watch
     from laconic.judges.registry import open_judge
+    from laconic.prune import Strategy
     from laconic.prune.alike import warn_alike
 
     if small:
         one_thread()
     chat = choose_chat(chosen_engine.model, system, thinking, template_arguments)
     reasoner = open_reasoner(chosen_engine, dtype, device, chat)
-    if small:
+    if small and question is not None:
         check_vocabulary(reasoner.tokenizer, question)
     sampling = choose_sampling(
         reasoner, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed
@@ -191,16 +219,33 @@ def solve(
         opened = open_judge(
             judge_spec, model=reasoner.weights, tokenizer=reasoner.tokenizer, excerpt=excerpt, device=device
         )
-    calibrated = choose_calibration(calibration, strategy, reasoner)
-    chosen = choose_strategy(strategy, n, opened, small, calibrated, **options)
-    name = chosen_engine.shown
-    setting = f"{chosen.name} · {n} traces · {name} · {compression.spec()}" + (
-        f" · judge {judge_spec}" if judge_spec else ""
-    )
-    with reasoner.engine(compression, batch, chosen.needs()) as running:
+    chosen: Strategy | Pool | None = pool
+    if strategy is not None:
+        calibrated = choose_calibration(calibration, strategy, reasoner)
+        chosen = choose_strategy(strategy, n, opened, small, calibrated, **options)
+    assert chosen is not None
+    with reasoner.engine(compression, batch, chosen.needs(), chunk_tokens=1 if pool is None else POOL_CHUNK) as running:
+        if asked is not None:
+            said = {"policy": compression.spec(), "judge": judge_spec, "chat": chat.to_json()}
+            request = SetRequest(str(source), asked, chosen, sampling, seed, said)
+            if not run_set(request, chosen_engine, reasoner, running, as_json, out):
+                raise typer.Exit(NO_ANSWER)
+            return
+        assert question is not None
+        assert isinstance(chosen, Strategy)
+        name = chosen_engine.shown
+        setting = f"{chosen.name} · {n} traces · {name} · {compression.spec()}" + (
+            f" · judge {judge_spec}" if judge_spec else ""
+        )
         view = choose_board_view(as_json, Console(highlight=False), BoardHeading(setting, question.text))
         verdict = watch(chosen.begin(running, question.text, sampling), view)
     report = SolveReport(question, name, compression.spec(), judge_spec, sampling, verdict, chat.to_json())
+    end(report, out, show_texts, as_json)
+
+
+def end(report: SolveReport, out: Path | None, show_texts: str | None, as_json: bool) -> None:
+    """Write and show the verdict, and exit as it says."""
+    verdict = report.verdict
     if out is not None:
         write_text(out, json.dumps(report.to_json(), indent=1) + "\n")
     if show_texts is not None:

@@ -20,6 +20,16 @@ FULL = "full"  # the policy that evicts nothing
 FATES = ("finished", "pruned", "abandoned", "interrupted", "waiting", "running")
 
 
+def told_answer(answer: str | None, gold: str | None, right: bool | None) -> str:
+    """An answer and, where it is known, the right one."""
+    if answer is None:
+        return "no answer" + (f" (it is {plain(gold)})" if gold is not None else "")
+    return (
+        f"answer {plain(answer)}"
+        + {True: ", which is right", False: f", but it is {plain(str(gold))}", None: ""}[right]
+    )
+
+
 @dataclass(frozen=True)
 class SolveReport:
     """A verdict, and what it was reached with. policy, judge: specs; judge: None for a strategy that asks none. chat:
@@ -40,13 +50,7 @@ class SolveReport:
 
     def sentence(self) -> str:
         so_far = "" if self.verdict.complete else "interrupted; so far "
-        if self.verdict.answer is None:
-            known = f" (it is {plain(self.question.answer)})" if self.question.answer is not None else ""
-            return f"{so_far}no answer{known}"
-        known = {True: ", which is right", False: f", but it is {plain(str(self.question.answer))}", None: ""}[
-            self.right
-        ]
-        return f"{so_far}answer {plain(self.verdict.answer)}{known}"
+        return so_far + told_answer(self.verdict.answer, self.question.answer, self.right)
 
     def facts(self) -> list[tuple[str, str]]:
         """The summary as (name, value) pairs, for people."""

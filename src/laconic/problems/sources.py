@@ -24,7 +24,7 @@ IDS = ("id", "unique_id", "problem_id")
 
 
 def load_problems(
-    source: str = BUNDLED, count: int | None = None, seed: int = 0, level: int | None = None
+    source: str = BUNDLED, count: int | None = None, seed: int = 0, level: int | None = None, unanswered: bool = False
 ) -> list[Problem]:
     """The problems of a source, at most `count` of them (None: 200 generated ones, or all that the source has).
 
@@ -33,7 +33,8 @@ def load_problems(
     in `benchmarks.BENCHMARKS`: alone, then from the Hub, or `NAME:FILE`, then from a file as its publishers have it. A record
     of a file or a data set without such a name has a question (`question`, `problem` or `prompt`), an answer (`answer`,
     `final_answer`, `expected_answer` or `target`; of one with a worked solution before `####`, what follows that), and may have
-    an `id` and a `level`. seed: of the bundled problems, and of what a benchmark shuffles.
+    an `id` and a `level`. seed: of the bundled problems, and of what a benchmark shuffles. unanswered: a record may lack the
+    answer, or have an empty one; its problem then has none ("").
 
     Raises InputError for a missing or empty file, a broken line (by its number), a record without question or answer,
     a level for a source that has none, an unknown data set or split, or as `benchmark_problems`.
@@ -42,6 +43,7 @@ def load_problems(
     if count is not None:
         count = checks.whole("The number of problems", count, 1)
     seed = checks.seed("seed", seed)
+    unanswered = checks.flag("unanswered", unanswered)
     if source == BUNDLED:
         return generate(200 if count is None else count, seed, level)
     if level is not None:
@@ -50,22 +52,25 @@ def load_problems(
     if named is not None:
         problems = benchmark_problems(named, seed)
     else:
-        problems = from_hub(source[len(HUB) :]) if source.startswith(HUB) else from_jsonl(source)
+        problems = (
+            from_hub(source[len(HUB) :], unanswered) if source.startswith(HUB) else from_jsonl(source, unanswered)
+        )
     return problems if count is None else problems[:count]
 
 
-def from_jsonl(path: str | Path) -> list[Problem]:
-    """The problems of a JSON-lines file; empty lines are skipped. Raises InputError as `load_problems`."""
+def from_jsonl(path: str | Path, unanswered: bool = False) -> list[Problem]:
+    """The problems of a JSON-lines file; empty lines are skipped. unanswered, and what is raised: as `load_problems`."""
     path = checks.path("path", path)
+    unanswered = checks.flag("unanswered", unanswered)
     if not path.is_file():
         raise InputError(f"There is no problem file {path}; expected {KNOWN}")
     found = read_objects(path, "problem", "a question and an answer")
     records = [(where, f"line-{number}", record) for number, where, record in found]
-    return _problems(records, str(path))
+    return _problems(records, str(path), unanswered)
 
 
-def from_hub(name: str) -> list[Problem]:
-    """The problems of a Hub data set, `NAME` or `NAME:SPLIT`. Raises InputError as `load_problems`."""
+def from_hub(name: str, unanswered: bool = False) -> list[Problem]:
+    """The problems of a Hub data set, `NAME` or `NAME:SPLIT`. unanswered, and what is raised: as `load_problems`."""
     name, _, split = name.partition(":")
     if not name:
         raise InputError(f"{HUB} lacks the data set's name; expected something like {HUB}HuggingFaceH4/MATH-500")
@@ -87,21 +92,22 @@ def from_hub(name: str) -> list[Problem]:
             f"Name one as {HUB}{name}:SPLIT"
         )
     rows = ((f"Row {i} of {name}:{chosen}", f"{chosen}-{i}", row) for i, row in enumerate(found[chosen]))
-    return _problems(rows, name)
+    return _problems(rows, name, unanswered)
 
 
-def _problems(records: Iterable[tuple[str, str, Mapping[str, Any]]], source: str) -> list[Problem]:
-    problems = [_problem(where, name, record) for where, name, record in records]
+def _problems(records: Iterable[tuple[str, str, Mapping[str, Any]]], source: str, unanswered: bool) -> list[Problem]:
+    problems = [_problem(where, name, record, unanswered) for where, name, record in records]
     if not problems:
         raise InputError(f"{source} holds no problems; expected at least one")
     return problems
 
 
-def _problem(where: str, name: str, record: Mapping[str, Any]) -> Problem:
+def _problem(where: str, name: str, record: Mapping[str, Any], unanswered: bool) -> Problem:
     fields = {str(key).lower(): value for key, value in record.items()}
     question = _field(fields, QUESTIONS, where, record)
-    answer = _field(fields, ANSWERS, where, record).rpartition("####")[2].strip()
-    if not question or not answer:
+    lacks = unanswered and all(fields.get(key) is None for key in ANSWERS)
+    answer = "" if lacks else _field(fields, ANSWERS, where, record).rpartition("####")[2].strip()
+    if not question or not (answer or unanswered):
         raise InputError(f"{where} has an empty {'answer' if question else 'question'}; expected a text")
     own = next((fields[key] for key in IDS if fields.get(key) not in (None, "")), name)
     level = fields.get("level", 0)

@@ -10,11 +10,12 @@ Nothing here knows an engine, a tokenizer or a model; judges that need one live 
 
 from __future__ import annotations
 
+from laconic.prune.budget import PoolBudget
 from laconic.prune.calibration import CalibratedRow, Calibration
 from laconic.prune.cluster import Clustering
 from laconic.prune.judge import Cost, Excerpt, Judge
 from laconic.prune.needs import Needs
-from laconic.prune.pool import KnownTrace, Pool, PoolBudget, PoolProblem, PoolProgress, PoolRun
+from laconic.prune.pool import KnownTrace, Pool, PoolProblem, PoolProgress, PoolRun
 from laconic.prune.strategies.adaptive import AdaptiveConsistency
 from laconic.prune.strategies.auto import Auto
 from laconic.prune.strategies.base import Strategy, StrategyRun
@@ -25,6 +26,7 @@ from laconic.prune.strategies.parallel_probe import ParallelProbe
 from laconic.prune.strategies.priced import PricedVote
 from laconic.prune.strategies.registry import parse
 from laconic.prune.strategies.self_consistency import SelfConsistency
+from laconic.prune.strategies.step import StepLike
 from laconic.prune.trace_engine import TraceEngine
 from laconic.prune.verdict import PlainVote, Tokens, TraceFate, Verdict, Vote
 
@@ -51,6 +53,7 @@ __all__ = [
     "PoolRun",
     "PricedVote",
     "SelfConsistency",
+    "StepLike",
     "Strategy",
     "StrategyRun",
     "Tokens",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from laconic import checks
 from laconic.errors import InputError
-from laconic.prune.pool import PoolBudget
+from laconic.prune.budget import PoolBudget
 
 LEAST_PROBLEMS = 50
 """With fewer a strategy's accuracy is known to no better than about 14 points, and the choice would be a draw of lots."""

@@ -11,6 +11,7 @@ Sharing a budget of samples over problems by what the votes say so far: Blend-AS
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from typing import Any, ClassVar
 
 from laconic import answers, checks
 from laconic.errors import InputError, LaconicError
+from laconic.prune.budget import PoolBudget
 from laconic.prune.needs import Needs, prepare
 from laconic.prune.strategies.settings import check_sampling, check_ties, needs_of_ties, with_confidences
 from laconic.prune.trace_engine import SamplingView, TraceEngine, TraceView
@@ -28,50 +30,6 @@ from laconic.prune.worth import worth
 MOST_TRACES = 4096
 NOTHING = (math.inf, 0.0)
 """The rank of a problem that gets no further trace."""
-
-
-@dataclass(frozen=True)
-class PoolBudget:
-    """What a pool may spend: so many tokens, or so many times what one trace of every problem takes. Just one of them is given.
-
-    The mean trace is that of the traces so far, each problem's counted alike. Raises InputError for both or neither, less than
-    one token, or less than one trace.
-    """
-
-    tokens: int | None = None
-    traces: float | None = None
-
-    def __post_init__(self) -> None:
-        checks.unwrap_numpy_fields(self)
-        if (self.tokens is None) == (self.traces is None):
-            raise InputError(
-                "a budget is so many tokens or so many times one trace of each problem; expected one of the two"
-            )
-        if self.tokens is not None:
-            checks.whole("tokens", self.tokens, 1)
-        if self.traces is not None:
-            checks.number("traces", self.traces, 1, meaning="times one trace of every problem")
-
-    @classmethod
-    def parse(cls, text: str) -> PoolBudget:
-        """`4x`: four times what one trace of every problem takes; `500000`: tokens. Raises InputError for anything else."""
-        plain = checks.text("budget", text).strip().lower().replace(",", "").replace("_", "")
-        try:
-            value = float(plain[:-1]) if plain.endswith("x") else int(plain)
-        except ValueError:
-            raise InputError(
-                f"the budget {text!r} is neither; expected tokens, as 500000, or a multiple of one trace of each problem, as 4x"
-            ) from None
-        return cls(traces=value) if plain.endswith("x") else cls(tokens=int(value))
-
-    def limit(self, problems: int, mean: float) -> float:
-        """In tokens. mean: of a trace."""
-        return float(self.tokens) if self.tokens is not None else problems * mean * (self.traces or 0)
-
-    def __str__(self) -> str:
-        if self.tokens is not None:
-            return f"{self.tokens:,} tokens"
-        return "one trace a problem" if self.traces == 1 else f"{self.traces:g} traces a problem"
 
 
 @dataclass(frozen=True)
@@ -147,6 +105,8 @@ class PoolProblem:
     running: int = 0
     tokens: int = 0
     """Of the ended ones."""
+    stopped: int = 0
+    """Tokens of traces that were stopped before their ends."""
     worth: float = 0.0
     """Of one more trace."""
     refused: str = ""
@@ -234,8 +194,18 @@ class PoolRun:
         mean = self._mean()
         return self.pool.budget.limit(len(self.problems), mean) if mean else math.inf
 
+    @property
+    def expected(self) -> int:
+        """Traces that there will be, those that are there among them, as far as their lengths tell: n of each at most."""
+        done, whole = sum(problem.ended for problem in self.problems), len(self.problems) * self.pool.n
+        if not done or math.isinf(self.limit):
+            return whole
+        return min(whole, max(done, round(done * self.limit / max(self._ended, 1))))
+
     def __iter__(self) -> Iterator[PoolProgress]:
         prepare(self.engine, self.pool.needs())
+        seconds = self.pool.budget.seconds
+        end = math.inf if seconds is None else time.monotonic() + seconds
         self._fill()
         yield from self._flush()
         with closing(self.engine.stream()) as stream:
@@ -244,13 +214,18 @@ class PoolRun:
                 if chunk is None or problem is None:
                     continue
                 self._tokens[chunk.trace_id] += len(chunk.token_ids)
-                if chunk.finish_reason is None:
-                    continue
-                trace = self.engine.trace(chunk.trace_id)
-                self._end(problem, trace)
-                self._fill()
-                yield PoolProgress(problem.place, trace)
-                yield from self._flush()
+                over = time.monotonic() >= end
+                if chunk.finish_reason is not None:
+                    trace = self.engine.trace(chunk.trace_id)
+                    self._end(problem, trace)
+                    if not over:
+                        self._fill()
+                    yield PoolProgress(problem.place, trace)
+                    yield from self._flush()
+                if over:
+                    break
+        if math.isfinite(end):
+            self.interrupt()
 
     def interrupt(self) -> None:
         """Stop every trace that still runs. Those that have ended have voted."""
@@ -260,8 +235,10 @@ class PoolRun:
             for _ in stream:
                 pass
         for trace_id, problem in self._running.items():
+            tokens = len(self.engine.trace(trace_id).token_ids)
             problem.running -= 1
-            self._ended += len(self.engine.trace(trace_id).token_ids)
+            problem.stopped += tokens
+            self._ended += tokens
         self._running.clear()
         self._tokens.clear()
 
@@ -302,6 +279,8 @@ class PoolRun:
     def _affordable(self, problem: PoolProblem) -> bool:
         """Whether one more of its traces is as likely as not to end within the budget, if all that run come to the lengths
         that are expected of them. While none has ended no length is expected."""
+        if self.pool.budget.seconds is not None:
+            return True
         if not self._measured:
             tokens, traces = self.pool.budget.tokens, self.pool.budget.traces or 0
             return self.generated < tokens if tokens is not None else len(self._running) < traces * len(self.problems)

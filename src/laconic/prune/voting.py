@@ -97,6 +97,17 @@ def mean_confidence(trace: TraceView) -> float:
     return math.fsum(found) / len(found)
 
 
+def confidences_of(trace: TraceView, who: str) -> list[float]:
+    """One a token. who: as in "DeepConf needs", for the InputError where the engine gave fewer."""
+    found = trace.confidences
+    if len(found) < len(trace.token_ids):
+        raise InputError(
+            f"trace {trace.id} has {len(found)} confidences for {len(trace.token_ids)} tokens; {who} one of each: use an "
+            "engine that returns them"
+        )
+    return found
+
+
 def decided(votes: Sequence[Vote], pending: Sequence[Pending], *, open_ties: bool = False) -> bool:
     """Whether the first of `votes` wins whatever the pending ones turn out to be; each may also not be cast at all.
 
@@ -200,6 +211,11 @@ class Confidence:
         self._sum = math.fsum(self._latest) if place == self.window - 1 else self._sum - old + confidence
         if self.tokens >= self.window:
             self._lowest = min(self._lowest, self._sum / self.window)
+
+    @property
+    def latest(self) -> float:
+        """The mean over the latest `window` tokens, or over all where there are fewer; 0 for a trace without tokens."""
+        return self._sum / min(self.tokens, self.window) if self.tokens else 0.0
 
     @property
     def lowest(self) -> float:

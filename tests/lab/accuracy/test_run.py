@@ -11,8 +11,8 @@ from tests.reference.selectors import Files, random_selector
 
 from laconic.engines.base import Sampling
 from laconic.errors import LaconicError
+from laconic.journal import Journal
 from laconic.lab.accuracy.run import FORMAT, may_grow, run_accuracy, settings
-from laconic.lab.shared.journal import Journal
 from laconic.lab.shared.policies import compared_policies
 from laconic.lab.shared.progress import Progress
 from laconic.problems import is_correct

@@ -86,7 +86,7 @@ def test_collects_goes_on_and_is_played_back(invoke, tiny: Path, problem_file: P
 # A process that gets Ctrl-C's signal once its third line is written: another process would have to guess when that is.
 INTERRUPTED = """
 import os, runpy, signal
-from laconic.lab.shared.journal import Journal
+from laconic.journal import Journal
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background has it ignored
 plain, written = Journal.append, []

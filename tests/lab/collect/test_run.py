@@ -21,7 +21,7 @@ from laconic.lab.collect.summary import CollectionSummary, sum_up
 from laconic.lab.shared.progress import Progress
 from laconic.problems import Problem, is_correct
 from laconic.problems.base import problem_seed
-from laconic.prune.pool import PoolBudget
+from laconic.prune.budget import PoolBudget
 from laconic.traces import TraceRecord, read_traces
 
 ORIGIN = TraceProvenance("fake", "w" * 16, "float32", "t" * 16, "full", "questions")

@@ -12,12 +12,12 @@ from tests.engines.hf.families import family, prompts
 from tests.reference.selectors import Files
 
 from laconic.errors import LaconicError
+from laconic.journal import Journal
 from laconic.lab.fidelity import run as module
 from laconic.lab.fidelity.contenders import contenders
 from laconic.lab.fidelity.divergence import measure
 from laconic.lab.fidelity.run import FORMAT, may_grow, run_fidelity, settings
 from laconic.lab.fidelity.traces import ForcedTrace
-from laconic.lab.shared.journal import Journal
 from laconic.lab.shared.policies import ComparedPolicy
 from laconic.lab.shared.progress import Progress
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from laconic.errors import LaconicError
+from laconic.journal import Journal
 from laconic.lab.judges.ablation import FORMAT, VARIANTS, run_ablation
 from laconic.lab.judges.losses import Loss
 from laconic.lab.judges.recipe import TrainedJudge, TrainingData
 from laconic.lab.judges.scoring import score
 from laconic.lab.judges.train_settings import TrainSettings
 from laconic.lab.judges.training import TrainingHistory, ValidationCheck
-from laconic.lab.shared.journal import Journal
 
 BASE = TrainSettings(loss=Loss(True, 0.3, 1.5), oversample=3)
 

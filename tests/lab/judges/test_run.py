@@ -13,6 +13,7 @@ import torch
 from tests.judges.models import WORDS, word_tokenizer
 
 from laconic.errors import LaconicError
+from laconic.journal import Journal
 from laconic.judges.baselines import PerfectJudge, TokenJaccard
 from laconic.lab.judges.recipe import question_digest
 from laconic.lab.judges.run import (
@@ -25,7 +26,6 @@ from laconic.lab.judges.run import (
     summarise,
 )
 from laconic.lab.judges.scoring import auroc
-from laconic.lab.shared.journal import Journal
 from laconic.lab.shared.progress import Progress
 from laconic.prune.judge import Cost, Excerpt
 from laconic.traces import TraceFile, TraceRecord

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from laconic.journal import read_journal
 from laconic.lab.accuracy.run import FORMAT
 from laconic.lab.paper import running
-from laconic.lab.shared.journal import read_journal
 
 PLACE = Path("accuracy/r1-distill-qwen-7b/aime24")
 

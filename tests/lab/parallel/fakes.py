@@ -15,9 +15,9 @@ from torch import Tensor
 from laconic.compress import RPC
 from laconic.engines.base import Chunk, Sampling, Trace
 from laconic.errors import InputError
+from laconic.journal import Journal, Record
 from laconic.lab.parallel.lineup import ComparedStrategy, LabelledPolicy, compressions, lineup
 from laconic.lab.parallel.run import FORMAT, Answers, ParallelExperiment, Watcher, run_parallel
-from laconic.lab.shared.journal import Journal, Record
 from laconic.problems import Problem
 from laconic.prune.judge import Cost, Excerpt, Judge
 from laconic.prune.strategies.base import Strategy, StrategyRun

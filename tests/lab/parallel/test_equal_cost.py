@@ -73,3 +73,20 @@ def test_a_run_that_did_not_note_what_it_takes_has_none(lacks: str, by_confidenc
     old = [{key: value for key, value in record.items() if key != lacks} for record in RECORDS]
     assert plain_votes([*RECORDS[:2], *old[2:]], by_confidence) is None
     assert (plain_votes(old) is None) == (lacks == "classes")
+
+
+def agreeing(classes: list[int | None], modes: set[int | None]) -> dict[str, Any]:
+    return single(classes, None, 100.0) | {"agrees": [float(each in modes) for each in classes]}
+
+
+def test_how_often_votes_are_the_mode_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(equal_cost, "ORDERS", 20_000)
+    records = [agreeing([0, 1, 1, None], {1}), agreeing([0, 1, 0, 1], {0, 1}), agreeing([None] * 4, {None})]
+    found = plain_votes(records, what="agrees")
+    assert found is not None
+    as_right = [record | {"right": record["agrees"]} for record in records[:2]]
+    for record, shares in zip(as_right, found.right, strict=False):
+        assert shares == pytest.approx([of_all_orders(record, k, False) for k in range(1, 5)], abs=0.015)
+    assert found.right[0][3] == found.right[1][3] == 1
+    assert found.right[2] == (1.0,) * 4, "no answer is what all of them give"
+    assert plain_votes(RECORDS, what="agrees") is None

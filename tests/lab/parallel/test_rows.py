@@ -6,11 +6,12 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-from tests.lab.parallel.fakes import PROBLEMS, SECONDS, FakeBench, experiment, run
+from tests.lab.parallel.fakes import PROBLEMS, SECONDS, FakeBench, experiment, record, run
 
 from laconic.lab.parallel.equal_cost import plain_votes
 from laconic.lab.parallel.rows import Agreement, LiveFigures, StrategyRow, agreement, summarise
 from laconic.statistics import mean_interval, paired_difference
+from laconic.traces import TraceRecord
 
 
 @pytest.fixture
@@ -31,6 +32,20 @@ def agreement_of(row: StrategyRow) -> Agreement:
 
 def of(records, kind: str, label: str):
     return {r["problem"]: r for r in records if r["kind"] == kind and r["entry"] == label}
+
+
+def traces_of(problem: str, compress: str) -> list[TraceRecord]:
+    asked = next(each for each in PROBLEMS if each.id == problem)
+    policy = next(each for each in experiment().compress if each.label == compress)
+    return [record(asked, index, policy) for index in range(6)]
+
+
+def slow_agrees(answer: str | None, problem: str, compress: str) -> float:
+    """Whether it is as frequent an answer as any among all six traces, by counting."""
+    given = [trace.answer for trace in traces_of(problem, compress) if trace.answer is not None]
+    if not given:
+        return float(answer is None)
+    return float(answer is not None and given.count(answer) == max(map(given.count, given)))
 
 
 def test_a_block_for_each_n_and_the_votes_of_few_in_all(records) -> None:
@@ -65,6 +80,19 @@ def test_figures_are_those_of_a_slow_sum(records) -> None:
             theirs = [[share] for share in plain.at(row.total_tokens)]
             assert row.equal_cost == paired_difference([r["right"] for r in mine], theirs)
             assert row.to_json()["equal_cost"]["mean"] == row.equal_cost.mean
+        told = [[slow_agrees(r["answer"], r["problem"], row.compress)] for r in mine]
+        if row.family == "pass@1":
+            alone = [traces_of(r["problem"], row.compress)[: row.n] for r in mine]
+            told = [[slow_agrees(t.answer, t.problem, row.compress) for t in traces] for traces in alone]
+        assert row.agrees == mean_interval(told)
+        assert row.to_json()["agrees"]["mean"] == row.agrees.mean
+        votes = plain_votes(singles, what="agrees")
+        assert votes is not None
+        if row.family in ("pass@1", "cons"):
+            assert row.agrees_equal_cost is None
+        else:
+            share = [[each] for each in votes.at(row.total_tokens)]
+            assert row.agrees_equal_cost == paired_difference(told, share)
         assert row.trace_tokens == pytest.approx(sum(r["generated"] for r in mine) / 6)
         assert row.judge_tokens == pytest.approx(sum(r["judged"] for r in mine) / 6)
         assert row.total_tokens == row.trace_tokens + row.judge_tokens
@@ -92,6 +120,13 @@ def test_figures_are_those_of_a_slow_sum(records) -> None:
 def test_results_that_did_not_note_the_answers_have_no_vote_of_equal_cost(records) -> None:
     old = [{key: value for key, value in record.items() if key != "classes"} for record in records]
     assert all(row.equal_cost is None for row in summarise(experiment(), old))
+
+
+def test_results_that_did_not_note_the_mode_have_no_agreement(records) -> None:
+    old = [{key: value for key, value in record.items() if key != "agrees"} for record in records]
+    rows = summarise(experiment(), old)
+    assert all(row.agrees is None and row.agrees_equal_cost is None for row in rows)
+    assert any(row.equal_cost is not None for row in rows)
 
 
 def test_live_runs_like_their_replays_agree_wholly(records) -> None:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
 
+from laconic.cli.tables import MISSING
 from laconic.errors import LaconicError
 from laconic.lab.parallel.plot import parallel_plot
 from laconic.lab.parallel.table import compression_name, name_of, parallel_tables
@@ -101,6 +102,20 @@ def test_two_tables_for_each_number_of_traces() -> None:
         "1.25", "–", "2.00", "–", "3.25", "0.30x", "3.00 MiB", "7/8", "509/512",
     ]  # fmt: skip
     assert "tokens 0.990 of the replayed ones" in " ".join(tables[3].notes)
+
+
+def test_how_often_the_answer_is_that_of_all() -> None:
+    with_it = report(live=False, blocks=(16,))
+    for each in with_it["rows"]:
+        each["agrees"] = {"mean": 0.875, "low": 0.8, "high": 0.9}
+        each["agrees_equal_cost"] = each["equal_cost"]
+    table = parallel_tables(with_it)[0]
+    column = [name[0] for name in table.columns].index("agrees with all 16, %")
+    assert {told[column] for told in table.rows} == {"87.5 [80.0, 90.0]"}
+    assert {told[column + 1] for told in table.rows} == {MISSING, "+1.1 [-0.4, +2.6]"}
+    assert any("Agrees with all 16" in note for note in table.notes)
+    before = parallel_tables(report(live=False, blocks=(16,)))[0]
+    assert not any("agrees" in name[0] for name in before.columns)
 
 
 def test_rows_of_before_the_vote_of_equal_cost() -> None:

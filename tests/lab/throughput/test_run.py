@@ -11,7 +11,7 @@ from laconic.compress import Proportional
 from laconic.engines.hf import shapes
 from laconic.engines.hf.shapes import Shape
 from laconic.errors import LaconicError
-from laconic.lab.shared.journal import Journal
+from laconic.journal import Journal
 from laconic.lab.shared.progress import Progress
 from laconic.lab.throughput import run as throughput
 from laconic.lab.throughput.decoding import DecodingCase, TimedSample

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from laconic.errors import LaconicError
-from laconic.lab.shared.journal import Journal
+from laconic.journal import Journal
 from laconic.lab.vllm.load import ComparedEngine, RequestLoad, lineup
 from laconic.lab.vllm.model import ServedModel
 from laconic.lab.vllm.process import WorkerFailed

@@ -75,6 +75,7 @@ def test_the_known_and_who_needs_a_judge():
         "deepconf:high",
         "dynasor",
         "parallel-probe",
+        "step",
     )
     assert [name for name in known() if needs_judge(name)] == ["deepprune"]
     assert [name for name in known() if has_warmup_traces(name)] == ["deepconf:low", "deepconf:high"]

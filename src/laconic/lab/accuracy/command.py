@@ -23,6 +23,7 @@ from laconic.cli.options import (
     Out,
     PoliciesOrDefault,
     ProblemsOrAll,
+    Source,
     System,
     Temperature,
     TemplateArguments,
@@ -39,7 +40,6 @@ from laconic.lab.shared.options import (
     ProblemSeed,
     Ratios,
     SampleSeed,
-    Source,
     TracesOfEach,
 )
 
@@ -100,11 +100,11 @@ def bench(
     from laconic.cli.questions import check_problems
     from laconic.environment import environment, hide_directories
     from laconic.errors import InputError
+    from laconic.journal import Journal
     from laconic.lab.accuracy.run import FORMAT, IMPLIED, may_grow, run_accuracy, settings
-    from laconic.lab.shared.journal import Journal
     from laconic.lab.shared.policies import KeepPattern, compared_policies
-    from laconic.lab.shared.problems import prompt_of, refuse_unscored, set_name
     from laconic.lab.shared.reporting import check_plot, write_report
+    from laconic.problems.sets import prompt_of, refuse_unscored, set_name
     from laconic.problems.sources import load_problems
     from laconic.prune.alike import warn_alike
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from laconic.lab.shared.journal import Record
+from laconic.journal import Record
 from laconic.lab.shared.policies import ComparedPolicy
 from laconic.problems import Problem
 from laconic.statistics import Interval, mean_interval, paired_difference

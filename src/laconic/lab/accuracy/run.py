@@ -17,13 +17,13 @@ from laconic.compress import Policy
 from laconic.compress.policy import SelectorFiles
 from laconic.engines.base import Engine, Sampling, Trace
 from laconic.errors import InputError
+from laconic.journal import Journal, Record
 from laconic.lab.accuracy.rows import BASELINE, AccuracyRow, summarise
-from laconic.lab.shared.journal import Journal, Record
 from laconic.lab.shared.policies import ComparedPolicy, settled
-from laconic.lab.shared.problems import check_scored, problem_digest, problem_settings
 from laconic.lab.shared.progress import Progress, Watcher
 from laconic.problems import Problem
 from laconic.problems.base import problem_seed
+from laconic.problems.sets import check_scored, problem_digest, problem_settings
 from laconic.prune.alike import warn_alike
 
 FORMAT = "laconic.accuracy/2"

@@ -18,6 +18,7 @@ from laconic.cli.options import (
     Policies,
     Problems,
     Seed,
+    Source,
     System,
     Temperature,
     TemplateArguments,
@@ -28,7 +29,6 @@ from laconic.lab.shared.options import (
     Embedder,
     Lengths,
     Plot,
-    Source,
     Spans,
     Threshold,
     Tokenizer,
@@ -86,8 +86,8 @@ def analyze(
     from laconic.lab.analyze.redundancy import embedder as check_embedder
     from laconic.lab.analyze.run import FORMAT, analyse
     from laconic.lab.analyze.table import analysis_tables
-    from laconic.lab.shared.problems import prompt_of, set_name
     from laconic.lab.shared.reporting import check_plot, write_report
+    from laconic.problems.sets import prompt_of, set_name
 
     check_plot(plot)
     if (file is None) == (model is None):

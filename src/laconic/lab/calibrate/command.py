@@ -41,11 +41,11 @@ def calibrate(
     from laconic.cli.lists import split_specs
     from laconic.cli.messages import print_to_stderr
     from laconic.cli.tables import print_tables
+    from laconic.journal import Journal
     from laconic.lab.calibrate.run import calibrate_traces, digest_of, experiment_of, journal_settings, ladder
     from laconic.lab.calibrate.table import calibration_table
     from laconic.lab.parallel.command import Phases
     from laconic.lab.parallel.run import FORMAT
-    from laconic.lab.shared.journal import Journal
     from laconic.traces import read_traces
 
     found = read_traces(traces)

@@ -8,12 +8,12 @@ from typing import Any
 
 from laconic.compress import FullKV
 from laconic.errors import InputError
+from laconic.journal import Journal, Record
 from laconic.lab.parallel.lineup import FULL, ComparedStrategy, LabelledPolicy, lineup
 from laconic.lab.parallel.recorded import RecordedSetup, digest_of_traces, problems_of, sampling_of
 from laconic.lab.parallel.rows import plain_curve, summarise
 from laconic.lab.parallel.run import ParallelExperiment, run_parallel, settings
 from laconic.lab.parallel.setup import confidence_top_k_of
-from laconic.lab.shared.journal import Journal, Record
 from laconic.lab.shared.progress import Watcher
 from laconic.prune.calibration import CalibratedRow, Calibration, check_problems
 from laconic.prune.strategies.registry import needs_calibration, needs_judge, parse

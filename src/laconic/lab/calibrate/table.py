@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from laconic.cli.tables import MISSING, Table, alone, difference
+from laconic.prune.budget import PoolBudget
 from laconic.prune.calibration import CalibratedRow, Calibration
-from laconic.prune.pool import PoolBudget
 
 BUDGETS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 

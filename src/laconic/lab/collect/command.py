@@ -11,6 +11,7 @@ from laconic.cli.chat import choose_chat
 from laconic.cli.engines import check_device, choose_engine, open_reasoner
 from laconic.cli.interruption import if_interrupted, resumed
 from laconic.cli.loading import announce_loading
+from laconic.cli.messages import share
 from laconic.cli.options import (
     AsJson,
     Batch,
@@ -25,6 +26,7 @@ from laconic.cli.options import (
     PolicySpec,
     ProblemsOrAll,
     Seed,
+    Source,
     Spend,
     Split,
     System,
@@ -39,7 +41,6 @@ from laconic.cli.progress import ProgressOrLines
 from laconic.lab.shared.options import (
     ConfidenceTopK,
     SampleSeedOrNone,
-    Source,
 )
 
 if TYPE_CHECKING:
@@ -93,9 +94,9 @@ def collect(
     from laconic.errors import InputError
     from laconic.lab.collect.run import TraceProvenance, check_votes, open_file
     from laconic.lab.collect.run import collect as run
-    from laconic.lab.shared.problems import prompt_of
+    from laconic.problems.sets import prompt_of
     from laconic.prune.alike import warn_alike
-    from laconic.prune.pool import PoolBudget
+    from laconic.prune.budget import PoolBudget
     from laconic.traces import tokenizer_fingerprint
 
     check_device(chosen_engine, device)
@@ -161,9 +162,9 @@ def choose_problems(
 ) -> tuple[list[Problem], str]:
     """The problems that the options name, and a name for the set. Raises InputError for options that don't go together."""
     from laconic.errors import InputError
-    from laconic.lab.shared.problems import set_name
     from laconic.problems import generate
     from laconic.problems.benchmarks import find_benchmark
+    from laconic.problems.sets import set_name
     from laconic.problems.sources import BUNDLED, HUB, load_problems
 
     if source.startswith(HUB):
@@ -197,8 +198,8 @@ def show(found: CollectionSummary, as_json: bool) -> None:
     facts = [
         ("problems", f"{found.problems:,}{lacking}"),
         ("traces", f"{found.traces:,}{new}"),
-        ("pass@1", _share(found.pass_at_1, found.problems)),
-        ("vote" if found.budget else f"cons@{found.n}", _share(found.cons_at_n, found.problems)),
+        ("pass@1", share(found.pass_at_1, found.problems)),
+        ("vote" if found.budget else f"cons@{found.n}", share(found.cons_at_n, found.problems)),
         ("equal pairs", "none" if found.equal_pairs is None else f"{found.equal_pairs:.1%}"),
         ("tokens", f"{found.tokens:,} ({found.tokens / found.traces:,.0f} a trace)"),
     ]
@@ -209,15 +210,6 @@ def show(found: CollectionSummary, as_json: bool) -> None:
     facts.append(("file", found.path))
     for name, value in facts:
         typer.echo(f"{name:<12}{value}")
-
-
-def _share(interval: tuple[float, float, float] | None, problems: int) -> str:
-    if interval is None:
-        return "none, without reference answers"
-    mean, low, high = interval
-    if problems == 1:
-        return f"{mean:.1%} (one problem has no interval)"
-    return f"{mean:.1%} (95 % interval {low:.1%} to {high:.1%})"
 
 
 class CollectProgress(ProgressOrLines):

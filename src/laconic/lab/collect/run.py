@@ -19,14 +19,15 @@ from laconic import checks
 from laconic.answers import answer_of, equivalent
 from laconic.engines.base import Engine, Sampling, Trace
 from laconic.errors import InputError, LaconicError
+from laconic.journal import Journal, Record
 from laconic.lab.collect.summary import CollectionSummary, sum_up
-from laconic.lab.shared.journal import Journal, Record
-from laconic.lab.shared.problems import check_problems, problem_digest, sampling_settings
 from laconic.lab.shared.progress import Progress, Watcher
 from laconic.problems import Problem
 from laconic.problems.base import problem_seed
+from laconic.problems.sets import check_problems, problem_digest, sampling_settings
 from laconic.prune.alike import warn_alike
-from laconic.prune.pool import KnownTrace, Pool, PoolBudget, PoolRun
+from laconic.prune.budget import PoolBudget
+from laconic.prune.pool import KnownTrace, Pool, PoolRun
 from laconic.traces import TraceRecord
 
 FORMAT = "laconic.traces/1"
@@ -296,10 +297,7 @@ class _CollectRun:
 
     def _expected(self) -> int:
         """Traces that there will be; of a pool as far as their lengths tell."""
-        whole = len(self.problems) * self.n
-        if self.pool is None or not self.done or math.isinf(self.pool.limit):
-            return whole
-        return min(whole, max(self.done, round(self.done * self.pool.limit / max(self.pool.ended_tokens, 1))))
+        return len(self.problems) * self.n if self.pool is None else self.pool.expected
 
     def summary(self, seconds: float) -> CollectionSummary:
         found = [[self.have[p.id, i] for i in range(self.n) if (p.id, i) in self.have] for p in self.problems]

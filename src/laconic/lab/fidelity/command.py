@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from laconic.cli.interruption import if_interrupted, resumed
 from laconic.cli.loading import announce_loading
-from laconic.cli.options import AsJson, Batch, Device, Dtype, ModelName, Out, PoliciesOrDefault, ProblemsOrAll
+from laconic.cli.options import AsJson, Batch, Device, Dtype, ModelName, Out, PoliciesOrDefault, ProblemsOrAll, Source
 from laconic.cli.unused import refuse_unused
 from laconic.lab.shared.options import (
     Intervals,
@@ -16,7 +16,6 @@ from laconic.lab.shared.options import (
     Plot,
     Ratios,
     ScheduleKind,
-    Source,
     TextPrompt,
     Texts,
     TokensOfEach,
@@ -75,10 +74,10 @@ def bench(
     from laconic.environment import environment, hide_directories
     from laconic.errors import InputError
     from laconic.fingerprint import fingerprint
+    from laconic.journal import Journal
     from laconic.lab.fidelity import traces as tracing
     from laconic.lab.fidelity.contenders import POLICIES, check_lengths, contenders, first_compression
     from laconic.lab.fidelity.run import FORMAT, may_grow, run_fidelity, settings
-    from laconic.lab.shared.journal import Journal
     from laconic.lab.shared.policies import KeepPattern
     from laconic.lab.shared.reporting import check_plot, write_report
     from laconic.problems.sources import BUNDLED, load_problems
@@ -199,7 +198,7 @@ def _sample(
     from laconic.environment import hide_directories
     from laconic.fingerprint import fingerprint
     from laconic.lab.collect.run import TraceProvenance, collect, open_file
-    from laconic.lab.shared.problems import prompt_of, set_name
+    from laconic.problems.sets import prompt_of, set_name
     from laconic.problems.sources import BUNDLED
     from laconic.traces import tokenizer_fingerprint
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from laconic.compress.schedule import Schedule
-from laconic.lab.shared.journal import Record
+from laconic.journal import Record
 from laconic.lab.shared.policies import ComparedPolicy, described
 from laconic.statistics import Interval, mean_interval, paired_difference
 

@@ -19,11 +19,11 @@ from laconic.compress.policy import SelectorFiles
 from laconic.engines.hf.facts import fit
 from laconic.engines.hf.models import check_model
 from laconic.errors import InputError
+from laconic.journal import Journal, Record
 from laconic.lab.fidelity.contenders import check_lengths
 from laconic.lab.fidelity.divergence import Divergence, is_stepwise, measure
 from laconic.lab.fidelity.rows import BASELINES, FidelityRow, summarise
 from laconic.lab.fidelity.traces import ForcedTrace
-from laconic.lab.shared.journal import Journal, Record
 from laconic.lab.shared.policies import ComparedPolicy, check_labels, described, settled
 from laconic.lab.shared.progress import Progress, Watcher
 

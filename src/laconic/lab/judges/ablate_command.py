@@ -67,13 +67,13 @@ def ablate(
     from laconic.cli.lists import split_names
     from laconic.cli.progress import ProgressBar
     from laconic.environment import environment, hide_directories
+    from laconic.journal import Journal
     from laconic.lab.judges.ablation import FORMAT, run_ablation
     from laconic.lab.judges.losses import Loss
     from laconic.lab.judges.options import Reasoner, choose_plan, describe_traces, read_file, split_shares
     from laconic.lab.judges.recipe import prepare, train_encoder
     from laconic.lab.judges.table import ablation_table
     from laconic.lab.judges.train_settings import TrainSettings
-    from laconic.lab.shared.journal import Journal
     from laconic.lab.shared.reporting import write_report
 
     if is_bundled(model):

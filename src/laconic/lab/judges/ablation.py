@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from laconic.errors import InputError
+from laconic.journal import Journal, Record
 from laconic.lab.judges.losses import Loss
 from laconic.lab.judges.recipe import TrainedJudge, TrainingData
 from laconic.lab.judges.train_settings import TrainSettings
-from laconic.lab.shared.journal import Journal, Record
 from laconic.lab.shared.progress import Progress, Watcher
 
 FORMAT = "laconic.judge-ablation/1"

@@ -44,10 +44,10 @@ def evaluate(
     from laconic.cli.lists import split_specs
     from laconic.cli.progress import ProgressBar
     from laconic.environment import environment, hide_directories
+    from laconic.journal import Journal
     from laconic.lab.judges.options import Reasoner, describe_traces, open_judges, read_file
     from laconic.lab.judges.run import FORMAT, may_grow, prepare_sets, run_judging, summarise
     from laconic.lab.judges.table import judges_table
-    from laconic.lab.shared.journal import Journal
     from laconic.lab.shared.reporting import write_report
 
     if is_bundled(model):

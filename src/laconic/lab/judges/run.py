@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from laconic.errors import InputError
+from laconic.journal import Journal, Record
 from laconic.lab.judges.pairs import Pairs, make_pairs
 from laconic.lab.judges.recipe import unknown_to
 from laconic.lab.judges.reread import Reread
 from laconic.lab.judges.scoring import RESAMPLES, difference, score
 from laconic.lab.judges.training import digest
-from laconic.lab.shared.journal import Journal, Record
 from laconic.lab.shared.judges import describe_judge
 from laconic.lab.shared.progress import Progress, Watcher
 from laconic.lab.shared.traces import check_tokenizer

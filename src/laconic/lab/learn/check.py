@@ -16,11 +16,11 @@ from transformers import PreTrainedModel
 
 from laconic.compress import Learned
 from laconic.engines.hf.facts import HFModelInfo
+from laconic.journal import Journal
 from laconic.lab.fidelity.contenders import contenders
 from laconic.lab.fidelity.rows import FidelityRow, TokenValues
 from laconic.lab.fidelity.run import FORMAT, may_grow, run_fidelity, settings
 from laconic.lab.fidelity.traces import ForcedTrace
-from laconic.lab.shared.journal import Journal
 from laconic.lab.shared.policies import ComparedPolicy
 from laconic.lab.shared.progress import Watcher
 from laconic.selectors import read_selector

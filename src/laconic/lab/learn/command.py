@@ -19,6 +19,7 @@ from laconic.cli.options import (
     OutOrNone,
     ProblemsOrAll,
     Seed,
+    SourceOrNone,
     System,
     Temperature,
     TemplateArguments,
@@ -33,7 +34,6 @@ from laconic.lab.shared.options import (
     LearnedModel,
     LearnFrom,
     RecipeSpec,
-    SourceOrNone,
     TraceFileOrNone,
     WorkFolder,
 )

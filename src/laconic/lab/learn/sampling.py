@@ -20,9 +20,9 @@ from laconic.lab.collect.run import TraceProvenance, collect, open_file
 from laconic.lab.learn.progress import PhaseProgress
 from laconic.lab.learn.prompts import PROMPTS, general_problems
 from laconic.lab.learn.traces import usable
-from laconic.lab.shared.problems import prompt_of, set_name
 from laconic.problems import Problem, generate
 from laconic.problems.benchmarks import find_benchmark
+from laconic.problems.sets import prompt_of, set_name
 from laconic.problems.sources import load_problems
 from laconic.traces import TraceRecord, read_traces, tokenizer_fingerprint
 

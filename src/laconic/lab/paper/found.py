@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from laconic.errors import InputError
+from laconic.journal import Record, differences, read_journal
 from laconic.lab.paper.cells import Paper, TracesCell
-from laconic.lab.shared.journal import Record, differences, read_journal
 
 RESULTS = {"accuracy": "traces.jsonl", "speed": "samples.jsonl", "votes": "results.jsonl", "judge": "results.json"}
 """By the first part of a place, the file that holds what was found there."""

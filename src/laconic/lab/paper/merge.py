@@ -10,6 +10,7 @@ import torch
 
 from laconic.compress import parse
 from laconic.errors import InputError
+from laconic.journal import Record
 from laconic.jsonl import read_object
 from laconic.lab.accuracy import run as accuracy
 from laconic.lab.accuracy.rows import BASELINE, AccuracyRow, summarise
@@ -18,7 +19,6 @@ from laconic.lab.paper.cells import AccuracyCell, Cell, JudgeCell, Paper, PaperM
 from laconic.lab.paper.deepprune import CONS
 from laconic.lab.paper.found import FoundResults, check_alike, check_once, find_results, read_results
 from laconic.lab.parallel import run as parallel
-from laconic.lab.shared.journal import Record
 from laconic.lab.shared.policies import ComparedPolicy
 from laconic.lab.throughput import rows as speed_rows
 from laconic.lab.throughput import run as throughput

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 
 from laconic.errors import InputError
+from laconic.journal import read_journal
 from laconic.lab.accuracy import run as accuracy
 from laconic.lab.accuracy.rows import BASELINE
 from laconic.lab.paper.cells import AccuracyCell, Cell, Paper
 from laconic.lab.paper.commands import Command, RunChoices, commands, lacking, shown
 from laconic.lab.paper.found import RESULTS
-from laconic.lab.shared.journal import read_journal
 
 INTERRUPTED = 130
 PATIENCE = 30.0  # seconds that an interrupted command has to write down what is finished

@@ -31,6 +31,7 @@ from laconic.cli.options import (
     Out,
     Policies,
     ProblemsOrAll,
+    Source,
     System,
     Temperature,
     TemplateArguments,
@@ -49,7 +50,6 @@ from laconic.lab.shared.options import (
     Pools,
     ProblemSeed,
     SampleSeed,
-    Source,
     Strategies,
     Timed,
     TraceFileOrNone,
@@ -57,8 +57,8 @@ from laconic.lab.shared.options import (
 )
 
 if TYPE_CHECKING:
+    from laconic.journal import Record
     from laconic.lab.parallel.run import ParallelExperiment
-    from laconic.lab.shared.journal import Record
 
 PLAIN_SECONDS = 20.0
 WITHOUT_JUDGE = "priced-vote;deepconf:low;deepconf:high"
@@ -122,13 +122,13 @@ def bench(
     from laconic.environment import hide_directories
     from laconic.errors import InputError
     from laconic.fingerprint import fingerprint
+    from laconic.journal import Journal
     from laconic.lab.collect.run import TraceProvenance
     from laconic.lab.parallel.lineup import FULL, LabelledPolicy, compressions, lineup
     from laconic.lab.parallel.run import FORMAT, ParallelExperiment, run_parallel, settings
     from laconic.lab.parallel.setup import HFSetup, confidence_top_k_of
-    from laconic.lab.shared.journal import Journal
-    from laconic.lab.shared.problems import prompt_of, refuse_unscored, set_name
     from laconic.lab.shared.reporting import check_plot
+    from laconic.problems.sets import prompt_of, refuse_unscored, set_name
     from laconic.problems.sources import load_problems
     from laconic.prune.alike import warn_alike
     from laconic.prune.strategies.registry import needs_judge
@@ -246,11 +246,11 @@ def replay_file(
     from laconic.cli.lists import split_names, split_specs, split_whole
     from laconic.compress import FullKV
     from laconic.environment import hide_directories
+    from laconic.journal import Journal
     from laconic.lab.parallel.lineup import FULL, LabelledPolicy, lineup
     from laconic.lab.parallel.recorded import RecordedSetup, digest_of_traces, problems_of, sampling_of
     from laconic.lab.parallel.run import FORMAT, ParallelExperiment, run_parallel, settings
     from laconic.lab.parallel.setup import confidence_top_k_of
-    from laconic.lab.shared.journal import Journal
     from laconic.lab.shared.reporting import check_plot
     from laconic.prune.strategies.registry import needs_judge
     from laconic.traces import read_traces

@@ -23,7 +23,8 @@ ORDERS = 200
 class PlainVotes:
     """cons@1, cons@2, ... of the same recorded traces: means over orders of them.
 
-    tokens: a problem, by k - 1. right: [problem][k - 1], the share of orders in which the vote is right.
+    tokens: a problem, by k - 1. right: [problem][k - 1], the share of orders in which the vote is right, or, where that
+    was asked for, the one that most of all traces give.
     """
 
     tokens: tuple[float, ...]
@@ -40,28 +41,31 @@ class PlainVotes:
         return [(1 - part) * shares[k - 1] + part * shares[k] for shares in self.right]
 
 
-def plain_votes(records: Sequence[dict[str, Any]], by_confidence: bool = False) -> PlainVotes | None:
+def plain_votes(
+    records: Sequence[dict[str, Any]], by_confidence: bool = False, what: str = "right"
+) -> PlainVotes | None:
     """From each problem's record of single traces; None where one lacks `classes` (written before they were noted).
 
     by_confidence: ties go to the answer whose traces are the more confident ones, not to the first; None where a record lacks
-    `confidences`.
+    `confidences`. what: "right", or "agrees", which votes are the mode of all traces; None where a record lacks it.
     """
-    needed = ("classes", "confidences") if by_confidence else ("classes",)
+    needed = ("classes", what, "confidences") if by_confidence else ("classes", what)
     if any(record.get(name) is None for record in records for name in needed):
         return None
-    right = tuple(_right(record, number, by_confidence) for number, record in enumerate(records))
+    right = tuple(_right(record, number, by_confidence, what) for number, record in enumerate(records))
     mean = sum(record["generated"] for record in records) / len(records)
     # In the mean over all orders any k traces cost k times the mean trace.
     return PlainVotes(tuple(mean * (k + 1) for k in range(len(right[0]))), right)
 
 
 def difference(record_right: Sequence[Sequence[float]], plain: PlainVotes, tokens: float) -> Interval:
-    """A strategy's accuracy minus that of the plain vote at its mean tokens a problem, paired by problem."""
+    """A strategy's accuracy (or how often it is the mode) minus that of the plain vote at its mean tokens a problem, paired."""
     return paired_difference(record_right, [[share] for share in plain.at(tokens)])
 
 
-def _right(record: dict[str, Any], number: int, by_confidence: bool) -> tuple[float, ...]:
-    classes, right = record["classes"], record["right"]
+def _right(record: dict[str, Any], number: int, by_confidence: bool, what: str) -> tuple[float, ...]:
+    classes, right = record["classes"], record[what]
+    silent = float(what == "agrees" and not any(each is not None for each in classes))  # no answer is then that of all
     sure = record["confidences"] if by_confidence else [0.0] * len(classes)
     right_of = {answer: right[classes.index(answer)] for answer in classes if answer is not None}
     drawn, counted = random.Random(number), [0.0] * len(classes)
@@ -79,6 +83,5 @@ def _right(record: dict[str, Any], number: int, by_confidence: bool) -> tuple[fl
                 votes[mine] = count + 1, mean + (sure[trace] - mean) / (count + 1), first
                 if lead < 0 or votes[mine] > votes[lead]:
                     lead = mine
-            if lead >= 0:
-                counted[k] += right_of[lead]
+            counted[k] += right_of[lead] if lead >= 0 else silent
     return tuple(count / ORDERS for count in counted)

@@ -9,7 +9,8 @@ from laconic import checks
 from laconic.compress import FullKV, Policy
 from laconic.environment import hide_directories
 from laconic.errors import InputError
-from laconic.prune.pool import Pool, PoolBudget
+from laconic.prune.budget import PoolBudget
+from laconic.prune.pool import Pool
 
 SINGLE, CONS, EARLY = "pass@1", "cons", "cons, early end"
 FEW = (4, 8)  # the votes of few traces that cost about what a pruned vote of many does

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from laconic.answers import equivalent, group_equivalent
 from laconic.compress import Policy
+from laconic.journal import Record
 from laconic.lab.parallel.lineup import ComparedStrategy, LabelledPolicy
-from laconic.lab.shared.journal import Record
 from laconic.lab.shared.judges import describe_judge
 from laconic.problems import Problem
 from laconic.prune.pool import Pool, PoolProblem
@@ -20,8 +21,23 @@ from laconic.prune.verdict import Verdict
 from laconic.traces import TraceRecord
 
 
-def outcome(verdict: Verdict, problem: Problem) -> Record:
-    """A verdict as the journal keeps it. fates: a letter a trace (finished, pruned, abandoned), in the order of index."""
+def modes_of(records: Sequence[TraceRecord]) -> list[str]:
+    """The answer that most of these traces give, in its first spelling; several where they are as many; none without any."""
+    given = [record.answer for record in records]
+    classes = group_equivalent(given)
+    sizes = Counter(each for each in classes if each is not None)
+    most = max(sizes.values(), default=0)
+    return [str(given[classes.index(each)]) for each, size in sizes.items() if size == most]
+
+
+def is_mode(answer: str | None, modes: Sequence[str]) -> float:
+    """1 for one of `modes` (`modes_of`), or for no answer where there are none; else 0."""
+    return float(any(answer == mode or equivalent(answer, mode) for mode in modes) if modes else answer is None)
+
+
+def outcome(verdict: Verdict, problem: Problem, modes: Sequence[str] | None = None) -> Record:
+    """A verdict as the journal keeps it. fates: a letter a trace (finished, pruned, abandoned), in the order of index. agrees:
+    whether the answer is the one that most of all traces give; there where `modes` (`modes_of`) is given."""
     traces = sorted(verdict.traces, key=lambda trace: trace.index)
     return {
         "answer": verdict.answer,
@@ -34,6 +50,7 @@ def outcome(verdict: Verdict, problem: Problem) -> Record:
         "fates": "".join(trace.fate[0] for trace in traces),
         "lengths": [trace.tokens for trace in traces],
         "clusters": [len(cluster) for cluster in verdict.clusters],
+        **({} if modes is None else {"agrees": [is_mode(verdict.answer, modes)]}),
     }
 
 
@@ -48,20 +65,26 @@ def in_orders(records: Sequence[TraceRecord], orders: int) -> list[list[TraceRec
 
 
 def mean_outcome(outcomes: Sequence[Record]) -> Record:
-    """One record of several orders: counts are means, `right` has an entry for each; the rest is of the recorded order."""
+    """One record of several orders: counts are means, `right` and `agrees` have an entry for each; the rest is of the recorded
+    order."""
     first, *others = outcomes
     if not others:
         return first
-    mean: Record = {"right": [share for each in outcomes for share in each["right"]]}
+    mean: Record = {
+        name: [share for each in outcomes for share in each[name]] for name in ("right", "agrees") if name in first
+    }
     for name in ("unanswered", "generated", "judged", "kv_token_steps", "steps"):
         values = [each[name] for each in outcomes if each.get(name) is not None]
         mean[name] = math.fsum(values) / len(values) if len(values) == len(outcomes) else None
     return first | mean
 
 
-def single_traces(records: Sequence[TraceRecord], compression: LabelledPolicy) -> Record:
+def single_traces(
+    records: Sequence[TraceRecord], compression: LabelledPolicy, modes: Sequence[str] | None = None
+) -> Record:
     """pass@1: every trace for itself, its tokens and steps a mean over them, by the schedule's arithmetic. classes: of their
-    answers, equal ones alike, None for none. confidences: of each, the mean of its tokens; there where they were recorded."""
+    answers, equal ones alike, None for none. agrees: of each, as of `outcome`. confidences: of each, the mean of its tokens;
+    there where they were recorded."""
     schedule = compression.policy.schedule
     steps = [schedule.total(max(len(r.token_ids) - 1, 0), len(r.prompt_ids)) for r in records]
     tokens = [record.confidences for record in records]
@@ -79,12 +102,17 @@ def single_traces(records: Sequence[TraceRecord], compression: LabelledPolicy) -
         "lengths": [len(record.token_ids) for record in records],
         "clusters": [],
         "classes": group_equivalent([record.answer for record in records]),
+        **({} if modes is None else {"agrees": [is_mode(record.answer, modes) for record in records]}),
         **({"confidences": sure} if sure else {}),
     }
 
 
 def pooled_outcome(
-    found: PoolProblem, problem: Problem, records: Sequence[TraceRecord], compression: LabelledPolicy
+    found: PoolProblem,
+    problem: Problem,
+    records: Sequence[TraceRecord],
+    compression: LabelledPolicy,
+    modes: Sequence[str] | None = None,
 ) -> Record:
     """As `outcome`, of a problem of a pool that has come to its end; records: its traces, in the order of index."""
     ran = [record for record in records if record.index not in found.waiting]
@@ -100,6 +128,7 @@ def pooled_outcome(
         "fates": "".join("a" if record.index in found.waiting else "f" for record in records),
         "lengths": [0 if record.index in found.waiting else len(record.token_ids) for record in records],
         "clusters": [],
+        **({} if modes is None else {"agrees": [is_mode(found.answer, modes)]}),
     }
 
 

@@ -16,21 +16,22 @@ from typing import Any, Protocol
 from laconic import checks
 from laconic.engines.base import Sampling
 from laconic.errors import InputError
+from laconic.journal import Journal, Record
 from laconic.lab.parallel.lineup import ComparedStrategy, LabelledPolicy, pool_of
 from laconic.lab.parallel.outcomes import (
     describe,
     in_orders,
     live_rounds,
     mean_outcome,
+    modes_of,
     outcome,
     pooled_outcome,
     single_traces,
 )
 from laconic.lab.parallel.stable_ids import StableIds
-from laconic.lab.shared.journal import Journal, Record
-from laconic.lab.shared.problems import check_scored, problem_settings
 from laconic.lab.shared.progress import Progress, Watcher
 from laconic.problems import Problem
+from laconic.problems.sets import check_scored, problem_settings
 from laconic.prune.judge import Excerpt, Judge
 from laconic.prune.pool import Pool
 from laconic.prune.strategies.base import Strategy
@@ -138,6 +139,7 @@ class _ParallelRun:
         self.wanted = {(entry.label, problem.id) for entry in experiment.entries for problem in experiment.problems}
         self.have = {(r["entry"], r["problem"]) for r in journal.records if r["kind"] == "result"}
         self.judges: dict[str, Judge] = {}
+        self.modes: dict[tuple[str, str], list[str]] = {}
         self.kept: dict[tuple[str, str], list[TraceRecord]] = {}  # of the timed problems
         self.timed = experiment.problems[: experiment.timed]
 
@@ -209,7 +211,9 @@ class _ParallelRun:
                 if event.trace is None:
                     raise InputError(f"the problem {problems[event.problem].id} can't be played back: {event.message}")
             for place, problem in enumerate(run.problems):
-                found[place].append(pooled_outcome(problem, problems[place], records[place], compression))
+                asked = problems[place]
+                modes = self._modes(compression, asked, traces[asked.id])
+                found[place].append(pooled_outcome(problem, asked, records[place], compression, modes))
             self._tell("replay", entry, len(self.have & self.wanted), len(self.wanted))
         self.journal.append(
             [
@@ -226,14 +230,23 @@ class _ParallelRun:
     def _replay(
         self, entry: ComparedStrategy, compression: LabelledPolicy, problem: Problem, records: Sequence[TraceRecord]
     ) -> Record:
+        modes = self._modes(compression, problem, records)
         if entry.single:
-            return single_traces(records[: entry.n], compression)
+            return single_traces(records[: entry.n], compression, modes)
         strategy = self.setup.strategy(entry, self._judge(entry))
         found = []
         for mixed in in_orders(records, self.experiment.orders):
             engine = self.setup.replay(compression, mixed, leaps=strategy.acts_at_ends)
-            found.append(outcome(self._solve(strategy, engine, problem, mixed, self.experiment.sampling), problem))
+            verdict = self._solve(strategy, engine, problem, mixed, self.experiment.sampling)
+            found.append(outcome(verdict, problem, modes))
         return mean_outcome(found)
+
+    def _modes(self, compression: LabelledPolicy, problem: Problem, records: Sequence[TraceRecord]) -> Sequence[str]:
+        """Of as many traces as the largest strategy needs."""
+        key = compression.label, problem.id
+        if key not in self.modes:
+            self.modes[key] = modes_of(records[: self.experiment.most])
+        return self.modes[key]
 
     def _solve(
         self,

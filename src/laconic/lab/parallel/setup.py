@@ -23,8 +23,9 @@ from laconic.lab.parallel.lineup import ComparedStrategy, LabelledPolicy
 from laconic.lab.parallel.run import Answers
 from laconic.lab.shared.progress import Progress
 from laconic.problems import Problem
+from laconic.prune.budget import PoolBudget
 from laconic.prune.judge import Judge
-from laconic.prune.pool import Pool, PoolBudget
+from laconic.prune.pool import Pool
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.trace_engine import TraceEngine
 from laconic.traces import TraceRecord, read_traces

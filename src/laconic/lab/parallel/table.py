@@ -15,6 +15,7 @@ STRATEGIES = {
     "adaptive-consistency": "adaptive",
     "dynasor": "Dynasor",
     "parallel-probe": "Parallel-Probe",
+    "step": "STEP-like",
 }
 PHASES = ("explore", "judge", "finish", "vote")
 
@@ -34,6 +35,10 @@ def _replayed(report: Report, n: int, rows: Sequence[Report]) -> Table:
     model = report["settings"]["model"]["name"]
     sure = any(row.get("equal_cost_by_confidence") for row in rows)
     by_confidence: list[Column] = [("ties by confidence", "right", 2)] if sure else []
+    most, told = max(blocks_of(report)), any(row.get("agrees") for row in rows)
+    agrees: list[Column] = (
+        [(f"agrees with all {most}, %", "right", 2), ("to the vote of equal cost", "right", 3)] if told else []
+    )
     return Table(
         title=f"n = {n}, replayed: {rows[0]['problems']} problems, {model}, every strategy on the same traces",
         columns=[
@@ -43,6 +48,7 @@ def _replayed(report: Report, n: int, rows: Sequence[Report]) -> Table:
             (f"to cons@{n}, points", "right", 2),
             ("to the vote of equal cost", "right", 2),
             *by_confidence,
+            *agrees,
             ("trace tokens", "right", 5),
             ("judge tokens", "right", 5),
             ("all", "right", 4),
@@ -60,6 +66,7 @@ def _replayed(report: Report, n: int, rows: Sequence[Report]) -> Table:
                 MISSING if row["difference"] is None else difference(**row["difference"]),
                 _to_vote(row, "equal_cost"),
                 *([_to_vote(row, "equal_cost_by_confidence")] if sure else []),
+                *([_share(row, "agrees"), _to_vote(row, "agrees_equal_cost")] if told else []),
                 number(row["trace_tokens"]),
                 number(row["judge_tokens"]),
                 number(row["total_tokens"]),
@@ -81,6 +88,14 @@ def _replayed(report: Report, n: int, rows: Sequence[Report]) -> Table:
                 if sure
                 else []
             ),
+            *(
+                [
+                    f"Agrees with all {most}: the answer is the one that most of a problem's {most} traces give (any of "
+                    "several; no answer where none gives one), whether right or not: what Blend-ASC and PETS report."
+                ]
+                if told
+                else []
+            ),
             "In brackets: 95 % intervals over problems; differences are paired by problem.",
             *alone(rows[0]["problems"]),
             "Tokens and KV-token-steps (tokens attended, summed over steps and rows, one layer): means a problem.",
@@ -88,6 +103,10 @@ def _replayed(report: Report, n: int, rows: Sequence[Report]) -> Table:
             "Steps: of the engine, one after another, however many traces run at once: what a problem's time goes by.",
         ],
     )
+
+
+def _share(row: Report, name: str) -> str:
+    return MISSING if row.get(name) is None else interval(**row[name])
 
 
 def _to_vote(row: Report, name: str) -> str:

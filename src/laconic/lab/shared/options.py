@@ -7,17 +7,10 @@ from typing import Annotated
 
 import typer
 
-from laconic.cli.options import INTERVALS, WINDOWS
+from laconic.cli.options import INTERVALS, SOURCE, WINDOWS
 
 # ---- problems and traces ----------------------------------------------------------------------------------------------
 
-SOURCE = typer.Option(
-    "--source",
-    help="Where problems come from: bundled, a JSON-lines file, hub:NAME[:SPLIT], or a benchmark: aime24, aime25, "
-    "gpqa-diamond, math500, gsm8k, ifeval, livecodebench, of the Hub, or NAME:FILE of a file as its publishers have it.",
-)
-Source = Annotated[str, SOURCE]
-SourceOrNone = Annotated[str | None, SOURCE]
 Sources = Annotated[list[str] | None, SOURCE]
 ProblemSeed = Annotated[
     int, typer.Option("--problem-seed", help="Of the bundled problems, and of the order of gpqa-diamond's choices.")

@@ -65,7 +65,7 @@ def bench(
     from laconic.engines.hf.shapes import pick_device, resolve_dtype
     from laconic.environment import environment
     from laconic.errors import InputError
-    from laconic.lab.shared.journal import Journal
+    from laconic.journal import Journal
     from laconic.lab.shared.reporting import check_plot, write_report
     from laconic.lab.throughput.plot import throughput_plot
     from laconic.lab.throughput.presets import cells_of, get_preset

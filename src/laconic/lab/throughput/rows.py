@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from laconic.lab.shared.journal import Record
+from laconic.journal import Record
 from laconic.lab.throughput.decoding import DecodingCase
 from laconic.lab.throughput.run import FULL, ThroughputExperiment, by_cell, expected_bytes, schedule_of
 

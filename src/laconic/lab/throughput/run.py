@@ -22,7 +22,7 @@ from laconic.compress.schedule import Never, Schedule
 from laconic.engines.hf.shapes import SHAPES, Shape, build, get_shape, kv_bytes_per_token, parameter_count, weight_bytes
 from laconic.engines.requests import check_goes_by_counts, check_looks_back
 from laconic.errors import InputError
-from laconic.lab.shared.journal import Journal, Record
+from laconic.journal import Journal, Record
 from laconic.lab.shared.progress import Progress, Watcher
 from laconic.lab.throughput.decoding import GENERATE, DecodingCase, TimedSample, decode
 from laconic.lab.throughput.memory import Bandwidth, free_memory, is_out_of_memory, measure_bandwidth, release

@@ -67,7 +67,7 @@ def bench(
     from laconic.engines.hf.shapes import pick_device, resolve_dtype
     from laconic.environment import environment, versions
     from laconic.errors import InputError
-    from laconic.lab.shared.journal import Journal
+    from laconic.journal import Journal
     from laconic.lab.shared.reporting import check_plot, write_report
     from laconic.lab.vllm.load import RequestLoad, lineup
     from laconic.lab.vllm.model import from_name, from_shape

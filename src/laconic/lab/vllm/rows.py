@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from laconic.lab.shared.journal import Record
+from laconic.journal import Record
 from laconic.lab.vllm.load import STOCK
 from laconic.lab.vllm.run import VLLMExperiment, failure
 

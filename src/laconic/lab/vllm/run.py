@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from laconic.checks import unwrap_numpy_fields, whole
 from laconic.engines.vllm.plugin.settings import parse_launch
 from laconic.errors import InputError
-from laconic.lab.shared.journal import Journal, Record
+from laconic.journal import Journal, Record
 from laconic.lab.shared.progress import Progress, Watcher
 from laconic.lab.throughput.run import REPEATS
 from laconic.lab.vllm.load import SHARES, ComparedEngine, RequestLoad

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic import checks
 from laconic.errors import InputError
+from laconic.prune.budget import PoolBudget, seconds_in
 from laconic.prune.calibration import CalibratedRow, Calibration
 from laconic.prune.needs import Needs
-from laconic.prune.pool import PoolBudget
 from laconic.prune.strategies.base import Strategy, StrategyRun
 from laconic.prune.strategies.run import MOST_TRACES, StrategyRunBase
 from laconic.prune.strategies.timed import TimedRun
 from laconic.prune.trace_engine import SamplingView, TraceEngine
 from laconic.settings import setting
-
-_SECONDS = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?s")
 
 
 @dataclass(frozen=True)
@@ -51,8 +48,8 @@ class Auto(Strategy):
     @property
     def seconds(self) -> float | None:
         """Of wall time, where that is the budget. Raises InputError for 0 or less."""
-        match = _SECONDS.fullmatch(checks.text("spend", self.spend).strip().lower())
-        return None if match is None else checks.number("spend", float(match[1]), 0, above=True, meaning="seconds")
+        found = seconds_in(checks.text("spend", self.spend))
+        return None if found is None else checks.number("spend", found, 0, above=True, meaning="seconds")
 
     def choose(self) -> CalibratedRow:
         """What it chooses for a budget of tokens or traces."""

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from laconic import checks
-from laconic.errors import InputError
 from laconic.prune.needs import Needs
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.run import DECIDED, MOST_TRACES, StrategyRunBase, TraceState, traces
 from laconic.prune.strategies.settings import settings_of, with_confidences
 from laconic.prune.trace_engine import SamplingView, TraceEngine
-from laconic.prune.voting import Confidence, Tally, consensus, percentile
+from laconic.prune.voting import Confidence, Tally, confidences_of, consensus, percentile
 from laconic.settings import setting
 
 KEPT = {"low": 0.1, "high": 0.9}
@@ -103,12 +102,7 @@ class DeepConfRun(StrategyRunBase):
 
     def _read(self, record: TraceState) -> None:
         """Read the trace's new tokens, up to the first group under the bar: one at a time or many, the outcome is the same."""
-        confidence, found = self.confidence[record.index], record.view.confidences
-        if len(found) < len(record.view.token_ids):
-            raise InputError(
-                f"trace {record.id} has {len(found)} confidences for {len(record.view.token_ids)} tokens; DeepConf "
-                "needs one of each: use an engine that returns them"
-            )
+        confidence, found = self.confidence[record.index], confidences_of(record.view, "DeepConf needs")
         while confidence.tokens < len(found) and not self._fell(record):
             confidence.add(found[confidence.tokens])
 

@@ -18,6 +18,7 @@ from laconic.prune.strategies.dynasor import EFFORTS, DynasorCoT
 from laconic.prune.strategies.parallel_probe import SHORT, ParallelProbe
 from laconic.prune.strategies.priced import PricedVote
 from laconic.prune.strategies.self_consistency import SelfConsistency
+from laconic.prune.strategies.step import StepLike
 from laconic.settings import Setting, SettingsReader, find_name, parameters_of, split_spec
 
 _CLASSES: Mapping[str, type[Strategy]] = {
@@ -29,6 +30,7 @@ _CLASSES: Mapping[str, type[Strategy]] = {
     "deepconf": DeepConf,
     "dynasor": DynasorCoT,
     "parallel-probe": ParallelProbe,
+    "step": StepLike,
 }
 _MODES = {"deepconf": tuple(KEPT)}
 """Words that may stand for `mode=...`."""

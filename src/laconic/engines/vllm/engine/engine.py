@@ -221,6 +221,11 @@ class VLLMEngine(Engine):
         return replace(self._counts.stats)
 
     @property
+    def kv_token_limit(self) -> int:
+        """Tokens of KV, one layer, that vLLM's cache has room for, over all traces."""
+        return self._facts.reserved_bytes // max(self._facts.bytes_per_token, 1)
+
+    @property
     def max_batch(self) -> int:
         """Traces that run at once."""
         return self._scheduler.max_batch

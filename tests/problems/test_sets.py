@@ -8,7 +8,9 @@ import pytest
 
 from laconic.engines.base import Sampling
 from laconic.errors import LaconicError
-from laconic.lab.shared.problems import (
+from laconic.problems import Problem
+from laconic.problems.benchmarks import BENCHMARKS
+from laconic.problems.sets import (
     check_problems,
     check_scored,
     problem_settings,
@@ -16,8 +18,6 @@ from laconic.lab.shared.problems import (
     refuse_unscored,
     set_name,
 )
-from laconic.problems import Problem
-from laconic.problems.benchmarks import BENCHMARKS
 
 
 def test_a_set_s_name_tells_where_it_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

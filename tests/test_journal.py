@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from laconic.errors import LaconicError
-from laconic.lab.shared.journal import Journal, differences
+from laconic.journal import Journal, differences
 
 SETTINGS = {"model": "bundled", "sampling": {"temperature": 0.6, "seed": 0}, "ratios": [2, 4]}
 
@@ -172,11 +172,11 @@ def test_records_are_on_disk_before_append_returns(tmp_path: Path) -> None:
     """A process killed right after `append` (no exit handlers, no buffers flushed) has lost nothing."""
     path = tmp_path / "results.jsonl"
     code = (
-        "import os, signal, sys; from laconic.lab.shared.journal import Journal\n"
+        "import os, signal, sys; from laconic.journal import Journal\n"
         f"journal = Journal({str(path)!r}, 'test/1', {{}}); journal.append([{{'n': n}} for n in range(5)])\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
-    source = str(Path(__file__).parents[3] / "src")
+    source = str(Path(__file__).parents[1] / "src")
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": source}, check=False)
     assert done.returncode == -signal.SIGKILL
     with Journal(path, "test/1", {}) as journal:

@@ -1,0 +1,236 @@
+"""Sets of problems: each by a strategy or all by a pool, files that a run goes on from, and the summary against a slow one."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from laconic.errors import InputError, LaconicError
+from laconic.problems import Problem
+from laconic.prune import Pool, SelfConsistency, parse
+from laconic.prune.budget import PoolBudget
+from laconic.solve_set import set_settings, solve_each, solve_pool
+from laconic.solved import SetResults, SolvedProblem, open_verdicts, sum_up
+from tests.prune.scripted import SAMPLING, Script
+from tests.prune.test_pool import ProblemsEngine, sets_of
+
+N = 8
+FIRST_TWO = [[Script(5, "1")] * N, [Script(9, answer) for answer in "23323232"]]
+
+
+def asked(count: int, gold: str = "1") -> list[Problem]:
+    return [Problem(f"p{place}", str(place), gold) for place in range(count)]
+
+
+def settings(strategy: Any) -> dict[str, Any]:
+    return set_settings(strategy, SAMPLING, {"name": "scripted"}, "set", policy="full", judge=None)
+
+
+def solved_by(strategy: Any, sets: list[list[Script]], path: Path | None = None, **more: Any) -> SetResults:
+    """Run to the end. more: of ProblemsEngine."""
+    problems, engine = asked(len(sets)), ProblemsEngine(sets, **more)
+    solve: Any = solve_pool if isinstance(strategy, Pool) else solve_each
+    if path is None:
+        results = SetResults(problems)
+        list(solve(problems, engine, strategy, SAMPLING, results))
+    else:
+        with open_verdicts(path, settings(strategy)) as journal:
+            results = SetResults(problems, journal)
+            list(solve(problems, engine, strategy, SAMPLING, results))
+    return results
+
+
+def lines(path: Path, kind: str) -> list[dict[str, Any]]:
+    return [record for record in map(json.loads, path.read_text().splitlines()) if record["kind"] == kind]
+
+
+def test_each_problem_has_the_strategys_own_verdict(tmp_path: Path) -> None:
+    sets = sets_of(1)
+    strategy = parse("priced-vote:price=0.01", n=N)
+    results = solved_by(strategy, sets, tmp_path / "v.jsonl")
+    for place, problem in enumerate(asked(len(sets))):
+        alone = strategy.solve(ProblemsEngine(sets), str(place), SAMPLING)
+        assert results.solved[problem.id] == SolvedProblem.of(problem, alone)
+    told = lines(tmp_path / "v.jsonl", "verdict")
+    assert [record["problem"] for record in told] == [f"p{place}" for place in range(6)]
+    assert all(trace["text"] for record in told for trace in record["traces"] if trace["fate"] == "finished")
+
+
+def test_a_file_of_verdicts_goes_on_and_grows(tmp_path: Path) -> None:
+    sets, path, strategy = sets_of(2), tmp_path / "v.jsonl", SelfConsistency(N)
+    whole = solved_by(strategy, sets)
+    first = solved_by(strategy, sets[:2], path)
+    assert len(first.solved) == 2
+    engine = ProblemsEngine(sets)
+    with open_verdicts(path, settings(strategy)) as journal:
+        results = SetResults(asked(6), journal)
+        list(solve_each(asked(6), engine, strategy, SAMPLING, results))
+    assert engine.asked == [2, 3, 4, 5]
+    assert results.solved == whole.solved
+    with pytest.raises(InputError, match=r"recorded with other settings \(strategy.n was 8, now 4\)"):
+        open_verdicts(path, settings(SelfConsistency(4)))
+
+
+@pytest.mark.parametrize("cut", [0, 1, 5, 11])
+def test_a_pool_goes_on_from_the_traces_of_its_file(tmp_path: Path, cut: int) -> None:
+    sets, path = sets_of(3), tmp_path / "v.jsonl"
+    pool = Pool(N, PoolBudget(tokens=400), parallel=1)
+    whole = solved_by(pool, sets)
+    with open_verdicts(path, settings(pool)) as journal:
+        steps = solve_pool(asked(6), ProblemsEngine(sets), pool, SAMPLING, SetResults(asked(6), journal))
+        for _ in range(cut):
+            next(steps)
+    assert len(lines(path, "trace") if cut else []) == cut
+    again = solved_by(pool, sets, path)
+    assert again.solved == whole.solved
+    assert [found["problem"] for found in lines(path, "verdict")] == [f"p{place}" for place in range(6)]
+    keys = [(record["problem"], record["index"]) for record in lines(path, "trace")]
+    assert len(set(keys)) == len(keys) == sum(len(found.finished) for found in again.solved.values())
+
+
+def test_a_larger_budget_and_n_add_to_the_file(tmp_path: Path) -> None:
+    sets, path = sets_of(4), tmp_path / "v.jsonl"
+    small = solved_by(Pool(4, PoolBudget(traces=2), parallel=1), sets, path)
+    large = solved_by(Pool(N, PoolBudget(traces=5), parallel=1), sets, path)
+    again = solved_by(Pool(N, PoolBudget(traces=5), parallel=1), sets, path)
+    assert again.solved == large.solved
+    grown = [name for name in small.solved if small.solved[name] != large.solved[name]]
+    assert grown
+    count = Counter(record["problem"] for record in lines(path, "verdict"))
+    assert count == {name: 1 + (name in grown) for name in small.solved}
+    for name, before in small.solved.items():
+        assert large.solved[name].finished[: len(before.finished)] == before.finished
+
+
+def test_a_problem_of_a_pool_is_settled_when_all_its_traces_have_ended() -> None:
+    problems = asked(2)
+    steps = solve_pool(
+        problems, ProblemsEngine(FIRST_TWO), Pool(2, PoolBudget(traces=2), parallel=1), SAMPLING, SetResults(problems)
+    )
+    told = [step.solved.problem if step.solved else "" for step in steps]
+    assert [name for name in told if name] == ["p0", "p1"]
+    assert told.index("p0") < len(told) - 1
+
+
+def test_a_pools_verdict_is_its_vote(tmp_path: Path) -> None:
+    results = solved_by(Pool(N, PoolBudget(traces=4), parallel=1), FIRST_TWO, tmp_path / "v.jsonl")
+    easy, contested = results.solved["p0"], results.solved["p1"]
+    assert (easy.answer, easy.right, easy.traces, easy.generated, easy.votes) == ("1", True, 2, 10, (("1", 2.0),))
+    assert contested.right is False
+    assert contested.traces > 4
+    assert contested.generated == 9 * contested.traces
+    record = lines(tmp_path / "v.jsonl", "verdict")[-1]
+    assert (record["strategy"], record["gold"], record["settings"]["budget"]) == ("pool", "1", "4 traces a problem")
+    assert lines(tmp_path / "v.jsonl", "trace")[0]["text"].endswith("\\boxed{1}")
+
+
+def slow_plain(sets: list[list[Script]], found: list[SolvedProblem], traces: int) -> list[str | None]:
+    """The plain votes of the first so many of each problem's finished traces, counted out."""
+    said = []
+    for scripts, solved in zip(sets, found, strict=True):
+        told = [scripts[trace.index].answer for trace in solved.finished][:traces]
+        given = [answer for answer in told if answer is not None]
+        said.append(max(given, key=lambda answer: (given.count(answer), -given.index(answer))) if given else None)
+    return said
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_summary_is_what_counting_says(seed: int) -> None:
+    sets = sets_of(seed)
+    results = solved_by(Pool(N, PoolBudget(traces=3.5), parallel=1), sets)
+    found = [results.solved[f"p{place}"] for place in range(6)]
+    summary = results.summary()
+    assert (summary.problems, summary.scored, summary.judged) == (6, 6, 0)
+    assert summary.traces == sum(len(each.finished) for each in found)
+    assert summary.generated == sum(sets[p][t.index].length for p, each in enumerate(found) for t in each.finished)
+    assert summary.accuracy is not None
+    assert summary.accuracy.mean == pytest.approx(sum(each.answer == "1" for each in found) / 6)
+    means = [sum(sets[p][t.index].length for t in each.finished) / len(each.finished) for p, each in enumerate(found)]
+    traces = summary.generated / sum(means)
+    vote = summary.plain
+    assert vote is not None
+    assert vote.traces == pytest.approx(traces)
+    low, part = int(traces), traces - int(traces)
+    shares = [slow_plain(sets, found, k) for k in (low, low + 1)]
+    right = [(1 - part) * (a == "1") + part * (b == "1") for a, b in zip(*shares, strict=True)]
+    assert vote.accuracy is not None
+    assert vote.ahead is not None
+    assert vote.accuracy.mean == pytest.approx(sum(right) / 6)
+    assert vote.ahead.mean == pytest.approx(summary.accuracy.mean - sum(right) / 6)
+    near = slow_plain(sets, found, round(traces))
+    assert vote.otherwise == sum(said != each.answer for said, each in zip(near, found, strict=True))
+    assert vote.fewer == sum(len(each.finished) < round(traces) for each in found)
+    assert summary.to_json()["plain"]["accuracy"]["mean"] == vote.accuracy.mean
+
+
+def test_without_reference_answers_nothing_is_scored() -> None:
+    problems = [Problem("a", "0", ""), Problem("b", "1", "3")]
+    results = SetResults(problems)
+    list(solve_each(problems, ProblemsEngine(FIRST_TWO), SelfConsistency(3), SAMPLING, results))
+    assert [results.solved[name].right for name in "ab"] == [None, True]
+    assert results.summary().scored == 1
+    alone = sum_up([results.solved["a"]])
+    assert (alone.accuracy, alone.scored, alone.answered) == (None, 0, 1)
+    assert alone.plain is not None
+    assert (alone.plain.accuracy, alone.plain.ahead) == (None, None)
+    assert sum_up([]).plain is None
+
+
+@pytest.mark.parametrize("strategy", [SelfConsistency(4), Pool(4, PoolBudget(traces=3))], ids=lambda s: s.name)
+def test_a_problem_that_is_refused_is_left_out(strategy: Any) -> None:
+    sets = [FIRST_TWO[0], [], FIRST_TWO[1]]
+    results = solved_by(strategy, sets)
+    assert results.refused == [("p1", "the prompt is longer than the context")]
+    assert set(results.solved) == {"p0", "p2"}
+    with pytest.raises(
+        InputError, match="None of the problems can be solved; p0, the first of 2: the prompt is longer"
+    ):
+        solved_by(strategy, [[], []])
+
+
+def test_a_budget_that_leaves_problems_without_a_trace_says_so() -> None:
+    results = solved_by(Pool(4, PoolBudget(tokens=12), parallel=1), [[Script(10, "1")] * 4] * 3)
+    assert [found.note for found in results.solved.values()][-1] == "no trace: the budget was spent before"
+    assert results.summary().answered < 3
+
+
+def test_an_engine_that_dies_is_no_refusal() -> None:
+    problems = asked(2)
+    engine = ProblemsEngine(FIRST_TWO, fail_at=3)
+    with pytest.raises(RuntimeError, match="the engine broke"):
+        list(solve_each(problems, engine, SelfConsistency(4), SAMPLING, SetResults(problems)))
+
+
+@pytest.mark.parametrize(
+    ("problems", "budget", "says"),
+    [
+        ([], PoolBudget(traces=2), "There are no problems"),
+        ([*asked(1), *asked(1)], PoolBudget(traces=2), "Two problems have the id 'p0'"),
+        (asked(2), PoolBudget(tokens=1), "a budget of 1 tokens is below one trace of each of 2 problems; give more"),
+    ],
+)
+def test_bad_input_is_one_sentence(problems: list[Problem], budget: PoolBudget, says: str) -> None:
+    with pytest.raises(LaconicError, match=says) as caught:
+        list(solve_pool(problems, ProblemsEngine(FIRST_TWO), Pool(4, budget), SAMPLING, SetResults(problems)))
+    assert "\n" not in str(caught.value)
+
+
+def test_another_problem_under_a_known_id_and_a_broken_line(tmp_path: Path) -> None:
+    path, strategy = tmp_path / "v.jsonl", SelfConsistency(2)
+    solved_by(strategy, FIRST_TWO, path)
+    with open_verdicts(path, settings(strategy)) as journal:
+        with pytest.raises(InputError, match="holds verdicts of another problem with the id p0; nothing was changed"):
+            SetResults([Problem("p0", "0", "2")], journal)
+        assert SetResults([Problem("new", "0", "2")], journal).solved == {}
+    header, _, second = path.read_text().splitlines()
+    broken = ['{"kind": "verdict", "problem": "p0", "digest": "x"}', '{"kind": "x", "problem": "p0", "digest": "x"}']
+    path.write_text("\n".join([header, *broken, second]) + "\n")
+    with open_verdicts(path, settings(strategy)) as journal:
+        assert [told.split(" (")[0] for told in journal.broken] == [
+            f"line {n} is no record of its kind" for n in (2, 3)
+        ]
+        assert set(SetResults(asked(2), journal).solved) == {"p1"}
