@@ -229,6 +229,23 @@ class Server:
             "max_model_len": self.driver.model.context if self.driver.state == "ready" else None,
         }
 
+    def info(self) -> dict[str, Any]:
+        """What the page can ask for."""
+        settings = self.settings
+        method = settings.method
+        return {
+            "model": settings.model,
+            "version": __version__,
+            "strategies": settings.strategies,
+            "policies": settings.policies,
+            "judges": settings.judges,
+            "strategy": settings.suggested or settings.strategies[0],
+            "compress": method.compress or "none",
+            "n": min(method.n or 16, settings.most_traces),
+            "most_traces": settings.most_traces,
+            "example": settings.example,
+        }
+
     def health(self) -> Response:
         state = self.driver.state
         told = {"status": "ok" if state == "ready" else state, "model": self.settings.model}

@@ -6,19 +6,18 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from laconic.server.asks import AskError, read_ask
-from laconic.server.runs import state_of, summary, whole
+from laconic.server.asks import Ask, AskError, read_ask
+from laconic.server.driver import EngineDriver
+from laconic.server.events import Event
+from laconic.server.jobs import Job
+from laconic.server.runs import Runs, state_of, summary, whole
 from laconic.server.streaming import EventStream
 from laconic.server.votes import VoteJob
-from laconic.version import __version__
-
-if TYPE_CHECKING:
-    from laconic.server.app import Server
 
 PAGE_EVERY = 0.25  # seconds between two states of a run on the page
 FILES = {
@@ -33,12 +32,32 @@ FILES = {
 """By path: the file in page/, and its type."""
 
 
-def add_page(app: FastAPI, server: Server) -> None:
+class PageServer(Protocol):
+    """What the page needs of a server (`app.Server`)."""
+
+    driver: EngineDriver
+    runs: Runs
+
+    def info(self) -> dict[str, Any]:
+        """What the page can ask for."""
+
+    async def read_json(self, request: Request) -> Any: ...
+
+    def resolved(self, ask: Ask) -> Ask: ...
+
+    def make_job(self, ask: Ask) -> Job: ...
+
+    def take(self, job: Job) -> None: ...
+
+    async def first_events(self, job: Job, request: Request) -> list[Event]: ...
+
+
+def add_page(app: FastAPI, server: PageServer) -> None:
     """The page of a server, and what it calls."""
 
     @app.get("/laconic/info", summary="What the page can ask for")
     async def info() -> dict[str, Any]:
-        return _info(server)
+        return server.info()
 
     @app.get("/laconic/runs", summary="Votes of this server")
     async def listed() -> list[dict[str, Any]]:
@@ -79,7 +98,7 @@ def add_page(app: FastAPI, server: Server) -> None:
         app.add_api_route(path, _static(file, kind), methods=["GET", "HEAD"], include_in_schema=False)
 
 
-async def _start(server: Server, request: Request) -> Response:
+async def _start(server: PageServer, request: Request) -> Response:
     """A vote that goes on when its page is closed."""
     body = await server.read_json(request)
     if not isinstance(body, dict):
@@ -113,23 +132,6 @@ async def _watch(job: VoteJob) -> AsyncGenerator[bytes, None]:
         if over:
             return
         await asyncio.sleep(PAGE_EVERY)
-
-
-def _info(server: Server) -> dict[str, Any]:
-    settings = server.settings
-    method = settings.method
-    return {
-        "model": settings.model,
-        "version": __version__,
-        "strategies": settings.strategies,
-        "policies": settings.policies,
-        "judges": settings.judges,
-        "strategy": settings.suggested or settings.strategies[0],
-        "compress": method.compress or "none",
-        "n": min(method.n or 16, settings.most_traces),
-        "most_traces": settings.most_traces,
-        "example": settings.example,
-    }
 
 
 def _static(file: str, kind: str) -> Callable[[], Awaitable[Response]]:
