@@ -402,5 +402,5 @@ def test_servers_are_taken_and_given_back_from_many_threads() -> None:
 
 def test_whole_answers_that_fail_end_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "TRIES", 1)
-    with pytest.raises(EngineError, match="http://127.0.0.1:9/v1: .+"):
+    with pytest.raises(EngineError, match=r"http://127\.0\.0\.1:9/v1: .+"):
         asking.Asker(Endpoints("http://127.0.0.1:9"), {}).ask("/completions", {})
