@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from laconic.lab.parallel.equal_cost import plain_votes
+from laconic.prune.budget import PoolBudget
 from laconic.prune.calibration import CalibratedRow, Calibration
-from laconic.prune.pool import PoolBudget
 
 BUDGETS = (1, 2, 3, 4, 5, 6, 8, 10, 12)
 Outcome = tuple[float, float]  # share of orders in which a problem was solved, tokens

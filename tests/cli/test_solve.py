@@ -231,12 +231,12 @@ def test_ctrl_c_in_a_step_of_the_engine_ends_with_the_verdict_so_far(
     """Pressed between the forward pass and the drawing of the tenth tokens; the second press breaks the step off there."""
     draw_next, steps = batch.draw_next, []
 
-    def pressed(entries: Any, logits: Any) -> Any:
+    def pressed(entries: Any, logits: Any, policy: Any) -> Any:
         steps.append(len(entries))
         if len(steps) == 10:
             for _ in range(presses):
                 signal.raise_signal(signal.SIGINT)
-        return draw_next(entries, logits)
+        return draw_next(entries, logits, policy)
 
     monkeypatch.setattr(batch, "draw_next", pressed)
     before = signal.getsignal(signal.SIGINT)

@@ -173,12 +173,12 @@ def test_ctrl_c_ends_the_trace_where_it_is(
 ) -> None:
     draw_next, steps = batch.draw_next, []
 
-    def pressed(entries: Any, logits: Any) -> Any:
+    def pressed(entries: Any, logits: Any, policy: Any) -> Any:
         steps.append(len(entries))
         if len(steps) == 30:
             for _ in range(presses):
                 signal.raise_signal(signal.SIGINT)
-        return draw_next(entries, logits)
+        return draw_next(entries, logits, policy)
 
     monkeypatch.setattr(batch, "draw_next", pressed)
     before = signal.getsignal(signal.SIGINT)

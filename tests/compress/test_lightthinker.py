@@ -34,7 +34,8 @@ def random_trace(rng: random.Random, length: int) -> list[int]:
 def simulated(trace: list[int]) -> tuple[list[list[int]], list[int]]:
     """(which tokens are held after each count, eviction included, counts at which something is due), by lists."""
     held: list[int] = []
-    after, due = [[]], []
+    after: list[list[int]] = [[]]
+    due: list[int] = []
     for place, token in enumerate(trace):
         held = [*held, place]
         if token == TOKENS.cache[-1]:

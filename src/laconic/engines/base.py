@@ -103,8 +103,6 @@ class Trace:
     sampling: Sampling
     token_ids: list[int] = field(default_factory=list)
     """Generated so far."""
-    fed_tokens: int = 0
-    """Of them, those that a policy fed and nobody drew (`Policy.next_fed`)."""
     text: str = ""
     """Of the generated tokens, without the one that ended it."""
     confidences: list[float] = field(default_factory=list)
@@ -123,6 +121,8 @@ class Trace:
     """What it held on average over its generated tokens."""
     thinking: bool = False
     """Whether the prompt left the thinking open, so that the text begins within it (`answers.answer_of` needs it)."""
+    fed_tokens: int = 0
+    """Of the generated tokens, those that a policy fed and nobody drew (`Policy.next_fed`)."""
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ import copy
 import json
 import random
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -51,6 +52,7 @@ def as_attribute(request, model):
 
 @pytest.mark.usefixtures("as_attribute")
 class TestLightThinker(Conformance):
+    model: Any
     prompts = prompts([12, 3, 9, 17])
 
     def make(self, **settings):
@@ -126,7 +128,7 @@ def test_only_the_policy_puts_cache_and_continue_tokens_in(model):
         eager.get_output_embeddings().weight[list(TOKENS.fed)] *= 30
     _, traces = run(eager, prompts([12, 3]), n=2)
     for trace in traces:
-        waiting = []
+        waiting: list[int] = []
         for token in trace.token_ids:
             if waiting:
                 assert token == waiting.pop(0)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from laconic.engines.base import Sampling
-from laconic.engines.openai import OpenAIEngine
+from laconic.engines.openai import OpenAIEngine, asking
 from laconic.engines.openai.endpoints import Endpoints, base_url
 from laconic.engines.openai.protocol import Events, Reader
 from laconic.errors import EngineError, InputError, LaconicWarning
@@ -373,7 +373,7 @@ def test_a_closed_engine() -> None:
 
 
 def test_all_servers_are_asked_for_the_model() -> None:
-    quick = [lambda body, number: {}] * 2
+    quick: list[Any] = [lambda body, number: {}] * 2
     with upstreams(*quick) as both:
         urls = [up.url for up in both]
         both[0].serves = ({"id": "m", "max_model_len": 900},)
@@ -398,3 +398,9 @@ def test_servers_are_taken_and_given_back_from_many_threads() -> None:
     for thread in threads:
         thread.join()
     assert [each.busy for each in endpoints.all] == [0, 0]
+
+
+def test_whole_answers_that_fail_end_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "TRIES", 1)
+    with pytest.raises(EngineError, match=r"http://127\.0\.0\.1:9/v1: .+"):
+        asking.Asker(Endpoints("http://127.0.0.1:9"), {}).ask("/completions", {})

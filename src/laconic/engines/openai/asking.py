@@ -80,7 +80,7 @@ class Asker:
 
     def ask(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """The answer to one request. Raises RefusedError for one that is wrong, EngineError where servers fail for good."""
-        endpoint, problem = None, ""
+        endpoint, told = None, ""
         for attempt in range(TRIES):
             endpoint = self.endpoints.take(endpoint)
             wait = min(0.25 * 2**attempt, 8.0) * (0.5 + random.random() / 2)
@@ -93,25 +93,25 @@ class Asker:
                         raise ValueError("an answer that is no object")
                     endpoint.worked()
                     return found
-                problem = f"{endpoint.url} answers {error_of(response.status_code, response.text)}"
+                told = f"{endpoint.url} answers {error_of(response.status_code, response.text)}"
                 unknown = refused_field(response.status_code, response.text, own)
                 if unknown is not None:  # it is asked once more, without that
                     endpoint.unknown.add(unknown)
                     wait = 0.0
                 elif response.status_code not in BUSY and response.status_code < 500:
-                    raise RefusedError(problem, response.status_code, response.text)
+                    raise RefusedError(told, response.status_code, response.text)
                 if response.status_code >= 500:
                     endpoint.failed()
                 with contextlib.suppress(ValueError):  # a date
                     wait = max(wait, min(60.0, float(response.headers.get("retry-after", "0"))))
             except (httpx.HTTPError, ValueError) as error:
                 endpoint.failed()
-                problem = f"{endpoint.url}: {said(error)}"
+                told = f"{endpoint.url}: {said(error)}"
             finally:
                 self.endpoints.give_back(endpoint)
             if attempt >= len(self.endpoints.all) - 1:  # all have been asked
                 time.sleep(wait)
-        raise EngineError(problem)
+        raise EngineError(told)
 
     def ask_all(self, requests: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
         """The answers to many (path, body), in order. Raises as `ask`."""
