@@ -17,7 +17,6 @@ from laconic.cli.live import plain
 from laconic.cli.messages import print_to_stderr, share
 from laconic.cli.progress import ProgressOrLines
 from laconic.cli.questions import Question, check_vocabulary
-from laconic.cli.solve_report import told_answer
 from laconic.errors import InputError
 
 if TYPE_CHECKING:
@@ -157,6 +156,8 @@ def show_set(steps: Iterator[SetProgress], results: SetResults, as_json: bool, o
 
 def line(found: SolvedProblem) -> str:
     """A problem and its verdict: "line-3: answer 42, which is right (3 of 4 votes, 4 traces, 1,234 tokens)"."""
+    from laconic.cli.solve_report import told_answer
+
     told = told_answer(found.answer, found.gold, found.right)
     weights = [weight for _, weight in found.votes]
     shares = f"{weights[0]:.3g} of {sum(weights):.3g} votes, " if weights else ""
