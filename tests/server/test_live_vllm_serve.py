@@ -60,7 +60,7 @@ def test_a_client_that_goes_away_frees_its_requests(live: Running, questions: li
 
 def test_each_request_may_have_a_policy_of_its_own(live: Running, questions: list[str]) -> None:
     """Side by side in one vLLM, each the verdict of `solve` under that policy."""
-    policies = ("none", "rpc", "streamingllm:interval=32", "none")
+    policies = ("none", "rpc", "streamingllm:budget=64", "none")
     found: dict[int, Any] = {}
 
     def ask(place: int) -> None:
