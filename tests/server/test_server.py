@@ -452,23 +452,27 @@ def test_a_client_that_goes_away_stops_its_traces(
 ) -> None:
     given = {**body(questions[0], stream=stream), "model": model}
     whole = server.post("/v1/chat/completions", {**given, "stream": False}).json()["usage"]["completion_tokens"]
-    step = server.driver._step
+    step, stepped = server.driver._step, threading.Event()
 
     def slowly() -> bool:
         """Steps as long as a real model's: there are seconds of them, however busy the machine is."""
         time.sleep(0.01)
-        return step()
+        worked = step()
+        if worked:
+            stepped.set()
+        return worked
 
-    monkeypatch.setattr(server.driver, "_step", slowly)
+    async def ask_and_leave() -> None:
+        async with httpx.AsyncClient(timeout=60) as http:
+            asked = asyncio.ensure_future(http.post(server.url + "/v1/chat/completions", json=given))
+            assert await asyncio.to_thread(stepped.wait, 30), "no token of it was computed"
+            assert not asked.done()
+            asked.cancel()
+
     server.wait_idle()  # what was asked before is counted once it is over
     before = server.server.metrics.generated._value.get()
-    with httpx.Client(timeout=60) as http:
-        if stream:
-            with http.stream("POST", server.url + "/v1/chat/completions", json=given) as response:
-                next(response.iter_lines())
-        else:
-            with pytest.raises(httpx.ReadTimeout):
-                http.post(server.url + "/v1/chat/completions", json=given, timeout=0.5)
+    monkeypatch.setattr(server.driver, "_step", slowly)
+    asyncio.run(ask_and_leave())
     server.wait_idle(8)
     counted = server.server.metrics.generated._value.get() - before
     assert 0 < counted < whole / 2
