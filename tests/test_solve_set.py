@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from laconic.errors import InputError, LaconicError
+from laconic.judges.baselines import TokenJaccard
 from laconic.problems import Problem
 from laconic.prune import Pool, SelfConsistency, parse
 from laconic.prune.budget import PoolBudget
@@ -28,6 +29,9 @@ def asked(count: int, gold: str = "1") -> list[Problem]:
 
 def settings(strategy: Any) -> dict[str, Any]:
     return set_settings(strategy, SAMPLING, {"name": "scripted"}, "set", policy="full", judge=None)
+
+
+SIDE_BY_SIDE = ["self-consistency", "priced-vote:price=0.01", "adaptive-consistency", "deepprune:K2=2,excerpt=tokens:3"]
 
 
 def solved_by(strategy: Any, sets: list[list[Script]], path: Path | None = None, **more: Any) -> SetResults:
@@ -58,6 +62,69 @@ def test_each_problem_has_the_strategys_own_verdict(tmp_path: Path) -> None:
     told = lines(tmp_path / "v.jsonl", "verdict")
     assert [record["problem"] for record in told] == [f"p{place}" for place in range(6)]
     assert all(trace["text"] for record in told for trace in record["traces"] if trace["fate"] == "finished")
+
+
+@pytest.mark.parametrize("rows", [2, 5, 100])
+@pytest.mark.parametrize("spec", SIDE_BY_SIDE)
+def test_problems_side_by_side_are_solved_as_alone(tmp_path: Path, spec: str, rows: int) -> None:
+    sets, path = sets_of(5), tmp_path / "v.jsonl"
+    sets[2] = []  # which the engine refuses
+    strategy = parse(spec, n=N, **({"judge": TokenJaccard()} if "deepprune" in spec else {}))
+    engine = ProblemsEngine(sets, max_batch=rows)
+    with open_verdicts(path, settings(strategy)) as journal:
+        results = SetResults(asked(6), journal)
+        told = list(solve_each(asked(6), engine, strategy, SAMPLING, results, rows=rows))
+    assert [step.message for step in told if step.message] == [
+        "problem p2 is skipped: the prompt is longer than the context"
+    ]
+    assert [step.done for step in told if not step.message] == [1, 2, 3, 4, 5]
+    assert told[-1].tokens == sum(found.tokens for found in results.solved.values())
+    for place, problem in enumerate(asked(6)):
+        if sets[place]:
+            alone = strategy.solve(ProblemsEngine(sets, max_batch=rows), str(place), SAMPLING)
+            found, expected = results.solved[problem.id], SolvedProblem.of(problem, alone)
+            assert found.answer == expected.answer
+            if rows > N * len(sets):  # else what of it runs when its vote is decided depends on what runs beside it
+                assert found == expected
+    assert all(record["seconds"]["wall"] >= 0 for record in lines(path, "verdict"))
+    assert not engine._rows, "all are forgotten"
+
+
+def test_the_batch_stays_full() -> None:
+    sets = [[Script(4 + place, "1")] * N for place in range(12)]
+    strategy, problems = parse("priced-vote", n=N), asked(12)
+    engines = [ProblemsEngine(sets, max_batch=6) for _ in range(2)]
+    for rows, engine in zip((1, 6), engines, strict=True):
+        list(solve_each(problems, engine, strategy, SAMPLING, SetResults(problems), rows=rows))
+    alone, beside = (engine.rows for engine in engines)
+    assert sum(alone) == sum(beside), "the same tokens"
+    assert max(beside) == 6
+    assert len(beside) < len(alone) / 2
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_who_stops_listening_stops_what_runs(steps: int) -> None:
+    sets, problems = sets_of(6), asked(6)
+    engine = ProblemsEngine(sets, max_batch=4)
+    telling = solve_each(problems, engine, SelfConsistency(N), SAMPLING, SetResults(problems), rows=4)
+    for _ in range(steps):
+        next(telling)
+    assert engine._rows
+    telling.close()  # type: ignore[attr-defined]
+    assert not any(row.trace.state == "running" for row in engine._rows.values())
+
+
+def test_a_strategy_that_goes_by_the_whole_cache_has_it_alone() -> None:
+    sets, problems = [[Script(6, "1", confidence=(1.0,))] * N] * 3, asked(3)
+    engine = ProblemsEngine(sets, max_batch=100)
+    strategy = parse("step:kv=20", n=N)
+    list(solve_each(problems, engine, strategy, SAMPLING, SetResults(problems), rows=100))
+    assert max(engine.rows) <= N
+
+
+def test_rows_are_counted() -> None:
+    with pytest.raises(InputError, match="rows is 0"):
+        list(solve_each(asked(1), ProblemsEngine([[]]), SelfConsistency(N), SAMPLING, SetResults(asked(1)), rows=0))
 
 
 def test_a_file_of_verdicts_goes_on_and_grows(tmp_path: Path) -> None:

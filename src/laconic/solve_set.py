@@ -1,21 +1,26 @@
-"""A set of problems on one engine: each by a strategy, one after another, or all of them by a pool that shares a budget."""
+"""A set of problems on one engine: each by a strategy, side by side in one batch, or all by a pool that shares a budget."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+from laconic import checks
 from laconic.answers import answer_of
-from laconic.engines.base import Sampling
+from laconic.engines.base import Engine, Sampling
+from laconic.engines.shared import EngineView, SharedEngine
 from laconic.errors import InputError, LaconicError
 from laconic.problems.base import Problem, problem_seed
 from laconic.problems.sets import check_problems, sampling_settings
 from laconic.prune.budget import PoolBudget
 from laconic.prune.pool import KnownTrace, Pool, PoolProblem
 from laconic.prune.strategies.auto import Auto
-from laconic.prune.strategies.base import Strategy
+from laconic.prune.strategies.base import Strategy, StrategyProgress, StrategyRun
 from laconic.prune.strategies.settings import settings_of
 from laconic.prune.trace_engine import TraceEngine
 from laconic.prune.verdict import Tokens, TraceFate, Verdict
@@ -75,29 +80,120 @@ def solve_each(
     sampling: Sampling,
     results: SetResults,
     check_question: Callable[[str], None] | None = None,
+    rows: int = 1,
 ) -> Iterator[SetProgress]:
-    """Solve what `results` lacks, one problem after another; trace i of a problem is drawn as `laconic collect` draws it.
+    """Solve what `results` lacks, each problem on its own; trace i of a problem is drawn as `laconic collect` draws it.
 
-    A problem that the engine, the strategy or check_question refuses is left out. Raises InputError for no problems, two with
-    one id, or if every problem is refused.
+    rows: traces that the engine runs at once. The next problem begins as soon as fewer than that run or wait, so that the batch
+    stays full while earlier problems come to their ends, and problems may be settled in another order than given. With 1, and
+    for a strategy that goes by the engine's whole cache (`Strategy.alone`), one begins when the one before has ended. A problem
+    that the engine, the strategy or check_question refuses is left out. Raises InputError for no problems, two with one id, or
+    if every problem is refused.
     """
     check_problems(problems)
+    checks.whole("rows", rows, 1, meaning="traces at once")
+    left = [problem for problem in problems if problem.id not in results.solved]
+    solving = _one_by_one if rows == 1 or strategy.alone else _side_by_side
     done, tokens = len(results.solved), 0
-    for problem in problems:
-        if problem.id in results.solved:
-            continue
-        asking = dataclasses.replace(sampling, seed=problem_seed(sampling.seed, problem))
-        try:
-            if check_question is not None:
-                check_question(problem.question)
-            verdict = strategy.solve(engine, problem.question, asking)
-        except InputError as error:
-            results.refuse(problem, str(error))
-            yield SetProgress(done, len(problems), tokens, message=f"problem {problem.id} is skipped: {error}")
-            continue
-        done, tokens = done + 1, tokens + verdict.tokens.total
-        yield SetProgress(done, len(problems), tokens, results.add(problem, verdict))
+    asked = _Asked(left, sampling, check_question)
+    for problem, found in solving(asked, engine, strategy, rows):
+        if isinstance(found, InputError):
+            results.refuse(problem, str(found))
+            yield SetProgress(done, len(problems), tokens, message=f"problem {problem.id} is skipped: {found}")
+        else:
+            done, tokens = done + 1, tokens + found.tokens.total
+            yield SetProgress(done, len(problems), tokens, results.add(problem, found))
     _check_refused(problems, results)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Problems to solve, each with a seed of its own."""
+
+    problems: Sequence[Problem]
+    sampling: Sampling
+    check_question: Callable[[str], None] | None
+
+    def of(self, problem: Problem) -> Sampling:
+        """How its traces are drawn. Raises InputError for a question that can't be asked."""
+        if self.check_question is not None:
+            self.check_question(problem.question)
+        return dataclasses.replace(self.sampling, seed=problem_seed(self.sampling.seed, problem))
+
+
+def _one_by_one(
+    asked: _Asked, engine: TraceEngine, strategy: Strategy, _rows: int
+) -> Iterator[tuple[Problem, Verdict | InputError]]:
+    for problem in asked.problems:
+        try:
+            verdict: Verdict | InputError = strategy.solve(engine, problem.question, asked.of(problem))
+        except InputError as error:
+            verdict = error
+        yield problem, verdict
+
+
+@dataclass(eq=False)
+class _Solving:
+    """A problem whose traces run beside those of others. began: seconds of the monotonic clock."""
+
+    problem: Problem
+    view: EngineView
+    run: StrategyRun
+    steps: Iterator[StrategyProgress]
+    began: float
+
+    def go_on(self) -> Verdict | None:
+        """As far as the chunks go that have come; the verdict at the end. "wall" among its seconds is all that went by, the
+        others are of this problem's own steps."""
+        if not any(progress.waits for progress in self.steps):
+            verdict = self.run.verdict()
+            return dataclasses.replace(verdict, seconds={**verdict.seconds, "wall": time.monotonic() - self.began})
+        return None
+
+    def end(self) -> None:
+        """Stop and forget what there is of it."""
+        self.run.interrupt()
+        self.view.close()
+
+
+def _side_by_side(
+    asked: _Asked, engine: TraceEngine, strategy: Strategy, rows: int
+) -> Iterator[tuple[Problem, Verdict | InputError]]:
+    shared = SharedEngine(cast(Engine, engine))
+    running: dict[EngineView, _Solving] = {}
+    waiting = deque(asked.problems)
+
+    def go_on(solving: _Solving) -> Iterator[tuple[Problem, Verdict | InputError]]:
+        try:
+            found: Verdict | InputError | None = solving.go_on()
+        except InputError as error:
+            found = error
+        if found is not None:
+            solving.end()
+            running.pop(solving.view)
+            yield solving.problem, found
+
+    try:
+        while waiting or running:
+            while waiting and sum(view.open_traces for view in running) < rows:
+                problem, view = waiting.popleft(), shared.view()
+                try:
+                    run = strategy.begin(view, problem.question, asked.of(problem))
+                except InputError as error:
+                    yield problem, error
+                    continue
+                running[view] = _Solving(problem, view, run, iter(run), time.monotonic())
+                yield from go_on(running[view])
+            for view in shared.step():
+                if view in running:
+                    yield from go_on(running[view])
+    finally:
+        for solving in running.values():
+            solving.end()
+        with contextlib.suppress(Exception):  # of an engine that has failed
+            while shared.busy:  # the stops are carried out
+                shared.step()
+        shared.close()
 
 
 def solve_pool(

@@ -227,7 +227,7 @@ def solve(
     with reasoner.engine(compression, batch, chosen.needs(), chunk_tokens=1 if pool is None else POOL_CHUNK) as running:
         if asked is not None:
             said = {"policy": compression.spec(), "judge": judge_spec, "chat": chat.to_json()}
-            request = SetRequest(str(source), asked, chosen, sampling, seed, said)
+            request = SetRequest(str(source), asked, chosen, sampling, seed, said, batch)
             if not run_set(request, chosen_engine, reasoner, running, as_json, out):
                 raise typer.Exit(NO_ANSWER)
             return

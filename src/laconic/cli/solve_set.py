@@ -79,7 +79,8 @@ def kept_of_set(out: Path | None) -> str | Callable[[], str]:
 
 @dataclass(frozen=True)
 class SetRequest:
-    """A set and how it is solved. source: of the problems. seed: of these. said: what else verdicts in one file agree on."""
+    """A set and how it is solved. source: of the problems. seed: of these. said: what else verdicts in one file agree on. rows:
+    traces that the engine runs at once."""
 
     source: str
     problems: Sequence[Problem]
@@ -87,6 +88,7 @@ class SetRequest:
     sampling: Sampling
     seed: int
     said: Mapping[str, Any]
+    rows: int
 
 
 def run_set(
@@ -118,7 +120,7 @@ def run_set(
         if isinstance(strategy, Pool):
             steps = solve_pool(asked, engine, strategy, sampling, results, check)
         else:
-            steps = solve_each(asked, engine, strategy, sampling, results, check)
+            steps = solve_each(asked, engine, strategy, sampling, results, check, request.rows)
         return show_set(steps, results, as_json, out, isinstance(strategy, Pool))
 
 

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from laconic.engines.base import Chunk, Engine, Prompt, Sampling, Trace
 from laconic.errors import InputError, LaconicError
+from laconic.prune.needs import Needs, prepare
 
 if TYPE_CHECKING:
     from laconic.compress import Policy
-    from laconic.prune.needs import Needs
 
 LOOK_EVERY = 64  # chunks between two looks for traces that have ended without a last chunk
 FRESH = 0.25  # seconds for which what a view's traces hold is not counted anew
@@ -72,6 +72,11 @@ class EngineView:
     def waiting_chunks(self) -> int:
         """That have come, and have not been read."""
         return len(self._inbox)
+
+    @property
+    def open_traces(self) -> int:
+        """That run, or wait for a row of the batch."""
+        return len(self._open)
 
     @property
     def trace_ids(self) -> tuple[str, ...]:
@@ -128,7 +133,7 @@ class EngineView:
 
     def prepare(self, needs: Needs) -> None:
         """See Engine.prepare."""
-        self._shared.engine.prepare(needs)
+        prepare(self._shared.engine, needs)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """See Engine.decode."""
@@ -196,9 +201,9 @@ class EngineView:
 
     @contextmanager
     def _counting(self) -> Iterator[None]:
-        before = self._shared.engine.stats.side_tokens
+        before = getattr(self._shared.engine.stats, "side_tokens", 0)
         yield
-        self._side_tokens += self._shared.engine.stats.side_tokens - before
+        self._side_tokens += getattr(self._shared.engine.stats, "side_tokens", 0) - before
 
     def _forget_ended(self) -> None:
         ended = [name for name in self._mine if name not in self._open]
@@ -226,8 +231,9 @@ class SharedEngine:
         """Of KV cache, over all compressible layers; 0 before anything has run."""
         if not self._bytes_per_token:
             stats = self.engine.stats
-            if stats.live_kv_tokens:
-                self._bytes_per_token = stats.live_kv_bytes / stats.live_kv_tokens
+            held = getattr(stats, "live_kv_tokens", 0)  # an engine of others' may not tell
+            if held:
+                self._bytes_per_token = stats.live_kv_bytes / held
         return self._bytes_per_token
 
     @property

@@ -102,6 +102,8 @@ class Strategy(ABC):
     source: ClassVar[str] = ""
     acts_at_ends: ClassVar[bool] = False
     """Whether its runs only act when a trace has ended, so that a replay may hand out all tokens before that at once."""
+    alone: ClassVar[bool] = False
+    """Whether a run goes by what the engine's whole cache holds, so that no other may run beside it."""
 
     def needs(self) -> Needs:
         """What its runs read of the engine beside tokens: what its judge, its excerpts and its vote need, together.

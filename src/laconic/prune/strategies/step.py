@@ -36,6 +36,7 @@ class StepLike(Strategy):
         "stops the least confident trace whenever the KV of all would exceed a limit, and not before"
     )
     source: ClassVar[str] = "after STEP (arXiv 2601.09093), by confidence instead of a trained scorer"
+    alone: ClassVar[bool] = True
 
     n: int
     kv: int | None = setting(
