@@ -69,7 +69,7 @@ def test_each_problem_has_the_strategys_own_verdict(tmp_path: Path) -> None:
 def test_problems_side_by_side_are_solved_as_alone(tmp_path: Path, spec: str, rows: int) -> None:
     sets, path = sets_of(5), tmp_path / "v.jsonl"
     sets[2] = []  # which the engine refuses
-    strategy = parse(spec, n=N, **({"judge": TokenJaccard()} if "deepprune" in spec else {}))
+    strategy = parse(spec, n=N, judge=TokenJaccard() if "deepprune" in spec else None)
     engine = ProblemsEngine(sets, max_batch=rows)
     with open_verdicts(path, settings(strategy)) as journal:
         results = SetResults(asked(6), journal)
