@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from laconic.errors import InputError, LaconicError
+from laconic.errors import EngineError, InputError, LaconicError
 from laconic.judges.baselines import TokenJaccard
 from laconic.problems import Problem
 from laconic.prune import Pool, SelfConsistency, parse
@@ -17,6 +17,7 @@ from laconic.prune.budget import PoolBudget
 from laconic.solve_set import set_settings, solve_each, solve_pool
 from laconic.solved import SetResults, SolvedProblem, open_verdicts, sum_up
 from tests.prune.scripted import SAMPLING, Script
+from tests.prune.test_calibration import calibration
 from tests.prune.test_pool import ProblemsEngine, sets_of
 
 N = 8
@@ -86,7 +87,7 @@ def test_problems_side_by_side_are_solved_as_alone(tmp_path: Path, spec: str, ro
             assert found.answer == expected.answer
             if rows > N * len(sets):  # else what of it runs when its vote is decided depends on what runs beside it
                 assert found == expected
-    assert all(record["seconds"]["wall"] >= 0 for record in lines(path, "verdict"))
+    assert all(record["seconds"]["total"] >= 0 for record in lines(path, "verdict"))
     assert not engine._rows, "all are forgotten"
 
 
@@ -120,6 +121,61 @@ def test_a_strategy_that_goes_by_the_whole_cache_has_it_alone() -> None:
     strategy = parse("step:kv=20", n=N)
     list(solve_each(problems, engine, strategy, SAMPLING, SetResults(problems), rows=100))
     assert max(engine.rows) <= N
+
+
+@pytest.mark.parametrize("rows", [1, 6])
+def test_a_problem_that_lost_a_trace_is_tried_again(tmp_path: Path, rows: int) -> None:
+    sets, path, strategy = [[Script(6, "1")] * N] * 4, tmp_path / "v.jsonl", SelfConsistency(N, early_end=False)
+    engine = ProblemsEngine(sets, max_batch=16)
+    engine.lost_of = {1: {3: 2}}
+    for left in (1, 0):
+        with open_verdicts(path, settings(strategy)) as journal:
+            results = SetResults(asked(4), journal)
+            list(solve_each(asked(4), engine, strategy, SAMPLING, results, rows=rows))
+        assert results.refused == [("p1", "1 of its 8 traces lost: the line was cut")] * left
+        engine.lost_of = {}
+    assert len(results.solved) == 4
+    assert not engine._rows
+
+
+@pytest.mark.parametrize("rows", [1, 6, 50])
+def test_an_engine_that_is_gone_ends_the_set_and_no_verdict_is_made_up(tmp_path: Path, rows: int) -> None:
+    sets, path, strategy = [[Script(6, "1")] * N] * 5, tmp_path / "v.jsonl", SelfConsistency(N, early_end=False)
+    engine = ProblemsEngine(sets, max_batch=16)
+    engine.lost_of = {place: dict.fromkeys(range(N), 1) for place in range(2, 5)}
+    with open_verdicts(path, settings(strategy)) as journal:
+        solving = solve_each(asked(5), engine, strategy, SAMPLING, SetResults(asked(5), journal), rows=rows)
+        with pytest.raises(EngineError, match="none of the traces came to its end; trace 0 is lost: the line was cut"):
+            list(solving)
+    assert {record["problem"] for record in lines(path, "verdict")} <= {"p0", "p1"}
+    assert not engine._rows
+
+
+def test_a_pool_keeps_no_trace_that_was_lost(tmp_path: Path) -> None:
+    sets, path, pool = [[Script(6, "1")] * N] * 3, tmp_path / "v.jsonl", Pool(N, PoolBudget(traces=4), parallel=4)
+    engine = ProblemsEngine(sets)
+    engine.lost_of = {1: {1: 3}}
+    with open_verdicts(path, settings(pool)) as journal, pytest.raises(EngineError, match="the line was cut"):
+        list(solve_pool(asked(3), engine, pool, SAMPLING, SetResults(asked(3), journal)))
+    told = {(record["problem"], record["index"]) for record in lines(path, "trace")}
+    assert told
+    assert ("p1", 1) not in told
+    again = solved_by(pool, sets, path)
+    assert all(len(found.finished) >= 2 for found in again.solved.values())
+
+
+@pytest.mark.parametrize("rows", [2, 20])
+def test_whatever_an_engine_raises_comes_out(rows: int) -> None:
+    """An InputError in a step must not be read as one about traces that were given up: the step would be tried for ever."""
+    sets, problems = [[Script(9, "1")] * N] * 3, asked(3)
+    engine = ProblemsEngine(sets, fail_at=3, error=InputError("this model caches no values"))
+    with pytest.raises(InputError, match="this model caches no values"):
+        list(solve_each(problems, engine, SelfConsistency(N), SAMPLING, SetResults(problems), rows=rows))
+
+
+def test_a_strategy_by_the_clock_has_the_engine_alone() -> None:
+    assert parse("auto:spend=30s", n=N, calibration=calibration()).alone
+    assert not parse("auto:spend=4x", n=N, calibration=calibration()).alone
 
 
 def test_rows_are_counted() -> None:

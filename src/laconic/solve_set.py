@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from laconic import checks
@@ -97,13 +95,20 @@ def solve_each(
     done, tokens = len(results.solved), 0
     asked = _Asked(left, sampling, check_question)
     for problem, found in solving(asked, engine, strategy, rows):
-        if isinstance(found, InputError):
-            results.refuse(problem, str(found))
-            yield SetProgress(done, len(problems), tokens, message=f"problem {problem.id} is skipped: {found}")
-        else:
+        why = str(found) if isinstance(found, InputError) else _lost(found)
+        if why:
+            results.refuse(problem, why)
+            yield SetProgress(done, len(problems), tokens, message=f"problem {problem.id} is skipped: {why}")
+        elif isinstance(found, Verdict):
             done, tokens = done + 1, tokens + found.tokens.total
             yield SetProgress(done, len(problems), tokens, results.add(problem, found))
     _check_refused(problems, results)
+
+
+def _lost(verdict: Verdict) -> str:
+    """Why the verdict isn't what it would be on an engine that works: the same command tries again. "" if nothing was lost."""
+    lost = [trace for trace in verdict.traces if trace.fate == "lost"]
+    return f"{len(lost)} of its {verdict.n} traces lost: {lost[0].reason}" if lost else ""
 
 
 @dataclass(frozen=True)
@@ -134,66 +139,42 @@ def _one_by_one(
 
 @dataclass(eq=False)
 class _Solving:
-    """A problem whose traces run beside those of others. began: seconds of the monotonic clock."""
+    """A problem whose traces run beside those of others. found: its verdict, or why there is none."""
 
     problem: Problem
     view: EngineView
-    run: StrategyRun
-    steps: Iterator[StrategyProgress]
-    began: float
+    strategy: Strategy
+    asked: _Asked
+    found: Verdict | InputError | None = None
+    _run: StrategyRun | None = None
+    _steps: Iterator[StrategyProgress] = field(default_factory=lambda: iter(()))
+    _began: float = 0.0
 
-    def go_on(self) -> Verdict | None:
-        """As far as the chunks go that have come; the verdict at the end. "wall" among its seconds is all that went by, the
-        others are of this problem's own steps."""
-        if not any(progress.waits for progress in self.steps):
-            verdict = self.run.verdict()
-            return dataclasses.replace(verdict, seconds={**verdict.seconds, "wall": time.monotonic() - self.began})
-        return None
-
-    def end(self) -> None:
-        """Stop and forget what there is of it."""
-        self.run.interrupt()
-        self.view.close()
+    def advance(self) -> bool:
+        try:
+            if self._run is None:
+                self._began = time.monotonic()
+                self._run = self.strategy.begin(self.view, self.problem.question, self.asked.of(self.problem))
+                self._steps = iter(self._run)
+            if any(progress.waits for progress in self._steps):
+                return False
+            verdict = self._run.verdict()
+            # Its clock runs in its own steps alone, and the engine's are everyone's.
+            seconds = {**verdict.seconds, "total": time.monotonic() - self._began}
+            self.found = dataclasses.replace(verdict, seconds=seconds)
+        except InputError as error:
+            self.found = error
+        return True
 
 
 def _side_by_side(
     asked: _Asked, engine: TraceEngine, strategy: Strategy, rows: int
 ) -> Iterator[tuple[Problem, Verdict | InputError]]:
     shared = SharedEngine(cast(Engine, engine))
-    running: dict[EngineView, _Solving] = {}
-    waiting = deque(asked.problems)
-
-    def go_on(solving: _Solving) -> Iterator[tuple[Problem, Verdict | InputError]]:
-        try:
-            found: Verdict | InputError | None = solving.go_on()
-        except InputError as error:
-            found = error
-        if found is not None:
-            solving.end()
-            running.pop(solving.view)
-            yield solving.problem, found
-
-    try:
-        while waiting or running:
-            while waiting and sum(view.open_traces for view in running) < rows:
-                problem, view = waiting.popleft(), shared.view()
-                try:
-                    run = strategy.begin(view, problem.question, asked.of(problem))
-                except InputError as error:
-                    yield problem, error
-                    continue
-                running[view] = _Solving(problem, view, run, iter(run), time.monotonic())
-                yield from go_on(running[view])
-            for view in shared.step():
-                if view in running:
-                    yield from go_on(running[view])
-    finally:
-        for solving in running.values():
-            solving.end()
-        with contextlib.suppress(Exception):  # of an engine that has failed
-            while shared.busy:  # the stops are carried out
-                shared.step()
-        shared.close()
+    tasks = (_Solving(problem, shared.view(), strategy, asked) for problem in asked.problems)
+    for task in shared.side_by_side(tasks, rows):
+        assert task.found is not None
+        yield task.problem, task.found
 
 
 def solve_pool(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from laconic.compress import RPC, FullKV
+from laconic.compress import RPC, FullKV, Random, RandomAttention, VaSE
 from laconic.engines.base import Sampling
 from laconic.engines.hf import HFEngine
 from laconic.errors import LaconicError
@@ -242,6 +242,26 @@ def test_a_probe_of_recorded_tokens_is_the_live_one(policy):
         tail = tokenizer()("w5", add_special_tokens=False)["input_ids"]
         for row, t in zip(mixed, ragged, strict=True):
             torch.testing.assert_close(row, peek("llama", PROMPTS[0], t, tail, 3))
+
+
+@pytest.mark.parametrize("policy", [Random(8, 4, 4), RandomAttention(8, 4, 4), VaSE(8, 4, 4)], ids=lambda p: p.name)
+def test_a_stopped_trace_is_read_as_it_stood_where_the_policy_draws(policy):
+    """What is kept goes by the trace: not by what the engine ran before it, nor by its row in a cache that is rebuilt."""
+    first, ids, _ = running("llama", policy, upto=27)
+    want = first.probe(ids, "w5", 2), [first.held(i) for i in ids]
+    engine = HFEngine(family("llama"), tokenizer(), policy, record_held=True)
+    engine.generate(prompts([9, 5]), WARM)
+    ids = [i for prompt in PROMPTS for i in engine.submit(prompt, WARM, n=3)]
+    stream = engine.stream()
+    while len(engine.trace(ids[-1]).token_ids) < 27:
+        next(stream)
+    for trace_id in ids:
+        engine.stop(trace_id)
+    for _ in stream:
+        pass
+    torch.testing.assert_close(engine.probe(ids, "w5", 2), want[0])
+    for trace_id, held in zip(ids, want[1], strict=True):
+        assert torch.equal(engine.held(trace_id), held)
 
 
 def test_a_probe_across_a_compression_point_does_not_compress():

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from laconic.engines.base import Chunk, Sampling, Trace
+from laconic.engines.base import Chunk, GivenUpError, Sampling, Trace
 from laconic.errors import InputError, LaconicError
 from laconic.prune.judge import Cost
 
@@ -53,6 +53,8 @@ class ScriptedEngine:
     fail_at: int | None = None
     error: BaseException = field(default_factory=lambda: RuntimeError("the engine broke"))
     log: list[tuple[str, str]] = field(default_factory=list)
+    lost: dict[int, int] = field(default_factory=dict)
+    """Traces by index that are given up after so many tokens."""
 
     def __post_init__(self):
         self._rows: dict[str, _Row] = {}
@@ -61,6 +63,7 @@ class ScriptedEngine:
         self._leaving: set[str] = set()
         self._outbox: deque[Chunk] = deque()
         self._streaming = False
+        self._given_up: list[str] = []
         self._prompts = 0
         self.steps = self.kv_token_steps = self.peak = self.rebuilt = 0
 
@@ -85,7 +88,7 @@ class ScriptedEngine:
 
     def stream(self):
         assert not self._streaming, "streaming already"
-        self._streaming = True
+        self._streaming, given_up = True, len(self._given_up)
         try:
             while True:
                 while self._outbox:
@@ -100,6 +103,8 @@ class ScriptedEngine:
                 if self._batch:
                     self._step()
                 elif not self._waiting and not self._outbox:
+                    if len(self._given_up) > given_up:
+                        raise GivenUpError(f"trace {self._given_up[-1]!r} can't go on: the line was cut")
                     return
         finally:
             self._streaming = False
@@ -140,6 +145,12 @@ class ScriptedEngine:
         for row in list(self._batch):
             trace = row.trace
             limit = len(trace.token_ids) >= trace.sampling.max_new_tokens
+            if self._gives_up(row):
+                trace.state, trace.finish_reason, trace.error = "stopped", "stopped", "the line was cut"
+                self._given_up.append(trace.id)
+                self._batch.remove(row)
+                self._send(row)
+                continue
             if len(trace.token_ids) >= row.script.length or limit:
                 trace.state = "finished"
                 trace.finish_reason = row.script.finish if len(trace.token_ids) >= row.script.length else "length"
@@ -147,6 +158,9 @@ class ScriptedEngine:
                 self._send(row)
             elif row.pending >= self.chunk_tokens:
                 self._send(row)
+
+    def _gives_up(self, row):
+        return len(row.trace.token_ids) >= self.lost.get(row.trace.index, 1 << 30)
 
     def _send(self, row):
         ids = row.trace.token_ids

@@ -26,6 +26,8 @@ class ProblemsEngine(ScriptedEngine):
         super().__init__([], **more)
         self.sets = sets
         self.asked: list[int] = []
+        self.lost_of: dict[int, dict[int, int]] = {}
+        """By place: the traces that are given up, and after how many tokens."""
         self.rows: list[int] = []
 
     def submit(self, prompt, sampling, n=1, ids=None):
@@ -35,6 +37,10 @@ class ProblemsEngine(ScriptedEngine):
         self.scripts, self._prompts = self.sets[place], place
         self.asked.append(place)
         return super().submit(prompt, sampling, n, ids)
+
+    def _gives_up(self, row):
+        place = int(row.trace.id.split("-")[0][1:])
+        return len(row.trace.token_ids) >= self.lost_of.get(place, {}).get(row.trace.index, 1 << 30)
 
     def _step(self):
         self.rows.append(len(self._batch))

@@ -22,8 +22,9 @@ STYLES = {
     "pruned": "yellow",
     "abandoned": "dim",
     "interrupted": "red",
+    "lost": "red",
 }
-STOPPED = {"pruned", "abandoned", "interrupted"}
+STOPPED = {"pruned", "abandoned", "interrupted"}  # one that was lost saves nothing
 LEAST_ROWS = 3  # of traces, before the heading gives way
 
 

@@ -17,7 +17,7 @@ from laconic.engines.base import Sampling
 from laconic.prune.verdict import Verdict
 
 FULL = "full"  # the policy that evicts nothing
-FATES = ("finished", "pruned", "abandoned", "interrupted", "waiting", "running")
+FATES = ("finished", "pruned", "abandoned", "interrupted", "lost", "waiting", "running")
 
 
 def told_answer(answer: str | None, gold: str | None, right: bool | None) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
 
 from laconic import checks
 from laconic.answers.extraction import end_of_box
-from laconic.errors import InputError
+from laconic.errors import EngineError, InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -123,6 +123,16 @@ class Trace:
     """Whether the prompt left the thinking open, so that the text begins within it (`answers.answer_of` needs it)."""
     fed_tokens: int = 0
     """Of the generated tokens, those that a policy fed and nobody drew (`Policy.next_fed`)."""
+    error: str = ""
+    """Why the engine gave it up, a clause; it is stopped then, without anyone having asked for it."""
+
+
+class GivenUpError(EngineError):
+    """An engine gave traces up, each of which was told by a last chunk and `Trace.error`; raised when the others have ended."""
+
+
+class UndrawnError(InputError):
+    """The model gave no probabilities for a next token of some traces, which are stopped; raised when the others have ended."""
 
 
 @dataclass(slots=True)

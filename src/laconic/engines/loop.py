@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Generic, TypeVar
 
-from laconic.engines.base import Chunk, EngineStats, FinishReason
+from laconic.engines.base import Chunk, EngineStats, FinishReason, UndrawnError
 from laconic.engines.rows import NextToken, Rows
 from laconic.engines.scheduler import ScheduledTrace, Scheduler
-from laconic.errors import InputError
 
+NAN = "its logits are NaN or infinite, as from damaged weights or from float16 that overflows (bfloat16 and float32 don't)"
 T = TypeVar("T", bound=ScheduledTrace)
 
 
@@ -44,7 +44,7 @@ class Loop(Generic[T]):
                     self._emit()
                 elif not scheduler.waiting and not scheduler.outbox:
                     if self._broken:
-                        raise InputError(_describe_broken(self._broken))
+                        raise UndrawnError(_describe_broken(self._broken))
                     return
 
     def _stop_leaving(self) -> None:
@@ -132,6 +132,7 @@ class Loop(Generic[T]):
                 ended.append(i)
                 if entry.pending:
                     outbox.append(entry.flush())
+                entry.trace.error = f"the model gave no probabilities for its token {len(entry.trace.token_ids)}: {NAN}"
                 self._end(entry, "stopped")  # whoever reads waits for no last chunk: an error comes in its place
                 continue
             reason = entry.end_reason()
@@ -153,7 +154,6 @@ def _describe_broken(broken: Sequence[ScheduledTrace]) -> str:
     first, more = broken[0].trace, len(broken) - 1
     others = f" (and {more} more of its stream)" if more else ""
     return (
-        f"the model gave no probabilities for token {len(first.token_ids)} of trace {first.id!r}{others}: its logits are "
-        "NaN or infinite, as from damaged weights or from float16 that overflows (bfloat16 and float32 don't); it is "
+        f"the model gave no probabilities for token {len(first.token_ids)} of trace {first.id!r}{others}: {NAN}; it is "
         "stopped with the tokens before"
     )

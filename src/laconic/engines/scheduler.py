@@ -12,6 +12,7 @@ from laconic import checks
 from laconic.compress import Schedule
 from laconic.engines.base import Chunk, FinishReason, Sampling, TokenLogprobs, Trace
 from laconic.engines.requests import check_settings, name_traces
+from laconic.engines.sampling import trace_key
 from laconic.engines.text import TextStream
 from laconic.errors import InputError, UnknownNameError
 
@@ -40,6 +41,11 @@ class ScheduledTrace:
     """Their confidences, where they were asked for."""
     pending_logprobs: list[TokenLogprobs] = field(default_factory=list)
     """Their log-probabilities, where they were asked for."""
+
+    @property
+    def draw_key(self) -> int:
+        """What policies that draw go by, 32 bits: of the seed and the trace, whatever else the engine has run."""
+        return trace_key(self.trace.sampling.seed, self.trace.index) & 0xFFFFFFFF
 
     @property
     def computed(self) -> int:
@@ -155,7 +161,7 @@ class Scheduler(Generic[T]):
             return
         if entry.trace.state != "stopped":
             raise InputError(f"trace {trace_id!r} is {entry.trace.state}; only a stopped trace can be resumed")
-        entry.trace.state, entry.trace.finish_reason = "waiting", None
+        entry.trace.state, entry.trace.finish_reason, entry.trace.error = "waiting", None, ""
         self.waiting.append(entry)
 
     def trace(self, trace_id: str) -> Trace:

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from torch import Tensor
 
-from laconic.engines.base import Chunk, Engine, Prompt, Sampling, Trace
-from laconic.errors import InputError, LaconicError
+from laconic.engines.base import Chunk, Engine, GivenUpError, Prompt, Sampling, Trace, UndrawnError
+from laconic.errors import EngineError, LaconicError
 from laconic.prune.needs import Needs, prepare
 
 if TYPE_CHECKING:
     from laconic.compress import Policy
 
+IDLE = 10_000  # reads of an engine in a row that bring nothing, after which it never will
 LOOK_EVERY = 64  # chunks between two looks for traces that have ended without a last chunk
 FRESH = 0.25  # seconds for which what a view's traces hold is not counted anew
 
@@ -211,6 +213,20 @@ class EngineView:
             self.forget(ended)
 
 
+class SharedTask(Protocol):
+    """What runs beside others on one engine (`side_by_side`)."""
+
+    @property
+    def view(self) -> EngineView: ...
+
+    def advance(self) -> bool:
+        """Act on what has come. True: it is over."""
+        ...
+
+
+TASK = TypeVar("TASK", bound=SharedTask)
+
+
 class SharedEngine:
     """Hands the chunks of one engine to those whose traces they are. Not thread-safe: one thread drives it."""
 
@@ -244,7 +260,8 @@ class SharedEngine:
     def step(self) -> list[EngineView]:
         """Read one chunk of the engine. Returns whose it is: those that have something to act on; none: nothing runs.
 
-        Raises what the engine raises: whatever runs has then been set aside, and `fail` gives it up.
+        Raises what the engine raises: whatever runs has then been set aside, and `fail` gives it up. That traces were lost
+        (UndrawnError, GivenUpError) is no error here: their owners are told of each by a last chunk.
         """
         self._read += 1
         moved: list[EngineView] = []
@@ -254,9 +271,10 @@ class SharedEngine:
             self._stream = self.engine.stream()
         try:
             chunk = next(self._stream, None)
-        except InputError:  # traces without a distribution, told when all others have ended
+        except (UndrawnError, GivenUpError):  # all others have ended
             self._stream = None
-            return [view for view in dict.fromkeys(self.owners.values()) if view.look_for_lost()] or moved
+            moved += [view for view in dict.fromkeys(self.owners.values()) if view.look_for_lost()]
+            return list(dict.fromkeys(moved))
         except BaseException:
             self._stream = None
             raise
@@ -268,6 +286,37 @@ class SharedEngine:
             return moved
         view.take(chunk)
         return [*moved, view] if view not in moved else moved
+
+    def side_by_side(self, tasks: Iterable[TASK], most: int) -> Iterator[TASK]:
+        """Run tasks, the next one as soon as fewer than `most` traces of those before it are open. Yields each when it is over,
+        and lets go of its traces then; at the end, whatever comes, of all.
+
+        Raises what a task or the engine raises, and EngineError where the engine gives nothing more.
+        """
+        waiting, running, more, idle = iter(tasks), dict[EngineView, TASK](), True, 0
+        try:
+            while running or more:
+                if more and sum(view.open_traces for view in running) < most:
+                    acting = list(islice(waiting, 1))
+                    more = bool(acting)
+                    running.update((task.view, task) for task in acting)
+                else:
+                    acting = [running[view] for view in self.step() if view in running]
+                    idle = 0 if acting else idle + 1
+                    if idle > IDLE:
+                        raise EngineError("the engine gives nothing more, and traces are still open")
+                for task in acting:
+                    if task.advance():
+                        yield task
+                        running.pop(task.view)
+                        task.view.close()
+        finally:
+            for view in running:
+                view.close()
+            with suppress(Exception):  # of an engine that has failed, it has been told already
+                while self.busy:  # traces that were asked to stop leave
+                    self.step()
+            self.close()
 
     def fail(self) -> list[EngineView]:
         """The engine can't go on with what it has: every trace is given up. Returns whose they were."""

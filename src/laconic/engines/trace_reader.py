@@ -49,7 +49,7 @@ class TraceReader(Generic[T]):
         found: dict[str, Tensor] = {}
         for prompt, group in _by_prompt(lacking):
             fed = [entry.trace.token_ids[: entry.computed] for entry in group]
-            rows = model.states(prompt, fed, tokens)
+            rows = model.states(prompt, fed, tokens, _keys_of(group))
             found |= {entry.trace.id: row for entry, row in zip(group, rows, strict=True)}
         out = torch.zeros((len(entries), tokens, model.state_width))
         for row, entry in zip(out, entries, strict=True):
@@ -73,7 +73,7 @@ class TraceReader(Generic[T]):
             found |= self._probe_running(model, running, suffix, steps)
             self.probe_tokens += fed
         for prompt, group in _by_prompt([entry for entry in entries if entry not in running]):
-            rows, run = model.probe(prompt, _tokens_of(group), suffix, steps)
+            rows, run = model.probe(prompt, _tokens_of(group), suffix, steps, _keys_of(group))
             self.probe_tokens += run
             found |= {entry.trace.id: row for entry, row in zip(group, rows, strict=True)}
         return torch.stack([found[entry.trace.id] for entry in entries])
@@ -97,14 +97,16 @@ class TraceReader(Generic[T]):
                 found |= {entry.trace.id: answer for entry, answer in zip(running, answers, strict=True)}
             else:
                 for prompt, group in _by_prompt(running):
-                    rows, _ = model.continued(prompt, _tokens_of(group), suffix, max_tokens, until_closed)
+                    rows, _ = model.continued(
+                        prompt, _tokens_of(group), suffix, max_tokens, until_closed, _keys_of(group)
+                    )
                     found |= {entry.trace.id: row for entry, row in zip(group, rows, strict=True)}
             tail = len(model.suffix_ids(suffix))
             fed = sum(tail + len(found[entry.trace.id]) for entry in running)
             self._count_copies(running, fed)
             self.probe_tokens += fed
         for prompt, group in _by_prompt([entry for entry in entries if entry not in running]):
-            rows, run = model.continued(prompt, _tokens_of(group), suffix, max_tokens, until_closed)
+            rows, run = model.continued(prompt, _tokens_of(group), suffix, max_tokens, until_closed, _keys_of(group))
             self.probe_tokens += run
             found |= {entry.trace.id: row for entry, row in zip(group, rows, strict=True)}
         return [model.text_of(found[entry.trace.id], until_closed) for entry in entries]
@@ -112,13 +114,14 @@ class TraceReader(Generic[T]):
     def kept(self, trace_id: str) -> list[int]:
         """See Engine.kept. Before the first compression no model is asked."""
         entry = self.scheduler.entry(trace_id)
-        points = self.scheduler.schedule.compression_points(entry.computed)
+        schedule = (entry.schedule or self.scheduler.schedule).of(entry.trace.token_ids)
+        points = schedule.compression_points(entry.computed)
         if not points:
             return list(range(len(entry.trace.token_ids)))
         latest = points[-1]
         held = self.rows.held(entry)
         if held is None:
-            held = self.need_model("kept").held(entry.trace.prompt_ids, entry.trace.token_ids[:latest])
+            held = self.need_model("kept").held(entry.trace.prompt_ids, entry.trace.token_ids[:latest], entry.draw_key)
         return held_by_half(held[..., :latest])
 
     def need_model(self, what: str) -> ModelReader:
@@ -135,7 +138,7 @@ class TraceReader(Generic[T]):
             return {entry.trace.id: answer for entry, answer in zip(entries, answers, strict=True)}
         found: dict[str, Tensor] = {}
         for prompt, group in _by_prompt(entries):
-            rows, _ = model.probe(prompt, _tokens_of(group), suffix, steps)
+            rows, _ = model.probe(prompt, _tokens_of(group), suffix, steps, _keys_of(group))
             found |= {entry.trace.id: row for entry, row in zip(group, rows, strict=True)}
         return found
 
@@ -168,3 +171,7 @@ def _by_prompt(entries: Sequence[T]) -> list[tuple[tuple[int, ...], list[T]]]:
 
 def _tokens_of(entries: Sequence[T]) -> list[list[int]]:
     return [entry.trace.token_ids for entry in entries]
+
+
+def _keys_of(entries: Sequence[T]) -> list[int]:
+    return [entry.draw_key for entry in entries]

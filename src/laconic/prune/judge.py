@@ -57,6 +57,15 @@ class Cost:
     seconds: float = 0.0
     """Of wall time, reading and comparing."""
 
+    def plus(self, other: Cost) -> Cost:
+        """Both together."""
+        return Cost(
+            self.tokens + other.tokens,
+            self.excerpts + other.excerpts,
+            self.pairs + other.pairs,
+            self.seconds + other.seconds,
+        )
+
     def minus(self, other: Cost) -> Cost:
         """What was added since `other`, a copy taken earlier."""
         return Cost(

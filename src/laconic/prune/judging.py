@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +24,8 @@ class Judging:
 
     def __init__(self, judge: Judge, clustering: Clustering) -> None:
         self.judge, self.clustering = judge, clustering
-        self._before = replace(judge.cost)
+        self.cost = Cost()
+        """What the judge has done for this run; others may ask it in between."""
         self._readings: dict[int, Any] = {}
         self._rows: dict[int, int] = {}
         self._table: list[list[float]] = []
@@ -32,14 +34,10 @@ class Judging:
         """Whether that excerpt has been read."""
         return number in self._readings
 
-    @property
-    def cost(self) -> Cost:
-        """What the judge has done for this run."""
-        return self.judge.cost.minus(self._before)
-
     def read(self, excerpts: Mapping[int, Excerpt], engine: TraceEngine | None = None) -> None:
         """Read excerpts by number, all in one batch. Raises InputError for a judge that gives back another number."""
-        readings = self.judge.read(list(excerpts.values()), engine)
+        with self._counting():
+            readings = self.judge.read(list(excerpts.values()), engine)
         if len(readings) != len(excerpts):
             raise InputError(
                 f"judge {self.judge.name} gave {len(readings)} readings of {len(excerpts)} excerpts; expected one of each"
@@ -48,7 +46,8 @@ class Judging:
         matrix = getattr(self.judge, "matrix", None)
         if matrix is not None and 1 < len(self._readings) <= WORTH_A_MATRIX * len(excerpts):
             count = len(self._readings)
-            table = matrix(list(self._readings.values()))
+            with self._counting():
+                table = matrix(list(self._readings.values()))
             if tuple(table.shape) != (count, count):
                 raise InputError(
                     f"the matrix of judge {self.judge.name} is {list(table.shape)}; expected [{count}, {count}]"
@@ -65,4 +64,14 @@ class Judging:
             return self.clustering.place(query, [table[self._rows[member]] for member in query.members])
         mine = self._readings[number]
         pairs = [(self._readings[member], mine) for member in query.members]
-        return self.clustering.place(query, self.judge.compare(pairs) if pairs else [])
+        with self._counting():
+            found = self.judge.compare(pairs) if pairs else []
+        return self.clustering.place(query, found)
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        before = replace(self.judge.cost)
+        try:
+            yield
+        finally:
+            self.cost = self.cost.plus(self.judge.cost.minus(before))

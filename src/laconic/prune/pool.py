@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from laconic import answers, checks
-from laconic.errors import InputError, LaconicError
+from laconic.errors import EngineError, InputError, LaconicError
 from laconic.prune.budget import PoolBudget
 from laconic.prune.needs import Needs, prepare
 from laconic.prune.strategies.settings import check_sampling, check_ties, needs_of_ties, with_confidences
@@ -203,9 +203,11 @@ class PoolRun:
         return min(whole, max(done, round(done * self.limit / max(self._ended, 1))))
 
     def __iter__(self) -> Iterator[PoolProgress]:
+        """Run to the end. Where the engine gives a trace up no further one starts; EngineError when the others have ended."""
         prepare(self.engine, self.pool.needs())
         seconds = self.pool.budget.seconds
         end = math.inf if seconds is None else time.monotonic() + seconds
+        lost = ""
         self._fill()
         yield from self._flush()
         with closing(self.engine.stream()) as stream:
@@ -215,10 +217,12 @@ class PoolRun:
                     continue
                 self._tokens[chunk.trace_id] += len(chunk.token_ids)
                 over = time.monotonic() >= end
-                if chunk.finish_reason is not None:
+                if chunk.finish_reason == "stopped":  # nobody asked for it: the engine gave the trace up
+                    lost = lost or self._lose(problem, chunk.trace_id)
+                elif chunk.finish_reason is not None:
                     trace = self.engine.trace(chunk.trace_id)
                     self._end(problem, trace)
-                    if not over:
+                    if not (over or lost):
                         self._fill()
                     yield PoolProgress(problem.place, trace)
                     yield from self._flush()
@@ -226,6 +230,18 @@ class PoolRun:
                     break
         if math.isfinite(end):
             self.interrupt()
+        if lost:
+            raise EngineError(lost)
+
+    def _lose(self, problem: PoolProblem, trace_id: str) -> str:
+        """The engine gave a trace up: it does not vote, and its tokens count. Returns a sentence about it."""
+        trace = self.engine.trace(trace_id)
+        problem.running -= 1
+        problem.stopped += len(trace.token_ids)
+        self._ended += len(trace.token_ids)
+        del self._running[trace_id], self._tokens[trace_id]
+        why = getattr(trace, "error", "") or "the engine gave it up"
+        return f"trace {trace.index} of the problem {problem.question!r} is lost: {why}"
 
     def interrupt(self) -> None:
         """Stop every trace that still runs. Those that have ended have voted."""

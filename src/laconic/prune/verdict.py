@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Fate = Literal["finished", "pruned", "abandoned", "interrupted", "waiting", "running"]
+Fate = Literal["finished", "pruned", "abandoned", "interrupted", "lost", "waiting", "running"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +17,9 @@ class TraceFate:
     index: int
     fate: Fate
     """finished (to its end, or to its token limit), pruned (stopped as redundant or unpromising), abandoned (stopped because
-    the vote was decided or its cluster was not chosen), interrupted (by the user); waiting and running occur in a verdict that
-    is asked for before the end. Where a strategy probes, one that was stopped may have a vote: what the probe gave."""
+    the vote was decided or its cluster was not chosen), interrupted (by the user), lost (the engine gave it up; it has no
+    vote); waiting and running occur in a verdict that is asked for before the end. Where a strategy probes, one that was
+    stopped may have a vote: what the probe gave."""
     reason: str
     """One clause, for people."""
     tokens: int

@@ -124,9 +124,7 @@ class PlainJob(Job):
             found += choice.finish("stop")
             self.view.stop(chunk.trace_id)
         elif chunk.finish_reason == "stopped":
-            raise EngineError(
-                "the model gave no probabilities for a next token: its logits are NaN or infinite, as from damaged weights"
-            )
+            raise EngineError(self.view.trace(chunk.trace_id).error or "the engine gave a trace up")
         elif chunk.finish_reason is not None:
             found += choice.finish(chunk.finish_reason)
 

@@ -253,6 +253,7 @@ def progress_line(snapshot: Snapshot) -> str:
     parts = [f"{len(snapshot.rows)} traces"]
     parts += [f"{count} {name}" for count, name in ((fates["running"], "running"), (stopped, "stopped")) if count]
     finished = fates["finished"]
+    parts += [f"{fates['lost']} lost"] if fates["lost"] else []
     parts.append(f"{finished} finished")
     answers = Counter(row.answer for row in snapshot.rows if row.state == "finished" and row.answer is not None)
     votes = snapshot.votes or tuple((answer, float(count)) for answer, count in answers.most_common())

@@ -8,7 +8,20 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from laconic.compress import H2O, RKV, RPC, TOVA, Custom, FullKV, KNorm, Oracle, Proportional, Random, StreamingLLM
+from laconic.compress import (
+    H2O,
+    RKV,
+    RPC,
+    TOVA,
+    Custom,
+    FullKV,
+    KNorm,
+    Oracle,
+    Proportional,
+    Random,
+    RandomAttention,
+    StreamingLLM,
+)
 from laconic.compress.scorers import WindowAttention
 from laconic.engines.base import Chunk, Sampling
 from laconic.engines.hf import HFEngine
@@ -28,6 +41,7 @@ POLICIES = [
     StreamingLLM(budget=24, buffer=4),
     RKV(budget=24, buffer=16, window=8),
     Random(interval=16, ratio=4, window=8),
+    RandomAttention(interval=16, ratio=4, window=8),
 ]
 
 
@@ -88,8 +102,6 @@ def test_rows_at_different_points_of_compression_share_a_batch(name, policy):
     """Rows of other lengths come and go, so that each is due at another step: every trace must be what it is alone."""
     rows = prompts([12, 3, 9, 17, 30, 5, 8], seed=5)
     lengths = [70, 41, 90, 25, 66, 83, 57]
-    if isinstance(policy, Random):
-        rows, lengths = rows[:1], lengths[:1]  # its choices depend on the row's number
     engine = HFEngine(family(name), None, policy, max_batch=3)
     ids = [
         engine.submit(row, Sampling(max_new_tokens=n, temperature=0))[0] for row, n in zip(rows, lengths, strict=True)
@@ -198,6 +210,27 @@ def test_what_a_trace_holds_is_what_the_schedule_says_at_every_step():
         assert engine.trace(i).mean_kv_tokens == pytest.approx(
             policy.schedule.mean(79, len(engine.trace(i).prompt_ids))
         )
+
+
+def test_a_peak_counts_what_was_held_beside_a_cache_that_is_rebuilt():
+    """A trace that resumes is fed again piece by piece, and holds most just before its last compression."""
+    policy = RPC(interval=16, ratio=4, window=4)
+    engine = HFEngine(family("llama"), None, policy, max_batch=2)
+    long, other = (engine.submit(row, Sampling(max_new_tokens=300, temperature=0))[0] for row in prompts([80, 9]))
+    stream, stopped = engine.stream(), False
+    for _ in stream:
+        if not stopped and len(engine.trace(other).token_ids) == 60:
+            engine.stop(other)
+            stopped = True
+        if stopped and engine.trace(other).state == "stopped" and len(engine.trace(long).token_ids) == 150:
+            break
+    held = engine.trace(long).kv_tokens
+    engine.resume(other)
+    before = engine.stats.peak_kv_tokens
+    while engine.trace(other).state != "running":
+        next(stream)
+    rebuilt = policy.schedule.peak(59, 9)
+    assert engine.stats.peak_kv_tokens >= held + rebuilt > before
 
 
 def test_memory_shrinks_when_rows_leave():

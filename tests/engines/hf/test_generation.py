@@ -386,6 +386,8 @@ def test_plain_calls_inside_are_plain():
         ({"cache_implementation": "static"}, "cache_implementation"),
         ({"prompt_lookup_num_tokens": 3}, "rolls the cache back"),
         ({"assistant_model": object()}, "rolls the cache back"),
+        ({"assistant_early_exit": 1}, "rolls the cache back"),
+        ({"use_mtp": True}, "rolls the cache back"),
         ({"past_key_values": object()}, "laconic's own"),
         ({"cache": object()}, "leave `cache` out"),
         ({"attention_mask": torch.ones(1, 1, 5, 5)}, "2D mask"),

@@ -15,6 +15,7 @@ from laconic.engines.hf import HFEngine, compress
 from laconic.engines.hf.attention import AttentionBinding
 from laconic.engines.hf.facts import fit
 from laconic.engines.hf.forced import ForcedTraces
+from laconic.engines.hf.planning import plan
 from laconic.engines.trace_reader import held_by_half
 from laconic.errors import LaconicError
 from tests.engines.hf.families import family, padded, prompts
@@ -63,6 +64,18 @@ def test_rows_that_join_and_leave_at_other_counts_change_nothing(name: str, tmp_
         (alone,) = HFEngine(family(name), None, policy).generate([row], sampling)[0]
         assert engine.trace(i).token_ids == alone.token_ids
     assert engine.stats.evicted == sum(policy.schedule.evicted(n - 1) for n in lengths) > 0
+
+
+def test_plan_counts_the_score_beside_each_token(tmp_path: Path) -> None:
+    model, policy = family("llama"), kvzap("llama", tmp_path)
+    engine = HFEngine(model, None, policy, max_batch=1)
+    engine.submit(prompts([12])[0], Sampling(max_new_tokens=40, temperature=1.0))
+    for _ in engine.stream():
+        if engine._batch.cache is not None:
+            layers = engine._batch.cache.compressed_layers
+    (wanted,) = plan(model.config, policy, prompt=12, length=40).policies
+    scores = sum(layer.buffers.mass[..., :1].numel() * 4 for layer in layers if layer.buffers is not None)
+    assert wanted.scoring == scores * wanted.peak_tokens > 0
 
 
 @pytest.mark.parametrize("name", ["qwen3", "gemma3"])

@@ -211,6 +211,17 @@ def test_a_probe_disturbs_nothing_and_stands_on_what_is_held(model):
     assert [engine.trace(i).token_ids for i in ids] == want
 
 
+def test_kept_goes_by_the_thoughts_of_the_trace(model):
+    engine, traces = run(model, prompts([12]), n=2, record_held=True)
+    for trace in traces:
+        points, kept = engine.compression_points(trace.id), engine.kept(trace.id)
+        assert points
+        assert kept[-1] < points[-1]
+        ids, prompt = [*trace.prompt_ids, *trace.token_ids[: points[-1]]], len(trace.prompt_ids)
+        seen = may_see([*ids, trace.token_ids[points[-1]]], prompt, TOKENS)[-1][prompt:-1]
+        assert kept == [i for i, there in enumerate(seen) if there]
+
+
 def test_states_of_recorded_traces_of_different_thoughts(model):
     """Rows of one pass whose compressions come at different counts."""
     engine, traces = run(model, prompts([12]), n=4)

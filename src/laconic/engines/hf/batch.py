@@ -81,12 +81,13 @@ class Batch:
                 [first.trace.token_ids[:-1]],
                 self._generated_tokens,
                 numbers=[first.number],
+                keys=[first.draw_key],
                 limit=max(entry.limit for entry in group),
             )
             if len(group) > 1:
                 cache.batch_repeat_interleave(len(group))
             for row, entry in zip(cache.ledger.rows, group, strict=True):
-                row.number, row.limit = entry.number, entry.limit
+                row.number, row.draw_key, row.limit = entry.number, entry.draw_key, entry.limit
                 row.schedule = self.runner.policy.schedule.of(entry.trace.token_ids)  # a list that grows
             for layer in cache.compressed_layers:
                 layer.spare_rows = rows

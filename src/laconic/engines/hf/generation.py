@@ -26,6 +26,8 @@ from laconic.errors import InputError
 
 REFUSED = {
     "assistant_model": "assisted decoding rolls the cache back, and evicted tokens can't come back",
+    "assistant_early_exit": "assisted decoding rolls the cache back, and evicted tokens can't come back",
+    "use_mtp": "drafting several tokens rolls the cache back, and evicted tokens can't come back",
     "prompt_lookup_num_tokens": "prompt-lookup decoding rolls the cache back, and evicted tokens can't come back",
     "penalty_alpha": "contrastive search re-reads the cache with several candidates, which eviction would make wrong",
     "past_key_values": "the cache has to be laconic's own; leave `past_key_values` out (each generate makes a new one)",
@@ -147,7 +149,7 @@ class Compression:
             kwargs |= {"generation_config": config, "cache_implementation": None}
         asked = {**{k: getattr(config, k, None) for k in (*REFUSED, "num_beams", "use_cache")}, **kwargs}
         for name, reason in REFUSED.items():
-            if asked.get(name) is not None:
+            if asked.get(name) is not None and asked[name] is not False:
                 raise InputError(f"generate(..., {name}=...) is not supported under compression: {reason}")
         if (asked.get("num_beams") or 1) > 1:
             raise InputError(

@@ -220,7 +220,7 @@ class Ledger:
         """Append the rows of another ledger. Returns by how many slots the rows that were here move to the right."""
         if self._validity.prompt is not None or other._validity.prompt is not None:
             raise RuntimeError("batches with padding inside the prompt can't be joined")
-        shift = max(0, other.length - self.length)
+        shift, before = max(0, other.length - self.length), self.tokens
         self.length += shift
         self.logical_length = max(self.logical_length, other.logical_length)
         self.rows = self.rows + other.rows
@@ -230,7 +230,8 @@ class Ledger:
         self.steps += other.steps
         self.token_steps += other.token_steps
         self.refresh()
-        self.peak_tokens = max(self.peak_tokens, self.tokens)
+        # While the other's rows were computed, these were held beside them.
+        self.peak_tokens = max(self.peak_tokens, before + other.peak_tokens, self.tokens)
         return shift
 
     def fork(self) -> Ledger:

@@ -62,21 +62,25 @@ class ModelReader:
         return len(self.layers) * int(text_config(self.runner.model).hidden_size)
 
     @torch.inference_mode()
-    def states(self, prompt: Sequence[int], tokens: Sequence[Sequence[int]], count: int) -> Tensor:
+    def states(
+        self, prompt: Sequence[int], tokens: Sequence[Sequence[int]], count: int, keys: Sequence[int] | None = None
+    ) -> Tensor:
         """Hidden states of the first `count` tokens of traces of one prompt, float32 [n, count, D], zeros beyond an end.
 
-        Raises InputError for tokens that the model doesn't know, or a prompt without any; so does `probe`.
+        keys: of the traces, for policies that draw (`ModelRunner.rebuild`). Raises InputError for tokens that the model doesn't
+        know, or a prompt without any; so does `probe`.
         """
         self._check_tokens(prompt, tokens)
-        parts, run = [], len(prompt)
+        parts, run = [], 0
         with self.runner.bound():
             for start in range(0, len(tokens), ROWS):
                 rows = [list(t[:count]) for t in tokens[start : start + ROWS]]
                 longest = max(1, *(len(t) for t in rows))
-                run += sum(len(t) for t in rows)
+                run += len(prompt) + sum(len(t) for t in rows)
                 # A shorter trace is filled up with its own last token: nothing before it can see that.
                 padded = [t + [t[-1] if t else prompt[-1]] * (longest - len(t)) for t in rows]
-                states = self._rebuild(prompt, padded, self.layers)[1]
+                own = None if keys is None else keys[start : start + ROWS]
+                states = self._rebuild(prompt, padded, own, self.layers)[1]
                 assert states is not None
                 for row, t in zip(states, rows, strict=True):
                     row[len(t) :] = 0
@@ -86,18 +90,23 @@ class ModelReader:
 
     @torch.inference_mode()
     def probe(
-        self, prompt: Sequence[int], tokens: Sequence[Sequence[int]], suffix: str, steps: int
+        self,
+        prompt: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        suffix: str,
+        steps: int,
+        keys: Sequence[int] | None = None,
     ) -> tuple[Tensor, int]:
         """`probe_copy` of traces of one prompt whose caches are rebuilt first, those of one length together.
 
-        Returns probabilities, float32 [n, steps, V], and how many tokens went through the model.
+        keys: see `states`. Returns probabilities, float32 [n, steps, V], and how many tokens went through the model.
         """
         self._check_tokens(prompt, tokens)
         tail = self.suffix_ids(suffix)
         found: list[Tensor | None] = [None] * len(tokens)
         run = 0
         with self.runner.bound():
-            for rebuilt in self._rebuilt(prompt, tokens):
+            for rebuilt in self._rebuilt(prompt, tokens, keys):
                 run += rebuilt.run + len(rebuilt.rows) * (len(tail) + steps)
                 answers = self._answer(rebuilt.cache, rebuilt.positions, rebuilt.newest, tail, steps)
                 for i, answer in zip(rebuilt.rows, answers, strict=True):
@@ -127,14 +136,16 @@ class ModelReader:
         suffix: str,
         max_tokens: int,
         until_closed: bool,
+        keys: Sequence[int] | None = None,
     ) -> tuple[list[list[int]], int]:
-        """`continue_copy` of traces of one prompt whose caches are rebuilt first, and how many tokens went through."""
+        """`continue_copy` of traces of one prompt whose caches are rebuilt first, and how many tokens went through. keys: see
+        `states`."""
         self._check_tokens(prompt, tokens)
         tail = self.suffix_ids(suffix)
         found: list[list[int]] = [[] for _ in tokens]
         run = 0
         with self.runner.bound():
-            for rebuilt in self._rebuilt(prompt, tokens):
+            for rebuilt in self._rebuilt(prompt, tokens, keys):
                 at, newest = rebuilt.positions, rebuilt.newest
                 texts = self._continue(rebuilt.cache, at, newest, tail, max_tokens, until_closed)
                 run += rebuilt.run + sum(len(tail) + len(text) for text in texts)
@@ -169,10 +180,11 @@ class ModelReader:
         return up_to_brace(text) if until_closed else text
 
     @torch.inference_mode()
-    def held(self, prompt: Sequence[int], tokens: Sequence[int]) -> Tensor:
-        """bool [compressible layers, g, K]: which tokens each layer holds once all have been fed."""
+    def held(self, prompt: Sequence[int], tokens: Sequence[int], key: int | None = None) -> Tensor:
+        """bool [compressible layers, g, K]: which tokens each layer holds once all have been fed. key: see `states`."""
         with self.runner.bound():
-            return held_tokens(self._rebuild(prompt, [tokens])[0], 0, len(tokens))
+            cache, _ = self._rebuild(prompt, [tokens], None if key is None else [key])
+            return held_tokens(cache, 0, len(tokens))
 
     def suffix_ids(self, suffix: str) -> list[int]:
         """Token ids of what a probe appends. Raises InputError where there is no tokenizer."""
@@ -181,22 +193,30 @@ class ModelReader:
         return list(self.tokenizer(suffix, add_special_tokens=False)["input_ids"]) if suffix else []
 
     def _rebuild(
-        self, prompt: Sequence[int], tokens: Sequence[Sequence[int]], layers: Sequence[int] = ()
+        self,
+        prompt: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        keys: Sequence[int] | None,
+        layers: Sequence[int] = (),
     ) -> tuple[CompressedCache, Tensor | None]:
-        rebuilt = self.runner.rebuild(prompt, tokens, _look_up_in(tokens), limit=max(len(tokens[0]), 1), layers=layers)
+        most = max(len(tokens[0]), 1)
+        rebuilt = self.runner.rebuild(prompt, tokens, _look_up_in(tokens), keys=keys, limit=most, layers=layers)
         return rebuilt.cache, rebuilt.states
 
-    def _rebuilt(self, prompt: Sequence[int], tokens: Sequence[Sequence[int]]) -> Iterator[StandingRows]:
+    def _rebuilt(
+        self, prompt: Sequence[int], tokens: Sequence[Sequence[int]], keys: Sequence[int] | None
+    ) -> Iterator[StandingRows]:
         """The traces' caches as decoding left them, frozen; those of one length together."""
         for length in sorted({len(t) for t in tokens}):
             alike = [i for i, t in enumerate(tokens) if len(t) == length]
             for start in range(0, len(alike), ROWS):
                 part = alike[start : start + ROWS]
+                own = None if keys is None else [keys[i] for i in part]
                 if length:
-                    cache, _ = self._rebuild(prompt, [tokens[i][:-1] for i in part])
+                    cache, _ = self._rebuild(prompt, [tokens[i][:-1] for i in part], own)
                     newest = [tokens[i][-1] for i in part]
                 else:  # nothing generated yet: the prompt's last token is the newest
-                    cache, _ = self._rebuild(prompt[:-1], [[] for _ in part])
+                    cache, _ = self._rebuild(prompt[:-1], [[] for _ in part], own)
                     newest = [prompt[-1]] * len(part)
                 before = len(prompt) + length - 1
                 cache.ledger.freeze()

@@ -192,7 +192,8 @@ def _peak(schedule: Schedule, computed: int, prompt: int, held: Any, at: Any) ->
 
 
 def _scoring(sizes: ModelSizes, policy: Policy, peak_tokens: int) -> int:
-    """Of one trace and all layers, as the HF engine keeps it: queries [H, S, D], accumulated attention fp32 [g, tokens]."""
+    """Of one trace and all layers, as the HF engine keeps it: queries [H, S, D], and fp32 [g, tokens]: accumulated attention,
+    or what a score made of a token when it was written."""
     scorer = policy.scorer
     if scorer is None:
         return 0
@@ -200,8 +201,9 @@ def _scoring(sizes: ModelSizes, policy: Policy, peak_tokens: int) -> int:
     total = 0
     for group in sizes.compressible:
         total += group.count * scorer.queries * sizes.query_heads * group.query_width * item
-        if scorer.accumulates:
-            total += group.count * peak_tokens * 4 * (group.kv_heads if scorer.aggregation == "group" else 1)
+        if scorer.accumulates or scorer.reads_inputs:
+            own = scorer.reads_inputs or scorer.aggregation == "group"
+            total += group.count * peak_tokens * 4 * (group.kv_heads if own else 1)
     return total
 
 

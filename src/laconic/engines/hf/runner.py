@@ -84,14 +84,16 @@ class ModelRunner:
         tokens: Sequence[Sequence[int]],
         lookup: TokenLookup,
         numbers: Sequence[int] | None = None,
+        keys: Sequence[int] | None = None,
         limit: int | None = None,
         layers: Sequence[int] = (),
     ) -> Rebuilt:
         """The cache of n traces of one prompt and of equal length, as decoding left it once it had fed `tokens`.
 
         The prompt goes through the model once. The tokens are fed in pieces that end at the compression points, so each trace
-        holds what it held. lookup, numbers: of the rows, for policies that look at tokens or draw (default: 0, 1, ...).
-        limit: tokens a row may generate, for sizing buffers. layers: whose hidden states are returned.
+        holds what it held. lookup, numbers: of the rows, for policies that look at tokens (default: 0, 1, ...). keys: of the
+        rows, for policies that draw (default: the numbers). limit: tokens a row may generate, for sizing buffers. layers: whose
+        hidden states are returned.
         """
         n, length = len(tokens), len(tokens[0])
         cache = CompressedCache(text_config(self.model), self.policy, limit=limit)
@@ -100,8 +102,10 @@ class ModelRunner:
         if n > 1:
             cache.batch_repeat_interleave(n)
         schedules = [self.policy.schedule.of(row) for row in tokens]
-        for row, number, schedule in zip(cache.ledger.rows, numbers or range(n), schedules, strict=True):
-            row.number, row.schedule = number, schedule
+        drawn_by: Sequence[int | None] = [None] * n if keys is None else keys
+        given = zip(cache.ledger.rows, numbers or range(n), drawn_by, schedules, strict=True)
+        for row, number, key, schedule in given:
+            row.number, row.draw_key, row.schedule = number, key, schedule
         seen = []
         for start, end in spans_of(schedules, length):
             logits, hidden = self.forward(cache, [row[start:end] for row in tokens], states=bool(layers))

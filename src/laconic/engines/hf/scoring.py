@@ -146,7 +146,7 @@ class LayerScoring:
             token_ids=self._token_ids(numbers, candidates_at),
             mass=None if buffers.mass is None else take(buffers.mass[..., lowest : length - window]),
             layer=self.layer,
-            rows=torch.tensor(numbers, device=device),
+            rows=torch.tensor([ledger.rows[i].drawn_by for i in eviction.due], device=device),
         )
         if self.scorer.reads_values:
             starts = [ledger.rows[i].prompt - ledger.rows[i].pads for i in eviction.due]

@@ -22,12 +22,19 @@ class RowSlots:
     """`generated` at the last compression; 0 before the first."""
     number: int = 0
     """Of its trace, the same for as long as the trace lives: rows change their places, traces keep their numbers."""
+    draw_key: int | None = None
+    """What policies that draw go by, 32 bits; None: the number."""
     limit: int | None = None
     """Tokens it may generate, where that is known. Sizes buffers, nothing else."""
     pads: int = 0
     """Of the prompt's slots, those that are padding."""
     schedule: Schedule = field(default_factory=Never)
     """Its trace's (`Schedule.of`)."""
+
+    @property
+    def drawn_by(self) -> int:
+        """What policies that draw go by."""
+        return self.number if self.draw_key is None else self.draw_key
 
     @property
     def slots(self) -> int:

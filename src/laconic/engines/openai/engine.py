@@ -16,7 +16,17 @@ from torch import Tensor
 
 from laconic import checks
 from laconic.compress import FullKV
-from laconic.engines.base import Chunk, Engine, EngineStats, FinishReason, Prompt, Sampling, Trace, up_to_brace
+from laconic.engines.base import (
+    Chunk,
+    Engine,
+    EngineStats,
+    FinishReason,
+    GivenUpError,
+    Prompt,
+    Sampling,
+    Trace,
+    up_to_brace,
+)
 from laconic.engines.chat import Chat, chat_of
 from laconic.engines.openai.asking import Asker, key_of
 from laconic.engines.openai.endpoints import Endpoints
@@ -35,7 +45,7 @@ from laconic.engines.openai.remote_trace import LiveRequest, PieceIds, RemoteTex
 from laconic.engines.openai.sending import Failure, Message, Sender
 from laconic.engines.requests import check_ids, check_length, check_request
 from laconic.engines.scheduler import Scheduler
-from laconic.errors import EngineError, InputError, LaconicWarning
+from laconic.errors import InputError, LaconicWarning
 
 RETRIES = 5
 
@@ -168,7 +178,7 @@ class OpenAIEngine(Engine):
                     continue
                 if not self._live:
                     if self._given_up:
-                        raise EngineError(self._given_up[0])
+                        raise GivenUpError(self._given_up[0])
                     return
                 self._take(self._sender.inbox.get())
 
@@ -378,6 +388,7 @@ class OpenAIEngine(Engine):
 
     def _give_up(self, number: int, why: str) -> None:
         entry = self._live[number].entry
+        entry.trace.error = why
         self._given_up.append(f"trace {entry.trace.id!r} can't go on: {why}")
         self._cancel(entry)
         self._scheduler.outbox.append(self._scheduler.end(entry, "stopped"))

@@ -12,6 +12,7 @@ from laconic.engines.base import EngineStats, FinishReason
 from laconic.engines.hf.ledger import Ledger
 from laconic.engines.replay.records import RecordedOutput, RecordedText
 from laconic.engines.rows import NextToken
+from laconic.engines.sampling import trace_key
 from laconic.engines.scheduler import ScheduledTrace
 
 
@@ -23,6 +24,11 @@ class ReplayedTrace(ScheduledTrace):
     """What it plays."""
     text: RecordedText
     """Its text."""
+
+    @property
+    def draw_key(self) -> int:
+        """See ScheduledTrace; as it was when the trace was drawn."""
+        return trace_key(self.output.record.seed, self.trace.index) & 0xFFFFFFFF
 
     def add_next(self, count: int) -> None:
         """Note the next `count` tokens, which are at least one."""

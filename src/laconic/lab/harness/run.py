@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from abc import ABC, abstractmethod
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from laconic.engines.base import Engine, Sampling
 from laconic.engines.shared import SharedEngine
-from laconic.errors import EngineError, LaconicError
+from laconic.errors import EngineError
 from laconic.lab.harness.texts import answer_start, answer_text
 from laconic.lab.harness.view import EndingView
 from laconic.prune import Strategy
 from laconic.prune.strategies.base import StrategyProgress
 
 AHEAD = 2  # batches of traces that wait or run: so many requests have begun
-IDLE = 10_000  # reads of an engine in a row that bring nothing, after which it never will
 
 
 @dataclass(frozen=True)
@@ -124,44 +122,19 @@ def answer_requests(
     """The answers in the order of the requests. on_done: told of each as it comes, with its place.
 
     strategy: None: one trace each. Requests begin as the batch has room, so that it never runs half empty. Raises what the
-    engine raises for a prompt, and EngineError where the model gives no probabilities; all traces are then forgotten.
+    engine raises for a prompt, and EngineError where it gives a trace up; all traces are then forgotten.
     """
-    shared = SharedEngine(engine)
-    waiting = deque(enumerate(requests))
-    running: dict[EndingView, _Answering] = {}
-    found: dict[int, HarnessAnswer] = {}
-    idle = 0
+    shared, found = SharedEngine(engine), dict[int, HarnessAnswer]()
 
-    def go_on(answering: _Answering) -> None:
-        if answering.advance():
-            running.pop(answering.view, None)
-            answer = answering.answer(unclosed)
-            answering.view.close()
-            found[answering.place] = answer
-            on_done(answering.place, answer)
-        else:
-            running[answering.view] = answering
+    def tasks() -> Iterator[_Answering]:
+        for place, request in enumerate(requests):
+            view = EndingView(shared, request.prompt, request.until)
+            yield _Plain(place, request, view) if strategy is None else _Vote(place, request, view, strategy)
 
-    try:
-        while waiting or running:
-            while waiting and sum(view.live for view in running) < AHEAD * batch:
-                place, request = waiting.popleft()
-                view = EndingView(shared, request.prompt, request.until)
-                go_on(_Plain(place, request, view) if strategy is None else _Vote(place, request, view, strategy))
-            moved = shared.step()
-            idle = 0 if moved or not running else idle + 1
-            if idle > IDLE:
-                raise EngineError("the engine gives nothing more, and traces are still open")
-            for each in moved:
-                if isinstance(each, EndingView) and each in running:
-                    go_on(running[each])
-    finally:
-        for view in running:
-            view.close()
-        with contextlib.suppress(LaconicError):  # one that has died has been told already
-            while shared.busy:  # traces that were asked to stop leave
-                shared.step()
-        shared.close()
+    for task in shared.side_by_side(tasks(), AHEAD * batch):
+        answer = task.answer(unclosed)
+        found[task.place] = answer
+        on_done(task.place, answer)
     return [found[place] for place in range(len(requests))]
 
 
@@ -200,7 +173,7 @@ class _Plain(_Answering):
                 return False
             if chunk.finish_reason == "stopped":
                 raise EngineError(
-                    "the model gave no probabilities for a next token: its logits are NaN or infinite, as from damaged weights"
+                    f"a request has no answer: {self.view.trace(self.name).error or 'the engine gave it up'}"
                 )
             if chunk.finish_reason is not None:
                 return True

@@ -72,8 +72,3 @@ class EndingView(EngineView):
     def trace(self, trace_id: str) -> Any:
         super().trace(trace_id)  # counts what it holds
         return self._seen[trace_id]
-
-    @property
-    def live(self) -> int:
-        """Traces whose last chunk is still to come."""
-        return len(self._open)

@@ -78,6 +78,10 @@ class Auto(Strategy):
             return f"all {self.n} traces at once, for at most {self.seconds:g} s"
         return f"chosen for {PoolBudget.parse(self.spend)}: {self.choose().describe()}, on {self.calibration}"
 
+    @property
+    def alone(self) -> bool:
+        return self.seconds is not None or self.chosen().alone
+
     def needs(self) -> Needs:
         return self.chosen().needs()
 

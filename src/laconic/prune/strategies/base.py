@@ -102,8 +102,11 @@ class Strategy(ABC):
     source: ClassVar[str] = ""
     acts_at_ends: ClassVar[bool] = False
     """Whether its runs only act when a trace has ended, so that a replay may hand out all tokens before that at once."""
-    alone: ClassVar[bool] = False
-    """Whether a run goes by what the engine's whole cache holds, so that no other may run beside it."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether a run goes by the clock or by what the engine's whole cache holds, so that none should run beside it."""
+        return False
 
     def needs(self) -> Needs:
         """What its runs read of the engine beside tokens: what its judge, its excerpts and its vote need, together.

@@ -212,7 +212,7 @@ class DeepPruneRun(StrategyRunBase):
             self._say("no two traces were judged alike, so the clusters say nothing")
             if len(voters) > 1:
                 self.note = "every cluster was a singleton, so the clustering was dropped"
-        if all(r.complete for r in self.records):
+        if all(r.complete and r.fate != "lost" for r in self.records):
             self.note = f"every trace ended within its excerpt ({self.excerpts.kind}), so there was nothing to prune"
         self.panels = panels(
             voters, self.clustering, self.strategy.vote, self.strategy.survivors, self.strategy.fallback
@@ -261,7 +261,9 @@ class DeepPruneRun(StrategyRunBase):
 
     def _ended(self, record: TraceState) -> None:
         if self.phase == "explore":
-            if record.index not in self.judging and record.index not in self.waiting:
+            if record.fate == "lost":
+                self._eager = True  # the others may have been waiting for it
+            elif record.index not in self.judging and record.index not in self.waiting:
                 self._reached(record)
         elif self.panel is not None and record in self.panel.records:
             with self.clock.during("vote"):

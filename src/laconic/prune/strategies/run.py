@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from laconic import answers, checks
-from laconic.errors import InputError
+from laconic.errors import EngineError, InputError
 from laconic.prune.alike import warn_alike
 from laconic.prune.needs import Needs, prepare
 from laconic.prune.strategies.base import Snapshot, StrategyProgress, StrategyRun, TraceRow
@@ -135,6 +135,7 @@ class StrategyRunBase(StrategyRun):
     # ---- running --------------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[StrategyProgress]:
+        """See StrategyRun. Raises EngineError where the engine gave traces up and no other came to an end or a vote."""
         return self._whole
 
     def _run(self) -> Generator[StrategyProgress, None, None]:
@@ -164,7 +165,16 @@ class StrategyRunBase(StrategyRun):
         self._close()
         with self.clock.during("vote"):
             self.votes = self.tally.votes()
+        self._note_lost()
         yield from self._flush("vote")
+
+    def _note_lost(self) -> None:
+        """Tell of traces that the engine gave up. Raises EngineError where no other has come to its end or has voted."""
+        lost = [record for record in self.records if record.fate == "lost"]
+        if lost and not self.votes and not any(record.fate == "finished" for record in self.records):
+            raise EngineError(f"none of the traces came to its end; trace {lost[0].index} is lost: {lost[0].reason}")
+        if lost:
+            self.note = "; ".join(filter(None, [self.note, f"{traces(len(lost))} lost: {lost[0].reason}"]))
 
     def _drive(self) -> Iterator[StrategyProgress]:
         """Run the engine until none of the run's traces is live, a StrategyProgress a step and a decision."""
@@ -210,6 +220,10 @@ class StrategyRunBase(StrategyRun):
             if chunk.finish_reason != "stopped":
                 self._finish(record)
                 self._ended(record)
+            elif (
+                not record.halted and record.view.state == "stopped"
+            ):  # else it was asked to, and may be going on by now
+                self._lose(record)
 
     def _finish(self, record: TraceState) -> None:
         record.live, record.ended, record.fate = False, True, "finished"
@@ -219,6 +233,13 @@ class StrategyRunBase(StrategyRun):
             record.answer = answers.answer_of(record.view)
             if record.answer is not None:
                 self.plain_tally.add(record.index, record.answer)
+
+    def _lose(self, record: TraceState) -> None:
+        """The engine has given a trace up: it counts as ended, without an answer."""
+        record.live, record.ended, record.complete, record.fate = False, True, True, "lost"
+        record.reason = getattr(record.view, "error", "") or "the engine gave it up"
+        self._say(f"trace {record.index} is lost: {record.reason}")
+        self._ended(record)
 
     def _stop(self, record: TraceState, fate: Fate, reason: str) -> None:
         """Stop a trace that has not ended, running or waiting; its memory is free at the next step."""
@@ -324,7 +345,8 @@ class StrategyRunBase(StrategyRun):
     def _plain(self) -> PlainVote | None:
         """Of the traces that have finished, at the cost of all so far."""
         spent = sum(r.tokens for r in self.records) + self._judged()
-        return plain_vote(self.plain_tally.votes(), [r.tokens for r in self.records if r.ended], spent)
+        ended = [r.tokens for r in self.records if r.ended and r.fate != "lost"]
+        return plain_vote(self.plain_tally.votes(), ended, spent)
 
     def _tokens(self) -> Tokens:
         generated, judged = sum(r.tokens for r in self.records), self._judged()

@@ -36,7 +36,6 @@ class StepLike(Strategy):
         "stops the least confident trace whenever the KV of all would exceed a limit, and not before"
     )
     source: ClassVar[str] = "after STEP (arXiv 2601.09093), by confidence instead of a trained scorer"
-    alone: ClassVar[bool] = True
 
     n: int
     kv: int | None = setting(
@@ -54,6 +53,10 @@ class StepLike(Strategy):
         checks.whole("window", self.window, 1, MOST_WINDOW, "tokens")
         checks.whole("top_k", self.top_k, 1, MOST_CANDIDATES, "candidates")
         checks.word("vote", self.vote, VOTES)
+
+    @property
+    def alone(self) -> bool:
+        return True
 
     def needs(self) -> Needs:
         return Needs(confidence_top_k=self.top_k)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from laconic.compress import Policy
-from laconic.engines.base import Chunk, Engine, EngineStats, FinishReason, Prompt, Sampling, Trace
+from laconic.engines.base import Chunk, Engine, EngineStats, FinishReason, GivenUpError, Prompt, Sampling, Trace
 from laconic.engines.chat import Chat, chat_of
 from laconic.engines.requests import check_length, check_request, check_settings, check_vocabulary
 from laconic.engines.sampling import trace_key
@@ -27,7 +27,6 @@ from laconic.engines.vllm.engine.counts import Counts
 from laconic.engines.vllm.engine.messages import RequestOutput
 from laconic.engines.vllm.engine.starting import RunningVLLM, start
 from laconic.engines.vllm.engine.traces import VLLMTrace
-from laconic.errors import EngineError
 
 
 class VLLMEngine(Engine):
@@ -190,7 +189,7 @@ class VLLMEngine(Engine):
                         continue
                     if not self._live:
                         if self._given_up:
-                            raise EngineError(self._given_up[0])
+                            raise GivenUpError(self._given_up[0])
                         return
                     if not reading:
                         # Only now that all are sent: those of one prompt start in one step.
@@ -301,8 +300,10 @@ class VLLMEngine(Engine):
         if out.ended is not None:
             if out.ended not in ("stop", "length"):
                 # Told when the others have come to their ends.
+                why = f"({out.ended}): {self._client.last_error()}"
+                entry.trace.error = f"vLLM gave it up {why}"
                 self._given_up.append(
-                    f"vLLM gave trace {entry.trace.id!r} up ({out.ended}): {self._client.last_error()}; it is stopped, with "
+                    f"vLLM gave trace {entry.trace.id!r} up {why}; it is stopped, with "
                     f"{len(entry.trace.token_ids)} tokens"
                 )
                 self._end(entry, "stopped")
