@@ -1,12 +1,12 @@
 """A server of the bundled model under clients that come, go and misbehave: does anything leak, stall, or answer wrongly?
 
     python benchmarks/serve_soak.py --seconds 600 --clients 64 --out benchmarks/serve-soak
-    .venv-vllm/bin/python benchmarks/serve_soak.py --engine vllm --seconds 120 --clients 64 --out benchmarks/serve-soak-vllm
+    .venv-vllm/bin/python benchmarks/serve_soak.py --engine vllm --seconds 300 --clients 64 --out benchmarks/serve-soak-vllm
 
 Clients stream, some of them leave in the middle, some send what is no request. Every text that comes to its end is compared
 with what the engine says alone: the HF engine in this process; with vLLM, the server itself, asked for one text at a time
 before the clients come. Memory, threads and open files of the server and of the processes that it has started are read at
-rest, after the first minute and at the end.
+rest, after the first minute, after each further one and at the end.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import psutil
 from laconic.environment import machine, versions
 from laconic.files import write_text
 
+MINUTE = 60.0
 TOKENS = 100
 QUESTIONS, SEEDS = 8, 8
 START = 600.0  # seconds that a server may take to load
@@ -237,11 +238,15 @@ def main() -> None:
             end = time.monotonic() + seconds
             await asyncio.gather(*(soak.client(number, end) for number in range(asked.clients)))
 
-        asyncio.run(rounds(min(60.0, asked.seconds / 4)))
-        first = at_rest(process, url)
+        asyncio.run(rounds(min(MINUTE, asked.seconds / 4)))
+        first = last = at_rest(process, url)
         soak.first.clear()
-        asyncio.run(rounds(asked.seconds - min(60.0, asked.seconds / 4)))
-        last = at_rest(process, url)
+        left, minutes = asked.seconds - min(MINUTE, asked.seconds / 4), [first["rss_mib"]]
+        while left > 0:
+            asyncio.run(rounds(min(MINUTE, left)))
+            last = at_rest(process, url)
+            left -= MINUTE
+            minutes.append(last["rss_mib"])
         served.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):  # then there is no exit code to tell
             code = served.wait(120)
@@ -269,6 +274,7 @@ def main() -> None:
         "after_warm_up": first,
         "at_the_end": last,
         "memory_growth": round(last["rss_mib"] / first["rss_mib"] - 1, 4),
+        "rss_mib_by_minute": minutes,
         "exit_code": code,
         "log_lines": len(log_lines),
         "tracebacks": sum("Traceback" in line for line in log_lines),
