@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,22 @@ def read(place: Path) -> dict[str, Any]:
         )
     if not str(found.get("format", "")).startswith("laconic.accuracy/"):
         sys.exit(f"error: {path} holds no accuracy run; expected a directory that `laconic bench accuracy --out` wrote")
+    name_by_meaning(found)
     return found
+
+
+def name_by_meaning(run: dict[str, Any]) -> None:
+    """One name for one policy: older specs of `learned` say nothing of its fading, which was 0 then and is 1 by default now."""
+    names = {}
+    for label, spec in run["settings"].get("policies", {}).items():
+        found = re.search(r"\blearned:(?P<settings>[a-z0-9_=.,]*)", spec)
+        if found is not None:
+            given = dict(part.split("=") for part in found["settings"].split(","))
+            names[label] = f"learned fading={float(given.get('fading', 0)):g} c={float(given['ratio']):g}"
+    for row in run["rows"]:
+        row["label"] = names.get(row["label"], row["label"])
+        others = row.get("to_others") or {}
+        row["to_others"] = {names.get(label, label): part for label, part in others.items()}
 
 
 def refuse_mixed(places: list[Path], runs: list[dict[str, Any]]) -> None:

@@ -68,3 +68,28 @@ def test_runs_that_cannot_be_one_table_are_refused_in_a_sentence(tmp_path: Path)
         assert done.returncode == 1
         assert word in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_policy_is_known_by_its_settings_and_not_by_what_it_was_called(tmp_path: Path) -> None:
+    """`learned` without a word on its fading had none in older runs; since then its specs say what it has."""
+    specs = {
+        "one": ("learned c=4", "selector ab in learned:interval=64,ratio=4,window=16"),
+        "other": ("learned:fading=0 c=4", "selector cd in learned:interval=64,ratio=4,window=16,fading=0.0"),
+        "third": ("learned c=4", "selector cd in learned:interval=64,ratio=4,window=16,fading=1.0"),
+    }
+    places = []
+    for name, (label, spec) in specs.items():
+        place = recorded(tmp_path / name, name, 100, (-0.1, 0.04))
+        told = json.loads((place / "results.json").read_text())
+        told["rows"][1]["label"] = label
+        told["settings"]["policies"] = {"full": "full", label: spec}
+        (place / "results.json").write_text(json.dumps(told))
+        places.append(place)
+    done = run(*places, "--to", "full", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "out/results.json").read_text())["rows"]
+    assert {row["label"]: row["runs"] for row in rows} == {
+        "full": 3,
+        "learned fading=0 c=4": 2,
+        "learned fading=1 c=4": 1,
+    }
