@@ -199,9 +199,9 @@ class _ParallelRun:
             records = drawn[problem.id]
             for entry in entries:
                 if not entry.pooled and (entry.label, problem.id) not in self.have:
-                    found = self._told_anew(entry, compression, problem, records)
-                    found = self._replay(entry, compression, problem, records) if found is None else found
-                    self._keep(entry, [problem], [found])
+                    told = self._told_anew(entry, compression, problem, records)
+                    told = self._replay(entry, compression, problem, records) if told is None else told
+                    self._keep(entry, [problem], [told])
 
     def _told_anew(
         self, entry: ComparedStrategy, compression: LabelledPolicy, problem: Problem, records: Sequence[TraceRecord]

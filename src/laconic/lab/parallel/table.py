@@ -37,15 +37,10 @@ def _replayed(report: Report, n: int, rows: Sequence[Report]) -> Table:
     by_confidence: list[Column] = [("ties by confidence", "right", 2)] if sure else []
     most, told = max(blocks_of(report)), any(row.get("agrees") for row in rows)
     sure_agrees = any(row.get("agrees_equal_cost_by_confidence") for row in rows)
-    agrees: list[Column] = (
-        [
-            (f"agrees with all {most}, %", "right", 2),
-            ("to the vote of equal cost", "right", 3),
-            *([("ties by confidence", "right", 3)] if sure_agrees else []),
-        ]
-        if told
-        else []
-    )
+    agrees: list[Column] = []
+    if told:
+        agrees = [(f"agrees with all {most}, %", "right", 2), ("to the vote of equal cost", "right", 3)]
+        agrees += [("ties by confidence", "right", 3)] if sure_agrees else []
     return Table(
         title=f"n = {n}, replayed: {rows[0]['problems']} problems, {model}, every strategy on the same traces",
         columns=[
