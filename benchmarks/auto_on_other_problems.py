@@ -29,7 +29,10 @@ Outcome = tuple[float, float]  # share of orders in which a problem was solved, 
 def read(path: Path) -> tuple[list[dict[str, Any]], dict[str, list[Outcome]]]:
     """pass@1's record of each problem, and each strategy's outcomes, problems in the same order."""
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    results = [record for record in records if record["kind"] == "result"]
+    # One that was played back again counts once, as it was told last.
+    results = {
+        (record["entry"], record["problem"]): record for record in records if record["kind"] == "result"
+    }.values()
     singles = [record for record in results if record["entry"].startswith("pass@1")]
     found: dict[str, list[Outcome]] = {}
     for record in results:

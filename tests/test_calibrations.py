@@ -12,7 +12,7 @@ from laconic.calibrations import DEFAULT, FORMAT, find_calibration, place_of, re
 from laconic.errors import LaconicError
 from laconic.prune.budget import PoolBudget
 from laconic.prune.strategies.auto import Auto
-from tests.prune.test_calibration import calibration
+from tests.prune.test_calibration import calibration, check_gains
 
 
 def test_a_file_is_what_was_written(tmp_path: Path) -> None:
@@ -38,6 +38,10 @@ def test_the_one_that_ships_can_be_read_and_every_budget_buys_something() -> Non
     for row in shipped.rows:
         if row.gain is None:
             assert shipped.choose(PoolBudget(traces=row.traces)).accuracy >= row.accuracy
+
+
+def test_the_gains_of_the_one_that_ships_are_to_its_own_plain_votes() -> None:
+    check_gains(read_calibration(DEFAULT))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +22,17 @@ ROWS = (
 def calibration(rows: tuple[CalibratedRow, ...] = ROWS, **changed: object) -> Calibration:
     about: dict[str, object] = {"model": "m", "weights": "0" * 16, "problems": 60, "samples": 16, "mean_tokens": 250.0}
     return Calibration(**(about | changed), rows=rows)  # type: ignore[arg-type]
+
+
+def check_gains(made: Calibration) -> None:
+    """Each strategy's gain is what it has above the plain votes of the same file at its cost, between neighbours in a line."""
+    plain = [row for row in made.rows if row.gain is None]
+    assert [row.traces for row in plain] == [row.n for row in plain] == list(range(1, made.samples + 1))
+    strategies = [row for row in made.rows if row.gain is not None]
+    assert strategies
+    for row in strategies:
+        votes = np.interp(row.traces, [each.traces for each in plain], [each.accuracy for each in plain])
+        assert row.gain == pytest.approx(row.accuracy - float(votes), abs=1e-9), row
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,15 @@ def test_an_interrupted_training_ends_in_the_same_weights(tmp_path):
     assert list(curve("whole")) == list(range(1, TOY.steps + 1))
 
 
+def test_a_trainer_that_has_run_on_goes_back_to_its_checkpoint(tmp_path):
+    trainer = Trainer(TOY, tmp_path, compile=False)
+    trainer.run(until=2, diagnose_every=0)
+    ahead = [trainer.train_step() for _ in range(TOY.steps - 2)]
+    trainer.resume()
+    assert trainer.step == 2
+    assert [trainer.train_step() for _ in range(TOY.steps - 2)] == ahead
+
+
 def test_training_learns_something(tmp_path):
     trainer = Trainer(TOY, tmp_path, compile=False)
     losses = [trainer.train_step() for _ in range(TOY.steps)]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from laconic.compress.thoughts import FILE, ThoughtTokens
+from training.checkpoints import ResumableTraining
 from training.lightthinker.data import MaskedBatch, SplitTrace, batch, chunk
 from training.lightthinker.recipe import TuneRecipe
 from training.reasoner.muon import Muon
@@ -21,12 +22,13 @@ from training.reasoner.muon import Muon
 SPLITTER, CONTINUE = "<|thought|>", "<|continue|>"
 
 
-class Tuner:
+class Tuner(ResumableTraining):
     """A model, its optimizers and its place in the recipe. base: the folder of the checkpoint to start from, of the bundled
     reasoner's vocabulary. directory: where `checkpoint.pt` and `curve.jsonl` go."""
 
     def __init__(self, recipe: TuneRecipe, base: Path, directory: Path) -> None:
-        self.recipe, self.base, self.directory = recipe, base, directory
+        self.recipe: TuneRecipe = recipe
+        self.base, self.directory = base, directory
         self.step, self.seconds = 0, 0.0
         self.tokenizer = AutoTokenizer.from_pretrained(base)
         self.model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="sdpa")
@@ -41,38 +43,13 @@ class Tuner:
         self.chunk = self.offset = 0  # the stream's place
         self._batches: list[list[SplitTrace]] | None = None
 
-    @property
-    def checkpoint(self) -> Path:
-        return self.directory / "checkpoint.pt"
+    def own_state(self) -> dict[str, Any]:
+        return {"stream": (self.chunk, self.offset), "model": self.model.state_dict()}
 
-    def _state(self) -> dict[str, Any]:
-        return {
-            "recipe": self.recipe.to_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "stream": (self.chunk, self.offset),
-            "model": self.model.state_dict(),
-            "muon": self.muon.state_dict(),
-            "adam": self.adam.state_dict(),
-        }
-
-    def save(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        partial = self.checkpoint.with_suffix(".partial")
-        torch.save(self._state(), partial)
-        partial.replace(self.checkpoint)
-
-    def resume(self) -> None:
-        """Goes on from the checkpoint in the directory; refuses one of another recipe."""
-        state = torch.load(self.checkpoint, weights_only=False)
-        if state["recipe"] != self.recipe.to_dict():
-            raise ValueError(f"The checkpoint {self.checkpoint} was made by another recipe; use another directory.")
-        self.step, self.seconds = state["step"], state["seconds"]
+    def take_state(self, state: dict[str, Any]) -> None:
         self.chunk, self.offset = state["stream"]
         self._batches = None
         self.model.load_state_dict(state["model"])
-        self.muon.load_state_dict(state["muon"])
-        self.adam.load_state_dict(state["adam"])
 
     def next_batch(self) -> MaskedBatch:
         r = self.recipe

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from training.checkpoints import ResumableTraining
 from training.reasoner.data import Batch, Mixture, chunk, heldout_traces
 from training.reasoner.model import EMBEDDING, Student
 from training.reasoner.muon import Muon
@@ -49,11 +50,12 @@ class Stream:
         self._batches, self.mixture = None, None
 
 
-class Trainer:
+class Trainer(ResumableTraining):
     """A student, its optimizers and its place in the recipe."""
 
     def __init__(self, recipe: Recipe, directory: Path, compile: bool = True) -> None:
-        self.recipe, self.directory = recipe, directory
+        self.recipe: Recipe = recipe
+        self.directory = directory
         self.step = 0
         self.seconds = 0.0
         self.student = Student(recipe.shape, recipe.seed)
@@ -66,34 +68,13 @@ class Trainer:
         torch._dynamo.config.recompile_limit = 4 * len(recipe.buckets)
         self.loss = torch.compile(self.student.loss, dynamic=False) if compile else self.student.loss
 
-    @property
-    def checkpoint(self) -> Path:
-        return self.directory / "checkpoint.pt"
+    def own_state(self) -> dict[str, Any]:
+        stream = self.stream.chunk, self.stream.offset, self.stream.mixture
+        return {"stream": stream, "student": self.student.state_dict()}
 
-    def save(self) -> None:
-        state = {
-            "recipe": self.recipe.to_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "stream": (self.stream.chunk, self.stream.offset, self.stream.mixture),
-            "student": self.student.state_dict(),
-            "muon": self.muon.state_dict(),
-            "adam": self.adam.state_dict(),
-        }
-        partial = self.checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(self.checkpoint)
-
-    def resume(self) -> None:
-        """Goes on from the checkpoint in the directory; refuses one of another recipe."""
-        state = torch.load(self.checkpoint, weights_only=False)
-        if state["recipe"] != self.recipe.to_dict():
-            raise ValueError(f"The checkpoint {self.checkpoint} was made by another recipe; use another directory.")
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.stream.chunk, self.stream.offset, self.stream.mixture = state["stream"]
+    def take_state(self, state: dict[str, Any]) -> None:
+        self.stream = Stream(self.recipe, *state["stream"])
         self.student.load_state_dict(state["student"])
-        self.muon.load_state_dict(state["muon"])
-        self.adam.load_state_dict(state["adam"])
 
     def train_step(self) -> float:
         """One optimizer step; returns its loss."""

@@ -30,7 +30,8 @@ class CalibratedRow:
     accuracy: float
     """From 0 to 1."""
     gain: float | None = None
-    """To the plain vote that costs as much, in accuracy; None for a plain vote."""
+    """To the plain vote that costs as much, in accuracy, its ties broken as in the calibration's own plain votes; None for one
+    of these."""
     low: float | None = None
     """The lower end of its 95 % interval over problems."""
     high: float | None = None

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.prune.test_calibration import check_gains
 
 from laconic.answers import equivalent
 from laconic.calibrations import place_of, read_calibration
 from laconic.engines.replay import ReplayEngine, recorded_sampling
+from laconic.lab.parallel.equal_cost import plain_votes
 from laconic.prune.strategies.priced import PricedVote
 from laconic.prune.strategies.registry import parse
 from laconic.traces import TraceRecord, write_traces
@@ -102,6 +104,47 @@ def test_rows_are_what_each_strategy_does_on_the_traces(invoke: Any, tmp_path: P
     assert json.loads(again.stdout) | {"format": ""} == json.loads(
         json.dumps({"file": str(place_of("ab" * 8)), "format": "", **dataclasses.asdict(made)})
     )
+
+
+@pytest.mark.parametrize("lacking", ["none", "first", "last"])
+def test_gains_are_to_the_plain_votes_that_the_file_shows(invoke: Any, tmp_path: Path, lacking: str) -> None:
+    """Whose ties go by confidence where every trace has one: no strategy gains what its plain vote would by the same ties."""
+    bare = {"none": "", "first": "p0", "last": f"p{PROBLEMS - 1}"}[lacking]
+
+    def change(record: TraceRecord) -> TraceRecord:
+        return dataclasses.replace(record, confidences=None) if record.problem == bare else record
+
+    file, out = written(tmp_path / "traces.jsonl", change), tmp_path / "made.json"
+    specs = "priced-vote:price=0.02,ties=index;adaptive-consistency:ties=index"
+    result = invoke("calibrate", file, "--orders", 2, "-s", specs, "-o", out)
+    assert result.exit_code == 0, result.output
+    made = read_calibration(out)
+    plain = [row for row in made.rows if row.gain is None]
+    ties = "ties=confidence" if lacking == "none" else "ties=index"
+    assert [row.strategy for row in plain] == [f"self-consistency:{ties}"] * SAMPLES
+    assert len(made.rows) == SAMPLES + 2
+    check_gains(made)
+    # The votes by index and by confidence are not alike on these traces, or nothing was put to the test.
+    (journal,) = tmp_path.glob("made.*.results.jsonl")
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    singles = [line for line in lines if line["kind"] == "result" and line["entry"].startswith("pass@1")]
+    votes = plain_votes(singles)
+    assert votes is not None
+    by_index = [sum(shares) / PROBLEMS for shares in zip(*votes.right, strict=True)]
+    assert ([row.accuracy for row in plain] == pytest.approx(by_index)) == (lacking != "none")
+
+
+def test_problems_with_more_traces_than_the_others_are_played_back_on_as_many(invoke: Any, tmp_path: Path) -> None:
+    def fewer(record: TraceRecord) -> TraceRecord | None:
+        return record if record.problem.endswith("1") or record.index < 4 else None
+
+    made = []
+    for name, change in (("uneven", fewer), ("even", lambda record: record if record.index < 4 else None)):
+        file, out = written(tmp_path / f"{name}.jsonl", change), tmp_path / f"{name}.json"
+        result = invoke("calibrate", file, "--orders", 3, "-s", STRATEGY, "-o", out)
+        assert result.exit_code == 0, result.output
+        made.append(read_calibration(out))
+    assert made[0] == made[1]
 
 
 def test_without_strategies_it_tries_several_and_ties_go_as_the_traces_allow(invoke: Any, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from laconic.lab.parallel.equal_cost import difference, plain_votes
 from laconic.traces import TraceRecord, write_traces
 
 SETTINGS = {
@@ -44,6 +45,13 @@ def trace(problem: str, index: int, **changes: Any) -> TraceRecord:
 def written(path: Path, change: Callable[[TraceRecord], TraceRecord] = lambda record: record) -> Path:
     write_traces(path, [change(trace(problem, index)) for problem in ANSWERS for index in range(4)])
     return path
+
+
+def late(record: TraceRecord) -> TraceRecord:
+    """Of the first two traces 5 and 6 are modes, of all four it is 6."""
+    if (record.problem, record.index) != ("split", 2):
+        return record
+    return dataclasses.replace(record, answer="6", correct=False, text="\\boxed{6}")
 
 
 def test_figures_of_the_file_and_no_model(invoke: Any, tmp_path: Path) -> None:
@@ -87,7 +95,7 @@ def test_figures_of_the_file_and_no_model(invoke: Any, tmp_path: Path) -> None:
 
 
 def test_a_budget_that_all_problems_share(invoke: Any, tmp_path: Path) -> None:
-    file, out = written(tmp_path / "traces.jsonl"), tmp_path / "out"
+    file, out = written(tmp_path / "traces.jsonl", late), tmp_path / "out"
     arguments = [
         "bench",
         "parallel",
@@ -117,12 +125,61 @@ def test_a_budget_that_all_problems_share(invoke: Any, tmp_path: Path) -> None:
     assert curve[0]["accuracy"] == curve[0]["by_confidence"] == pytest.approx(plain["accuracy"]["mean"], abs=0.02)
     assert curve[3]["by_confidence"] == pytest.approx(four["accuracy"]["mean"])
     assert "ties by confidence" in result.stdout
+    # Agreement is compared with the same two votes as accuracy.
+    results = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    singles = [each for each in results if each.get("entry") == "pass@1 n=4 none"]
+    mine = [each["agrees"] for each in results if each.get("entry") == "pool 2x n=4 none" and each["kind"] == "result"]
+    for ends, by_confidence in (("", False), ("_by_confidence", True)):
+        votes = plain_votes([each for each in singles if each["kind"] == "result"], by_confidence, "agrees")
+        assert votes is not None
+        assert two[f"agrees_equal_cost{ends}"]["mean"] == pytest.approx(
+            difference(mine, votes, two["total_tokens"]).mean
+        )
+    assert two["agrees_equal_cost"] != two["agrees_equal_cost_by_confidence"]
     # It is found again, and a row that is added runs alone.
     lines = (out / "results.jsonl").read_text()
     again = invoke(*arguments, "--pools", "2x,4x,3x", "-o", out)
     assert again.exit_code == 0, again.output
     added = [json.loads(line) for line in (out / "results.jsonl").read_text().removeprefix(lines).splitlines()]
     assert {record["entry"] for record in added} == {"pool 3x n=4 none"}
+
+
+def test_a_pool_draws_from_the_traces_that_votes_draw_from(invoke: Any, tmp_path: Path) -> None:
+    """Whether a problem has more traces than are asked for, or a pool fewer than the largest vote."""
+    whole, some = written(tmp_path / "whole.jsonl"), tmp_path / "some.jsonl"
+    write_traces(some, [trace(problem, index) for problem in ANSWERS for index in range(3)])
+    rows = []
+    for file in (whole, some):
+        result = invoke(
+            "bench", "parallel", "--traces", file, "--n", "2,3", "--few", "", "--orders", 8, "--strategies", "priced-vote",
+            "--pools", "2x", "--json", "-o", tmp_path / f"out-{file.stem}",
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+        rows.append(json.loads(result.stdout)["rows"])
+    assert rows[0] == rows[1]
+    found = {row["label"]: row for row in rows[0]}
+    # Two traces of each problem is all that this pool may take, so it takes those of the vote of two.
+    assert found["pool 2x n=2 none"]["total_tokens"] == pytest.approx(found["cons n=2 none"]["total_tokens"])
+    assert found["pass@1 n=2 none"]["accuracy"] == found["pass@1 n=3 none"]["accuracy"]
+
+
+@pytest.mark.parametrize("orders", [1, 6])
+def test_a_directory_that_grows_has_the_figures_of_one_that_was_whole(invoke: Any, tmp_path: Path, orders: int) -> None:
+    file = written(tmp_path / "t.jsonl", late)
+
+    def rows(n: str, out: str) -> Any:
+        result = invoke(
+            "bench", "parallel", "--traces", file, "--n", n, "--few", "", "--orders", orders,
+            "--strategies", "priced-vote", "--pools", "1.5x", "--json", "-o", tmp_path / out,
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)["rows"]
+
+    first = rows("2", "grown")
+    grown = rows("2,4", "grown")
+    assert grown == rows("2,4", "whole")
+    assert [row["agrees"] for row in grown[: len(first)]] != [row["agrees"] for row in first]
+    assert rows("2", "grown") == first
 
 
 def test_first_problems_a_judge_and_an_excerpt(invoke: Any, tmp_path: Path) -> None:

@@ -129,6 +129,13 @@ def test_results_that_did_not_note_the_mode_have_no_agreement(records) -> None:
     assert any(row.equal_cost is not None for row in rows)
 
 
+def test_agreement_with_the_mode_of_fewer_traces_is_none(records) -> None:
+    told = experiment(ns=(4,)), experiment()
+    assert all(row.agrees is None and row.agrees_equal_cost is None for row in summarise(told[0], records))
+    assert all(row.agrees is not None for row in summarise(told[1], records))
+    assert any(row.equal_cost is not None for row in summarise(told[0], records))
+
+
 def test_live_runs_like_their_replays_agree_wholly(records) -> None:
     rows = summarise(experiment(), records)
     assert rows

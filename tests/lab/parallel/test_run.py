@@ -12,7 +12,8 @@ from tests.lab.parallel.fakes import CUT, PROBLEMS, PROMPT, RPC8, FakeBench, exp
 
 from laconic.errors import LaconicError
 from laconic.lab.parallel.lineup import compressions, lineup
-from laconic.lab.parallel.outcomes import in_orders, live_rounds
+from laconic.lab.parallel.outcomes import in_orders, live_rounds, results_of
+from laconic.lab.parallel.rows import summarise
 from laconic.lab.shared.progress import Progress
 
 
@@ -138,6 +139,60 @@ def test_several_orders_are_the_mean_of_each(tmp_path: Path) -> None:
         assert mine["lengths"] == [len(r.token_ids) for r in recorded[:2]]
     (single,) = {len(r["right"]) for r in records if r["kind"] == "result" and r["entry"] == "pass@1 n=6 none"}
     assert single == 6  # every trace for itself, in whatever order
+
+
+def results(records, most: int):
+    """What the tables are made of."""
+    found = results_of(records, most)
+    return {(entry, name): r for entry, each in found.items() for name, r in each.items()}
+
+
+def test_traces_beyond_the_most_are_not_drawn(tmp_path: Path) -> None:
+    """Or a strategy in several orders would have other traces than the plain votes that it is compared with."""
+    todo = experiment(timed=0, orders=4)
+    six, ten = (run(tmp_path / f"{n}.jsonl", FakeBench(PROBLEMS, n), todo) for n in (6, 10))
+    assert ten == six
+
+
+def test_in_several_orders_single_traces_are_those_that_votes_draw_from(tmp_path: Path) -> None:
+    records = results(run(tmp_path / "r.jsonl", FakeBench(PROBLEMS, 6), experiment(timed=0, orders=2)), 6)
+    for problem in PROBLEMS:
+        assert records["pass@1 n=4 none", problem.id]["right"] == records["pass@1 n=6 none", problem.id]["right"]
+    records = results(run(tmp_path / "one.jsonl", FakeBench(PROBLEMS, 6), experiment(timed=0)), 6)
+    assert all(len(records["pass@1 n=4 none", problem.id]["right"]) == 4 for problem in PROBLEMS)
+
+
+@pytest.mark.parametrize("orders", [1, 3])
+def test_more_traces_change_what_the_mode_and_the_orders_are_of(tmp_path: Path, orders: int) -> None:
+    """A directory of few traces that grows has the figures of one that had all from the start, and the other way round."""
+    path, few, both = tmp_path / "r.jsonl", *(experiment(timed=0, ns=ns, orders=orders) for ns in ((2,), (2, 6)))
+    first = run(path, FakeBench(PROBLEMS, 6), few)
+    whole = FakeBench(PROBLEMS, 6)
+    expected = run(tmp_path / "whole.jsonl", whole, both)
+    bench = FakeBench(PROBLEMS, 6)
+    grown = run(path, bench, both)
+    assert results(grown, 6) == results(expected, 6)
+    assert summarise(both, grown) == summarise(both, expected)
+    before, after = results(first, 2), results(grown, 6)
+    assert any(before[key]["agrees"] != after[key]["agrees"] for key in before)  # or the mode was never put to the test
+    # In the recorded order only the mode is another one, so nothing is played back for it.
+    replayed = 2 * 3 * 6 if orders == 1 else len(whole.seeds)
+    assert len(bench.seeds) == replayed
+    bench = FakeBench(PROBLEMS, 6)
+    assert summarise(few, run(path, bench, few)) == summarise(few, first)
+    assert bench.seeds == []
+
+
+@pytest.mark.parametrize("orders", [1, 3])
+def test_results_that_do_not_say_of_how_many_traces_are_told_anew(tmp_path: Path, orders: int) -> None:
+    path, todo = tmp_path / "r.jsonl", experiment(timed=0, orders=orders)
+    first = run(path, FakeBench(PROBLEMS, 6), todo)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    old = [{k: v for k, v in line.items() if k != "most"} | {"agrees": [0.5]} for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in old))
+    bench = FakeBench(PROBLEMS, 6)
+    assert summarise(todo, run(path, bench, todo)) == summarise(todo, first)
+    assert (bench.seeds == []) == (orders == 1)
 
 
 def test_a_finished_run_runs_nothing(tmp_path: Path) -> None:

@@ -114,6 +114,13 @@ def test_how_often_the_answer_is_that_of_all() -> None:
     assert {told[column] for told in table.rows} == {"87.5 [80.0, 90.0]"}
     assert {told[column + 1] for told in table.rows} == {MISSING, "+1.1 [-0.4, +2.6]"}
     assert any("Agrees with all 16" in note for note in table.notes)
+    assert "ties by confidence" not in table.titles
+    for each in with_it["rows"]:
+        each["agrees_equal_cost_by_confidence"] = each["equal_cost"] and {"mean": -0.02, "low": -0.03, "high": -0.01}
+    table = parallel_tables(with_it)[0]
+    assert table.titles[column + 1 : column + 3] == ["to the vote of equal cost", "ties by confidence"]
+    assert {told[column + 2] for told in table.rows} == {MISSING, "-2.0 [-3.0, -1.0]"}
+    assert all(len(told) == len(table.columns) for told in table.rows)
     before = parallel_tables(report(live=False, blocks=(16,)))[0]
     assert not any("agrees" in name[0] for name in before.columns)
 

@@ -50,7 +50,8 @@ def ladder(records: Sequence[TraceRecord]) -> list[str]:
 
 
 def _ties(records: Sequence[TraceRecord]) -> str:
-    if any(record.confidences is None for record in records):
+    """By confidence where every trace has one, as the plain votes of `single_traces` do."""
+    if not all(record.confidences for record in records):
         return "ties=index"
     candidates = records[0].settings.get("logprobs") or DEFAULT_TOP_K
     return "ties=confidence" + ("" if candidates == DEFAULT_TOP_K else f",top_k={candidates}")
@@ -98,10 +99,9 @@ def calibrate_traces(
         return parse(spec, count, judge)
 
     records = run_parallel(experiment, RecordedSetup(by_problem, make), journal, watch)
-    of_first = next(iter(by_problem.values()))
-    told = of_first[0].settings
-    plain = f"self-consistency:{_ties(of_first)}"
-    return calibration_of(experiment, records, plain, str(told.get("model")), str(told.get("weights")))
+    drawn = [record for each in by_problem.values() for record in each[: experiment.most]]
+    told = drawn[0].settings
+    return calibration_of(experiment, records, _ties(drawn), str(told.get("model")), str(told.get("weights")))
 
 
 def digest_of(experiment: ParallelExperiment, records: Sequence[TraceRecord]) -> str:
@@ -115,20 +115,22 @@ def journal_settings(experiment: ParallelExperiment, model: str, weights: str) -
 
 
 def calibration_of(
-    experiment: ParallelExperiment, records: Sequence[Record], plain: str, model: str, weights: str
+    experiment: ParallelExperiment, records: Sequence[Record], ties: str, model: str, weights: str
 ) -> Calibration:
-    """Plain votes of 1, 2, ... traces, then the strategies in their order. plain: the spec of those votes."""
+    """Plain votes of 1, 2, ... traces, then the strategies in their order. ties: how those votes break them, as a spec says it;
+    strategies' gains are to the same votes."""
+    by_confidence = ties != "ties=index"
     curve = plain_curve(experiment, records)
     mean = curve[0]["tokens"]
     assert mean is not None  # every point has its cost
     rows = []
     for k, point in enumerate(curve, 1):
-        accuracy = point["accuracy"] if point["by_confidence"] is None else point["by_confidence"]
-        assert accuracy is not None
-        rows.append(CalibratedRow(plain, k, float(k), accuracy))
+        accuracy = point["by_confidence" if by_confidence else "accuracy"]
+        assert accuracy is not None  # `ties` is by confidence only where each trace has one
+        rows.append(CalibratedRow(f"self-consistency:{ties}", k, float(k), accuracy))
     for row in summarise(experiment, records):
         if _is_strategy(experiment.entries, row.label):
-            gain = row.equal_cost
+            gain = row.equal_cost_by_confidence if by_confidence else row.equal_cost
             rows.append(
                 CalibratedRow(
                     row.strategy,

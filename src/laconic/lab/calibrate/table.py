@@ -40,6 +40,7 @@ def calibration_table(made: Calibration) -> Table:
         rows=rows,
         notes=[
             "Traces and tokens: what a problem cost on average. Bought by: budgets for which auto takes this strategy.",
+            "The vote of equal cost: between the plain ones of this table, ties broken as theirs.",
             "Brackets: 95 % intervals over problems, paired; a difference that spans 0 is no finding.",
             *alone(made.problems),
         ],

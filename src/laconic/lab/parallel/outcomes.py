@@ -132,6 +132,23 @@ def pooled_outcome(
     }
 
 
+def results_of(records: Sequence[Record], most: int) -> dict[str, dict[str, Record]]:
+    """entry -> problem -> its latest result among `most` traces a problem.
+
+    Where there is none it is the latest other one, of an earlier version or a run of fewer or more traces, without `agrees`:
+    the answer that most of those give may be another one.
+    """
+    found: dict[str, dict[str, Record]] = {}
+    for record in records:
+        if record["kind"] == "result":
+            known = found.setdefault(record["entry"], {})
+            if record.get("most") == most:
+                known[record["problem"]] = record
+            elif known.get(record["problem"], {}).get("most") != most:
+                known[record["problem"]] = {key: value for key, value in record.items() if key != "agrees"}
+    return found
+
+
 def live_rounds(records: Sequence[Record], problem: str) -> list[list[Record]]:
     """A problem's live runs, those of one round together, oldest first."""
     groups: dict[int, list[Record]] = {}

@@ -21,11 +21,13 @@ from laconic.lab.parallel.lineup import ComparedStrategy, LabelledPolicy, pool_o
 from laconic.lab.parallel.outcomes import (
     describe,
     in_orders,
+    is_mode,
     live_rounds,
     mean_outcome,
     modes_of,
     outcome,
     pooled_outcome,
+    results_of,
     single_traces,
 )
 from laconic.lab.parallel.stable_ids import StableIds
@@ -72,7 +74,8 @@ class ParallelSetup(Protocol):
 @dataclass(frozen=True)
 class ParallelExperiment:
     """What is compared. timed: strategies are also run live on this many of the first problems. orders: votes and strategies
-    are played back in so many orders of each problem's traces, the recorded one and others at random; figures are means.
+    are played back in so many orders of each problem's first `most` traces, the recorded one and others at random; figures are
+    means, and pass@1 is the mean over all of these, whatever its n, so that differences stay paired. More traces are not read.
 
     Raises InputError for no problems, two with one id, one without a reference answer, timed out of range, or several orders of
     what is timed.
@@ -117,8 +120,10 @@ def run_parallel(
 ) -> list[Record]:
     """Replay every entry on every problem, then run all of them live on the timed ones.
 
-    journal: results file; what it holds is not run again, so an interrupted run goes on. LiveFigures runs of one problem are
-    written together, as their ratios only mean something within one process: a problem cut short is timed again.
+    journal: results file; what it holds is not run again, so an interrupted run goes on. Each result says of how many traces a
+    problem (`most`) its orders are and the answer that most traces give. Found with another number, it is told anew: in the
+    recorded order only whether its answer is that one can differ, several orders are played back again. Live runs of one
+    problem are written together, as their ratios only mean something within one process: a problem cut short is timed again.
 
     Returns the journal's records (`parallel_rows.summarise` makes rows of them). Raises InputError where the journal
     has an entry of the same label with other settings, or a problem lacks traces.
@@ -137,7 +142,14 @@ class _ParallelRun:
     ) -> None:
         self.experiment, self.setup, self.journal, self.watch = experiment, setup, journal, watch
         self.wanted = {(entry.label, problem.id) for entry in experiment.entries for problem in experiment.problems}
-        self.have = {(r["entry"], r["problem"]) for r in journal.records if r["kind"] == "result"}
+        self.have: set[tuple[str, str]] = set()
+        self.older: dict[tuple[str, str], Record] = {}  # results among fewer or more traces, or not said how many
+        for label, results in results_of(journal.records, experiment.most).items():
+            for problem, record in results.items():
+                if record.get("most") == experiment.most:
+                    self.have.add((label, problem))
+                else:
+                    self.older[label, problem] = record
         self.judges: dict[str, Judge] = {}
         self.modes: dict[tuple[str, str], list[str]] = {}
         self.kept: dict[tuple[str, str], list[TraceRecord]] = {}  # of the timed problems
@@ -176,32 +188,60 @@ class _ParallelRun:
                     f"The problem {problem.id} has {len(found)} traces under {compression.label}; expected "
                     f"{self.experiment.most}, numbered from 0: leave the problem out, or collect its traces again"
                 )
+        # Whatever else was recorded: all entries draw from the same traces, as the modes and plain votes do.
+        drawn = {problem.id: list(traces[problem.id][: self.experiment.most]) for problem in self.experiment.problems}
         for problem in self.timed:
-            self.kept[compression.label, problem.id] = list(traces[problem.id][: self.experiment.most])
+            self.kept[compression.label, problem.id] = drawn[problem.id]
         entries = [entry for entry in self.experiment.entries if entry.compress == compression.label]
         for entry in (entry for entry in entries if entry.pooled):
-            self._pool(entry, compression, traces)
+            self._pool(entry, compression, drawn)
         for problem in self.experiment.problems:
-            records = list(traces[problem.id])
+            records = drawn[problem.id]
             for entry in entries:
                 if not entry.pooled and (entry.label, problem.id) not in self.have:
-                    record = {"kind": "result", "entry": entry.label, "problem": problem.id}
-                    self.journal.append([record | self._replay(entry, compression, problem, records)])
-                    self.have.add((entry.label, problem.id))
-                    self._tell("replay", entry, len(self.have & self.wanted), len(self.wanted))
+                    told = self._told_anew(entry, compression, problem, records)
+                    told = self._replay(entry, compression, problem, records) if told is None else told
+                    self._keep(entry, [problem], [told])
+
+    def _told_anew(
+        self, entry: ComparedStrategy, compression: LabelledPolicy, problem: Problem, records: Sequence[TraceRecord]
+    ) -> Record | None:
+        """An older result with whether its answer is the mode of as many traces as here; None where it has to be played back:
+        there is none, or it is of several orders, which were drawn from other traces."""
+        old = self.older.get((entry.label, problem.id))
+        if old is None or entry.single or self.experiment.orders > 1:
+            return None
+        return old | {"agrees": [is_mode(old["answer"], self._modes(compression, problem, records))]}
+
+    def _keep(self, entry: ComparedStrategy, problems: Sequence[Problem], outcomes: Sequence[Record]) -> None:
+        """Write an entry's results down, together."""
+        self.journal.append(
+            [
+                {"kind": "result", "entry": entry.label, "problem": problem.id} | found | {"most": self.experiment.most}
+                for problem, found in zip(problems, outcomes, strict=True)
+            ]
+        )
+        self.have |= {(entry.label, problem.id) for problem in problems}
+        self._tell("replay", entry, len(self.have & self.wanted), len(self.wanted))
 
     def _pool(
-        self, entry: ComparedStrategy, compression: LabelledPolicy, traces: Mapping[str, Sequence[TraceRecord]]
+        self, entry: ComparedStrategy, compression: LabelledPolicy, drawn: Mapping[str, Sequence[TraceRecord]]
     ) -> None:
-        """A pool on all problems, whose results are written together: a part of them would be of another budget."""
+        """A pool on all problems, whose results are written together: a part of them would be of another budget. drawn: the
+        traces of each problem, by its id."""
         problems = self.experiment.problems
         if all((entry.label, problem.id) in self.have for problem in problems):
             return
+        old = [self._told_anew(entry, compression, problem, drawn[problem.id]) for problem in problems]
+        told = [each for each in old if each is not None]
+        if len(told) == len(problems):
+            self._keep(entry, problems, told)
+            return
         pool = pool_of(entry)
-        mixed = [in_orders(traces[problem.id][: entry.n], self.experiment.orders) for problem in problems]
+        mixed = [in_orders(drawn[problem.id], self.experiment.orders) for problem in problems]
         found: list[list[Record]] = [[] for _ in problems]
         for order in range(self.experiment.orders):
-            records = [each[order] for each in mixed]
+            records = [each[order][: entry.n] for each in mixed]
             engine = self.setup.replay(
                 compression, [one for each in records for one in each], pool.parallel, leaps=True
             )
@@ -212,17 +252,10 @@ class _ParallelRun:
                     raise InputError(f"the problem {problems[event.problem].id} can't be played back: {event.message}")
             for place, problem in enumerate(run.problems):
                 asked = problems[place]
-                modes = self._modes(compression, asked, traces[asked.id])
+                modes = self._modes(compression, asked, drawn[asked.id])
                 found[place].append(pooled_outcome(problem, asked, records[place], compression, modes))
             self._tell("replay", entry, len(self.have & self.wanted), len(self.wanted))
-        self.journal.append(
-            [
-                {"kind": "result", "entry": entry.label, "problem": problem.id} | mean_outcome(outcomes)
-                for problem, outcomes in zip(problems, found, strict=True)
-            ]
-        )
-        self.have |= {(entry.label, problem.id) for problem in problems}
-        self._tell("replay", entry, len(self.have & self.wanted), len(self.wanted))
+        self._keep(entry, problems, [mean_outcome(outcomes) for outcomes in found])
 
     def _strategy(self, entry: ComparedStrategy) -> Strategy | Pool:
         return pool_of(entry) if entry.pooled else self.setup.strategy(entry, self._judge(entry))
@@ -232,7 +265,8 @@ class _ParallelRun:
     ) -> Record:
         modes = self._modes(compression, problem, records)
         if entry.single:
-            return single_traces(records[: entry.n], compression, modes)
+            mine = records[: entry.n] if self.experiment.orders == 1 else records
+            return single_traces(mine, compression, modes)
         strategy = self.setup.strategy(entry, self._judge(entry))
         found = []
         for mixed in in_orders(records, self.experiment.orders):
@@ -242,10 +276,10 @@ class _ParallelRun:
         return mean_outcome(found)
 
     def _modes(self, compression: LabelledPolicy, problem: Problem, records: Sequence[TraceRecord]) -> Sequence[str]:
-        """Of as many traces as the largest strategy needs."""
+        """Of a problem's `records`, as many as the largest strategy needs."""
         key = compression.label, problem.id
         if key not in self.modes:
-            self.modes[key] = modes_of(records[: self.experiment.most])
+            self.modes[key] = modes_of(records)
         return self.modes[key]
 
     def _solve(

@@ -36,9 +36,11 @@ def _replayed(report: Report, n: int, rows: Sequence[Report]) -> Table:
     sure = any(row.get("equal_cost_by_confidence") for row in rows)
     by_confidence: list[Column] = [("ties by confidence", "right", 2)] if sure else []
     most, told = max(blocks_of(report)), any(row.get("agrees") for row in rows)
-    agrees: list[Column] = (
-        [(f"agrees with all {most}, %", "right", 2), ("to the vote of equal cost", "right", 3)] if told else []
-    )
+    sure_agrees = any(row.get("agrees_equal_cost_by_confidence") for row in rows)
+    agrees: list[Column] = []
+    if told:
+        agrees = [(f"agrees with all {most}, %", "right", 2), ("to the vote of equal cost", "right", 3)]
+        agrees += [("ties by confidence", "right", 3)] if sure_agrees else []
     return Table(
         title=f"n = {n}, replayed: {rows[0]['problems']} problems, {model}, every strategy on the same traces",
         columns=[
@@ -67,6 +69,7 @@ def _replayed(report: Report, n: int, rows: Sequence[Report]) -> Table:
                 _to_vote(row, "equal_cost"),
                 *([_to_vote(row, "equal_cost_by_confidence")] if sure else []),
                 *([_share(row, "agrees"), _to_vote(row, "agrees_equal_cost")] if told else []),
+                *([_to_vote(row, "agrees_equal_cost_by_confidence")] if told and sure_agrees else []),
                 number(row["trace_tokens"]),
                 number(row["judge_tokens"]),
                 number(row["total_tokens"]),
@@ -82,7 +85,8 @@ def _replayed(report: Report, n: int, rows: Sequence[Report]) -> Table:
             *_orders(report),
             f"cons@{n}: the vote of {n} whole traces with full KV. Differences and shares are to that row.",
             "The vote of equal cost: a plain one of as many whole traces as cost the same tokens, judge included, under the "
-            "same compression: between cons@k and cons@(k + 1), the mean over orders of the traces.",
+            "same compression: between cons@k and cons@(k + 1), the mean over orders of the traces. Ties go to the "
+            "answer that was given first.",
             *(
                 ["Ties by confidence: to the same vote, whose ties go to the answer of the more confident traces."]
                 if sure
