@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from laconic.environment import script_environment
 from laconic.files import write_text
 
 Rows = dict[str, dict[str, Any]]
@@ -145,7 +146,7 @@ def main() -> None:
     to = asked.to.split(";")
     rows = table(runs, to)
     asked.out.mkdir(parents=True, exist_ok=True)
-    found = {"of": [place.name for place in asked.runs], "to": to, "rows": rows}
+    found = {**script_environment(__file__), "of": [place.name for place in asked.runs], "to": to, "rows": rows}
     write_text(asked.out / "results.json", json.dumps(found, indent=1) + "\n")
     write_text(asked.out / "table.md", written(rows, to))
     print(written(rows, to))

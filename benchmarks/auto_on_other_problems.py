@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from laconic.environment import script_environment
+from laconic.files import write_text
 from laconic.lab.parallel.equal_cost import plain_votes
 from laconic.prune.budget import PoolBudget
 from laconic.prune.calibration import CalibratedRow, Calibration
@@ -50,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
     parser.add_argument("--splits", type=int, default=200)
-    parser.add_argument("--out", type=Path, help="write table.md there")
+    parser.add_argument("--out", type=Path, help="write results.json and table.md there")
     asked = parser.parse_args()
     singles, strategies = read(asked.results)
     count = len(singles)
@@ -63,6 +65,7 @@ def main() -> None:
         "| budget | traces | accuracy, % | to the vote of equal cost | the same, ties by confidence | chosen most often |",
         "|---|---|---|---|---|---|",
     ]
+    found_rows: list[dict[str, Any]] = []
     for budget in BUDGETS:
         gains: list[list[list[float]]] = [[[] for _ in range(count)] for _ in range(2)]
         costs, rights, chosen = [], [], []
@@ -98,14 +101,25 @@ def main() -> None:
                 votes = plain.at(cost * plain.tokens[0])
                 for p, (right, _) in zip(other, got, strict=True):
                     gains[place][p].append(right - votes[p])
-        told = []
+        ends = []
         for place in range(2):
             values = [mean(each) for each in gains[place] if each]
             centre = mean(values)
             half = 1.96 * math.sqrt(math.fsum((v - centre) ** 2 for v in values) / (len(values) - 1) / len(values))
-            told.append(f"{100 * centre:+.1f} [{100 * (centre - half):+.1f}, {100 * (centre + half):+.1f}]")
+            ends.append({"mean": centre, "low": centre - half, "high": centre + half})
         often = max(set(chosen), key=chosen.count)
         share = chosen.count(often) / len(chosen)
+        found_rows.append(
+            {
+                "budget": budget,
+                "traces": mean(costs),
+                "accuracy": mean(rights),
+                "equal_cost": ends[0],
+                "equal_cost_by_confidence": ends[1],
+                "chosen": {name: chosen.count(name) for name in sorted(set(chosen))},
+            }
+        )
+        told = [f"{100 * e['mean']:+.1f} [{100 * e['low']:+.1f}, {100 * e['high']:+.1f}]" for e in ends]
         lines.append(
             f"| {budget}x | {mean(costs):.1f} | {100 * mean(rights):.1f} | {told[0]} | {told[1]} | {often} ({share:.0%}) |"
         )
@@ -115,7 +129,14 @@ def main() -> None:
     print(text)
     if asked.out is not None:
         asked.out.mkdir(parents=True, exist_ok=True)
-        (asked.out / "table.md").write_text(text + "\n", encoding="utf-8")
+        write_text(asked.out / "table.md", text + "\n")
+        written: dict[str, Any] = {
+            **script_environment(__file__),
+            "problems": count,
+            "splits": asked.splits,
+            "rows": found_rows,
+        }
+        write_text(asked.out / "results.json", json.dumps(written, indent=1) + "\n")
 
 
 if __name__ == "__main__":

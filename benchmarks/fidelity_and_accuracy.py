@@ -15,6 +15,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from laconic.environment import script_environment
 from laconic.files import write_text
 
 
@@ -43,7 +44,12 @@ def main() -> None:
     asked = parser.parse_args()
     moved, right = by_policy(asked.fidelity), by_policy(asked.accuracy)
     both = [key for key in right if key in moved]
-    found: dict[str, Any] = {"fidelity": asked.fidelity.name, "accuracy": asked.accuracy.name, "ratios": {}}
+    found: dict[str, Any] = {
+        **script_environment(__file__),
+        "fidelity": asked.fidelity.name,
+        "accuracy": asked.accuracy.name,
+        "ratios": {},
+    }
     for ratio in sorted({ratio for ratio, _ in both}):
         names = [name for each, name in both if each == ratio]
         kl = [moved[ratio, name]["kl"]["mean"]["mean"] for name in names]

@@ -17,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from laconic.environment import script_environment
 from laconic.files import write_text
 from laconic.jsonl import read_object
 from laconic.lab.shared.figure import COLOURS, MARKERS, figure, legend_beside
@@ -88,7 +89,8 @@ def main() -> None:
                 f"{found[-1]['excerpt']}, {name}: from {told['break_even']}, beyond the interval from {told['beyond_interval']}"
             )
     asked.out.mkdir(parents=True, exist_ok=True)
-    write_text(asked.out / "results.json", json.dumps({"curves": found}, indent=1) + "\n")
+    written: dict[str, Any] = {**script_environment(__file__), "curves": found}
+    write_text(asked.out / "results.json", json.dumps(written, indent=1) + "\n")
     write_text(asked.out / "table.md", table(found))
     draw(asked.out / "plot.png", found)
 

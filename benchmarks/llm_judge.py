@@ -25,7 +25,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from laconic.engines.hf.shapes import Shape, build, get_shape, parameter_count, pick_device, resolve_dtype
-from laconic.environment import environment
+from laconic.environment import script_environment
 from laconic.errors import InputError, LaconicError
 from laconic.judges.llm import LLMJudge
 from laconic.judges.prompts import LLMJudgeSettings
@@ -166,8 +166,7 @@ def main(argv: list[str] | None = None) -> int:
     except LaconicError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    here = environment(["laconic", *(sys.argv[1:] if argv is None else argv)])
-    here["command"] = here["command"].replace("laconic", "python benchmarks/llm_judge.py", 1)
+    here = script_environment(__file__, argv)
     record = {
         "environment": here,
         "shape": shape.name,

@@ -13,6 +13,7 @@ import argparse
 import json
 from pathlib import Path
 
+from laconic.environment import script_environment
 from laconic.files import write_text
 from laconic.traces import read_traces
 
@@ -35,6 +36,7 @@ def main() -> None:
     played = replayed(asked.results, asked.pool)
     apart = [abs(live.get(name, 0) - count) for name, count in played.items()]
     found = {
+        **script_environment(__file__),
         "pool": asked.pool,
         "problems": len(played),
         "alike": apart.count(0),

@@ -29,7 +29,7 @@ from typing import Any
 import httpx
 import psutil
 
-from laconic.environment import machine, versions
+from laconic.environment import script_environment
 from laconic.files import write_text
 
 MINUTE = 60.0
@@ -260,9 +260,7 @@ def main() -> None:
             f"error: no stream told a token in {asked.seconds:g} s: {soak.counts}, {soak.wrong[:3]}; give it more seconds"
         )
     found = {
-        "machine": machine(),
-        "versions": versions(),
-        "command": "python benchmarks/serve_soak.py " + " ".join(sys.argv[1:]),
+        **script_environment(__file__),
         "seconds": asked.seconds,
         "clients": asked.clients,
         "engine": asked.engine,

@@ -22,7 +22,7 @@ from typing import Any
 
 import httpx
 
-from laconic.environment import machine, versions
+from laconic.environment import script_environment
 from laconic.files import write_text
 
 
@@ -110,9 +110,7 @@ def main() -> None:
         served.terminate()
         served.wait(60)
     told = {
-        "machine": machine(),
-        "versions": versions(),
-        "command": "python benchmarks/serve_speed.py " + " ".join(sys.argv[1:]),
+        **script_environment(__file__),
         "clients": asked.clients,
         "tokens": asked.tokens,
         "rounds": samples,

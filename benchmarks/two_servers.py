@@ -28,7 +28,7 @@ from typing import Any
 import httpx
 
 from laconic.assets import reasoner_path
-from laconic.environment import machine, versions
+from laconic.environment import script_environment
 from laconic.files import write_text
 from laconic.problems import generate
 
@@ -169,9 +169,7 @@ def main() -> None:
 
     def write() -> None:
         told = {
-            "machine": machine(),
-            "versions": versions(),
-            "command": "python benchmarks/two_servers.py " + " ".join(sys.argv[1:]),
+            **script_environment(__file__),
             "n": asked.n,
             "max_new_tokens": asked.tokens,
             "seed": SEED,

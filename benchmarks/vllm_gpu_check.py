@@ -37,7 +37,7 @@ from tests.engines.vllm.live import prompts_of
 from tests.engines.vllm.tiny import SPECIAL, tiny_model
 
 from laconic.engines.vllm.plugin.settings import parse_launch
-from laconic.environment import environment
+from laconic.environment import script_environment
 
 RPC = {"policy": "rpc", "interval": 64, "ratio": 4, "window": 8}
 POLICIES: dict[str, dict[str, Any]] = {
@@ -322,8 +322,7 @@ def main(argv: list[str] | None = None) -> int:
     passed = sum(row["result"] == "PASS" for row in record)
     print(f"{passed} passed, {failed} failed, {len(record) - passed - failed} skipped")
     if given.out:
-        here = environment(["laconic", *(sys.argv[1:] if argv is None else argv)])
-        here["command"] = here["command"].replace("laconic", "python benchmarks/vllm_gpu_check.py", 1)
+        here = script_environment(__file__, argv)
         given.out.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"environment": here, "passed": not failed and passed > 0, "checks": record}, indent=1)
         (given.out / "results.json").write_text(text + "\n", encoding="utf-8")

@@ -35,7 +35,7 @@ from tests.engines.vllm.live import Reference, prompts_of
 from tests.engines.vllm.tiny import engine_args, runner_of, running, scheduler_of, tiny_model
 
 from laconic.engines.vllm.plugin.settings import parse_launch
-from laconic.environment import environment
+from laconic.environment import script_environment
 from laconic.errors import InputError, LaconicError
 
 RPC: dict[str, Any] = {"policy": "rpc", "interval": 64, "ratio": 4, "window": 8}
@@ -296,8 +296,7 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         bench = run(tiny_model(Path(folder)), given.tokens, schedulings)
         settings = {key: value for key, value in engine_args(Path("tiny")).items() if key != "use_tqdm_on_load"}
-    here = environment(["laconic", *(sys.argv[1:] if argv is None else argv)])
-    here["command"] = here["command"].replace("laconic", "python benchmarks/vllm_v2.py", 1)
+    here = script_environment(__file__, argv)
     here["versions"]["triton"] = metadata.version("triton")
     passed = all(row["passed"] for row in bench.rows)
     record = {

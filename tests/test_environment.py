@@ -30,6 +30,14 @@ def test_no_host_user_or_directory_is_told(tmp_path: Path, monkeypatch: pytest.M
     assert socket.gethostname() not in text
 
 
+def test_a_script_is_told_as_python_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    argv = ["benchmarks/accuracy-ONE", "--out", str(tmp_path / "out"), "--to=/elsewhere/x"]
+    found = env.script_environment(tmp_path / "benchmarks" / "pool.py", argv)
+    assert found["command"] == "python benchmarks/pool.py benchmarks/accuracy-ONE --out out --to=x"
+    assert set(found) == set(env.environment(["laconic"]))
+
+
 def test_available_memory_is_some_of_the_total() -> None:
     assert 0 < env.available_memory() <= env.total_memory()
 

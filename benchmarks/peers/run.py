@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from laconic.environment import machine, versions
+from laconic.environment import script_environment
 from laconic.files import write_text
 
 DECODE = Path(__file__).with_name("decode.py")
@@ -144,7 +144,7 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     place = asked.out / "results.json"
     settings = {"model": Path(asked.model).name, "dtype": asked.dtype, **{name: getattr(asked, name) for name in SHAPE}}
-    found: dict[str, Any] = {"machine": machine(), "versions": versions(), "settings": settings, "runs": []}
+    found: dict[str, Any] = {**script_environment(__file__), "settings": settings, "runs": []}
     if place.exists():
         found = json.loads(place.read_text(encoding="utf-8"))
         differ = [name for name, value in settings.items() if found["settings"].get(name) != value]

@@ -27,6 +27,15 @@ def environment(argv: list[str] | None = None) -> dict[str, Any]:
     }
 
 
+def script_environment(script: str | Path, argv: list[str] | None = None) -> dict[str, Any]:
+    """As `environment`, of a script that Python runs (its `__file__`): `python benchmarks/NAME.py ...`. argv: its arguments,
+    those of this process by default."""
+    words = sys.argv[1:] if argv is None else argv
+    found = environment(["laconic"])
+    found["command"] = "python " + shlex.join(hide_directories(word) for word in [str(Path(script).resolve()), *words])
+    return found
+
+
 def machine() -> dict[str, Any]:
     """Processor, cores this process may use, torch's threads, memory in GiB, and the GPUs with theirs."""
     import torch

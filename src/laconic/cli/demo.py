@@ -54,7 +54,7 @@ def demo(
     ratio: RatioOfAll = SMALL["ratio"],
     as_json: AsJson = False,
 ) -> None:
-    """Solve held-out problems with the bundled reasoner: full KV, its selector, RPC and random eviction at one cache size.
+    """Solve held-out problems with the bundled reasoner: full KV, its selector, RPC and Random at one cache size.
 
     Needs no network. Prints accuracy with its 95 % interval, KV tokens and bytes, tokens per second, and an excerpt of
     a trace that shows what was evicted. Where there is a bundled judge, the first problem is then solved by 64 traces under

@@ -18,7 +18,7 @@ from laconic.statistics import Interval, mean_interval, paired_difference
 
 
 def compared_policies(ratio: float, interval: int, window: int, learned: bool = False) -> list[Policy]:
-    """Full KV, then at one cache size the learned selector, where there is one, RPC, and random eviction.
+    """Full KV, then at one cache size the learned selector, where there is one, RPC, and Random.
 
     Raises InputError for a ratio below 1.
     """

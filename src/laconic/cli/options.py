@@ -155,7 +155,8 @@ Spend = Annotated[
     typer.Option(
         "--spend",
         metavar="BUDGET",
-        help="4x: four traces a problem in the mean; 500000: tokens. A set shares it; for one (30s, too), auto chooses by it.",
+        help="4x (four traces a problem in the mean) or tokens, shared by a set; solve takes 30s too, and one problem, "
+        "for which auto chooses by it.",
     ),
 ]
 CalibrationFile = Annotated[

@@ -128,15 +128,16 @@ def solve(
 ) -> None:
     """Think about one problem in many traces, as many as are worth their price, and let their answers vote.
 
-    That is the priced vote, four traces at a time, which asks no judge. With --judge, or an option that only DeepPrune has,
-    traces that would end in the same answer are stopped instead; with --spend a calibration chooses; --strategy names others.
+    That is the priced vote, four traces at a time, which asks no judge: priced-vote:price=0.012,first=4,parallel=4 (the name
+    alone is price 0.005, first 2, one at a time). With --judge, or an option that only DeepPrune has, traces that would end in
+    the same answer are stopped instead; with --spend a calibration chooses; --strategy names others.
     The line "plain" says what a plain vote of the traces that have finished would say, and how many it would have for the
     same tokens.
 
-    --source solves a set, one problem after another, each a line on stdout, and says at the end what a plain vote of as many
-    tokens would have said. With --spend the set shares the budget: every problem gets two traces, each further one goes where
-    it should raise the vote most a token, up to --n. --out has the verdicts as they come, and the same command goes on from
-    there.
+    --source solves a set, problems side by side as far as --batch goes, each a line on stdout, and says at the end what a
+    plain vote of as many tokens would have said. With --spend the set shares the budget: every problem gets two traces, each
+    further one goes where it should raise the vote most a token, up to --n. --out has the verdicts as they come, and the same
+    command goes on from there.
 
     On a terminal a board shows every trace as it goes; elsewhere each decision is a line on stderr. Ctrl-C ends the run with
     the verdict so far (a second one in the middle of a step). Exit codes: 0 with an answer, 1 where no trace gave one (of a

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 
 import numpy
@@ -52,19 +51,37 @@ def test_accuracy_has_a_line_a_policy_and_a_band(tmp_path: Path, figures: list[F
     assert (band.y0, band.y1) == (pytest.approx(65.0), pytest.approx(78.0))
 
 
-def test_caches_of_one_size_are_drawn_from_zero_on(tmp_path: Path, figures: list[Figure]) -> None:
+def test_caches_of_one_size_are_names_and_no_axis_of_sizes(tmp_path: Path, figures: list[Figure]) -> None:
+    """No distance along the page between marks can be read as one held less: it is accuracy, or the order."""
     rows = [
         row("full", None, 0.7, 250.0),
-        *(row(name, 4, 0.5, 170.0 + i) for i, name in enumerate(("rpc", "h2o", "random"))),
+        *(
+            row(name, 4, mean, 170.0 + i)
+            for i, (name, mean) in enumerate([("rpc", 0.4), ("learned", 0.6), ("random", 0.5)])
+        ),
     ]
+    rows[2]["policy"] = "learned:interval=64,ratio=4,window=16"
     accuracy_plot({"rows": rows}, tmp_path / "plot.png")
     (axes,) = figures[0].axes
-    assert axes.get_xlim() == (0, pytest.approx(325.0))
-    assert axes.get_xlabel().endswith("one size, marks side by side)")
-    # Their marks don't hide each other.
-    drawn = [c.lines[0] for c in axes.containers if isinstance(c, ErrorbarContainer)]
-    at = sorted(float(line.get_transform().transform(line.get_xydata())[0][0]) for line in drawn)
-    assert min(b - a for a, b in pairwise(at)) > 10
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["learned fading=0", "Random", "RPC"]
+    assert axes.get_ylim() == (2.5, -0.5)  # the first on top
+    assert axes.get_xlim() == (0, pytest.approx(83.0))
+    assert axes.get_xlabel() == "pass@1, % (every cache: 170 to 172 tokens on average, prompt included)"
+    drawn = [c for c in axes.containers if isinstance(c, ErrorbarContainer)]
+    at = [(float(x), float(y)) for c in drawn for x, y in numpy.asarray(c.lines[0].get_xydata())]
+    assert at == [(pytest.approx(60.0), 0), (pytest.approx(50.0), 1), (pytest.approx(40.0), 2)]
+    low, high = drawn[0].lines[2][0].get_segments()[0][:, 0]
+    assert (low, high) == (pytest.approx(55.0), pytest.approx(68.0))
+    line = next(line for line in axes.get_lines() if line.get_label() == "full KV (250 tokens)")
+    assert list(numpy.asarray(line.get_xdata())) == pytest.approx([70.0, 70.0])
+    band = rectangles(axes)[0].get_bbox()
+    assert (band.x0, band.x1) == (pytest.approx(65.0), pytest.approx(78.0))
+
+
+@pytest.mark.parametrize("rows", [[row("full", None, 0.7, 250.0)], [row("rpc", 4, 0.7, 250.0)]])
+def test_one_row_is_drawn(tmp_path: Path, rows: list[dict]) -> None:
+    accuracy_plot({"rows": rows}, tmp_path / "plot.png")
+    assert is_picture(tmp_path / "plot.png")
 
 
 def test_nothing_to_draw_is_refused(tmp_path: Path) -> None:

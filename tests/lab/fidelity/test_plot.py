@@ -34,12 +34,17 @@ def test_a_line_a_policy_in_both_panels(tmp_path: Path, figures: list[Figure]) -
     assert list(numpy.asarray(along.get_ydata())) == pytest.approx([0.0, 0.04])  # at the smallest cache
 
 
-def test_caches_of_one_size_are_drawn_from_zero_on(tmp_path: Path, figures: list[Figure]) -> None:
-    rows = [fidelity_row(name, 4, 0.03, 75.0 + i) for i, name in enumerate(("rpc", "random", "h2o"))]
-    fidelity_plot(report(rows), tmp_path / "plot.png")
-    assert figures[0].axes[0].get_xlim() == (0, pytest.approx(1.3 * 77))
+def test_caches_of_one_size_are_names_and_no_axis_of_sizes(tmp_path: Path, figures: list[Figure]) -> None:
+    rows = [fidelity_row(name, 4, kl, 75.0 + i) for i, (name, kl) in enumerate([("rpc", 0.05), ("random", 0.03)])]
     fidelity_plot(report([fidelity_row("full", None, 0.0, 300.0), *rows]), tmp_path / "plot.png")
-    assert figures[1].axes[0].get_xlim() == (0, pytest.approx(1.3 * 300))
+    left, right = figures[0].axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["full KV", "Random", "RPC"]  # nearest on top
+    assert left.get_xlim() == (0, pytest.approx(1.05 * 0.06))
+    assert left.get_xlabel().endswith("(every cache: 75 to 76 tokens on average, prompt included)")
+    at = [list(numpy.asarray(c.lines[0].get_xydata())[0]) for c in left.containers]  # type: ignore[attr-defined]
+    assert at == [pytest.approx([0.0, 0]), pytest.approx([0.03, 1]), pytest.approx([0.05, 2])]
+    colours = {line.get_label(): line.get_color() for line in right.get_lines()}  # the same in both panels
+    assert [c.lines[0].get_color() for c in left.containers] == [colours[n] for n in ("full KV", "Random", "RPC")]  # type: ignore[attr-defined]
 
 
 def test_every_line_can_be_told_from_the_others(tmp_path: Path, figures: list[Figure]) -> None:

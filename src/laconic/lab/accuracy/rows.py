@@ -21,7 +21,7 @@ class AccuracyRow:
     """One policy's figures. KV tokens are of one layer, the prompt's included.
 
     accuracy: pass@1 and its 95 % interval; difference: to full KV on the same problems and seeds, None for full KV
-    itself or where it did not run; to_random: to random eviction at the same cache size, likewise; to_others: to each other
+    itself or where it did not run; to_random: to Random at the same cache size, likewise; to_others: to each other
     policy at the same cache size, by its label. peak_kv_tokens: the
     most any trace held; mean_peak_kv_tokens: mean over traces of their peak; mean_kv_tokens: mean over traces of the
     mean over their steps. mean_length: generated tokens a trace, of which a policy fed mean_fed. unanswered: share of traces

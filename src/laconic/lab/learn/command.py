@@ -77,7 +77,7 @@ def learn(
     for the bundled reasoner, and of a list of general questions for others; 200 of up to 1,024 tokens where nothing else is
     said. One pass of each tells what later tokens attend to, and small networks learn to tell it from a token's own key and
     value. Traces of the last problems, 16 at least, are kept for the check unless --check names others: KL to full KV at ratio
-    4, beside RPC, R-KV, random tokens and hindsight. Without --out the selector lies where `learned` finds it by itself. The
+    4, beside RPC, R-KV, Random and hindsight. Without --out the selector lies where `learned` finds it by itself. The
     same command goes on where an interrupted one stopped.
     """
     folders: list[Path] = []

@@ -26,6 +26,8 @@ MARKERS = (
     "h",
 )  # as many as share no factor with the colours: 88 pairs
 GREY = "#666666"
+SIZES = ("interval", "ratio", "window", "budget", "buffer", "compression_ratio")
+"""Settings of a cache's size and of when it is compressed."""
 NAMES = {
     "full": "full KV",
     "rpc": "RPC",
@@ -74,27 +76,64 @@ def aside(axes: Any, points: float) -> Any:
 
 
 def is_one_size(rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether all compressed caches have one ratio, or none, and differ by less than a tenth of the largest, full KV's among
-    them. Rows of several ratios are several sizes, however little a ratio changes."""
+    """Whether all compressed caches have one ratio, or none, and differ by less than 15 % of the largest of them. Rows of
+    several ratios are several sizes, however little a ratio changes."""
     compressed = [row for row in rows if row["family"] != "full"]
     places = [row["mean_kv_tokens"] for row in compressed or rows]
-    most = max(row["mean_kv_tokens"] for row in rows)
-    return len({row.get("ratio") for row in compressed}) < 2 and max(places) - min(places) < 0.1 * most
+    return len({row.get("ratio") for row in compressed} - {None}) < 2 and max(places) - min(places) < 0.15 * max(places)
 
 
-def kv_label(one_size: bool) -> str:
-    """What the axis of cache sizes is called; see `is_one_size`."""
-    if one_size:
-        return "mean KV tokens held a trace (one size, marks side by side)"
-    return "mean KV tokens held a trace (one layer, prompt included)"
+def sizes_label(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What all rows' caches hold, for a plot whose axis doesn't say it: `every cache: 171 to 174 tokens on average`."""
+    held = {round(row["mean_kv_tokens"]) for row in rows}
+    return (
+        f"every cache: {min(held):,}{f' to {max(held):,}' if len(held) > 1 else ''} tokens on average, prompt included"
+    )
 
 
-def set_x_limits(axes: Any, places: Sequence[float], one_size: bool) -> None:
-    """Around the data: what is moved aside does not count for matplotlib's own choice. Caches of one size are drawn from 0
-    on, or differences of a token would look like a policy's doing."""
-    if one_size:
-        axes.set_xlim(0, 1.3 * max(places))  # with room for what is set aside
-        return
+def family_of(row: Mapping[str, Any]) -> str:
+    """A row's policy as it was asked for; `learned` always says its `fading`, which is 0 in rows recorded before specs did."""
+    family, spec = str(row["family"]), str(row.get("policy") or "")
+    name, _, rest = family.partition(":")
+    if name != "learned" or not spec.startswith("learned:"):
+        return family
+    settings = dict(part.split("=", 1) for part in spec.partition(":")[2].split(",") if "=" in part)
+    said = [part for part in rest.split(",") if part and not part.startswith("fading=")]
+    fading = float(settings.get("fading", 0))
+    return f"learned:{','.join([*said, f'fading={fading:g}'])}"
+
+
+def names_at_one_size(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What rows of one cache size are called: the policy, and settings other than the cache's size and its schedule; these
+    too where names would be alike otherwise."""
+    families = [family_of(row) for row in rows]
+    short = []
+    for family in families:
+        name, _, rest = family.partition(":")
+        said = ",".join(part for part in rest.split(",") if part and part.partition("=")[0] not in SIZES)
+        short.append(f"{name}:{said}" if said else name)
+    return [policy_name(own if short.count(own) == 1 else family) for own, family in zip(short, families, strict=True)]
+
+
+def draw_ranked(axes: Any, entries: Sequence[tuple[str, float, float, float, Mapping[str, Any]]]) -> None:
+    """(name, mean, low, high, style) each: a line a name, in the order given from the top, its mean with the interval's bar.
+
+    For rows that share one cache size: names on the axis, so that no distance between marks can be read as a size."""
+    for place, (_, mean, low, high, style) in enumerate(entries):
+        axes.errorbar(
+            mean, place, xerr=[[mean - low], [high - mean]], **{"ms": 6, "capsize": 3, "elinewidth": 1.2, **style}
+        )
+    axes.set_yticks(range(len(entries)), [name for name, *_ in entries])
+    axes.set_ylim(max(len(entries), 1) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+
+
+KV_LABEL = "mean KV tokens held a trace (one layer, prompt included)"
+"""What the axis of cache sizes is called."""
+
+
+def set_x_limits(axes: Any, places: Sequence[float]) -> None:
+    """Around the data: what is moved aside does not count for matplotlib's own choice."""
     margin = 0.06 * (max(places) - min(places)) or 1.0
     axes.set_xlim(min(places) - margin, max(places) + margin)
 
