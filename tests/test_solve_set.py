@@ -252,19 +252,24 @@ def test_a_pools_verdict_is_its_vote(tmp_path: Path) -> None:
 
 
 def slow_plain(sets: list[list[Script]], found: list[SolvedProblem], traces: int) -> list[str | None]:
-    """The plain votes of the first so many of each problem's finished traces, counted out."""
+    """The plain votes of the first so many of each problem's finished traces, counted out; ties by mean confidence."""
     said = []
     for scripts, solved in zip(sets, found, strict=True):
-        told = [scripts[trace.index].answer for trace in solved.finished][:traces]
-        given = [answer for answer in told if answer is not None]
-        said.append(max(given, key=lambda answer: (given.count(answer), -given.index(answer))) if given else None)
+        told = [scripts[trace.index] for trace in solved.finished][:traces]
+        sure: dict[str, list[float]] = {}
+        for script in told:
+            if script.answer is not None:
+                sure.setdefault(script.answer, []).append(script.confidence[0])
+        ranks = {answer: (len(each), sum(each) / len(each)) for answer, each in sure.items()}
+        said.append(max(ranks, key=lambda answer: ranks[answer]) if ranks else None)
     return said
 
 
+@pytest.mark.parametrize("strategy", [Pool(N, PoolBudget(traces=3.5), parallel=1), parse("priced-vote", n=N)])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_summary_is_what_counting_says(seed: int) -> None:
+def test_the_summary_is_what_counting_says(seed: int, strategy: Any) -> None:
     sets = sets_of(seed)
-    results = solved_by(Pool(N, PoolBudget(traces=3.5), parallel=1), sets)
+    results = solved_by(strategy, sets)
     found = [results.solved[f"p{place}"] for place in range(6)]
     summary = results.summary()
     assert (summary.problems, summary.scored, summary.judged) == (6, 6, 0)

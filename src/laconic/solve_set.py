@@ -250,7 +250,7 @@ def _verdict(pool: Pool, state: PoolProblem, traces: Mapping[int, KnownTrace]) -
     plain, counted = Tally(), [trace for i, trace in sorted(traces.items()) if i < pool.n]
     for trace in counted:
         if trace.answer is not None:
-            plain.add(trace.index, trace.answer)
+            plain.add(trace.index, trace.answer, tie=trace.confidence)
     spent = state.tokens + state.stopped
     note = "" if state.answer is not None else "none of its traces gave an answer" if state.ended else UNSPENT
     return Verdict(
@@ -267,6 +267,7 @@ def _verdict(pool: Pool, state: PoolProblem, traces: Mapping[int, KnownTrace]) -
                 t.tokens,
                 answer=t.answer,
                 weight=float(t.answer is not None),
+                confidence=t.confidence if pool.ties == "confidence" else None,
             )
             for t in counted
         ),

@@ -28,11 +28,13 @@ FORMAT = "laconic.verdicts/1"
 
 @dataclass(frozen=True, slots=True)
 class SolvedTrace:
-    """A trace that came to its end: which of the problem's it is, its answer and its tokens."""
+    """A trace that came to its end: which of the problem's it is, its answer, its tokens and their mean confidence (None: not
+    known)."""
 
     index: int
     answer: str | None
     tokens: int
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class SolvedProblem:
             sum(bool(trace.tokens) for trace in verdict.traces),
             verdict.tokens.generated,
             verdict.tokens.judged,
-            tuple(SolvedTrace(t.index, t.answer, t.tokens) for t in ended),
+            tuple(SolvedTrace(t.index, t.answer, t.tokens, t.confidence) for t in ended),
             verdict.note,
         )
 
@@ -80,7 +82,7 @@ class SolvedProblem:
             sum(bool(trace["tokens"]) for trace in record["traces"]),
             record["tokens"]["generated"],
             record["tokens"]["judged"],
-            tuple(SolvedTrace(t["index"], t["answer"], t["tokens"]) for t in ended),
+            tuple(SolvedTrace(t["index"], t["answer"], t["tokens"], t.get("confidence")) for t in ended),
             record["note"],
         )
 
@@ -88,12 +90,18 @@ class SolvedProblem:
     def tokens(self) -> int:
         return self.generated + self.judged
 
+    @property
+    def sure(self) -> bool:
+        """Whether the confidence of every finished trace is known."""
+        return all(trace.confidence is not None for trace in self.finished)
+
     def plain_answer(self, traces: int) -> str | None:
-        """Of a plain vote of the first so many finished traces, or of all that there are; ties go to the first."""
-        tally = Tally()
+        """Of a plain vote of the first so many finished traces, or of all that there are; ties go to the more confident ones
+        where all confidences are known, else to the first."""
+        tally, sure = Tally(), self.sure
         for trace in self.finished[:traces]:
             if trace.answer is not None:
-                tally.add(trace.index, trace.answer)
+                tally.add(trace.index, trace.answer, tie=(trace.confidence or 0.0) if sure else 0.0)
         votes = tally.votes()
         return votes[0].answer if votes else None
 
@@ -177,12 +185,12 @@ class SetResults:
 @dataclass(frozen=True, slots=True)
 class PlainSetVote:
     """What a plain vote of as many traces of each problem would have said for the same tokens, as far as the finished traces
-    tell.
+    tell. Its ties are broken as `SolvedProblem.plain_answer` has it.
 
     traces: of each that the tokens pay for, at the mean length of the finished ones. accuracy: linear between the votes of the
     whole numbers around it; None without reference answers. ahead: the verdicts' accuracy minus it, paired. otherwise:
     problems whose plain vote says something else. fewer: problems of which fewer traces have finished; there the vote of these
-    stands in.
+    stands in. by_confidence: whether ties go by confidence everywhere.
     """
 
     traces: float
@@ -190,6 +198,7 @@ class PlainSetVote:
     ahead: Interval | None
     otherwise: int
     fewer: int
+    by_confidence: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +257,7 @@ def _plain(solved: Sequence[SolvedProblem], scored: Sequence[SolvedProblem]) -> 
         else None,
         sum(not _same(found.plain_answer(near), found.answer) for found in solved),
         sum(len(found.finished) < near for found in solved),
+        all(found.sure for found in solved),
     )
 
 

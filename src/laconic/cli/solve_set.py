@@ -189,7 +189,8 @@ def facts(summary: SetSummary, out: Path | None) -> list[tuple[str, str]]:
             )
         if vote.fewer:
             said.append(f"{vote.fewer:,} have fewer, whose vote stands in")
-        found.append(("plain vote of these tokens", "; ".join(said)))
+        ties = ", ties by confidence" if vote.by_confidence else ""
+        found.append((f"plain vote of these tokens{ties}", "; ".join(said)))
     if out is not None:
         found.append(("file", str(out)))
     return found

@@ -32,6 +32,8 @@ class TraceFate:
     """Of its vote; 0 for no vote."""
     text: str = ""
     """All that it wrote; where a probe answered for it, with an end that gives this answer."""
+    confidence: float | None = None
+    """Mean over the tokens of a finished trace; None where none were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,8 @@ class PlainVote:
     """What a majority vote without any strategy would have come to for the same tokens, as far as the traces at hand tell."""
 
     answer: str | None
-    """Of the traces that have finished, each with one vote; None where none gave an answer."""
+    """Of the traces that have finished, each with one vote, ties by their confidences where these are known (which costs
+    nothing); None where none gave an answer."""
     votes: int
     """That it has."""
     finished: int

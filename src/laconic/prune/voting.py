@@ -86,6 +86,12 @@ def plain_vote(votes: Sequence[Vote], finished: Sequence[int], tokens: int) -> P
     )
 
 
+def known_confidence(trace: TraceView) -> float | None:
+    """`mean_confidence`; None where the engine gave none, or fewer than tokens."""
+    known = trace.confidences and len(trace.confidences) >= len(trace.token_ids)
+    return mean_confidence(trace) if known else None
+
+
 def mean_confidence(trace: TraceView) -> float:
     """Of a trace's tokens. Raises InputError where the engine gave none, or fewer than tokens."""
     found = trace.confidences

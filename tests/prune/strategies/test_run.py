@@ -183,7 +183,13 @@ def test_a_plain_vote_of_the_traces_that_finished_is_told_at_every_step(which):
             assert verdict.plain is None
             continue
         said = [t.answer for t in done if t.answer is not None]
-        best = max(said, key=lambda answer: (said.count(answer), -said.index(answer)), default=None)
+
+        def rank(answer, said=said, done=done):
+            """Votes, then how sure their traces were where that is known, then the first."""
+            sure = [t.confidence or 0.0 for t in done if t.answer == answer]
+            return said.count(answer), sum(sure) / len(sure), -said.index(answer)
+
+        best = max(said, key=rank, default=None)
         mean = sum(t.tokens for t in done) / len(done)
         assert verdict.plain is not None
         assert (verdict.plain.answer, verdict.plain.votes) == (best, said.count(best))

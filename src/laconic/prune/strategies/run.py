@@ -17,7 +17,7 @@ from laconic.prune.strategies.clock import Clock
 from laconic.prune.strategies.settings import check_sampling
 from laconic.prune.trace_engine import ChunkView, SamplingView, TraceEngine, TraceView
 from laconic.prune.verdict import Fate, PlainVote, Tokens, TraceFate, Verdict, Vote
-from laconic.prune.voting import Tally, decided, plain_vote
+from laconic.prune.voting import Tally, decided, known_confidence, plain_vote
 
 COUNTED = {"steps": "steps", "token_steps": "kv_token_steps", "compressions": "compressions", "evicted": "evicted"}
 """`Verdict.kv`'s names for what an engine counts up."""
@@ -232,7 +232,7 @@ class StrategyRunBase(StrategyRun):
         with self.clock.during("vote"):
             record.answer = answers.answer_of(record.view)
             if record.answer is not None:
-                self.plain_tally.add(record.index, record.answer)
+                self.plain_tally.add(record.index, record.answer, tie=known_confidence(record.view) or 0.0)
 
     def _lose(self, record: TraceState) -> None:
         """The engine has given a trace up: it counts as ended, without an answer."""
@@ -329,7 +329,18 @@ class StrategyRunBase(StrategyRun):
             answer=votes[0].answer if votes else None,
             votes=votes,
             traces=tuple(
-                TraceFate(r.id, r.index, r.fate, r.reason, r.tokens, r.cluster, r.answer, r.weight, self._text(r))
+                TraceFate(
+                    r.id,
+                    r.index,
+                    r.fate,
+                    r.reason,
+                    r.tokens,
+                    r.cluster,
+                    r.answer,
+                    r.weight,
+                    self._text(r),
+                    known_confidence(r.view) if r.fate == "finished" else None,
+                )
                 for r in self.records
             ),
             tokens=self._tokens(),
