@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from laconic import checks
 from laconic.errors import InputError
 from laconic.prune.cluster import Clustering, Placement
 from laconic.prune.judge import Cost, Excerpt, Judge
@@ -39,12 +40,7 @@ class Judging:
 
     def read(self, excerpts: Mapping[int, Excerpt], engine: TraceEngine | None = None) -> None:
         """Read excerpts by number, all in one batch. Raises InputError for a judge that gives back another number."""
-        readings = self.judge.read(list(excerpts.values()), engine)
-        if len(readings) != len(excerpts):
-            raise InputError(
-                f"judge {self.judge.name} gave {len(readings)} readings of {len(excerpts)} excerpts; expected one of each"
-            )
-        self._readings.update(zip(excerpts, readings, strict=True))
+        self._readings.update(_read(self.judge, excerpts, engine))
         matrix = getattr(self.judge, "matrix", None)
         if matrix is not None and 1 < len(self._readings) <= WORTH_A_MATRIX * len(excerpts):
             count = len(self._readings)
@@ -66,3 +62,61 @@ class Judging:
         mine = self._readings[number]
         pairs = [(self._readings[member], mine) for member in query.members]
         return self.clustering.place(query, self.judge.compare(pairs) if pairs else [])
+
+
+class JudgedPairs:
+    """A judge's word on pairs of excerpts by number, each read and each pair compared once. tau: what its number has to exceed
+    for two to be alike."""
+
+    def __init__(self, judge: Judge, tau: float) -> None:
+        self.judge, self.tau = judge, tau
+        self._before = replace(judge.cost)
+        self._readings: dict[int, Any] = {}
+        self._alike: dict[tuple[int, int], bool] = {}
+
+    def __contains__(self, number: int) -> bool:
+        """Whether that excerpt has been read."""
+        return number in self._readings
+
+    @property
+    def tokens(self) -> int:
+        """That the judge has run for these."""
+        return self.judge.cost.minus(self._before).tokens
+
+    @property
+    def tokens_each(self) -> float:
+        """What an excerpt has cost so far, comparing included; 0 before there is one: not known."""
+        return self.tokens / len(self._readings) if self._readings else 0.0
+
+    def read(self, excerpts: Mapping[int, Excerpt], engine: TraceEngine | None = None) -> None:
+        """Read those that have not been, all in one batch. Raises InputError for a judge that gives back another number."""
+        new = {number: excerpt for number, excerpt in excerpts.items() if number not in self._readings}
+        if new:
+            self._readings.update(_read(self.judge, new, engine))
+
+    def compare(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Compare those that have not been, in either order, all in one batch. Raises InputError where the judge gives another
+        number of probabilities, or one outside [0, 1]."""
+        new = [pair for pair in dict.fromkeys((min(pair), max(pair)) for pair in pairs) if pair not in self._alike]
+        if not new:
+            return
+        found = self.judge.compare([(self._readings[a], self._readings[b]) for a, b in new])
+        if len(found) != len(new):
+            raise InputError(
+                f"the judge gave {len(found)} probabilities for {len(new)} pairs; expected one for each"
+            )
+        for pair, number in zip(new, found, strict=True):
+            self._alike[pair] = checks.share("what the judge gave", number) > self.tau
+
+    def same(self, one: int, other: int) -> bool | None:
+        """Whether the judge calls two alike; None where they weren't compared."""
+        return self._alike.get((min(one, other), max(one, other)))
+
+
+def _read(judge: Judge, excerpts: Mapping[int, Excerpt], engine: TraceEngine | None) -> dict[int, Any]:
+    readings = judge.read(list(excerpts.values()), engine)
+    if len(readings) != len(excerpts):
+        raise InputError(
+            f"judge {judge.name} gave {len(readings)} readings of {len(excerpts)} excerpts; expected one of each"
+        )
+    return dict(zip(excerpts, readings, strict=True))
