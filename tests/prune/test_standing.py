@@ -1,4 +1,4 @@
-"""How a vote stands with prefixes: as with finished traces where the judge never errs, as without them where it tells nothing."""
+"""How a vote stands with prefixes: as with finished traces where the judge never errs, as without where it tells nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a further draw is worth beside noisy ones, slow and obvious: polynomials in theta with exact fractions, multiplied out."""
+"""What a further draw is worth beside noisy ones, slow and obvious: polynomials with exact fractions, multiplied out."""
 
 from __future__ import annotations
 

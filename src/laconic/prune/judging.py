@@ -102,9 +102,7 @@ class JudgedPairs:
             return
         found = self.judge.compare([(self._readings[a], self._readings[b]) for a, b in new])
         if len(found) != len(new):
-            raise InputError(
-                f"the judge gave {len(found)} probabilities for {len(new)} pairs; expected one for each"
-            )
+            raise InputError(f"the judge gave {len(found)} probabilities for {len(new)} pairs; expected one for each")
         for pair, number in zip(new, found, strict=True):
             self._alike[pair] = checks.share("what the judge gave", number) > self.tau
 

@@ -1,10 +1,10 @@
 """What a further draw is worth to a vote where some draws are noisy: prefixes that a judge has read, beside finished traces.
 
-As in `laconic.prune.worth`, theta is the share of draws that falls on the first of the two leading answers, with a flat prior. A
-finished trace is an exact draw. A prefix is a noisy one: what the judge said of it has the likelihood `u` if the draw is on the
-first, and `v` if it is on the second, so that its factor is u theta + v (1 - theta). The product of such factors, times
+As in `laconic.prune.worth`, theta is the share of draws that falls on the first of the two leading answers, with a flat prior.
+A finished trace is an exact draw. A prefix is a noisy one: what the judge said of it has the likelihood u if the draw is on the
+first, and v if it is on the second, so that its factor is u theta + v (1 - theta). The product of such factors, times
 theta^a (1 - theta)^b, is a mixture of Beta densities, one for each number of noisy draws that may have fallen on the first: all
-integrals are exact sums of positive terms. Without noisy draws everything is what `laconic.prune.worth` says. The method is laconic's.
+integrals are exact sums of positive terms. Without noisy draws everything is what `laconic.prune.worth` says. It is laconic's.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import mul
 
 from laconic.prune.worth import ahead_probability, rise
 
@@ -23,7 +24,7 @@ Factor = tuple[float, float, float]
 chance is in the third already: its factor is p theta + q (1 - theta) + r."""
 
 Outcome = tuple[float, int, int, list[float]]
-"""Of further draws: its ways, the exact votes of both after it, and the weights of the noisy draws (`NoisyVotes._fallen`)."""
+"""Of further draws: its ways, the exact votes that it adds to both, and the noisy draws' weights (`NoisyVotes._fallen`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class NoisyVotes:
 
     def ahead(self) -> float:
         """P(theta > 1/2): that the first is the likelier of the two."""
-        whole, ahead = _masses(self.a, self.b, self._fallen(), self._scale())
+        whole, ahead = self._masses(0, 0, self._fallen())
         return ahead / whole
 
     def rise_exact(self, most: int) -> float:
@@ -44,9 +45,7 @@ class NoisyVotes:
         if not self.noisy:
             return rise(self.a, self.b, most)
         fallen = self._fallen()
-        return self._rise(
-            [[(math.comb(d, j), self.a + j, self.b + d - j, fallen) for j in range(d + 1)] for d in range(1, most + 1)]
-        )
+        return self._rise([[(math.comb(d, j), j, d - j, fallen) for j in range(d + 1)] for d in range(1, most + 1)])
 
     def rise_noisy(self, channel: Channel, most: int) -> float:
         """The same over 1 to `most` prefixes that the judge reads."""
@@ -58,7 +57,7 @@ class NoisyVotes:
         looks, before = [], [self._fallen()]  # by how many of the draws are said to be on the first
         for draws in range(1, most + 1):
             before = [_times(before[0], unsaid), *(_times(each, said) for each in before)]
-            looks.append([(math.comb(draws, j), self.a, self.b, each) for j, each in enumerate(before)])
+            looks.append([(math.comb(draws, j), 0, 0, each) for j, each in enumerate(before)])
         return self._rise(looks)
 
     def rise_finished(self, read: Sequence[Factor], most: int) -> float:
@@ -77,7 +76,7 @@ class NoisyVotes:
                         further[place] = further.get(place, 0.0) + way * part
             ways = further
             fallen = NoisyVotes(self.a, self.b, (*self.noisy, *open_[count:]))._fallen()
-            looks.append([(way, self.a + j, self.b + k, fallen) for (j, k), way in ways.items()])
+            looks.append([(way, j, k, fallen) for (j, k), way in ways.items()])
         return NoisyVotes(self.a, self.b, (*self.noisy, *open_))._rise(looks)
 
     def _fallen(self) -> list[float]:
@@ -87,22 +86,22 @@ class NoisyVotes:
             fallen = _times(fallen, factor)
         return fallen
 
-    def _scale(self) -> float:
-        return _beta(self.a, self.b)[0]
-
     def _rise(self, looks: Sequence[Sequence[Outcome]]) -> float:
         """looks: what may come of 1, 2, ... further draws."""
-        scale = self._scale()
-        whole, ahead = _masses(self.a, self.b, self._fallen(), scale)
-        now = max(ahead, whole - ahead)
-        highest = -math.inf
+        whole, ahead = self._masses(0, 0, self._fallen())
+        now, highest = max(ahead, whole - ahead), -math.inf
         for draws, outcomes in enumerate(looks, 1):
-            found = []
-            for weight, a, b, fallen in outcomes:
-                all_, first = _masses(a, b, fallen, scale)
-                found.append(weight * max(first, all_ - first))
-            highest = max(highest, (math.fsum(found) - now) / draws)
+            found = 0.0
+            for weight, j, k, fallen in outcomes:
+                every, first = self._masses(j, k, fallen)
+                found += weight * max(first, every - first)
+            highest = max(highest, (found - now) / draws)
         return highest / whole
+
+    def _masses(self, j: int, k: int, fallen: Sequence[float]) -> tuple[float, float]:
+        """The likelihood's integrals over 0 < theta < 1 and over theta > 1/2, with j and k more exact votes; to one scale."""
+        line, above = _line(self.a, self.b, j + k + len(fallen) - 1)
+        return sum(map(mul, fallen, line[j:])), sum(map(mul, fallen, above[j:]))
 
 
 def _times(fallen: Sequence[float], factor: tuple[float, float]) -> list[float]:
@@ -111,20 +110,14 @@ def _times(fallen: Sequence[float], factor: tuple[float, float]) -> list[float]:
     return [u * before + v * same for before, same in zip([0.0, *fallen], [*fallen, 0.0], strict=True)]
 
 
-def _masses(a: int, b: int, fallen: Sequence[float], scale: float) -> tuple[float, float]:
-    """The integrals of the weighted likelihood over 0 < theta < 1 and over theta > 1/2, divided by exp(scale)."""
-    noisy = len(fallen) - 1
-    whole = ahead = 0.0
-    for k, weight in enumerate(fallen):
-        if weight > 0:
-            log_beta, above = _beta(a + k, b + noisy - k)
-            mass = weight * math.exp(log_beta - scale)
-            whole += mass
-            ahead += mass * above
-    return whole, ahead
+@lru_cache(maxsize=1 << 12)
+def _line(a: int, b: int, draws: int) -> tuple[list[float], list[float]]:
+    """[draws + 1] each: integrals of theta^(a + x) (1 - theta)^(b + draws - x) over 0 < theta < 1 and over theta > 1/2, divided
+    by that of theta^a (1 - theta)^b."""
+    scale = _log_beta(a, b)
+    whole = [math.exp(_log_beta(a + x, b + draws - x) - scale) for x in range(draws + 1)]
+    return whole, [mass * ahead_probability(a + x, b + draws - x) for x, mass in enumerate(whole)]
 
 
-@lru_cache(maxsize=1 << 16)
-def _beta(a: int, b: int) -> tuple[float, float]:
-    """Of theta^a (1 - theta)^b: the logarithm of its integral, and the share of it above 1/2."""
-    return math.lgamma(a + 1) + math.lgamma(b + 1) - math.lgamma(a + b + 2), ahead_probability(a, b)
+def _log_beta(a: int, b: int) -> float:
+    return math.lgamma(a + 1) + math.lgamma(b + 1) - math.lgamma(a + b + 2)

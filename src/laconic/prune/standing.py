@@ -1,4 +1,4 @@
-"""How a vote stands where traces have finished and others were read by a judge as prefixes, and what further draws are worth to it.
+"""How a vote stands where some traces have finished and a judge has read prefixes of others, and what a draw is worth to it.
 
 A finished trace is one vote of its answer. A prefix belongs to each answer with a probability: the judge has said of it and of
 the traces of that answer whether they agree, and errs at known rates. Answers that only prefixes have are not known yet; they
@@ -29,8 +29,9 @@ Word = Callable[[int, int], bool | None]
 class Standing:
     """groups: indices by answer; the first `known` are finished traces, the others prefixes that were judged alike. expected:
     votes of each group, a prefix counted by its probability. prefixes: their indices, in the order in which they were read;
-    odds: of each, the likelihood with each group, and last with an answer of its own, the largest being 1. other: votes of answers in
-    no group. draws: finished and read. tpr, fpr: the judge's rates of "same", of pairs that agree and of pairs that don't."""
+    odds: of each, the likelihood with each group, and last with an answer of its own, the largest being 1. other: votes of
+    answers in no group. draws: finished and read. tpr, fpr: shares of pairs that agree, and that don't, which the judge calls
+    the same."""
 
     groups: tuple[tuple[int, ...], ...]
     known: int
@@ -73,7 +74,7 @@ class Standing:
         return self._votes().rise_noisy(channel, min(AHEAD, left)) * informative * self._leads()
 
     def value_of_completing(self) -> tuple[float, int | None]:
-        """That of finishing a trace that was read, and which: the one whose answer is the least certain. None: there is none."""
+        """That of finishing a trace that was read, and which: that whose answer is the least certain. None: there is none."""
         if not self.prefixes:
             return 0.0, None
         factors = self._factors()

@@ -78,7 +78,9 @@ class JudgedVote(Strategy):
                 checks.share(name, getattr(self, name))
         check_ties(self.ties, self.top_k)
         if self.tau != LIKELY and None in (self.tpr, self.fpr):
-            raise InputError(f"tau is {self.tau:g}, and a judge's rates are known at {LIKELY:g} alone: give tpr and fpr, too")
+            raise InputError(
+                f"tau is {self.tau:g}, and a judge's rates are known at {LIKELY:g} alone: give tpr and fpr, too"
+            )
         check_excerpt(self.excerpt, self.judge)
 
     @property
@@ -95,12 +97,17 @@ class JudgedVote(Strategy):
     def needs(self) -> Needs:
         return needs_of_judge(self.judge, self.excerpt_kind) | needs_of_ties(self.ties, self.top_k)
 
+    def acts_at(self) -> int | None:
+        if self.rates[0] == self.rates[1]:
+            return 0
+        return excerpts.parse(self.excerpt_kind).most_tokens
+
     def begin(self, engine: TraceEngine, question: str, sampling: SamplingView) -> JudgedVoteRun:
         return JudgedVoteRun(self, engine, question, sampling)
 
 
 class JudgedVoteRun(StrategyRunBase):
-    """A run of `JudgedVote`. After the first traces one thing happens at a time, so that the outcome is the same on every engine."""
+    """A run of `JudgedVote`. After the first traces one thing happens at a time, so the outcome is the same on every engine."""
 
     def __init__(self, strategy: JudgedVote, engine: TraceEngine, question: str, sampling: SamplingView) -> None:
         tpr, fpr = strategy.rates

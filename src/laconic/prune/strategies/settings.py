@@ -71,7 +71,8 @@ def check_excerpt(excerpt: str | None, judge: Judge) -> None:
     kind = excerpts.parse(excerpt_for(excerpt, judge)).kind
     if judge.excerpt is not None and kind != judge.excerpt:
         raise InputError(
-            f"excerpt is {kind}, but judge {judge.name} was made for {judge.excerpt}: leave the excerpt out, or take another judge"
+            f"excerpt is {kind}, but judge {judge.name} was made for {judge.excerpt}: leave the excerpt out, or take another "
+            "judge"
         )
 
 
