@@ -83,7 +83,9 @@ def compare(run: dict[str, Any], found: dict[str, dict[str, dict[str, Any]]]) ->
         curves.setdefault(row["strategy"], []).append(
             {
                 "auroc": skill,
-                **{end: 100 * getattr(above, end) for end in ("mean", "low", "high")},
+                "mean": 100 * above.mean,
+                "low": 100 * above.low,
+                "high": 100 * above.high,
                 "plain": 100 * row["equal_cost"]["mean"],
                 "plain_low": 100 * row["equal_cost"]["low"],
                 "plain_high": 100 * row["equal_cost"]["high"],

@@ -176,8 +176,8 @@ def stand(
     beyond = other
     for _ in range(ROUNDS if read else 0):
         counts = [*votes, other]
-        for weights in odds:
-            found = [p * w for p, w in zip([*expected, beyond], weights, strict=True)]
+        for each in odds:
+            found = [p * w for p, w in zip([*expected, beyond], each, strict=True)]
             whole = math.fsum(found)
             counts = [count + p / whole for count, p in zip(counts, found, strict=True)]
         *expected, beyond = counts
