@@ -80,21 +80,20 @@ def compare(run: dict[str, Any], found: dict[str, dict[str, dict[str, Any]]]) ->
             raise SystemExit(f"error: {label} costs {spent:.0f} tokens; expected priced votes that cost less and more")
         above = paired_difference([found[label][name]["right"] for name in problems], [[share] for share in theirs])
         fates = row["fates"]
-        curves.setdefault(row["strategy"], []).append(
-            {
-                "auroc": skill,
-                "mean": 100 * above.mean,
-                "low": 100 * above.low,
-                "high": 100 * above.high,
-                "plain": 100 * row["equal_cost"]["mean"],
-                "plain_low": 100 * row["equal_cost"]["low"],
-                "plain_high": 100 * row["equal_cost"]["high"],
-                "accuracy": 100 * row["accuracy"]["mean"],
-                "tokens": spent,
-                "finished": fates["finished"],
-                "read": fates["pruned"],
-            }
-        )
+        point: dict[str, float] = {
+            "auroc": skill,
+            "mean": 100 * above.mean,
+            "low": 100 * above.low,
+            "high": 100 * above.high,
+            "plain": 100 * row["equal_cost"]["mean"],
+            "plain_low": 100 * row["equal_cost"]["low"],
+            "plain_high": 100 * row["equal_cost"]["high"],
+            "accuracy": 100 * row["accuracy"]["mean"],
+            "tokens": spent,
+            "finished": fates["finished"],
+            "read": fates["pruned"],
+        }
+        curves.setdefault(row["strategy"], []).append(point)
     return {name: sorted(points, key=lambda point: point["auroc"]) for name, points in curves.items()}
 
 
@@ -105,8 +104,11 @@ def main() -> None:
     asked = parser.parse_args()
     run = read_object(asked.run / "results.json")
     curves = compare(run, outcomes(asked.run / "results.jsonl"))
-    report = {
-        **{name: run[name] for name in ("command", "date", "versions", "machine", "settings") if name in run},
+    told: dict[str, Any] = {
+        name: run[name] for name in ("command", "date", "versions", "machine", "settings") if name in run
+    }
+    report: dict[str, Any] = {
+        **told,
         "priced": [
             {"strategy": row["strategy"], "tokens": row["total_tokens"], "accuracy": 100 * row["accuracy"]["mean"]}
             for row in run["rows"]

@@ -46,8 +46,13 @@ def recorded(place: Path, judged: int) -> Path:
     lines = [{"kind": "entry", "entry": "priced-vote n=16 none"}]
     for name, (tokens, right, _) in entries.items():
         for problem, share in zip(NAMES, right, strict=True):
-            record = {"kind": "result", "entry": f"{name} n=16 none", "problem": problem, "right": [share, share]}
-            lines.append(record | {"generated": tokens - 20, "judged": 20})  # type: ignore[arg-type]
+            record: dict[str, Any] = {
+                "kind": "result",
+                "entry": f"{name} n=16 none",
+                "problem": problem,
+                "right": [share, share],
+            }
+            lines.append(record | {"generated": tokens - 20, "judged": 20})
     (place / "results.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     return place
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,8 +30,8 @@ SCRIPTS = st.lists(
 def solve(scripts, judge=None, engine=None, **settings_):
     engine = engine or ScriptedEngine(scripts)
     judge = judge or TableJudge(perfect(scripts), tokens=0)
-    settings_ = {"excerpt": "tokens:3", "tpr": 1.0, "fpr": 0.0} | settings_
-    verdict = JudgedVote(len(scripts), judge, **settings_).solve(engine, "why?", SAMPLING)
+    values: dict[str, Any] = {"excerpt": "tokens:3", "tpr": 1.0, "fpr": 0.0, **settings_}
+    verdict = JudgedVote(len(scripts), judge, **values).solve(engine, "why?", SAMPLING)
     assert engine.clean
     return checked(verdict, complete=True, probed=True)
 
