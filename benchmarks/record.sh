@@ -48,6 +48,10 @@ record() {
       laconic bench parallel --traces gsm8k-test-100x16.jsonl --n 16 --few "" --orders 6 --excerpt tokens:96 --strategies "deepprune:K2=1;deepprune:K2=4;deepprune:K2=4,vote=size" --judges "simulated:auroc=0.5;simulated:auroc=0.6;simulated:auroc=0.7;simulated:auroc=0.8;simulated:auroc=0.9;simulated:auroc=0.95;perfect" --out runs/break-even-96
       python benchmarks/judge_break_even.py runs/break-even-96 --out benchmarks/judge-break-even
       ;;
+    judged-vote)
+      laconic bench parallel --traces gsm8k-test-100x16.jsonl --n 16 --few "" --orders 6 --excerpt tokens:96 --strategies "priced-vote:price=0.03;priced-vote:price=0.012;priced-vote:price=0.009;priced-vote:price=0.007;priced-vote;priced-vote:price=0.003;priced-vote:price=0.0015;judged-vote:price=0.012;judged-vote" --judges "simulated:auroc=0.6;simulated:auroc=0.7;simulated:auroc=0.8;simulated:auroc=0.9;simulated:auroc=0.95;perfect" --out runs/judged-vote
+      python benchmarks/judged_vote.py runs/judged-vote --out benchmarks/judged-vote
+      ;;
     bundled-traces)
       laconic collect --problems 100 --n 16 --batch 192 --confidence-top-k 20 --out bundled-100x16.jsonl
       laconic collect --problems 100 --n 16 --batch 48 --confidence-top-k 20 --spend 4x --out bundled-pool.jsonl
@@ -79,7 +83,7 @@ record() {
     serve-speed-qwen) python benchmarks/serve_speed.py --model Qwen2.5-Coder-0.5B-Instruct --tokens 100 --rounds 3 --out benchmarks/serve-speed-qwen ;;
     vllm-v2) python benchmarks/vllm_v2.py --out benchmarks/vllm-v2 ;; # beside that: pip install --no-deps triton
     *)
-      echo "error: there is nothing to record by the name $1; expected accuracy, lightthinker-reasoner, lightthinker, lightthinker-others, parallel, parallel-c2, selector-gsm8k, accuracy-gsm8k, accuracy-gsm8k-again, accuracy-gsm8k-301-600, accuracy-gsm8k-601-900, accuracy-gsm8k-pooled, accuracy-math500, accuracy-math500-101-200, accuracy-math500-pooled, fidelity-math500, fidelity-gsm8k, selector-math500, fidelity-math500-again, fidelity-gsm8k-again, selectors, selector-ablation, chained-traces, fidelity-chained, fidelity-and-accuracy, fidelity-and-accuracy-math500, votes-gsm8k, judges-gsm8k, judge-break-even, bundled-traces, votes-bundled, pool-bundled, auto-gsm8k, judged-traces, judges, traces, traces-qwen, traces-compressed, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
+      echo "error: there is nothing to record by the name $1; expected accuracy, lightthinker-reasoner, lightthinker, lightthinker-others, parallel, parallel-c2, selector-gsm8k, accuracy-gsm8k, accuracy-gsm8k-again, accuracy-gsm8k-301-600, accuracy-gsm8k-601-900, accuracy-gsm8k-pooled, accuracy-math500, accuracy-math500-101-200, accuracy-math500-pooled, fidelity-math500, fidelity-gsm8k, selector-math500, fidelity-math500-again, fidelity-gsm8k-again, selectors, selector-ablation, chained-traces, fidelity-chained, fidelity-and-accuracy, fidelity-and-accuracy-math500, votes-gsm8k, judges-gsm8k, judge-break-even, judged-vote, bundled-traces, votes-bundled, pool-bundled, auto-gsm8k, judged-traces, judges, traces, traces-qwen, traces-compressed, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
         "rpc-paper, vllm-cpu, vllm-cpu-kv, vllm-learned, vllm-v2, peers-qwen, peers-openvino, serve-soak, serve-soak-vllm, serve-speed, serve-speed-qwen, two-servers or all" >&2
       exit 2
       ;;

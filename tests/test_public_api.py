@@ -139,7 +139,9 @@ def excerpt() -> dict[str, Any]:
 
 def strategy(cls: type) -> Callable[..., Any]:
     def call(engine: Any, question: Any, sampling: Any) -> Any:
-        mine: dict[str, Any] = {"judge": baselines.TokenJaccard()} if cls is prune.DeepPrune else {}
+        mine: dict[str, Any] = {}
+        if cls in (prune.DeepPrune, prune.JudgedVote):
+            mine["judge"] = baselines.TokenJaccard()
         mine |= {"calibration": calibration()} if cls is prune.Auto else {}
         return cls(2, **mine).solve(engine, question, sampling)
 
@@ -429,6 +431,18 @@ CALLS: dict[str, Call] = {
             "early_end": FLAG,
         },
     ),
+    "prune.JudgedVote": Call(
+        prune.JudgedVote,
+        lambda: {"n": 4, "judge": baselines.TokenJaccard()},
+        {
+            **dict.fromkeys(("n", "first", "top_k"), WHOLE),
+            **dict.fromkeys(("price", "tau"), NUMBER),
+            **dict.fromkeys(("tpr", "fpr"), optional(NUMBER)),
+            "judge": (None, *OBJECT, baselines.TokenJaccard),
+            "ties": WORD,
+            "excerpt": optional(WORD),
+        },
+    ),
     "prune.Clustering": Call(
         prune.Clustering, dict, {"tau": NUMBER, "K": WHOLE, "K1": WHOLE, "seed": WHOLE, "similarity": WORD}
     ),
@@ -469,6 +483,7 @@ CALLS: dict[str, Call] = {
     "AdaptiveConsistency.solve": solving(prune.AdaptiveConsistency),
     "DeepConf.solve": solving(prune.DeepConf),
     "DeepPrune.solve": solving(prune.DeepPrune),
+    "JudgedVote.solve": solving(prune.JudgedVote),
     "DynasorCoT.solve": solving(prune.DynasorCoT),
     "ParallelProbe.solve": solving(prune.ParallelProbe),
     "StepLike.solve": solving(prune.StepLike),
@@ -665,6 +680,7 @@ CALLS: dict[str, Call] = {
             "model_engine": OBJECT,
             "tokenizer": (5, "x", []),
             "leaps": FLAG,
+            "pause": WHOLE,
         },
         {"records": "record"},
     ),

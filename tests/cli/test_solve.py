@@ -272,7 +272,7 @@ def test_the_winners_text_is_shown_on_request_and_every_text_is_in_the_verdict(i
 
 
 def test_bad_input_is_one_sentence(invoke: Any, tiny: Path, tmp_path: Path) -> None:
-    strategies = "expected one of self-consistency, priced-vote, adaptive-consistency, auto, deepprune, deepconf:low, "
+    strategies = "expected one of self-consistency, priced-vote, adaptive-consistency, auto, deepprune, judged-vote, "
     jaccard = ("-m", tiny, "-j", "jaccard")
     blocked = tmp_path / "file"
     blocked.touch()

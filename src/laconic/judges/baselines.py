@@ -102,6 +102,11 @@ class RandomJudge(MatrixJudge):
         super().__init__()
         self.p, self.seed = number("p", p, 0, 1), whole("seed", seed, 0)
 
+    @property
+    def rates(self) -> tuple[float, float]:
+        """See Judge."""
+        return self.p, self.p
+
     def _read(self, excerpts: Sequence[Excerpt], engine: TraceEngine | None) -> list[str]:
         return [excerpt.trace_id for excerpt in excerpts]
 
@@ -127,6 +132,11 @@ class PerfectJudge(MatrixJudge):
     """
 
     name = "perfect"
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """See Judge."""
+        return 1.0, 0.0
 
     def __init__(self, answers: Mapping[str, str | None] | Callable[[Excerpt], str | None]) -> None:
         super().__init__()
@@ -182,6 +192,12 @@ class SimulatedJudge(PerfectJudge):
         self.shared = number("shared", shared, 0, 1)
         self.seed = whole("seed", seed, 0)
         self._distance = math.sqrt(2) * NormalDist().inv_cdf(self.auroc)
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """See Judge."""
+        right = NormalDist().cdf(self._distance / 2)
+        return right, 1 - right
 
     def _pair(self, a: tuple[str, str | None], b: tuple[str, str | None]) -> float:
         if a[0] == b[0]:

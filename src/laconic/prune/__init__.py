@@ -22,6 +22,7 @@ from laconic.prune.strategies.base import Strategy, StrategyRun
 from laconic.prune.strategies.deepconf import DeepConf
 from laconic.prune.strategies.deepprune import DeepPrune
 from laconic.prune.strategies.dynasor import DynasorCoT
+from laconic.prune.strategies.judged import JudgedVote
 from laconic.prune.strategies.parallel_probe import ParallelProbe
 from laconic.prune.strategies.priced import PricedVote
 from laconic.prune.strategies.registry import parse
@@ -42,6 +43,7 @@ __all__ = [
     "DynasorCoT",
     "Excerpt",
     "Judge",
+    "JudgedVote",
     "KnownTrace",
     "Needs",
     "ParallelProbe",

@@ -83,6 +83,9 @@ class Judge(Protocol):
 
     A judge that reads more of the engine than tokens also has a method ``needs() -> Needs`` that says what, so that the engine
     notes it on the way, or is refused before anything runs. One without needs nothing.
+
+    One whose errors are known has an attribute ``rates``, the shares of pairs that agree and of pairs that differ to which it
+    gives more than 0.5; the judged vote goes by it.
     """
 
     @property

@@ -274,6 +274,21 @@ def test_a_pool_spends_alike_where_traces_leap(parallel: int, budget: PoolBudget
     assert len(seen[0][0]) > 6
 
 
+def test_who_leaps_sees_a_trace_at_its_pause() -> None:
+    seen: list[list[tuple[str, int, str]]] = []
+    for of in ({}, {"leaps": True, "pause": 5}, {"leaps": True}):
+        engine = ReplayEngine(conforming(), tokenizer=tokenizer(), **of)  # type: ignore[arg-type]
+        ids = engine.submit(PROMPTS[0], Sampling(max_new_tokens=12, temperature=1.0, confidence_top_k=5), n=3)
+        traces = {i: engine.trace(i) for i in ids}
+        seen.append([(c.trace_id, len(traces[c.trace_id].token_ids), traces[c.trace_id].text) for c in engine.stream()])
+    every, paused, ends = seen
+    at = [each for each in every if each[1] == 5]
+    assert len(at) == 3
+    assert set(at) <= set(paused) <= set(every)
+    assert not set(at) & set(ends)
+    assert len(paused) == 15  # the first token, all but the fifth, the fifth, all but the last, the last
+
+
 def test_leaps_carry_confidences() -> None:
     marked = Sampling(max_new_tokens=12, temperature=1.0, confidence_top_k=5)
     traces = []

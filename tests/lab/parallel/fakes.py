@@ -240,7 +240,12 @@ class FakeBench:
         return {p.id: [record(p, i, compression) for i in range(self.n)] for p in self.problems}
 
     def replay(
-        self, compression: LabelledPolicy, records: Sequence[TraceRecord], rows: int | None = None, leaps: bool = False
+        self,
+        compression: LabelledPolicy,
+        records: Sequence[TraceRecord],
+        rows: int | None = None,
+        leaps: bool = False,
+        pause: int = 0,
     ) -> TraceEngine:
         self.replays.append(compression.label)
         return ScriptedSource(self, records)

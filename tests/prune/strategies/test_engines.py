@@ -17,6 +17,7 @@ from laconic.errors import LaconicError
 from laconic.prune.strategies.deepconf import DeepConf
 from laconic.prune.strategies.deepprune import DeepPrune
 from laconic.prune.strategies.dynasor import DynasorCoT
+from laconic.prune.strategies.judged import JudgedVote
 from laconic.prune.strategies.parallel_probe import ParallelProbe
 from laconic.prune.strategies.self_consistency import SelfConsistency
 from laconic.traces import TraceRecord
@@ -189,12 +190,13 @@ def test_a_replay_without_a_model_can_not_be_probed(plain):
         DynasorCoT(N).solve(ReplayEngine(records(plain)), QUESTION, SAMPLING)
 
 
-@pytest.mark.parametrize("spec", ["cons", "deepprune", "deepconf"])
+@pytest.mark.parametrize("spec", ["cons", "deepprune", "judged-vote", "deepconf"])
 def test_a_replay_is_the_live_run(reasoner, plain, spec):
     model, tokenizer = reasoner
     strategy = {
         "cons": SelfConsistency(N),
         "deepprune": DeepPrune(N, Words(), excerpt=f"tokens:{K}", K2=3),
+        "judged-vote": JudgedVote(N, Words(), price=0.001, excerpt=f"tokens:{K}", tpr=0.9, fpr=0.1, ties="index"),
         "deepconf": DeepConf(N, "low", warmup=3, window=8),
     }[spec]
     live = strategy.solve(HFEngine(model, tokenizer, max_batch=N), QUESTION, SAMPLING)
@@ -207,6 +209,17 @@ def test_a_replay_is_the_live_run(reasoner, plain, spec):
     assert replay.kv["token_steps"] == live.kv["token_steps"]
     assert replay.kv["steps"] == live.kv["steps"]
     assert [(t.fate, t.tokens, t.reason) for t in replay.traces] == [(t.fate, t.tokens, t.reason) for t in live.traces]
+    if strategy.acts_at() is not None:
+        leaping = ReplayEngine(
+            records(plain), max_batch=N, tokenizer=tokenizer, leaps=True, pause=strategy.acts_at() or 0
+        )
+        leapt = strategy.solve(leaping, QUESTION, SAMPLING)
+        assert (leapt.votes, leapt.traces, leapt.tokens, leapt.kv) == (
+            replay.votes,
+            replay.traces,
+            replay.tokens,
+            replay.kv,
+        )
 
 
 def test_engines_decode(reasoner, plain):

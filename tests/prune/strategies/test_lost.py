@@ -8,9 +8,6 @@ import pytest
 
 from laconic.errors import EngineError
 from laconic.prune import Strategy, parse
-from laconic.prune.cluster import Clustering
-from laconic.prune.judge import Excerpt
-from laconic.prune.judging import Judging
 from tests.prune.scripted import SAMPLING, ProbedScripts, Script, TableJudge, perfect
 
 N = 6
@@ -24,6 +21,7 @@ SPECS = [
     "deepconf:warmup=2,window=2",
     "deepprune:excerpt=tokens:4,K2=2",
     "deepprune:excerpt=tokens:4,K2=2,vote=size",
+    "judged-vote:excerpt=tokens:4",
     "dynasor:k=4,m=2",
     "parallel-probe:interval=4",
     "step:kv=1000",
@@ -62,17 +60,3 @@ def test_without_any_other_the_run_ends_in_its_error(spec: str) -> None:
     with pytest.raises(EngineError, match="none of the traces came to its end; trace 0 is lost: the line was cut"):
         made(spec).solve(running, "q", SAMPLING)
     assert running.clean
-
-
-def test_a_judge_that_several_runs_ask_counts_for_each_its_own() -> None:
-    judge = TableJudge(lambda a, b: 1.0)
-    excerpts = {i: Excerpt(f"t-{i}", "tokens:4", "q", (1,), (2,), "w") for i in range(2)}
-    one, other = (Judging(judge, Clustering(0.5, 32, 10, 0, "decision")) for _ in range(2))
-    one.read({0: excerpts[0]})
-    other.read(excerpts)
-    one.read({1: excerpts[1]})
-    for number in range(2):
-        one.place(number)
-        other.place(number)
-    assert (one.cost.tokens, other.cost.tokens, judge.cost.tokens) == (14, 14, 28)
-    assert (one.cost.pairs, other.cost.pairs) == (1, 1)

@@ -10,6 +10,7 @@ from laconic.errors import LaconicError
 from laconic.prune.strategies import registry
 from laconic.prune.strategies.deepconf import DeepConf
 from laconic.prune.strategies.deepprune import DeepPrune
+from laconic.prune.strategies.judged import JudgedVote
 from laconic.prune.strategies.parallel_probe import SHORT
 from laconic.prune.strategies.priced import PricedVote
 from laconic.prune.strategies.registry import (
@@ -36,6 +37,8 @@ JUDGE = TableJudge(lambda a, b: 1.0)
         ("Self_Consistency", SelfConsistency(8)),
         ("priced-vote", PricedVote(8)),
         ("priced:price=0.01,parallel=4,ties=index", PricedVote(8, 0.01, parallel=4, ties="index")),
+        ("judged-vote", JudgedVote(8, JUDGE)),
+        ("judged:price=0.01,tpr=0.9,fpr=0.2", JudgedVote(8, JUDGE, 0.01, tpr=0.9, fpr=0.2)),
         ("deepconf", DeepConf(8, "low")),
         ("deepconf:high", DeepConf(8, "high")),
         ("deepconf:low, window=64,threshold=0.9", DeepConf(8, "low", window=64, threshold=0.9)),
@@ -71,13 +74,14 @@ def test_the_known_and_who_needs_a_judge():
         "adaptive-consistency",
         "auto",
         "deepprune",
+        "judged-vote",
         "deepconf:low",
         "deepconf:high",
         "dynasor",
         "parallel-probe",
         "step",
     )
-    assert [name for name in known() if needs_judge(name)] == ["deepprune"]
+    assert [name for name in known() if needs_judge(name)] == ["deepprune", "judged-vote"]
     assert [name for name in known() if has_warmup_traces(name)] == ["deepconf:low", "deepconf:high"]
     assert needs_judge("deepprune:tau=0.2")
 

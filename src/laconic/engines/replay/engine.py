@@ -40,7 +40,8 @@ class ReplayEngine(Engine):
     at once. model_engine: an HFEngine on the model that wrote the records, for `states`, `probe` and `kept`, which need one;
     its tokenizer serves for texts too. tokenizer: where there is no such engine; with neither, a trace's text comes whole,
     with its last chunk. chunk_tokens: tokens a chunk holds at most. leaps: for who only acts when a trace has ended: all tokens
-    before that come in one chunk a row, however many, which is faster; what is counted stays the same.
+    before that come in one chunk a row, however many, which is faster; what is counted stays the same. pause: who leaps
+    sees every trace at so many tokens, too; 0: none.
 
     A request that differs from what was recorded is refused, naming both. Raises InputError as `RecordIndex`, and for a
     policy or a model_engine of another policy than the records'.
@@ -58,6 +59,7 @@ class ReplayEngine(Engine):
         tokenizer: PreTrainedTokenizerBase | None = None,
         chunk_tokens: int = 1,
         leaps: bool = False,
+        pause: int = 0,
     ) -> None:
         check_settings(max_batch, chunk_tokens)
         check_policy(policy)
@@ -81,6 +83,7 @@ class ReplayEngine(Engine):
         self.model_engine = model_engine
         self._scheduler: Scheduler[ReplayedTrace] = Scheduler(self.policy.schedule, max_batch, chunk_tokens)
         self._rows = ReplayedRows(self.policy.schedule, self.recorded.bytes_per_token, checks.flag("leaps", leaps))
+        self._rows.pause = checks.whole("pause", pause, 0, meaning="tokens; 0 is none")
         self._loop = Loop(self._scheduler, self._rows)
         reader = None if model_engine is None else model_engine.model_reader
         self._trace_reader = TraceReader(self._scheduler, self._rows, reader, self._loop.counted)

@@ -57,6 +57,8 @@ class ReplayedRows:
 
     def __init__(self, schedule: Schedule, bytes_per_token: int, leaps: bool = False) -> None:
         self.schedule, self.bytes_per_token, self.leaps = schedule, bytes_per_token, leaps
+        self.pause = 0
+        """Tokens at which a trace that leaps is seen on its way; 0: none."""
         self.entries: list[ReplayedTrace] = []
         self.ledger: Ledger | None = None
         self._gone = EngineStats()  # of ledgers that all rows have left
@@ -86,11 +88,11 @@ class ReplayedRows:
         return [_next(entry) for entry in self.entries]
 
     def leap(self) -> int:
-        """See Rows.leap: all steps before that in which the first row ends."""
+        """See Rows.leap: all steps before that in which the first row ends, or comes to its pause."""
         if not self.leaps or not self.entries:
             return 0
         assert self.ledger is not None
-        steps = min(len(entry.output.tokens) - len(entry.trace.token_ids) for entry in self.entries) - 1
+        steps = min(self._ahead(entry) for entry in self.entries) - 1
         if steps < 1:
             return 0
         for _ in range(steps):
@@ -98,6 +100,11 @@ class ReplayedRows:
         for entry in self.entries:
             entry.add_next(steps)
         return steps
+
+    def _ahead(self, entry: ReplayedTrace) -> int:
+        """Tokens that a row has before it acts."""
+        end, have = len(entry.output.tokens), len(entry.trace.token_ids)
+        return (self.pause if have < self.pause < end else end) - have
 
     def leave(self, rows: Sequence[int]) -> None:
         """See Rows.leave. Rows change places as in the cache, so that chunks come in the same order."""

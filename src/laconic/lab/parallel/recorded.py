@@ -38,9 +38,16 @@ class RecordedSetup:
         return self.by_problem
 
     def replay(
-        self, compression: LabelledPolicy, records: Sequence[TraceRecord], rows: int | None = None, leaps: bool = False
+        self,
+        compression: LabelledPolicy,
+        records: Sequence[TraceRecord],
+        rows: int | None = None,
+        leaps: bool = False,
+        pause: int = 0,
     ) -> TraceEngine:
-        return ReplayEngine(records, compression.policy, max_batch=rows or max(1, len(records)), leaps=leaps)
+        return ReplayEngine(
+            records, compression.policy, max_batch=rows or max(1, len(records)), leaps=leaps, pause=pause
+        )
 
     def live(self, compression: LabelledPolicy) -> TraceEngine:
         raise InputError("recorded traces are played back and nothing runs live: leave --timed out, or give a model")

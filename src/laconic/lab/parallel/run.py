@@ -55,9 +55,14 @@ class ParallelSetup(Protocol):
         ...
 
     def replay(
-        self, compression: LabelledPolicy, records: Sequence[TraceRecord], rows: int | None = None, leaps: bool = False
+        self,
+        compression: LabelledPolicy,
+        records: Sequence[TraceRecord],
+        rows: int | None = None,
+        leaps: bool = False,
+        pause: int = 0,
     ) -> TraceEngine:
-        """An engine that plays traces back, so many at once; None: all of one problem. leaps: as of `ReplayEngine`."""
+        """An engine that plays traces back, so many at once; None: all of one problem. leaps, pause: as of `ReplayEngine`."""
         ...
 
     def live(self, compression: LabelledPolicy) -> TraceEngine:
@@ -268,9 +273,9 @@ class _ParallelRun:
             mine = records[: entry.n] if self.experiment.orders == 1 else records
             return single_traces(mine, compression, modes)
         strategy = self.setup.strategy(entry, self._judge(entry))
-        found = []
+        found, at = [], strategy.acts_at()
         for mixed in in_orders(records, self.experiment.orders):
-            engine = self.setup.replay(compression, mixed, leaps=strategy.acts_at_ends)
+            engine = self.setup.replay(compression, mixed, leaps=at is not None, pause=at or 0)
             verdict = self._solve(strategy, engine, problem, mixed, self.experiment.sampling)
             found.append(outcome(verdict, problem, modes))
         return mean_outcome(found)

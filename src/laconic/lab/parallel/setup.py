@@ -90,11 +90,18 @@ class HFSetup:
         return read_traces(path).by_problem()
 
     def replay(
-        self, compression: LabelledPolicy, records: Sequence[TraceRecord], rows: int | None = None, leaps: bool = False
+        self,
+        compression: LabelledPolicy,
+        records: Sequence[TraceRecord],
+        rows: int | None = None,
+        leaps: bool = False,
+        pause: int = 0,
     ) -> TraceEngine:
         # Nothing runs on the model's engine by itself: it is there for what only a model can tell.
         engine = self._engine(compression.policy, self.n)
-        return ReplayEngine(records, compression.policy, max_batch=rows or self.n, model_engine=engine, leaps=leaps)
+        return ReplayEngine(
+            records, compression.policy, max_batch=rows or self.n, model_engine=engine, leaps=leaps, pause=pause
+        )
 
     def live(self, compression: LabelledPolicy) -> TraceEngine:
         return self._engine(compression.policy, self.n)

@@ -12,6 +12,7 @@ STRATEGIES = {
     "deepprune": "DeepPrune",
     "deepconf": "DeepConf",
     "priced-vote": "priced vote",
+    "judged-vote": "judged vote",
     "adaptive-consistency": "adaptive",
     "dynasor": "Dynasor",
     "parallel-probe": "Parallel-Probe",

@@ -108,6 +108,10 @@ class Strategy(ABC):
         """Whether a run goes by the clock or by what the engine's whole cache holds, so that none should run beside it."""
         return False
 
+    def acts_at(self) -> int | None:
+        """Tokens of a trace at which its runs act beside the trace's end; 0: at ends alone. None: they may act at any."""
+        return 0 if self.acts_at_ends else None
+
     def needs(self) -> Needs:
         """What its runs read of the engine beside tokens: what its judge, its excerpts and its vote need, together.
 

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic import checks
-from laconic.errors import InputError
 from laconic.prune import excerpts
 from laconic.prune.cluster import SIMILARITIES, Clustering
 from laconic.prune.judge import Excerpt, Judge
 from laconic.prune.judging import Judging
-from laconic.prune.needs import Needs, needs_of
+from laconic.prune.needs import Needs
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.panels import VOTES, Panel, panels
 from laconic.prune.strategies.run import DECIDED, MOST_TRACES, StrategyRunBase, TraceState, traces
-from laconic.prune.strategies.settings import check_sampling, settings_of, with_confidences
+from laconic.prune.strategies.settings import (
+    check_excerpt,
+    check_sampling,
+    excerpt_for,
+    needs_of_judge,
+    settings_of,
+    with_confidences,
+)
 from laconic.prune.trace_engine import SamplingView, TraceEngine
 from laconic.prune.voting import Pending, decided, enough
 from laconic.settings import setting
 
-DEFAULT_EXCERPT = "words:25"
 FINISHES = ("needed", "together")
 PAPERS_K2, PAPERS_N, LEAST_K2 = 20, 512, 3
 CANDIDATES = 20
@@ -69,14 +74,7 @@ class DeepPrune(Strategy):
         checks.word("similarity", self.similarity, SIMILARITIES)
         checks.flag("early_end", self.early_end)
         self.clustering()
-        if self.excerpt is not None:
-            checks.text("excerpt", self.excerpt, "such as words:25", some=True)
-        kind = excerpts.parse(self.excerpt_kind).kind
-        if self.judge.excerpt is not None and kind != self.judge.excerpt:
-            raise InputError(
-                f"excerpt is {kind}, but judge {self.judge.name} was made for {self.judge.excerpt}: leave the excerpt out, "
-                "or take another judge"
-            )
+        check_excerpt(self.excerpt, self.judge)
 
     @property
     def survivors(self) -> int:
@@ -91,17 +89,14 @@ class DeepPrune(Strategy):
 
     @property
     def excerpt_kind(self) -> str:
-        return self.excerpt or self.judge.excerpt or DEFAULT_EXCERPT
+        return excerpt_for(self.excerpt, self.judge)
 
     def clustering(self) -> Clustering:
         return Clustering(self.tau, self.K, self.K1, self.seed, self.similarity)
 
     def needs(self) -> Needs:
-        judge, cut = needs_of(self.judge), excerpts.parse(self.excerpt_kind)
-        if judge.state_tokens and cut.most_tokens is not None:  # as far as the excerpt goes, and no further
-            judge = replace(judge, state_tokens=cut.most_tokens)
         vote = Needs(confidence_top_k=CANDIDATES if self.vote == "confidence" else 0)
-        return judge | cut.needs() | vote
+        return needs_of_judge(self.judge, self.excerpt_kind) | vote
 
     def begin(self, engine: TraceEngine, question: str, sampling: SamplingView) -> DeepPruneRun:
         if self.vote == "confidence" and not check_sampling(sampling).confidence_top_k:

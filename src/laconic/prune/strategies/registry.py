@@ -15,6 +15,7 @@ from laconic.prune.strategies.base import Strategy
 from laconic.prune.strategies.deepconf import KEPT, DeepConf
 from laconic.prune.strategies.deepprune import DeepPrune
 from laconic.prune.strategies.dynasor import EFFORTS, DynasorCoT
+from laconic.prune.strategies.judged import JudgedVote
 from laconic.prune.strategies.parallel_probe import SHORT, ParallelProbe
 from laconic.prune.strategies.priced import PricedVote
 from laconic.prune.strategies.self_consistency import SelfConsistency
@@ -27,11 +28,14 @@ _CLASSES: Mapping[str, type[Strategy]] = {
     "adaptive-consistency": AdaptiveConsistency,
     "auto": Auto,
     "deepprune": DeepPrune,
+    "judged-vote": JudgedVote,
     "deepconf": DeepConf,
     "dynasor": DynasorCoT,
     "parallel-probe": ParallelProbe,
     "step": StepLike,
 }
+_JUDGED = (DeepPrune, JudgedVote)
+"""Those that take a judge."""
 _MODES = {"deepconf": tuple(KEPT)}
 """Words that may stand for `mode=...`."""
 _PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {"dynasor": EFFORTS, "parallel-probe": {"short": SHORT}}
@@ -40,6 +44,7 @@ _ALIASES = {
     "cons": "self-consistency",
     "sc": "self-consistency",
     "priced": "priced-vote",
+    "judged": "judged-vote",
     "adaptive": "adaptive-consistency",
     "dynasorcot": "dynasor",
 }
@@ -81,7 +86,7 @@ def listings() -> list[StrategyListing]:
 
 def needs_judge(spec: str) -> bool:
     """Whether a strategy takes a judge. Raises InputError for an unknown name."""
-    return _find(spec)[0] is DeepPrune
+    return _find(spec)[0] in _JUDGED
 
 
 def has_warmup_traces(spec: str) -> bool:
@@ -115,9 +120,9 @@ def parse(
     cls, reader, text = _find(spec)
     preset, text = _split_preset(reader.name, text)
     values = {**preset, **reader.read(spec, text, overrides)}
-    if cls is DeepPrune:
+    if cls in _JUDGED:
         if judge is None:
-            raise InputError("strategy deepprune needs a judge; give one")
+            raise InputError(f"strategy {reader.name} needs a judge; give one")
         values["judge"] = judge
     if cls is Auto:
         if calibration is None:
