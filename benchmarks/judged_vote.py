@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from laconic.environment import script_environment
 from laconic.files import write_text
 from laconic.jsonl import read_object
 from laconic.lab.shared.figure import COLOURS, MARKERS, figure, legend_beside
@@ -104,11 +105,10 @@ def main() -> None:
     asked = parser.parse_args()
     run = read_object(asked.run / "results.json")
     curves = compare(run, outcomes(asked.run / "results.jsonl"))
-    told: dict[str, Any] = {
-        name: run[name] for name in ("command", "date", "versions", "machine", "settings") if name in run
-    }
+    names = ("command", "date", "versions", "machine", "settings")
     report: dict[str, Any] = {
-        **told,
+        **script_environment(__file__),
+        "run": {name: run[name] for name in names if name in run},
         "priced": [
             {"strategy": row["strategy"], "tokens": row["total_tokens"], "accuracy": 100 * row["accuracy"]["mean"]}
             for row in run["rows"]

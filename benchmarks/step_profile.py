@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -23,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 from laconic.compress import parse
 from laconic.engines.base import Sampling
 from laconic.engines.hf import HFEngine, load
-from laconic.environment import machine, versions
+from laconic.environment import script_environment
 from laconic.files import write_text
 
 KINDS = (
@@ -55,9 +53,7 @@ def main() -> None:
     model, tokenizer = load(asked.model)
     rows = [run(model, tokenizer, spec, asked) for spec in asked.policies.split(";")]
     found = {
-        "machine": machine(),
-        "versions": versions(),
-        "command": shlex.join(["python", "benchmarks/step_profile.py", *sys.argv[1:]]),
+        **script_environment(__file__),
         "rows": asked.rows,
         "prompt": asked.prompt,
         "tokens": asked.tokens,
