@@ -61,6 +61,8 @@ def told(verdict: Verdict) -> object:
     record = verdict.to_dict()
     for trace in record["traces"]:
         del trace["id"]
+        if trace["confidence"] is not None:  # the last bits of a logit go by what else is in the batch
+            trace["confidence"] = round(trace["confidence"], 3)
     return {key: value for key, value in record.items() if key not in ("seconds", "kv")}
 
 

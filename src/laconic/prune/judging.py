@@ -16,7 +16,7 @@ from laconic.prune.trace_engine import TraceEngine
 WORTH_A_MATRIX = 8
 
 
-class CountedJudge:
+class SharedJudge:
     """A judge, with what it has done for one run alone: others may ask it in between."""
 
     def __init__(self, judge: Judge) -> None:
@@ -71,7 +71,7 @@ class Judging:
     """
 
     def __init__(self, judge: Judge, clustering: Clustering) -> None:
-        self.judge, self.clustering = CountedJudge(judge), clustering
+        self.judge, self.clustering = SharedJudge(judge), clustering
         self._readings: dict[int, Any] = {}
         self._rows: dict[int, int] = {}
         self._table: list[list[float]] = []
@@ -110,7 +110,7 @@ class JudgedPairs:
     for two to be alike."""
 
     def __init__(self, judge: Judge, tau: float) -> None:
-        self.judge, self.tau = CountedJudge(judge), tau
+        self.judge, self.tau = SharedJudge(judge), tau
         self._readings: dict[int, Any] = {}
         self._alike: dict[tuple[int, int], bool] = {}
 
