@@ -74,7 +74,8 @@ def test_plan_counts_the_score_beside_each_token(tmp_path: Path) -> None:
         if engine._batch.cache is not None:
             layers = engine._batch.cache.compressed_layers
     (wanted,) = plan(model.config, policy, prompt=12, length=40).policies
-    scores = sum(layer.buffers.mass[..., :1].numel() * 4 for layer in layers if layer.buffers is not None)
+    kept = [layer.buffers.mass for layer in layers if layer.buffers is not None]
+    scores = sum(one[..., :1].numel() * 4 for one in kept if one is not None)
     assert wanted.scoring == scores * wanted.peak_tokens > 0
 
 

@@ -277,7 +277,7 @@ def test_a_pool_spends_alike_where_traces_leap(parallel: int, budget: PoolBudget
 def test_who_leaps_sees_a_trace_at_its_pause() -> None:
     seen: list[list[tuple[str, int, str]]] = []
     for of in ({}, {"leaps": True, "pause": 5}, {"leaps": True}):
-        engine = ReplayEngine(conforming(), tokenizer=tokenizer(), **of)  # type: ignore[arg-type]
+        engine = ReplayEngine(conforming(), tokenizer=tokenizer(), **of)
         ids = engine.submit(PROMPTS[0], Sampling(max_new_tokens=12, temperature=1.0, confidence_top_k=5), n=3)
         traces = {i: engine.trace(i) for i in ids}
         seen.append([(c.trace_id, len(traces[c.trace_id].token_ids), traces[c.trace_id].text) for c in engine.stream()])
