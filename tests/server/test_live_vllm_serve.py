@@ -26,6 +26,17 @@ def live(serve_with: Callable[..., AbstractContextManager[Running]]) -> Iterator
         yield running
 
 
+def same_traces(told: Any, verdict: Any) -> None:
+    """Those that ended are equal. One that is stopped when the vote is decided may be some steps behind or ahead of where it
+    was alone: beside others vLLM prefills a request's traces in other steps."""
+    for mine, alone in zip(told["traces"], verdict.traces, strict=True):
+        assert mine["fate"] == alone.fate
+        if alone.fate == "finished":
+            assert (mine["tokens"], mine["answer"]) == (alone.tokens, alone.answer)
+        else:
+            assert abs(mine["tokens"] - alone.tokens) <= 4
+
+
 def test_votes_side_by_side_are_those_of_solve(live: Running, questions: list[str]) -> None:
     found: dict[int, Any] = {}
 
@@ -43,7 +54,7 @@ def test_votes_side_by_side_are_those_of_solve(live: Running, questions: list[st
     for place, told in found.items():
         verdict = solved(questions[place], ("self-consistency", "priced-vote")[place % 2], 5, place, "rpc")
         assert told["answer"] == verdict.answer
-        assert [(t["fate"], t["tokens"]) for t in told["traces"]] == [(t.fate, t.tokens) for t in verdict.traces]
+        same_traces(told, verdict)
     live.wait_idle()
 
 
@@ -76,8 +87,12 @@ def test_each_request_may_have_a_policy_of_its_own(live: Running, questions: lis
         verdict = solved(questions[0], "self-consistency", 4, 7, policy)
         told = found[place]
         assert told["compress"] == choose_policy(policy, True).spec()
-        assert [(t["fate"], t["tokens"]) for t in told["traces"]] == [(t.fate, t.tokens) for t in verdict.traces]
-    assert found[0]["traces"] == found[3]["traces"] != found[2]["traces"]
+        same_traces(told, verdict)
+    ended = [
+        [(t["tokens"], t["answer"]) for t in told["traces"] if t["fate"] == "finished"]
+        for _, told in sorted(found.items())
+    ]
+    assert ended[0] == ended[3] != ended[2]
     assert len(live.driver._engines) == 1
     live.wait_idle()
 
