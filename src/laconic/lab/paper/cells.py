@@ -28,14 +28,15 @@ class PaperModel:
 @dataclass(frozen=True, slots=True)
 class PaperBenchmark:
     """A benchmark of a paper. name: as `--source` has it. problems: how many; part: the first of more. samples: traces of each
-    problem, as published. harness, task: what scores it where laconic can't; drawn: samples that this draws, 0 for as many as
-    published. note: what differs from the paper."""
+    problem, as published. harness, task: what scores it where laconic can't; scores: the harness's names of its figures, the
+    table's first; drawn: samples that this draws, 0 for as many as published. note: what differs from the paper."""
 
     name: str
     problems: int
     samples: int
     harness: str = ""
     task: str = ""
+    scores: tuple[str, ...] = ()
     drawn: int = 0
     note: str = ""
     part: bool = False

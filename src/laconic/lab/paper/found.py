@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from laconic.lab.paper.cells import Paper, TracesCell
 
 RESULTS = {"accuracy": "traces.jsonl", "speed": "samples.jsonl", "votes": "results.jsonl", "judge": "results.json"}
 """By the first part of a place, the file that holds what was found there."""
+CELL_PARTS = 4  # of the name of a cell that a harness scores: accuracy/MODEL/BENCHMARK/METHOD
 
 
 @dataclass(slots=True)
@@ -26,8 +27,22 @@ class FoundResults:
     records: list[Record] = field(default_factory=list)
 
 
-def find_results(roots: Sequence[Path], paper: Paper) -> dict[str, list[Path]]:
-    """The directories of results below the roots (or they themselves), by the cells' places; each directory once.
+def find_score_files(roots: Sequence[Path], names: Collection[str]) -> dict[str, list[Path]]:
+    """Files of results that a harness wrote below the places of cells of these names, by the name; each file once."""
+    found: dict[str, list[Path]] = {}
+    for root in roots:
+        for path in sorted(root.rglob("results_*.json")):
+            own = path.resolve()
+            within = {"/".join(own.parts[at : at + CELL_PARTS]) for at in range(len(own.parts) - CELL_PARTS)}
+            for name in within & set(names):
+                if own not in [other.resolve() for other in found.get(name, [])]:
+                    found.setdefault(name, []).append(path)
+    return found
+
+
+def find_results(roots: Sequence[Path], paper: Paper, names: Collection[str] = ()) -> dict[str, list[Path]]:
+    """The directories of results below the roots (or they themselves), by the cells' places; each directory once. names: of
+    the cells that a harness scores, whose files (`find_score_files`) are results too.
 
     Raises InputError for a root that isn't there or holds no results, or results that lie in no cell's place.
     """
@@ -39,7 +54,7 @@ def find_results(roots: Sequence[Path], paper: Paper) -> dict[str, list[Path]]:
                 f"There is no directory of results {root}; expected one that bench paper's commands filled"
             )
         directories = [path for path in sorted(_directories(root)) if set(RESULTS.values()) & set(os.listdir(path))]
-        mine = 0
+        mine = len(find_score_files([root], names))
         for directory in directories:
             *_, kind, name, last = ("", "", "", *directory.resolve().parts)
             if RESULTS.get(kind) is None or not (directory / RESULTS[kind]).is_file():

@@ -17,7 +17,15 @@ from laconic.lab.accuracy.rows import BASELINE, AccuracyRow, summarise
 from laconic.lab.judges import run as judging
 from laconic.lab.paper.cells import AccuracyCell, Cell, JudgeCell, Paper, PaperModel, SpeedCell, VotesCell
 from laconic.lab.paper.deepprune import CONS
-from laconic.lab.paper.found import FoundResults, check_alike, check_once, find_results, read_results
+from laconic.lab.paper.found import (
+    FoundResults,
+    check_alike,
+    check_once,
+    find_results,
+    find_score_files,
+    read_results,
+)
+from laconic.lab.paper.scored import HarnessScore, harness_cells, read_scores
 from laconic.lab.parallel import run as parallel
 from laconic.lab.shared.policies import ComparedPolicy
 from laconic.lab.throughput import rows as speed_rows
@@ -36,9 +44,11 @@ def merge(roots: Sequence[Path], paper: Paper, cells: Sequence[Cell]) -> dict[st
     not the paper's. A row's `ours` is None where no directory has it. cells: those of the paper that the rows are of.
 
     Raises InputError as `find_results`, and for results that can't stand in one table: other settings, another problem under
-    one id, a row that is not on all problems and samples, a cell twice that is measured in one piece.
+    one id, a row that is not on all problems and samples, a cell twice that is measured in one piece; and as `read_scores`.
     """
-    found = find_results(roots, paper)
+    scored = [cell.name for cell in harness_cells(paper)]
+    found = find_results(roots, paper, scored)
+    scores = read_scores(find_score_files(roots, scored), paper)
     report: dict[str, list[Row]] = {"accuracy": [], "speed": [], "votes": [], "judge": [], "other": []}
     read: dict[str, Any] = {}
     for place, directories in found.items():
@@ -57,6 +67,12 @@ def merge(roots: Sequence[Path], paper: Paper, cells: Sequence[Cell]) -> dict[st
     for cell in cells:
         mine = read.get(cell.place)
         match cell:
+            case AccuracyCell() if cell.benchmark.harness:
+                score = scores.get(cell.name)
+                ours = None if score is None else score.to_json(cell.benchmark.scores)
+                report["accuracy"].append(_empty_row(cell) | {"ours": ours})
+                if score is not None and (told := _scored_otherwise(cell, score)):
+                    report["other"].append({"place": cell.name, "differs": told})
             case AccuracyCell():
                 report["accuracy"].append(_accuracy_row(cell, mine))
             case SpeedCell():
@@ -117,8 +133,8 @@ def _counted(pairs: Sequence[tuple[str, int]]) -> str:
     return f"{len(pairs):,} traces of {problems:,} problems"
 
 
-def _accuracy_row(cell: AccuracyCell, mine: Row | None) -> Row:
-    row: Row = {
+def _empty_row(cell: AccuracyCell) -> Row:
+    return {
         "cell": cell.name,
         "model": cell.model.name,
         "benchmark": cell.benchmark.name,
@@ -127,6 +143,10 @@ def _accuracy_row(cell: AccuracyCell, mine: Row | None) -> Row:
         "lacks": cell.lacks,
         "ours": None,
     }
+
+
+def _accuracy_row(cell: AccuracyCell, mine: Row | None) -> Row:
+    row = _empty_row(cell)
     labels = [] if mine is None or not cell.policy else [label for label in mine["traces"] if _is_of(cell, label)]
     if mine is None or not labels:
         return row
@@ -330,14 +350,33 @@ def _differs(cell: AccuracyCell | VotesCell, mine: Row) -> list[str]:
     return told
 
 
-def _clause(what: str, ours: float, published: float | None) -> list[str]:
-    return [] if published is None or ours == published else [f"{ours:,} {what} ({published:,})"]
+def _scored_otherwise(cell: AccuracyCell, score: HarnessScore) -> list[str]:
+    """The same of a harness's run. What its arguments don't say was the task's or the model's own affair."""
+    arguments, benchmark = score.arguments, cell.benchmark
+    told = [
+        *_clause("problems", score.problems, benchmark.problems),
+        *_clause("traces of each", benchmark.drawn or None, benchmark.samples),
+        *_sampled(cell.model, arguments.sampling),
+    ]
+    number = score.told.get("dtype") or arguments.dtype
+    if number != "bfloat16":
+        told.append(f"weights in {number} (bfloat16)")
+    model = str(arguments.pretrained or arguments.engine.partition(":")[2])
+    if model.rpartition("/")[2] != cell.model.hub.rpartition("/")[2]:
+        told.append(f"the model {model} ({cell.model.hub})")
+    return told
+
+
+def _clause(what: str, ours: float | None, published: float | None) -> list[str]:
+    if ours is None or published is None or ours == published:
+        return []
+    return [f"{ours:,} {what} ({published:,})"]
 
 
 def _sampled(model: PaperModel, sampling: Mapping[str, Any]) -> list[str]:
     names = ("temperature", "top_p", "top_k", "max_new_tokens")
     return [
-        f"{name} {sampling[name]:,} ({getattr(model, name):,})"
+        f"{name} {f'{sampling[name]:,}' if name in sampling else 'not given'} ({getattr(model, name):,})"
         for name in names
-        if getattr(model, name) is not None and sampling[name] != getattr(model, name)
+        if getattr(model, name) is not None and sampling.get(name) != getattr(model, name)
     ]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from laconic.environment import environment, hide_directories
-from laconic.lab.paper.cells import AccuracyCell, Cell, Paper, TracesCell
+from laconic.lab.paper.cells import Cell, Paper, TracesCell
 from laconic.lab.paper.merge import merge
 from laconic.lab.paper.table import paper_tables
 from laconic.lab.shared.reporting import write_report
@@ -15,11 +15,8 @@ FORMAT = "laconic.paper/1"
 
 
 def has_tables(cells: Sequence[Cell]) -> bool:
-    """Whether laconic itself measures one of these cells and has a table for it."""
-    return any(
-        not isinstance(cell, TracesCell) and not (isinstance(cell, AccuracyCell) and cell.benchmark.harness)
-        for cell in cells
-    )
+    """Whether there is a table for one of these cells."""
+    return any(not isinstance(cell, TracesCell) for cell in cells)
 
 
 def show_merged(paper: Paper, cells: Sequence[Cell], roots: Sequence[Path], out: Path, as_json: bool) -> None:

@@ -14,11 +14,18 @@ LIVECODEBENCH = PaperBenchmark(
     4,
     "lighteval",
     "lcb:codegeneration",
+    ("codegen_pass@1:16",),
     drawn=16,
     note="this task is the subset v4_v5 with 16 samples; the paper has 279 problems of v5 and 4 samples",
 )
 IFEVAL = PaperBenchmark(
-    "ifeval", 541, 1, "lm_eval", "ifeval", note="which of lm-eval's four scores the paper has is not known"
+    "ifeval",
+    541,
+    1,
+    "lm_eval",
+    "ifeval",
+    ("prompt_level_strict_acc", "prompt_level_loose_acc", "inst_level_strict_acc", "inst_level_loose_acc"),
+    note="which of lm-eval's four scores the paper has is not known",
 )
 
 FULL = "full"

@@ -79,17 +79,30 @@ def _accuracy(paper: str, rows: Sequence[Row], notes: Sequence[str]) -> Table:
             ]
         lines.append((f"{row['model']}, {row['benchmark']}", cells))
     known = [row["ours"] for row in rows if row["ours"] is not None]
+    scored = [row for row in rows if row["ours"] is not None and "scores" in row["ours"]]
     return Table(
         _title(paper, "accuracy"),
         columns,
         _under_headings(lines),
         [
             "In brackets: 95 % intervals over problems; differences are paired. KV: mean tokens of one layer, with the prompt.",
-            *alone(min((ours["problems"] for ours in known), default=0)),
-            "Figures of lm-eval and lighteval are in their own files of results.",
+            *alone(min((ours["problems"] or 0 for ours in known), default=0)),
+            *([HARNESS_NOTE] if scored else []),
+            *[_all_scores(row) for row in scored if len(row["ours"]["scores"]) > 1],
             *notes,
         ],
     )
+
+
+HARNESS_NOTE = (
+    "ifeval is lm-eval's score, livecodebench lighteval's: intervals by their standard errors, mean KV over tokens, not "
+    "traces."
+)
+
+
+def _all_scores(row: Row) -> str:
+    told = ", ".join(f"{name} {number(100 * value, 1)}" for name, value in row["ours"]["scores"].items())
+    return f"{row['cell']}: {told}."
 
 
 def _speed(paper: str, rows: Sequence[Row], notes: Sequence[str]) -> Table:
