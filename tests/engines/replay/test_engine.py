@@ -249,7 +249,7 @@ def test_leaps_change_nothing_for_who_acts_when_traces_end(policy: Policy, max_b
     of: dict[str, Any] = {"tokenizer": tokenizer() if text else None}
     for seed in range(3):
         want = ends(ReplayEngine(recorded(policy), policy, max_batch, **of), seed)
-        got = ends(ReplayEngine(recorded(policy), policy, max_batch, leaps=True, **of), seed)
+        got = ends(ReplayEngine(recorded(policy), policy, max_batch, acts_at=0, **of), seed)
         assert got == want
         assert len(want) > 10
 
@@ -263,8 +263,8 @@ def test_a_pool_spends_alike_where_traces_leap(parallel: int, budget: PoolBudget
         for r in recorded(FullKV())
     ]
     seen = []
-    for leaps in (False, True):
-        engine = ReplayEngine(records, max_batch=parallel, leaps=leaps)
+    for acts_at in (None, 0):
+        engine = ReplayEngine(records, max_batch=parallel, acts_at=acts_at)
         run = Pool(6, budget, parallel=parallel, ties="index").begin(
             engine, [f"w{len(prompt)} ?" for prompt in PROMPTS], [LONG] * len(PROMPTS)
         )
@@ -274,26 +274,26 @@ def test_a_pool_spends_alike_where_traces_leap(parallel: int, budget: PoolBudget
     assert len(seen[0][0]) > 6
 
 
-def test_who_leaps_sees_a_trace_at_its_pause() -> None:
+def test_who_acts_at_some_tokens_sees_a_trace_there() -> None:
     seen: list[list[tuple[str, int, str]]] = []
-    for of in ({}, {"leaps": True, "pause": 5}, {"leaps": True}):
+    for of in ({}, {"acts_at": 5}, {"acts_at": 0}):
         engine = ReplayEngine(conforming(), tokenizer=tokenizer(), **of)
         ids = engine.submit(PROMPTS[0], Sampling(max_new_tokens=12, temperature=1.0, confidence_top_k=5), n=3)
         traces = {i: engine.trace(i) for i in ids}
         seen.append([(c.trace_id, len(traces[c.trace_id].token_ids), traces[c.trace_id].text) for c in engine.stream()])
-    every, paused, ends = seen
+    every, there, ends = seen
     at = [each for each in every if each[1] == 5]
     assert len(at) == 3
-    assert set(at) <= set(paused) <= set(every)
+    assert set(at) <= set(there) <= set(every)
     assert not set(at) & set(ends)
-    assert len(paused) == 15  # the first token, all but the fifth, the fifth, all but the last, the last
+    assert len(there) == 15  # the first token, all but the fifth, the fifth, all but the last, the last
 
 
 def test_leaps_carry_confidences() -> None:
     marked = Sampling(max_new_tokens=12, temperature=1.0, confidence_top_k=5)
     traces = []
-    for leaps in (False, True):
-        engine = ReplayEngine(conforming(), tokenizer=tokenizer(), leaps=leaps)
+    for acts_at in (None, 0):
+        engine = ReplayEngine(conforming(), tokenizer=tokenizer(), acts_at=acts_at)
         ids = engine.submit(PROMPTS[0], marked, n=3)
         chunks = list(engine.stream())
         traces.append([engine.trace(i) for i in ids])

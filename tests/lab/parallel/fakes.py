@@ -244,8 +244,7 @@ class FakeBench:
         compression: LabelledPolicy,
         records: Sequence[TraceRecord],
         rows: int | None = None,
-        leaps: bool = False,
-        pause: int = 0,
+        acts_at: int | None = None,
     ) -> TraceEngine:
         self.replays.append(compression.label)
         return ScriptedSource(self, records)

@@ -210,9 +210,7 @@ def test_a_replay_is_the_live_run(reasoner, plain, spec):
     assert replay.kv["steps"] == live.kv["steps"]
     assert [(t.fate, t.tokens, t.reason) for t in replay.traces] == [(t.fate, t.tokens, t.reason) for t in live.traces]
     if strategy.acts_at() is not None:
-        leaping = ReplayEngine(
-            records(plain), max_batch=N, tokenizer=tokenizer, leaps=True, pause=strategy.acts_at() or 0
-        )
+        leaping = ReplayEngine(records(plain), max_batch=N, tokenizer=tokenizer, acts_at=strategy.acts_at())
         leapt = strategy.solve(leaping, QUESTION, SAMPLING)
         assert (leapt.votes, leapt.traces, leapt.tokens, leapt.kv) == (
             replay.votes,

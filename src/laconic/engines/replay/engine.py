@@ -39,9 +39,9 @@ class ReplayEngine(Engine):
     records: of one policy and one model, any number of problems. policy: None is the recorded one. max_batch: rows that run
     at once. model_engine: an HFEngine on the model that wrote the records, for `states`, `probe` and `kept`, which need one;
     its tokenizer serves for texts too. tokenizer: where there is no such engine; with neither, a trace's text comes whole,
-    with its last chunk. chunk_tokens: tokens a chunk holds at most. leaps: for who only acts when a trace has ended: all tokens
-    before that come in one chunk a row, however many, which is faster; what is counted stays the same. pause: who leaps
-    sees every trace at so many tokens, too; 0: none.
+    with its last chunk. chunk_tokens: tokens a chunk holds at most. acts_at: as of `Strategy.acts_at`, for who only
+    acts when a trace has ended (0), or also when it has so many tokens: all tokens before that come in one chunk a row,
+    however many, which is faster; what is counted stays the same. None: every token is shown.
 
     A request that differs from what was recorded is refused, naming both. Raises InputError as `RecordIndex`, and for a
     policy or a model_engine of another policy than the records'.
@@ -58,8 +58,7 @@ class ReplayEngine(Engine):
         *,
         tokenizer: PreTrainedTokenizerBase | None = None,
         chunk_tokens: int = 1,
-        leaps: bool = False,
-        pause: int = 0,
+        acts_at: int | None = None,
     ) -> None:
         check_settings(max_batch, chunk_tokens)
         check_policy(policy)
@@ -82,8 +81,9 @@ class ReplayEngine(Engine):
         check_goes_by_counts(self.policy, "a replay")
         self.model_engine = model_engine
         self._scheduler: Scheduler[ReplayedTrace] = Scheduler(self.policy.schedule, max_batch, chunk_tokens)
-        self._rows = ReplayedRows(self.policy.schedule, self.recorded.bytes_per_token, checks.flag("leaps", leaps))
-        self._rows.pause = checks.whole("pause", pause, 0, meaning="tokens; 0 is none")
+        if acts_at is not None:
+            checks.whole("acts_at", acts_at, 0, meaning="tokens; 0 is where a trace ends, None at every token")
+        self._rows = ReplayedRows(self.policy.schedule, self.recorded.bytes_per_token, acts_at)
         self._loop = Loop(self._scheduler, self._rows)
         reader = None if model_engine is None else model_engine.model_reader
         self._trace_reader = TraceReader(self._scheduler, self._rows, reader, self._loop.counted)

@@ -52,13 +52,11 @@ class ReplayedTrace(ScheduledTrace):
 class ReplayedRows:
     """Counts what rows in a batch would hold and cost, and hands out their recorded tokens.
 
-    bytes_per_token: of KV, over the layers that were compressible. leaps: see `leap`.
+    bytes_per_token: of KV, over the layers that were compressible. acts_at: see `leap`.
     """
 
-    def __init__(self, schedule: Schedule, bytes_per_token: int, leaps: bool = False) -> None:
-        self.schedule, self.bytes_per_token, self.leaps = schedule, bytes_per_token, leaps
-        self.pause = 0
-        """Tokens at which a trace that leaps is seen on its way; 0: none."""
+    def __init__(self, schedule: Schedule, bytes_per_token: int, acts_at: int | None = None) -> None:
+        self.schedule, self.bytes_per_token, self.acts_at = schedule, bytes_per_token, acts_at
         self.entries: list[ReplayedTrace] = []
         self.ledger: Ledger | None = None
         self._gone = EngineStats()  # of ledgers that all rows have left
@@ -88,11 +86,11 @@ class ReplayedRows:
         return [_next(entry) for entry in self.entries]
 
     def leap(self) -> int:
-        """See Rows.leap: all steps before that in which the first row ends, or comes to its pause."""
-        if not self.leaps or not self.entries:
+        """See Rows.leap: all steps before that in which the first row ends, or has `acts_at` tokens; none where that is None."""
+        if self.acts_at is None or not self.entries:
             return 0
         assert self.ledger is not None
-        steps = min(self._ahead(entry) for entry in self.entries) - 1
+        steps = min(_ahead(entry, self.acts_at) for entry in self.entries) - 1
         if steps < 1:
             return 0
         for _ in range(steps):
@@ -100,11 +98,6 @@ class ReplayedRows:
         for entry in self.entries:
             entry.add_next(steps)
         return steps
-
-    def _ahead(self, entry: ReplayedTrace) -> int:
-        """Tokens that a row has before it acts."""
-        end, have = len(entry.output.tokens), len(entry.trace.token_ids)
-        return (self.pause if have < self.pause < end else end) - have
 
     def leave(self, rows: Sequence[int]) -> None:
         """See Rows.leave. Rows change places as in the cache, so that chunks come in the same order."""
@@ -166,6 +159,12 @@ class ReplayedRows:
 
     def fork(self, entries: Sequence[ReplayedTrace]) -> None:
         """There is no cache to copy."""
+
+
+def _ahead(entry: ReplayedTrace, acts_at: int) -> int:
+    """Tokens that a row has before somebody acts on it."""
+    end, have = len(entry.output.tokens), len(entry.trace.token_ids)
+    return (acts_at if have < acts_at < end else end) - have
 
 
 def _pass(ledger: Ledger, rows: int, tokens: int) -> None:

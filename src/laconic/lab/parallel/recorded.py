@@ -42,12 +42,9 @@ class RecordedSetup:
         compression: LabelledPolicy,
         records: Sequence[TraceRecord],
         rows: int | None = None,
-        leaps: bool = False,
-        pause: int = 0,
+        acts_at: int | None = None,
     ) -> TraceEngine:
-        return ReplayEngine(
-            records, compression.policy, max_batch=rows or max(1, len(records)), leaps=leaps, pause=pause
-        )
+        return ReplayEngine(records, compression.policy, max_batch=rows or max(1, len(records)), acts_at=acts_at)
 
     def live(self, compression: LabelledPolicy) -> TraceEngine:
         raise InputError("recorded traces are played back and nothing runs live: leave --timed out, or give a model")

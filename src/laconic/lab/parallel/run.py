@@ -59,10 +59,9 @@ class ParallelSetup(Protocol):
         compression: LabelledPolicy,
         records: Sequence[TraceRecord],
         rows: int | None = None,
-        leaps: bool = False,
-        pause: int = 0,
+        acts_at: int | None = None,
     ) -> TraceEngine:
-        """An engine that plays traces back, so many at once; None: all of one problem. leaps, pause: as of `ReplayEngine`."""
+        """An engine that plays traces back, so many at once; None: all of one problem. acts_at: as of `ReplayEngine`."""
         ...
 
     def live(self, compression: LabelledPolicy) -> TraceEngine:
@@ -247,9 +246,7 @@ class _ParallelRun:
         found: list[list[Record]] = [[] for _ in problems]
         for order in range(self.experiment.orders):
             records = [each[order][: entry.n] for each in mixed]
-            engine = self.setup.replay(
-                compression, [one for each in records for one in each], pool.parallel, leaps=True
-            )
+            engine = self.setup.replay(compression, [one for each in records for one in each], pool.parallel, acts_at=0)
             samplings = [dataclasses.replace(self.experiment.sampling, seed=each[0].seed) for each in records]
             run = pool.begin(engine, [problem.question for problem in problems], samplings)
             for event in run:
@@ -273,9 +270,9 @@ class _ParallelRun:
             mine = records[: entry.n] if self.experiment.orders == 1 else records
             return single_traces(mine, compression, modes)
         strategy = self.setup.strategy(entry, self._judge(entry))
-        found, at = [], strategy.acts_at()
+        found: list[Record] = []
         for mixed in in_orders(records, self.experiment.orders):
-            engine = self.setup.replay(compression, mixed, leaps=at is not None, pause=at or 0)
+            engine = self.setup.replay(compression, mixed, acts_at=strategy.acts_at())
             verdict = self._solve(strategy, engine, problem, mixed, self.experiment.sampling)
             found.append(outcome(verdict, problem, modes))
         return mean_outcome(found)

@@ -94,14 +94,11 @@ class HFSetup:
         compression: LabelledPolicy,
         records: Sequence[TraceRecord],
         rows: int | None = None,
-        leaps: bool = False,
-        pause: int = 0,
+        acts_at: int | None = None,
     ) -> TraceEngine:
         # Nothing runs on the model's engine by itself: it is there for what only a model can tell.
         engine = self._engine(compression.policy, self.n)
-        return ReplayEngine(
-            records, compression.policy, max_batch=rows or self.n, model_engine=engine, leaps=leaps, pause=pause
-        )
+        return ReplayEngine(records, compression.policy, max_batch=rows or self.n, model_engine=engine, acts_at=acts_at)
 
     def live(self, compression: LabelledPolicy) -> TraceEngine:
         return self._engine(compression.policy, self.n)
