@@ -86,7 +86,7 @@ class ReplayedRows:
         return [_next(entry) for entry in self.entries]
 
     def leap(self) -> int:
-        """See Rows.leap: all steps before that in which the first row ends, or has `acts_at` tokens; none where that is None."""
+        """See Rows.leap: all steps before that in which the first row ends, or has `acts_at` tokens; None: none."""
         if self.acts_at is None or not self.entries:
             return 0
         assert self.ledger is not None
