@@ -78,15 +78,21 @@ record() {
     vllm-learned) laconic bench vllm -m bundled -p "rpc;learned:fading=0" --output 900 --cache 100,50,25 -r 5 --out benchmarks/vllm-learned ;;
     peers-qwen) python benchmarks/peers/run.py --model Qwen2.5-Coder-0.5B-Instruct --out benchmarks/peers-qwen --rows 8 --tokens 768 --budget 256 --interval 128 --repeats 1 --methods "kvpress SnapKV;laconic engine, SnapKV;laconic engine, full KV;generate;laconic engine, learned;vLLM;vLLM with laconic, RPC" --python kvpress=.venv-kvpress/bin/python vllm=.venv-vllm/bin/python ;;
     peers-openvino) python benchmarks/peers/run.py --model Qwen2.5-Coder-0.5B-Instruct --openvino Qwen2.5-Coder-0.5B-Instruct-openvino --out benchmarks/peers-openvino --rows 8 --tokens 384 --budget 128 --interval 64 --repeats 1 --methods "OpenVINO with eviction;OpenVINO;laconic engine, learned;generate" --python openvino=.venv-openvino/bin/python ;;
+    peers-tiny-kv)
+      python benchmarks/peers/random_model.py tiny-kv tiny-kv
+      .venv-openvino/bin/optimum-cli export openvino -m tiny-kv --task text-generation-with-past --weight-format fp32 tiny-kv-openvino
+      python benchmarks/peers/run.py --model tiny-kv --dtype float32 --openvino tiny-kv-openvino --out benchmarks/peers-tiny-kv --rows 8 --tokens 2048 --budget 256 --interval 128 --repeats 3 --methods "kvpress SnapKV;laconic engine, SnapKV;laconic engine, full KV;laconic engine, RPC;generate;OpenVINO;OpenVINO with eviction;vLLM;vLLM with laconic, RPC" --python kvpress=.venv-kvpress/bin/python openvino=.venv-openvino/bin/python vllm=.venv-vllm/bin/python
+      ;;
+    step-time) python benchmarks/step_time.py --out benchmarks/step-time ;;
     serve-soak) python benchmarks/serve_soak.py --seconds 600 --clients 64 --out benchmarks/serve-soak ;;
     two-servers) .venv-vllm/bin/python benchmarks/two_servers.py --out benchmarks/two-servers ;;
-    serve-soak-vllm) .venv-vllm/bin/python benchmarks/serve_soak.py --engine vllm --seconds 120 --clients 64 --out benchmarks/serve-soak-vllm ;;
-    serve-speed) python benchmarks/serve_speed.py --rounds 3 --out benchmarks/serve-speed ;;
+    serve-soak-vllm) .venv-vllm/bin/python benchmarks/serve_soak.py --engine vllm --seconds 300 --clients 64 --out benchmarks/serve-soak-vllm ;;
+    serve-speed) python benchmarks/serve_speed.py --rounds 10 --out benchmarks/serve-speed ;;
     serve-speed-qwen) python benchmarks/serve_speed.py --model Qwen2.5-Coder-0.5B-Instruct --tokens 100 --rounds 3 --out benchmarks/serve-speed-qwen ;;
     vllm-v2) python benchmarks/vllm_v2.py --out benchmarks/vllm-v2 ;; # beside that: pip install --no-deps triton
     *)
       echo "error: there is nothing to record by the name $1; expected accuracy, lightthinker-reasoner, lightthinker, lightthinker-others, parallel, parallel-c2, selector-gsm8k, accuracy-gsm8k, accuracy-gsm8k-again, accuracy-gsm8k-301-600, accuracy-gsm8k-601-900, accuracy-gsm8k-c2, accuracy-gsm8k-pooled, accuracy-math500, accuracy-math500-101-200, accuracy-math500-pooled, fidelity-math500, fidelity-gsm8k, selector-math500, fidelity-math500-again, fidelity-gsm8k-again, selectors, selector-ablation, chained-traces, fidelity-chained, fidelity-and-accuracy, fidelity-and-accuracy-math500, votes-gsm8k, judges-gsm8k, judge-break-even, judged-vote, bundled-traces, votes-bundled, pool-bundled, auto-gsm8k, judged-traces, judges, traces, traces-qwen, traces-compressed, cpu-kv, cpu-policies, cpu-weights, cpu-parity," \
-        "rpc-paper, vllm-cpu, vllm-cpu-kv, vllm-learned, vllm-v2, peers-qwen, peers-openvino, serve-soak, serve-soak-vllm, serve-speed, serve-speed-qwen, two-servers or all" >&2
+        "rpc-paper, vllm-cpu, vllm-cpu-kv, vllm-learned, vllm-v2, peers-qwen, peers-openvino, peers-tiny-kv, step-time, serve-soak, serve-soak-vllm, serve-speed, serve-speed-qwen, two-servers or all" >&2
       exit 2
       ;;
   esac

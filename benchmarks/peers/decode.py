@@ -159,6 +159,14 @@ def methods(asked: argparse.Namespace) -> dict[str, Callable[[], Run]]:
     }
 
 
+def vocabulary(asked: argparse.Namespace) -> int:
+    """Tokens that the model knows."""
+    from transformers import AutoConfig
+
+    found: int = AutoConfig.from_pretrained(asked.model).vocab_size
+    return found
+
+
 def memory(who: int = resource.RUSAGE_SELF) -> float:
     """The most MiB that this process (or any of its children) has had."""
     peak = resource.getrusage(who).ru_maxrss
@@ -184,8 +192,8 @@ def main() -> None:
         parser.error(f"the method {asked.method!r} is unknown; expected one of {', '.join(known)}")
     torch.set_num_threads(asked.threads)
     made = known[asked.method]()
-    vocabulary = torch.Generator().manual_seed(0)
-    prompts = torch.randint(10, 10_000, (asked.rows, asked.prompt), generator=vocabulary).tolist()
+    generator, highest = torch.Generator().manual_seed(0), min(10_000, vocabulary(asked))
+    prompts = torch.randint(10, highest, (asked.rows, asked.prompt), generator=generator).tolist()
     made(prompts, 8)  # what is made once
     before = memory()
     start = time.perf_counter()

@@ -128,7 +128,7 @@ def test_states_are_asked_for_but_the_last_tokens() -> None:
     longer = excerpt("c", 30, 31)
     torch.testing.assert_close(judge.read([longer], engine)[0], readings[2])  # type: ignore[arg-type]
     assert judge.needs() == Needs(state_tokens=5, state_layers=(-1,))
-    assert plain().needs() == Needs()
+    assert plain().needs() == Needs(token_ids=True)
 
 
 def test_tokens_that_an_engine_ran_for_states_are_on_the_bill() -> None:

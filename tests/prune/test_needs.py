@@ -55,6 +55,7 @@ def states_judge(kind: str = "tokens:5", layers: tuple[int, ...] = LAYERS) -> Pa
         (Needs(state_tokens=4), Needs(state_tokens=7), Needs(state_tokens=7)),
         (Needs(state_tokens=12), STATES, Needs(state_tokens=12, state_layers=LAYERS)),
         (Needs(probe=True), Needs(kept=True), Needs(probe=True, kept=True)),
+        (Needs(token_ids=True), Needs(kept=True), Needs(token_ids=True, kept=True)),
         (Needs(confidence_top_k=20), Needs(probe=True), Needs(probe=True, confidence_top_k=20)),
         (Needs(confidence_top_k=5), Needs(confidence_top_k=5), Needs(confidence_top_k=5)),
     ],
@@ -89,7 +90,7 @@ def test_what_each_excerpt_needs(kind: str, needs: Needs, most: int | None) -> N
     [
         (ProbeJudge(), Needs(probe=True)),
         (states_judge(), STATES),
-        (PairEncoder(EncoderInputSpec("tokens:5"), EncoderConfig(vocabulary=40, tokens=9)), Needs()),
+        (PairEncoder(EncoderInputSpec("tokens:5"), EncoderConfig(vocabulary=40, tokens=9)), Needs(token_ids=True)),
         (RandomJudge(), Needs()),
         (TokenJaccard(), Needs()),
         (FactOverlap(), Needs()),

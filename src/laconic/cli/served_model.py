@@ -130,7 +130,7 @@ class ServingModel:
         if policy not in (None, NONE, self.policy.spec()) and named_file(str(policy)) is not None:
             raise InputError(
                 f"a request can't name what a policy is loaded from, and compress is {policy}; the server can: laconic serve "
-                "--compress"
+                "--policy"
             )
         if judge not in (None, self.method.judge) and has_place(str(judge)):
             raise InputError(

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from laconic.engines.base import Engine
 
 FIRST = "priced-vote"
-UNSERVED = ("full", "oracle", "hindsight", "kvzap")
-"""Policies that aren't offered by name: nothing, or what needs more than a name."""
+UNSERVED = ("full", "oracle", "hindsight", "kvzap", "lightthinker")
+"""Policies that aren't offered by name: nothing, what needs more than a name, and what a request can't have."""
 
 
 def offered_strategies(choice: EngineChoice) -> tuple[str, ...]:

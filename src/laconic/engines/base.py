@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, NoReturn
 
 from laconic import checks
 from laconic.answers.extraction import end_of_box
@@ -181,6 +181,8 @@ _CANNOT = {
     "states": "gives no hidden states: use a judge that reads text",
     "probe": "can't probe a trace: use the hf engine, or a strategy or judge that reads text",
     "kept": "does not tell what compression kept: use another excerpt",
+    "token_ids": "tells neither the model's own token ids nor the prompt's: use a judge that reads text (facts, llm:NAME, "
+    "embedding:NAME), or jaccard",
     "held": "does not tell which tokens each layer held: use the hf engine for a page that shows them",
 }
 
@@ -200,6 +202,8 @@ class Engine(ABC):
     """The interface. Not thread-safe: one thread drives an engine."""
 
     name: str
+    own_token_ids: ClassVar[bool] = True
+    """Whether a trace's token ids, and its prompt's, are the model's own; else they are some numbering of pieces of text."""
 
     @abstractmethod
     def submit(self, prompt: Prompt, sampling: Sampling, n: int = 1, ids: Sequence[str] | None = None) -> list[str]:
@@ -256,6 +260,8 @@ class Engine(ABC):
         for method, needed in (("states", needs.state_tokens > 0), ("probe", needs.probe), ("kept", needs.kept)):
             if needed and getattr(cls, method) is getattr(Engine, method):
                 refuse(cls.name, method)
+        if needs.token_ids and not cls.own_token_ids:
+            refuse(cls.name, "token_ids")
 
     def prepare(self, needs: Needs) -> None:
         """Traces submitted from here on will be read like this: an engine that can note it on the way does so.

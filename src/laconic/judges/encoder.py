@@ -79,9 +79,10 @@ class PairEncoder(MatrixJudge):
         self.scale, self.shift = 1.0, 0.0
 
     def needs(self) -> Needs:
-        """Hidden states, where it was trained on the reasoner's; else nothing."""
+        """Hidden states, where it was trained on the reasoner's; nothing of the reasoner where it reads another model's; else
+        token ids."""
         if self.input_spec.vectors != "states":
-            return Needs()
+            return Needs(token_ids=self.input_spec.vectors == "none")
         return Needs(state_tokens=self.config.tokens, state_layers=self.input_spec.layers)
 
     # ---- judging --------------------------------------------------------------------------------------------------

@@ -28,6 +28,8 @@ class Needs:
     confidence_top_k: int = 0
     """Each token's confidence over so many candidates is read; 0: none is. Strategies ask for it in the sampling that they
     submit; it is told here for who records traces that a strategy will be replayed on."""
+    token_ids: bool = False
+    """Token ids are read as those of the model's own vocabulary, the prompt's too; else any numbering will do that is one."""
 
     def __post_init__(self) -> None:
         checks.unwrap_numpy_fields(self)
@@ -39,6 +41,7 @@ class Needs:
             object.__setattr__(self, "state_layers", tuple(layers))
         checks.flag("probe", self.probe)
         checks.flag("kept", self.kept)
+        checks.flag("token_ids", self.token_ids)
         checks.whole("confidence_top_k", self.confidence_top_k, 0, meaning="candidates; 0 is none")
 
     def __or__(self, other: Needs) -> Needs:
@@ -56,6 +59,7 @@ class Needs:
             self.probe or other.probe,
             self.kept or other.kept,
             next(iter(counts), 0),
+            self.token_ids or other.token_ids,
         )
 
 

@@ -17,7 +17,7 @@ from laconic.engines.openai import OpenAIEngine
 from laconic.errors import EngineError, InputError
 from laconic.judges.registry import open_judge
 from laconic.problems import generate
-from laconic.prune import DeepPrune
+from laconic.prune import DeepPrune, Needs
 from laconic.prune.strategies.registry import parse
 from tests.engines.conformance import GREEDY, WARM, Conformance
 from tests.server.conftest import Running, serving
@@ -260,6 +260,11 @@ def test_what_it_cannot_do(upstream: Running) -> None:
             engine.probe([name], "x", 1)
         with pytest.raises(InputError, match="has no tokenizer"):
             engine.decode([10**6])
+        with pytest.raises(
+            InputError, match="neither the model's own token ids nor the prompt's: use a judge that reads text"
+        ):
+            engine.prepare(Needs(token_ids=True))  # an encoder would read a numbering of ours as its vocabulary
+        engine.prepare(Needs())
         with pytest.raises(InputError, match="at most 20"):
             engine.submit("a", Sampling(confidence_top_k=21))
         with pytest.raises(InputError, match="is empty"):

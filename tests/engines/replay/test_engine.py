@@ -276,8 +276,8 @@ def test_a_pool_spends_alike_where_traces_leap(parallel: int, budget: PoolBudget
 
 def test_who_acts_at_some_tokens_sees_a_trace_there() -> None:
     seen: list[list[tuple[str, int, str]]] = []
-    for of in ({}, {"acts_at": 5}, {"acts_at": 0}):
-        engine = ReplayEngine(conforming(), tokenizer=tokenizer(), **of)
+    for acts_at in (None, 5, 0):
+        engine = ReplayEngine(conforming(), tokenizer=tokenizer(), acts_at=acts_at)
         ids = engine.submit(PROMPTS[0], Sampling(max_new_tokens=12, temperature=1.0, confidence_top_k=5), n=3)
         traces = {i: engine.trace(i) for i in ids}
         seen.append([(c.trace_id, len(traces[c.trace_id].token_ids), traces[c.trace_id].text) for c in engine.stream()])

@@ -94,7 +94,7 @@ def test_scores_of_both_harnesses_stand_beside_the_published_ones(tmp_path: Path
     text = table.markdown()
     line = next(line for line in text.splitlines() if "tova-4x" in line and "25.0" in line)
     assert [cell.strip() for cell in line.strip("|").split("|")][1:3] == ["50.6", "25.0 [21.1, 28.9]"]
-    assert "ifeval is lm-eval's score and livecodebench lighteval's" in text
+    assert "ifeval is lm-eval's score, livecodebench lighteval's" in text
     assert (
         f"{IFEVAL}/full: prompt_level_strict_acc 50.0, prompt_level_loose_acc 55.0, inst_level_strict_acc 62.5" in text
     )

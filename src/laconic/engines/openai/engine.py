@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -68,6 +68,7 @@ class OpenAIEngine(Engine):
     """
 
     name = "openai"
+    own_token_ids: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -75,10 +75,10 @@ def learn(
 
     Traces come from --traces, or are sampled with full KV: of --source, or (without it) of train problems of the bundled set
     for the bundled reasoner, and of a list of general questions for others; 200 of up to 1,024 tokens where nothing else is
-    said. One pass of each tells what later tokens attend to, and small networks learn to tell it from a token's own key and
-    value. Traces of the last problems, 16 at least, are kept for the check unless --check names others: KL to full KV at ratio
-    4, beside RPC, R-KV, Random and hindsight. Without --out the selector lies where `learned` finds it by itself. The
-    same command goes on where an interrupted one stopped.
+    said (of the questions 240: 4 of each of 60). One pass of each tells what later tokens attend to, and small networks learn
+    to tell it from a token's own key and value. Traces of the last problems, 16 at least, are kept for the check unless
+    --check names others: KL to full KV at ratio 4, beside RPC, R-KV, Random and hindsight. Without --out the selector lies
+    where `learned` finds it by itself. The same command goes on where an interrupted one stopped.
     """
     folders: list[Path] = []
     if_interrupted(lambda: _kept(folders))
