@@ -198,6 +198,15 @@ def test_redundancy_spares_the_latest_copy() -> None:
     assert similar[25] < similar[12] < similar[3]
 
 
+def test_a_token_is_no_near_copy_of_itself_below_a_threshold_of_0() -> None:
+    rest = 0.1**0.5
+    keys = torch.zeros(1, 1, 3, 4)
+    keys[..., 0] = 0.9**0.5
+    keys[0, 0, range(3), range(1, 4)] = rest  # unit keys, 0.9 between any two
+    similar = mean_similarity(keys, None, -0.5)[0, 0]
+    torch.testing.assert_close(similar, torch.tensor([1.8, 0.9, 0.0]) / 3)
+
+
 @pytest.mark.parametrize("aggregation", ["layer", "group"])
 def test_accumulated_attention_scores_are_the_mass(aggregation: str) -> None:
     def slow(row: Evidence) -> list[list[float]]:

@@ -148,7 +148,7 @@ def redundancy(
         column = [0.0] * T
         for i in range(T):
             cos = [0.0 if i == j else dot(head[i], head[j]) / size[i] / size[j] for j in range(T)]
-            copies = [j for j in range(T) if cos[j] > threshold]
+            copies = [j for j in range(T) if j != i and cos[j] > threshold]
             if copies:
                 cos[copies[-1]] = 0.0
             for j in range(T):

@@ -19,6 +19,7 @@ from laconic.assets import reasoner_path
 from laconic.cli.common import choose_policy, choose_strategy
 from laconic.engines.base import Sampling
 from laconic.engines.hf import HFEngine, load
+from laconic.errors import InputError
 from laconic.judges.registry import open_judge
 from laconic.prune.strategies.base import Strategy
 from laconic.prune.verdict import Verdict
@@ -639,6 +640,23 @@ def test_metrics_count(server: Running, questions: list[str]) -> None:
     assert 'laconic_responses_total{path="/v1/chat/completions",status="200"}' in text
     assert "laconic_generated_tokens_total" in text
     assert "laconic_first_token_seconds_bucket" in text
+
+
+def test_a_policy_that_is_refused_leaves_what_runs_alone() -> None:
+    """Where requests have policies of their own, all of them share one engine, which has to stay."""
+
+    class Refusing:
+        name, per_request = "refusing", True
+
+        def engine(self, policy: Any) -> Any:
+            raise InputError("not this one")
+
+    driver = EngineDriver(Refusing(), 4)  # type: ignore[arg-type]
+    running: Any = object()
+    driver._engines[""] = running
+    with pytest.raises(InputError, match="not this one"):
+        driver._shared(None)
+    assert driver._engines[""] is running
 
 
 def test_health_is_503_until_the_model_is_there_and_when_it_is_not(serve_with: Serve) -> None:

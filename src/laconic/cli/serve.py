@@ -184,6 +184,7 @@ def serve(
         example=_example() if small else "",
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells each request's address, a password in it too
     driver = EngineDriver(served, max_requests)
     run(
         Server(driver, settings),

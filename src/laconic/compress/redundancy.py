@@ -75,8 +75,9 @@ def mean_similarity(keys: Tensor, valid: Tensor | None, threshold: float) -> Ten
     total = torch.zeros(B, G, T, dtype=torch.float32, device=keys.device)
     for block in chunks(T, B * G * T):
         cos = unit[:, :, block] @ unit.transpose(-1, -2)  # [B, G, block, T]
-        cos.masked_fill_(slots[block, None] == slots, 0.0)
-        latest = torch.where(cos > threshold, slots, -1).amax(dim=-1, keepdim=True)  # -1: no near-copy
+        itself = slots[block, None] == slots
+        cos.masked_fill_(itself, 0.0)
+        latest = torch.where((cos > threshold) & ~itself, slots, -1).amax(dim=-1, keepdim=True)  # -1: no near-copy
         cos.masked_fill_(slots == latest, 0.0)
         total += cos.sum(dim=2)
     return total / count

@@ -20,6 +20,7 @@ from laconic.compress.learned import Learned
 from laconic.compress.lightthinker import LightThinker
 from laconic.compress.policy import Policy
 from laconic.compress.random_attention import RandomAttention
+from laconic.compress.shares import SHARE
 from laconic.compress.vase import VaSE
 from laconic.errors import InputError
 from laconic.settings import Setting, SettingsReader, find_name, flatten, parameters_of, split_spec
@@ -104,6 +105,19 @@ def parse(spec: str, **overrides: Any) -> Policy:
             f"{missing.name} of policy {cls.name} is missing: {missing.meaning or 'it has no default'}; give it"
         )
     return cls(**values)
+
+
+def written_settings(spec: str) -> dict[str, Any]:
+    """The settings that a spec itself names, by the policy's fields: without those that it leaves at their defaults.
+
+    Raises InputError as `parse`.
+    """
+    policy = parse(spec)
+    _, text = split_spec("policy", spec, "rpc:ratio=8")
+    named = set(_reader(type(policy)).read(spec, text))
+    if SHARE in named:  # it says the ratio
+        named.add("ratio")
+    return {field.name: getattr(policy, field.name) for field in dataclasses.fields(policy) if field.name in named}
 
 
 def named_file(spec: str) -> str | None:

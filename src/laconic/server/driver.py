@@ -200,9 +200,9 @@ class EngineDriver:
 
     def _shared(self, policy: Any) -> SharedEngine:
         spec = "" if self.model.per_request else policy.spec()
-        shared = self._engines.pop(spec, None)
         if self.model.per_request:
-            self.model.engine(policy)  # refuses one that can't be
+            self.model.engine(policy)  # refuses one that can't be, before anything is touched
+        shared = self._engines.pop(spec, None)
         if shared is None:
             idle = [name for name, each in self._engines.items() if not each.busy]
             for name in idle[: max(0, len(idle) - IDLE_ENGINES + 1)]:

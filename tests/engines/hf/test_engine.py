@@ -233,6 +233,13 @@ def test_a_peak_counts_what_was_held_beside_a_cache_that_is_rebuilt():
     assert engine.stats.peak_kv_tokens >= held + rebuilt > before
 
 
+def test_a_peak_counts_the_copies_of_a_prompt_that_traces_share():
+    """They are made beside the passes that tokens go through, and traces of one token make no other."""
+    engine = HFEngine(family("llama"), None, FullKV(), max_batch=4)
+    engine.generate(prompts([30]), Sampling(max_new_tokens=1, temperature=1.0), n=4)
+    assert engine.stats.peak_kv_tokens == 4 * 30
+
+
 def test_memory_shrinks_when_rows_leave():
     engine = HFEngine(family("llama"), None, FullKV())
     short, long = Sampling(max_new_tokens=10, temperature=0), Sampling(max_new_tokens=60, temperature=0)

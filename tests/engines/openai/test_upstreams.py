@@ -15,7 +15,7 @@ import pytest
 from laconic.engines.base import Sampling
 from laconic.engines.openai import OpenAIEngine, asking
 from laconic.engines.openai.endpoints import Endpoints, base_url
-from laconic.engines.openai.protocol import Events, Reader
+from laconic.engines.openai.protocol import Conversation, Events, Reader
 from laconic.errors import EngineError, InputError, LaconicWarning
 
 WORDS = [f"w{i} " for i in range(12)]
@@ -194,6 +194,89 @@ def test_where_no_server_continues_a_text_the_trace_begins_anew() -> None:
         assert engine.stats.generated_tokens == 17  # both beginnings were paid for
     assert trace.text == "".join(WORDS)
     assert len(trace.token_ids) == 12
+
+
+def test_a_text_to_go_on_with_that_is_refused_is_asked_for_once() -> None:
+    """The text is the client's: there is nothing to begin anew from, and asking for ever would stop everybody else."""
+    asked = Conversation(({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}))
+    with upstreams(lambda body, number: {"status": 400, "message": "no"}) as (up,), OpenAIEngine(up.url) as engine:
+        engine.submit(asked, SAMPLING)
+        with pytest.raises(EngineError, match="400: no"):
+            list(engine.stream())
+    assert len(up.bodies) == 1
+
+
+def test_a_trace_begins_anew_no_more_often_than_it_is_tried() -> None:
+    def behave(body: dict[str, Any], number: int) -> dict[str, Any]:
+        return {"status": 400} if body["messages"][-1]["role"] == "assistant" else {"words": WORDS[:5], "cut": True}
+
+    with upstreams(behave) as (up,), OpenAIEngine(up.url, retries=3) as engine:
+        engine.submit("a", SAMPLING)
+        with pytest.raises(EngineError, match="answers 400"):
+            list(engine.stream())
+    assert len(up.bodies) == 4
+
+
+def test_a_trace_that_is_whole_when_its_stream_breaks_is_not_asked_for_again() -> None:
+    def behave(body: dict[str, Any], number: int) -> dict[str, Any]:
+        return {"words": WORDS[:5], "ids": True, "cut": True} if number == 1 else {"status": 400}
+
+    with upstreams(behave) as (up,), OpenAIEngine(up.url) as engine:
+        trace = one(engine, Sampling(max_new_tokens=5, temperature=1.0))
+    assert (trace.finish_reason, trace.text, len(trace.token_ids)) == ("length", "".join(WORDS[:5]), 5)
+    assert len(up.bodies) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_server_that_alone_refuses_takes_nothing_from_the_others(status: int) -> None:
+    """It answers at once, so it is always the least busy one."""
+    with (
+        upstreams(lambda body, number: {"status": status}, lambda body, number: {}) as (bad, good),
+        OpenAIEngine(f"{bad.url},{good.url}") as engine,
+    ):
+        traces = engine.generate(["a"] * 12, SAMPLING)
+    assert [each[0].text for each in traces] == ["".join(WORDS)] * 12
+    assert len(good.bodies) == 12
+    refused = lambda body, number: {"status": status}  # noqa: E731
+    with upstreams(refused, refused) as both, OpenAIEngine(",".join(up.url for up in both)) as engine:
+        engine.submit("a", SAMPLING)
+        with pytest.raises(EngineError, match=f"answers {status}"):
+            list(engine.stream())
+    assert [len(up.bodies) for up in both] == [1, 1]
+
+
+def test_a_whole_answer_is_asked_of_the_others_too() -> None:
+    answer = {"whole": {"ok": 1}, "kind": "application/json"}
+    with upstreams(lambda body, number: {"status": 404}, lambda body, number: answer) as both:
+        asker = asking.Asker(Endpoints([up.url for up in both]), {})
+        assert [asker.ask("/completions", {}) for _ in range(3)] == [{"ok": 1}] * 3
+        asker.close()
+    with upstreams(lambda body, number: {"status": 404}) as (up,):
+        asker = asking.Asker(Endpoints(up.url), {})
+        with pytest.raises(asking.RefusedError):
+            asker.ask("/completions", {})
+        asker.close()
+
+
+def test_a_request_that_the_server_dropped_goes_on() -> None:
+    def behave(body: dict[str, Any], number: int) -> dict[str, Any]:
+        return {"words": WORDS[:3], "finish": "abort"} if number == 1 else {"words": WORDS[3:]}
+
+    with upstreams(behave) as (up,), OpenAIEngine(up.url) as engine:
+        trace = one(engine)
+    assert (trace.text, trace.finish_reason) == ("".join(WORDS), "stop")
+    assert len(up.bodies) == 2
+
+
+def test_a_password_in_an_address_is_not_told() -> None:
+    with upstreams(lambda body, number: {"status": 400}) as (up,):
+        url = up.url.replace("http://", "http://me:secret@")
+        with OpenAIEngine(url) as engine:
+            engine.submit("a", SAMPLING)
+            with pytest.raises(EngineError, match="answers 400") as error:
+                list(engine.stream())
+    assert "secret" not in str(error.value)
+    assert up.url in str(error.value)
 
 
 def test_a_server_that_never_comes_to_an_end_is_given_up() -> None:

@@ -150,8 +150,10 @@ class Ledger:
     # ---- lengths and masks ----------------------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Recompute what depends on the set of rows: tokens held, tokens to the next compression, the validity mask."""
+        """Recompute what depends on the set of rows: tokens held, and their peak, tokens to the next compression, the validity
+        mask."""
         self.tokens = sum(row.tokens for row in self.rows)
+        self.peak_tokens = max(self.peak_tokens, self.tokens)
         self._to_compression = self._count_to_compression()
         self._validity.clear()
 

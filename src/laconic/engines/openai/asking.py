@@ -21,6 +21,8 @@ TRIES = 6
 AT_ONCE = 32
 SILENCE = 120.0  # seconds without an answer after which a server counts as gone
 BUSY = (408, 409, 425, 429)
+ELSEWHERE = (401, 403, 404)
+"""A server with another key, or without the model, says nothing of what the others would."""
 
 
 class RefusedError(EngineError):
@@ -63,10 +65,10 @@ class Asker:
             try:
                 response = self._http.get(f"{endpoint.url}/models", timeout=httpx.Timeout(15.0, connect=5.0))
             except httpx.HTTPError as error:
-                problems.append(f"{endpoint.url} can't be reached ({said(error)})")
+                problems.append(f"{endpoint.shown} can't be reached ({said(error)})")
                 endpoint.failed()
                 continue
-            found = find_served(endpoint.url, response.status_code, response.text, asked)
+            found = find_served(endpoint.shown, response.status_code, response.text, asked)
             if found.name is None:
                 problems.append(found.problem)
                 endpoint.failed()
@@ -80,7 +82,7 @@ class Asker:
 
     def ask(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """The answer to one request. Raises RefusedError for one that is wrong, EngineError where servers fail for good."""
-        endpoint, told = None, ""
+        endpoint, told, refusing = None, "", set()
         for attempt in range(TRIES):
             endpoint = self.endpoints.take(endpoint)
             wait = min(0.25 * 2**attempt, 8.0) * (0.5 + random.random() / 2)
@@ -93,11 +95,14 @@ class Asker:
                         raise ValueError("an answer that is no object")
                     endpoint.worked()
                     return found
-                told = f"{endpoint.url} answers {error_of(response.status_code, response.text)}"
+                told = f"{endpoint.shown} answers {error_of(response.status_code, response.text)}"
                 unknown = refused_field(response.status_code, response.text, own)
                 if unknown is not None:  # it is asked once more, without that
                     endpoint.unknown.add(unknown)
                     wait = 0.0
+                elif response.status_code in ELSEWHERE and len(refusing | {endpoint}) < len(self.endpoints.all):
+                    refusing.add(endpoint)
+                    endpoint.failed()
                 elif response.status_code not in BUSY and response.status_code < 500:
                     raise RefusedError(told, response.status_code, response.text)
                 if response.status_code >= 500:
@@ -106,7 +111,7 @@ class Asker:
                     wait = max(wait, min(60.0, float(response.headers.get("retry-after", "0"))))
             except (httpx.HTTPError, ValueError) as error:
                 endpoint.failed()
-                told = f"{endpoint.url}: {said(error)}"
+                told = f"{endpoint.shown}: {said(error)}"
             finally:
                 self.endpoints.give_back(endpoint)
             if attempt >= len(self.endpoints.all) - 1:  # all have been asked

@@ -38,6 +38,12 @@ class Endpoint:
     unknown: set[str] = field(default_factory=set)
     """Fields of a request that it refuses, and can do without."""
 
+    @property
+    def shown(self) -> str:
+        """The address for messages and logs: without a name and a password."""
+        parts = urlsplit(self.url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
     def understood(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """A body without what it refuses."""
         return {name: value for name, value in body.items() if name not in self.unknown}

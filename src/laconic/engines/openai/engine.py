@@ -287,6 +287,9 @@ class OpenAIEngine(Engine):
         if trace.token_ids and tokens is None and isinstance(entry.prompt, tuple):
             self._give_up(number, "the server tells no token ids, so a prompt of token ids can't be continued")
             return
+        if len(trace.token_ids) >= entry.limit:  # all had come when the stream broke, or when it was stopped
+            self._end(number, "length")
+            return
         asked = plan(
             entry.prompt,
             trace.text,
@@ -380,9 +383,9 @@ class OpenAIEngine(Engine):
 
     def _failed(self, number: int, live: LiveRequest, failure: Failure) -> None:
         live.tries += 1
-        if failure.anew:
+        if failure.anew and live.entry.trace.token_ids and live.tries <= self.retries:
             self._begin(number, anew=True)
-        elif failure.final or live.tries > self.retries:
+        elif failure.final or failure.anew or live.tries > self.retries:
             self._give_up(number, failure.message)
         else:
             self._begin(number)

@@ -14,6 +14,8 @@ OPEN, CLOSE = "<think>", "</think>\n\n"
 MOST_LOGPROBS = 20  # OpenAI's limit
 DISPENSABLE = ("return_token_ids", "add_generation_prompt")
 """Fields that some servers know, and without which others can be asked too."""
+DROPPED = ("abort", "aborted", "error")
+"""finish_reason of a request that a server gave up: no end of the trace."""
 SEED_STEP = 1_000_003  # between the seeds of two traces of a prompt
 MOST_SEED = 1 << 53
 
@@ -159,10 +161,12 @@ class Reader:
         delta = choice.get("delta")
         text = self._text(delta) if isinstance(delta, dict) else str(choice.get("text") or "")
         finish = choice.get("finish_reason")
-        if finish is not None:
-            self.finish = "length" if finish == "length" else "stop"
         tokens = _tokens(choice, text)
         self.begun = self.begun or bool(tokens)
+        if finish in DROPPED:
+            raise ValueError(f"the server dropped the request (finish_reason {finish})")
+        if finish is not None:
+            self.finish = "length" if finish == "length" else "stop"
         return RemotePiece(text, tokens) if text or tokens else None
 
     def _text(self, delta: Mapping[str, Any]) -> str:

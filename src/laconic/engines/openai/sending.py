@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from laconic.engines.openai.asking import BUSY, said
+from laconic.engines.openai.asking import BUSY, ELSEWHERE, said
 from laconic.engines.openai.endpoints import Endpoint, Endpoints
 from laconic.engines.openai.protocol import Events, Reader, RemotePiece, error_of, refused_field
 
@@ -84,6 +84,7 @@ class Sender:
         """One request from beginning to end, tried at other servers and later as long as nothing has come of it."""
         endpoint: Endpoint | None = None
         failure = Failure("", False)
+        refusing: set[Endpoint] = set()
         for attempt in range(self.retries + 1):
             endpoint = self.endpoints.take(endpoint)
             wait = min(0.25 * 2**attempt, 8.0) * (0.5 + random.random() / 2)
@@ -96,19 +97,23 @@ class Sender:
                         unknown = refused_field(response.status_code, text, own)
                         if unknown is not None:  # it is asked once more, without that
                             endpoint.unknown.add(unknown)
-                            failure, wait = Failure(f"{endpoint.url} refuses {unknown}", False), 0.0
+                            failure, wait = Failure(f"{endpoint.shown} refuses {unknown}", False), 0.0
                         else:
                             failure, wait = _refused(endpoint, response, text, resumed, wait)
+                            if response.status_code in ELSEWHERE:
+                                refusing.add(endpoint)
+                                endpoint.failed()
+                                failure = Failure(failure.message, len(refusing) == len(self.endpoints.all))
                     else:
                         await self._read(number, response, reader)
                         if reader.finish is not None:
                             endpoint.worked()
                             self._put(number, RemotePiece(finish=reader.finish, usage=reader.usage))
                             return
-                        failure = Failure(f"{endpoint.url} ended the stream before the trace's end", False)
+                        failure = Failure(f"{endpoint.shown} ended the stream before the trace's end", False)
                         endpoint.failed()
             except (httpx.HTTPError, ValueError) as error:
-                failure = Failure(f"{endpoint.url}: {said(error)}", False)
+                failure = Failure(f"{endpoint.shown}: {said(error)}", False)
                 endpoint.failed()
             finally:
                 self.endpoints.give_back(endpoint)
@@ -145,7 +150,7 @@ class Sender:
 def _refused(
     endpoint: Endpoint, response: httpx.Response, text: str, resumed: bool, wait: float
 ) -> tuple[Failure, float]:
-    told = f"{endpoint.url} answers {error_of(response.status_code, text)}"
+    told = f"{endpoint.shown} answers {error_of(response.status_code, text)}"
     if response.status_code in BUSY or response.status_code >= 500:
         if response.status_code >= 500:
             endpoint.failed()

@@ -154,6 +154,23 @@ def test_a_request(raw: object, policy: Policy, prompt_tokens: int | None) -> No
     assert parse_request(raw, LAUNCH) == RequestSettings(policy, prompt_tokens)
 
 
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        ("rpc:interval=32", {"interval": 32}),
+        ("rpc", {}),
+        ("rpc:compression_ratio=0.5", {"ratio": 2}),
+        ("rpc:ratio=2,window=16", {"ratio": 2, "window": 16}),
+    ],
+)
+def test_a_request_says_the_same_as_text_and_as_a_mapping(text: str, settings: dict[str, Any]) -> None:
+    """What the text leaves out stays as the launch has it, and isn't the policy's default."""
+    launch = parse_launch({"policy": "rpc", "interval": 64, "ratio": 8, "window": 8, "queries": 16})
+    found = parse_request(text, launch)
+    assert found == parse_request({"policy": "rpc", **settings}, launch)
+    assert found.policy == RPC(**{"interval": 64, "ratio": 8, "window": 8} | settings)
+
+
 def test_a_request_leaves_what_it_was_given_alone() -> None:
     given = {"policy": "rpc", "ratio": 2, "prompt_tokens": 5}
     parse_request(given, LAUNCH)

@@ -13,7 +13,7 @@ from typing import Any
 from laconic import checks
 from laconic.checks import whole
 from laconic.compress import FullKV, Policy
-from laconic.compress.registry import broken, get, is_absent, known, parse
+from laconic.compress.registry import broken, get, is_absent, known, parse, written_settings
 from laconic.errors import InputError, LaconicError
 from laconic.jsonl import NotJSONError
 from laconic.jsonl import parse as read_json
@@ -224,8 +224,8 @@ def _as_mapping(raw: object) -> dict[str, Any]:
         text = raw.strip()
         if not text.startswith("{"):
             name, colon, rest = text.partition(":")
-            policy = parse(_policy_class(name).name + colon + rest)
-            return {"policy": policy.name, **{f.name: getattr(policy, f.name) for f in fields(policy)}}
+            name = _policy_class(name).name
+            return {"policy": name, **written_settings(name + colon + rest)}
         try:
             raw = read_json(text)
         except NotJSONError as error:
