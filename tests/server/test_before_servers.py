@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from tests.engines.openai.test_upstreams import upstreams
 
@@ -103,3 +106,27 @@ def test_votes_and_template_arguments_arrive() -> None:
         for body in upstream.bodies:
             assert body["messages"] == given["messages"]
             assert body["chat_template_kwargs"] == {"enable_thinking": False}
+
+
+def test_a_silent_server_holds_up_nobody_else() -> None:
+    """What others ask for is begun, and who leaves is let go of, though the first one's server says nothing."""
+    go = threading.Event()
+
+    def behave(body: dict[str, Any], number: int) -> dict[str, Any]:
+        if body["messages"][-1]["content"] == "slow":
+            go.wait(30)
+        return {"words": ["\\boxed{", "7", "}"]}
+
+    with upstreams(behave) as (upstream,), serving(model=before(upstream.url, "m")) as front:
+        slow = front.post(
+            "/laconic/runs", {"problem": "slow", "laconic": {"strategy": "self-consistency", "n": 1}}
+        ).json()["id"]
+        while not upstream.bodies:
+            time.sleep(0.01)
+        asked = {"model": "bundled", "messages": [{"role": "user", "content": "fast"}]}
+        answer = httpx.post(f"{front.url}/v1/chat/completions", json=asked, timeout=15).json()
+        assert answer["choices"][0]["finish_reason"] == "stop"
+        assert front.driver.running == 1
+        assert httpx.delete(f"{front.url}/laconic/runs/{slow}").is_success
+        front.wait_idle(15)
+        go.set()

@@ -187,6 +187,10 @@ _CANNOT = {
 }
 
 
+NOTHING = Chunk("", (), "")
+"""Of no trace: nothing has come (`Engine.longest_wait`)."""
+
+
 def up_to_brace(text: str) -> str:
     """A text that follows an open brace, up to the one that closes it; the whole where none does."""
     end = end_of_box(text)
@@ -204,6 +208,8 @@ class Engine(ABC):
     name: str
     own_token_ids: ClassVar[bool] = True
     """Whether a trace's token ids, and its prompt's, are the model's own; else they are some numbering of pieces of text."""
+    longest_wait: float | None = None
+    """Seconds after which `stream` yields NOTHING where it waits for a server that is silent; None: it goes on waiting."""
 
     @abstractmethod
     def submit(self, prompt: Prompt, sampling: Sampling, n: int = 1, ids: Sequence[str] | None = None) -> list[str]:

@@ -23,6 +23,7 @@ State = Literal["loading", "ready", "failed", "draining", "stopped"]
 T = TypeVar("T")
 IDLE_ENGINES = 4  # under policies that nobody uses now, kept for the next request
 CLOCK = 0.25  # seconds between two looks at the time limits
+COMMANDS_WITHIN = 0.1  # seconds for which an engine may wait for servers of others, which can be silent for minutes
 log = logging.getLogger("laconic.server")
 
 
@@ -207,7 +208,9 @@ class EngineDriver:
             idle = [name for name, each in self._engines.items() if not each.busy]
             for name in idle[: max(0, len(idle) - IDLE_ENGINES + 1)]:
                 self._engines.pop(name).close()
-            shared = SharedEngine(self.model.engine(policy))
+            engine = self.model.engine(policy)
+            engine.longest_wait = COMMANDS_WITHIN
+            shared = SharedEngine(engine)
         self._engines[spec] = shared  # the latest stands last
         return shared
 

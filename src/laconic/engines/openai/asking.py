@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from laconic import checks
-from laconic.engines.openai.endpoints import Endpoints
+from laconic.engines.openai.endpoints import Endpoint, Endpoints
 from laconic.engines.openai.protocol import Served, error_of, find_served, refused_field
 from laconic.errors import EngineError, InputError
 
@@ -82,7 +82,8 @@ class Asker:
 
     def ask(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """The answer to one request. Raises RefusedError for one that is wrong, EngineError where servers fail for good."""
-        endpoint, told, refusing = None, "", set()
+        endpoint, told = None, ""
+        refusing: set[Endpoint] = set()
         for attempt in range(TRIES):
             endpoint = self.endpoints.take(endpoint)
             wait = min(0.25 * 2**attempt, 8.0) * (0.5 + random.random() / 2)

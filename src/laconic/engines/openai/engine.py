@@ -7,6 +7,7 @@ another in the same way, or begins anew where no server continues a text.
 
 from __future__ import annotations
 
+import queue
 import warnings
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from torch import Tensor
 from laconic import checks
 from laconic.compress import FullKV
 from laconic.engines.base import (
+    NOTHING,
     Chunk,
     Engine,
     EngineStats,
@@ -181,7 +183,12 @@ class OpenAIEngine(Engine):
                     if self._given_up:
                         raise GivenUpError(self._given_up[0])
                     return
-                self._take(self._sender.inbox.get())
+                try:
+                    message = self._sender.inbox.get(timeout=self.longest_wait)
+                except queue.Empty:
+                    yield NOTHING
+                    continue
+                self._take(message)
 
     def stop(self, trace_id: str) -> None:
         entry = self._scheduler.entry(trace_id)
