@@ -108,6 +108,20 @@ def test_votes_and_template_arguments_arrive() -> None:
             assert body["chat_template_kwargs"] == {"enable_thinking": False}
 
 
+def test_a_prompt_is_counted_by_whichever_choice_was_told_its_length() -> None:
+    """Streams that a stop text closes bring no usage."""
+
+    def behave(body: dict[str, Any], number: int) -> dict[str, Any]:
+        usage = {"prompt_tokens": 11, "completion_tokens": 3}
+        return {"words": ["a ", "END ", "b "] if number == 1 else ["a ", "b ", "c "], "usage": usage}
+
+    given = {"model": "bundled", "prompt": "x", "n": 2, "seed": 1, "stop": "END"}
+    with upstreams(behave) as (upstream,), serving(model=before(upstream.url, "m")) as front:
+        told = front.post("/v1/completions", given).json()
+    assert sorted(choice["text"] for choice in told["choices"]) == ["a ", "a b c "]
+    assert told["usage"]["prompt_tokens"] == 11
+
+
 def test_a_silent_server_holds_up_nobody_else() -> None:
     """What others ask for is begun, and who leaves is let go of, though the first one's server says nothing."""
     go = threading.Event()

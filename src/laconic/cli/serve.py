@@ -112,7 +112,7 @@ def serve(
     "compress": "rpc"}) or by the model's name (bundled:priced-vote-16+rpc). The page is at /, OpenAPI's description at
     /openapi.json, figures for Prometheus at /metrics.
 
-    Ctrl-C or SIGTERM: no new requests, those that run go on to their ends; a second one ends at once.
+    Ctrl-C or SIGTERM: no new requests, those that run have 120 seconds to come to their ends; a second one ends at once.
     """
     try:
         import fastapi  # noqa: F401

@@ -85,16 +85,16 @@ class PlainJob(Job):
         view = self.open_view(model, chosen, shared)
         self.model, self.chosen = model, chosen
         self.choices: dict[str, Choice] = {}
-        self._firsts: list[str] = []  # a trace of each prompt
+        self._of_prompt: list[list[str]] = []  # the traces of each
         for place, prompt in enumerate(prompts):
             own = replace(sampling, seed=(sampling.seed + place * NEXT_PROMPT) % MOST_SEED) if place else sampling
-            for name in view.submit(prompt, own, ask.n):
+            self._of_prompt.append(view.submit(prompt, own, ask.n))
+            for name in self._of_prompt[-1]:
                 trace = view.trace(name)
                 thinking = trace.thinking
                 if ask.continues:
                     thinking = split_off_thinking(ask.messages[-1]["content"], thinking=model.thinks(ask)).thinking
                 self.choices[name] = Choice(len(self.choices), trace, chat, ask, thinking)
-            self._firsts.append(trace.id)
             self.prompt_tokens += len(trace.prompt_ids)
         self._stream = view.stream()
         self.mailbox.put(Started(self.prompt_tokens))
@@ -130,7 +130,8 @@ class PlainJob(Job):
 
     def _done(self, note: str = "") -> Done:
         assert self.view is not None
-        self.prompt_tokens = sum(self.view.prompt_length(name) for name in self._firsts)
+        told = self.view.prompt_length  # by a server at a trace's end: not of one that was stopped
+        self.prompt_tokens = sum(max(map(told, names)) for names in self._of_prompt)
         reasoning = sum(choice.reasoning for choice in self.choices.values())
         report: dict[str, Any] = {
             "strategy": None,
