@@ -459,6 +459,7 @@ CALLS: dict[str, Call] = {
             "probe": FLAG,
             "kept": FLAG,
             "confidence_top_k": WHOLE,
+            "token_ids": FLAG,
         },
     ),
     "prune.Excerpt": Call(

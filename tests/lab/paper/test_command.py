@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.lab.paper.test_scored import of_lm_eval
 
 from laconic.journal import read_journal
 from laconic.lab.accuracy.run import FORMAT
+from laconic.lab.harness.arguments import parse_arguments, read_arguments
 from laconic.lab.paper import running
 
 PLACE = Path("accuracy/r1-distill-qwen-7b/aime24")
@@ -115,21 +117,27 @@ def test_a_fixed_budget_s_cell_alone_has_full_kv_run_first(
 
 
 def test_cells_of_a_pattern_that_have_no_command_are_left_out_and_said(
-    invoke: Any, monkeypatch: pytest.MonkeyPatch
+    invoke: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     ran: list[str] = []
 
     def call(command: list[str]) -> int:
+        """As lm-eval does, as far as its file of results goes."""
         ran.append(shlex.join(command))
+        arguments = parse_arguments(command[command.index("--model_args") + 1])
+        place = Path(command[command.index("--output_path") + 1], "Qwen__QwQ-32B")
+        place.mkdir(parents=True)
+        report = of_lm_eval(read_arguments(arguments).policy if "policy" in arguments else None)
+        (place / "results_2026-01-02.json").write_text(json.dumps(report))
         return 0
 
     monkeypatch.setattr(running, "call_command", call)
-    result = invoke("bench", "paper", "rpc", "--run", "accuracy/qwq-32b/ifeval/*")
+    result = invoke("bench", "paper", "rpc", "--run", "accuracy/qwq-32b/ifeval/*", "-o", tmp_path)
     assert result.exit_code == 0, result.output
     assert len(ran) == 4
     assert all(line.startswith("python -m laconic.lab.lm_eval run") for line in ran)
     assert "accuracy/qwq-32b/ifeval/h2o-4x is left out: its budget is 25 %" in result.stderr
-    assert "no table is made of them here" in result.stderr
+    assert result.stdout.count("50.0 [46.1, 53.9]") == 4
     named = invoke(
         "bench", "paper", "rpc", "--run", "accuracy/qwq-32b/ifeval/*", "--run", "accuracy/qwq-32b/ifeval/h2o-4x"
     )

@@ -188,11 +188,20 @@ def test_what_requests_name(write: Any, asked: list[str], tmp_path: Path) -> Non
     own, mine, more = write(), write("mine"), write("more")
     launched = resolved({"policy": "learned", "file": mine, "others": [f"learned:{more},ratio=2"]})
     asked.clear()
-    for raw in (None, {"ratio": 2}, {"prompt_tokens": 3}, "none", "streamingllm", {"file": mine}, {"file": more}):
+    plain = (
+        None,
+        {"ratio": 2},
+        {"prompt_tokens": 3},
+        "none",
+        "streamingllm",
+        {"file": mine},
+        {"file": more},
+        "learned",
+    )
+    for raw in plain:  # of the last one too: what isn't said is the launch's
         assert sent(launched, raw) is raw
     policy = {"policy": "learned", "interval": 4096, "ratio": 4, "window": 32, "fading": 1.0}
-    # Without a file: the launch's. By a name alone: the launch's, or one in the folder.
-    assert sent(launched, "learned") == {**policy, "file": mine}
+    # By a name alone: the launch's, or one in the folder.
     assert sent(launched, "learned:mine.safetensors") == {**policy, "file": mine}
     assert sent(launched, {"file": "more.safetensors", "prompt_tokens": 3}) == {
         **policy,
