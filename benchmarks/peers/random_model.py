@@ -8,6 +8,7 @@ The tokenizer is the bundled reasoner's: peers want one, and no text is made.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from transformers import AutoTokenizer
 
 from laconic.assets import reasoner_path
 from laconic.engines.hf.shapes import build, get_shape
+from laconic.errors import InputError
 
 
 def main() -> None:
@@ -22,7 +24,11 @@ def main() -> None:
     parser.add_argument("shape")
     parser.add_argument("out", type=Path)
     asked = parser.parse_args()
-    build(get_shape(asked.shape), torch.float32, torch.device("cpu")).save_pretrained(asked.out)
+    try:
+        shape = get_shape(asked.shape)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    build(shape, torch.float32, torch.device("cpu")).save_pretrained(asked.out)
     AutoTokenizer.from_pretrained(reasoner_path()).save_pretrained(asked.out)
 
 
