@@ -166,4 +166,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("interrupted: what was run is in --out, and the same command goes on from there", file=sys.stderr)
+        sys.exit(130)

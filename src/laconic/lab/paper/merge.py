@@ -338,12 +338,8 @@ def _differs(cell: AccuracyCell | VotesCell, mine: Row) -> list[str]:
         *_clause("traces of each", samples, benchmark.samples),
         *_sampled(cell.model, settings["sampling"]),
     ]
-    number = settings["model"].get("dtype", "bfloat16")
-    if isinstance(cell, AccuracyCell) and number != "bfloat16":
-        told.append(f"weights in {number} (bfloat16)")
-    name = str(settings["model"]["name"])
-    if name.rpartition("/")[2] != cell.model.hub.rpartition("/")[2]:
-        told.append(f"the model {name} ({cell.model.hub})")
+    number = settings["model"].get("dtype", "bfloat16") if isinstance(cell, AccuracyCell) else "bfloat16"
+    told += _loaded_otherwise(cell.model, number, str(settings["model"]["name"]))
     source = str(settings["problems"]["set"])
     if source.partition(",")[0] != benchmark.name:
         told.append(f"the problems {source} ({benchmark.name})")
@@ -358,12 +354,16 @@ def _scored_otherwise(cell: AccuracyCell, score: HarnessScore) -> list[str]:
         *_clause("traces of each", benchmark.drawn or None, benchmark.samples),
         *_sampled(cell.model, arguments.sampling),
     ]
-    number = score.told.get("dtype") or arguments.dtype
-    if number != "bfloat16":
-        told.append(f"weights in {number} (bfloat16)")
-    model = str(arguments.pretrained or arguments.engine.partition(":")[2])
-    if model.rpartition("/")[2] != cell.model.hub.rpartition("/")[2]:
-        told.append(f"the model {model} ({cell.model.hub})")
+    number = str(score.told.get("dtype") or arguments.dtype)
+    name = str(arguments.pretrained or arguments.engine.partition(":")[2])
+    return told + _loaded_otherwise(cell.model, number, name)
+
+
+def _loaded_otherwise(model: PaperModel, number: str, name: str) -> list[str]:
+    """number: the format of our weights; name: what the model is called here."""
+    told = [] if number == "bfloat16" else [f"weights in {number} (bfloat16)"]
+    if name.rpartition("/")[2] != model.hub.rpartition("/")[2]:
+        told.append(f"the model {name} ({model.hub})")
     return told
 
 
