@@ -20,8 +20,13 @@ class InputError(LaconicError, ValueError):
 class EngineError(LaconicError, RuntimeError):
     """What runs has died or can't go on, whatever was asked of it: vLLM's processes, a worker. Exit code 2, or a 5xx.
 
-    Being a RuntimeError, it is caught by `except RuntimeError`, and not by `except ValueError`.
+    Being a RuntimeError, it is caught by `except RuntimeError`, and not by `except ValueError`. status: HTTP's, where a server
+    that laconic asked has refused; 0: it isn't that.
     """
+
+    def __init__(self, message: str = "", status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class UnknownNameError(InputError, KeyError):

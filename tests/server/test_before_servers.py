@@ -144,3 +144,69 @@ def test_a_silent_server_holds_up_nobody_else() -> None:
         assert httpx.delete(f"{front.url}/laconic/runs/{slow}").is_success
         front.wait_idle(15)
         go.set()
+
+
+VOTE = {"laconic": {"strategy": "self-consistency:ties=index", "n": 2}}
+
+
+def fails_once(body: dict[str, Any], number: int) -> dict[str, Any]:
+    """A server that breaks off its first text, and continues none."""
+    if body["messages"][-1]["role"] == "assistant":
+        return {"status": 400, "message": "texts aren't continued"}
+    return {"words": ["lost ", "words "], "cut": True} if number == 1 else {"words": ["all ", "of ", "it"]}
+
+
+def test_a_whole_answer_holds_nothing_of_what_began_anew() -> None:
+    asked = {"model": "bundled", "messages": [{"role": "user", "content": "a"}]}
+    with upstreams(fails_once) as (upstream,), serving(model=before(upstream.url, "m")) as front:
+        told = front.post("/v1/chat/completions", asked).json()
+    assert told["choices"][0]["message"]["content"] == "all of it"
+    assert told["usage"]["completion_tokens"] == 5  # what was lost was computed, too
+
+
+def test_a_stream_that_has_told_of_what_began_anew_ends_in_an_error() -> None:
+    asked = {"model": "bundled", "messages": [{"role": "user", "content": "a"}], "stream": True}
+    with upstreams(fails_once) as (upstream,), serving(model=before(upstream.url, "m")) as front:
+        lines = front.post("/v1/chat/completions", asked).text
+    assert "lost " in lines
+    assert "none goes on with its text" in lines
+    assert "all " not in lines
+    assert lines.rstrip().endswith("data: [DONE]")
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "laconic"),
+    [
+        (400, 400, {}),
+        (422, 422, VOTE),
+        (429, 429, {}),  # after six tries
+        (401, 502, VOTE),
+        (404, 502, {}),
+    ],
+)
+def test_a_refusal_keeps_its_status(there: int, here: int, laconic: dict[str, Any]) -> None:
+    how = {"status": there, "message": "max_tokens is too large", "retry_after": 0}
+    asked = {"model": "bundled", "messages": [{"role": "user", "content": "a"}], **laconic}
+    with upstreams(lambda body, number: how) as (upstream,), serving(model=before(upstream.url, "m")) as front:
+        answer = front.post("/v1/chat/completions", asked)
+    assert answer.status_code == here
+    assert "max_tokens is too large" in answer.json()["error"]["message"]
+    assert (answer.headers.get("retry-after") is not None) == (here == 429)
+
+
+def test_tokens_are_counted_as_the_server_counts_them() -> None:
+    """Pieces came without ids, and a piece may hold several tokens."""
+    how = {
+        "words": ["<think>", "3 and 4", "</think>", "\\boxed{", "7", "}"],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 12},
+    }
+    asked = {"model": "bundled", "messages": [{"role": "user", "content": "a"}]}
+    with upstreams(lambda body, number: how) as (upstream,), serving(model=before(upstream.url, "m")) as front:
+        usage = front.post("/v1/chat/completions", asked).json()["usage"]
+        assert usage["completion_tokens"] == 12
+        assert 0 < usage["completion_tokens_details"]["reasoning_tokens"] < 12
+        vote = front.post(
+            "/v1/chat/completions", {**asked, "laconic": {"strategy": "self-consistency:ties=index", "n": 2}}
+        )
+        assert vote.json()["usage"]["completion_tokens"] == 24
+        assert "laconic_generated_tokens_total 36.0" in front.get("/metrics").text

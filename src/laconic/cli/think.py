@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from laconic.compress import Policy
     from laconic.engines.base import Engine, Trace
 
+ANEW = "\n[its server failed, and none goes on with a text: it begins anew]\n"
+
 
 def think(
     problem: ProblemText = None,
@@ -154,6 +156,10 @@ def _stream(engine: Engine, trace_id: str, policy: Policy, as_json: bool) -> tup
     with InterruptHandler() as interrupt, choose_text_view(as_json, Console(highlight=False)) as view:
         for chunk in engine.stream():  # one token a chunk
             computed = len(trace.token_ids) - 1
+            if chunk.restarted:
+                pieces.clear()
+                kv_tokens.clear()
+                view.feed(ANEW, TraceProgress(prompt, prompt, 0, 0))
             pieces.append(chunk.text)
             kv_tokens.append(schedule.physical(computed, prompt))
             progress = TraceProgress(prompt + computed, kv_tokens[-1], computed, schedule.rounds(computed))

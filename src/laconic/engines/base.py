@@ -89,6 +89,8 @@ class Chunk:
     """Set on the trace's last chunk only."""
     confidences: tuple[float, ...] | None = None
     """One a token, as `Sampling.confidence_top_k` asks; None: it doesn't."""
+    restarted: bool = False
+    """The trace began anew, at a server that continues no text: what chunks before this one told is no part of it."""
 
 
 @dataclass(slots=True)
@@ -125,6 +127,8 @@ class Trace:
     """Of the generated tokens, those that a policy fed and nobody drew (`Policy.next_fed`)."""
     error: str = ""
     """Why the engine gave it up, a clause; it is stopped then, without anyone having asked for it."""
+    error_status: int = 0
+    """HTTP's, where that is a server's refusal; 0: it isn't."""
 
 
 class GivenUpError(EngineError):

@@ -41,6 +41,8 @@ class ScheduledTrace:
     """Their confidences, where they were asked for."""
     pending_logprobs: list[TokenLogprobs] = field(default_factory=list)
     """Their log-probabilities, where they were asked for."""
+    restarted: bool = False
+    """Whether the next chunk is the first since it began anew."""
 
     @property
     def draw_key(self) -> int:
@@ -72,6 +74,16 @@ class ScheduledTrace:
             self.pending_text.append(self.text.add(token))
             trace.text = self.text.text
 
+    def restart(self, text: TextStream) -> None:
+        """It begins anew, and what there is of it is no longer part of it."""
+        trace = self.trace
+        self.restarted = bool(trace.token_ids) or self.restarted
+        trace.token_ids.clear()
+        trace.confidences.clear()
+        trace.logprobs.clear()
+        self.pending, self.pending_text, self.pending_confidences, self.pending_logprobs = [], [], [], []
+        self.text, trace.text = text, ""
+
     def end_reason(self) -> FinishReason | None:
         """Why it ends with the newest token; None: it goes on."""
         if self.trace.token_ids[-1] in self.stop_ids:
@@ -89,7 +101,8 @@ class ScheduledTrace:
         sampling, tokens, text = self.trace.sampling, tuple(self.pending), "".join(self.pending_text)
         confidences = tuple(self.pending_confidences) if sampling.confidence_top_k else None
         logprobs = tuple(self.pending_logprobs) if sampling.logprobs is not None else None
-        chunk = Chunk(self.trace.id, tokens, text, logprobs, reason, confidences)
+        chunk = Chunk(self.trace.id, tokens, text, logprobs, reason, confidences, self.restarted)
+        self.restarted = False
         self.pending, self.pending_text, self.pending_confidences, self.pending_logprobs = [], [], [], []
         return chunk
 
@@ -161,7 +174,8 @@ class Scheduler(Generic[T]):
             return
         if entry.trace.state != "stopped":
             raise InputError(f"trace {trace_id!r} is {entry.trace.state}; only a stopped trace can be resumed")
-        entry.trace.state, entry.trace.finish_reason, entry.trace.error = "waiting", None, ""
+        entry.trace.state, entry.trace.finish_reason = "waiting", None
+        entry.trace.error, entry.trace.error_status = "", 0
         self.waiting.append(entry)
 
     def trace(self, trace_id: str) -> Trace:

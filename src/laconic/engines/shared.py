@@ -122,6 +122,11 @@ class EngineView:
         count = getattr(self._shared.engine, "prompt_length", None)
         return len(self.trace(trace_id).prompt_ids) if count is None else int(count(trace_id))
 
+    def generated_at_servers(self) -> int | None:
+        """Tokens that servers say they generated for all traces; None: the engine is none of servers, and what came is all."""
+        count = getattr(self._shared.engine, "generated_length", None)
+        return None if count is None else sum(count(name) for name in self._mine)
+
     def forget(self, trace_ids: Sequence[str]) -> None:
         """See Engine.forget."""
         self._shared.engine.forget(trace_ids)

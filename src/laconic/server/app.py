@@ -19,7 +19,7 @@ from laconic.errors import InputError, LaconicError
 from laconic.jsonl import parse
 from laconic.server.asks import Ask, AskError, Endpoint, Method, read_ask, resolve_model
 from laconic.server.description import BODIES, TITLES
-from laconic.server.driver import BusyError, EngineDriver
+from laconic.server.driver import EngineDriver
 from laconic.server.events import Event, Failed, Mailbox
 from laconic.server.guard import Guard, Rules, read_body
 from laconic.server.jobs import Job
@@ -303,7 +303,7 @@ class Server:
         async def sentence(request: Request, error: Exception) -> Response:
             assert isinstance(error, LaconicError)
             status, body = error_body(error)
-            headers = {"retry-after": str(error.seconds)} if isinstance(error, BusyError) else {}
+            headers = {"retry-after": str(getattr(error, "seconds", 1))} if status == 429 else {}
             if status in (408, 413):
                 headers["connection"] = "close"
             return JSONResponse(body, status_code=status, headers=headers)

@@ -41,6 +41,13 @@ class TextTold:
 
 
 @dataclass(frozen=True, slots=True)
+class Restarted:
+    """What was told of a choice is no part of it."""
+
+    choice: int
+
+
+@dataclass(frozen=True, slots=True)
 class ProgressTold:
     """Where a vote stands, in a line."""
 
@@ -79,7 +86,7 @@ class Failed:
     error: LaconicError
 
 
-Event = Started | TextTold | ProgressTold | ChoiceEnded | Done | Failed
+Event = Started | TextTold | Restarted | ProgressTold | ChoiceEnded | Done | Failed
 
 
 class Mailbox:

@@ -11,7 +11,7 @@ from laconic.engines.base import Chunk, Trace
 from laconic.engines.shared import SharedEngine
 from laconic.errors import EngineError
 from laconic.server.asks import Ask
-from laconic.server.events import ChoiceEnded, Done, Event, Started, TextTold, TokenTold, Usage
+from laconic.server.events import ChoiceEnded, Done, Event, Restarted, Started, TextTold, TokenTold, Usage
 from laconic.server.jobs import Chosen, Job, ModelToServe, tell_token
 from laconic.server.splitting import StopTexts, ThinkingSplitter
 
@@ -24,6 +24,7 @@ class Choice:
 
     def __init__(self, index: int, trace: Trace, split: bool, ask: Ask, thinking: bool) -> None:
         self.index, self.trace = index, trace
+        self._split, self._ask, self._thinking = split, ask, thinking
         self.splitter = ThinkingSplitter(thinking) if split else None
         self.stops = StopTexts(ask.stops)
         self.tells_ids = ask.token_ids
@@ -31,6 +32,10 @@ class Choice:
         self.tokens = self.reasoning = 0
         self._waiting: list[TokenTold] = []  # whose text has not been told yet
         self._waiting_ids: list[int] = []
+
+    def anew(self) -> Choice:
+        """The same, with nothing told."""
+        return Choice(self.index, self.trace, self._split, self._ask, self._thinking)
 
     def add(self, text: str, token_ids: Sequence[int], logprobs: Sequence[TokenTold]) -> list[Event]:
         """More of its text."""
@@ -115,6 +120,8 @@ class PlainJob(Job):
         choice = self.choices[chunk.trace_id]
         if choice.ended:
             return
+        if chunk.restarted and choice.tokens:
+            choice = self._restart(choice, found)
         if chunk.token_ids:
             self.note_first_token()
             self.generated += len(chunk.token_ids)
@@ -124,15 +131,30 @@ class PlainJob(Job):
             found += choice.finish("stop")
             self.view.stop(chunk.trace_id)
         elif chunk.finish_reason == "stopped":
-            raise EngineError(self.view.trace(chunk.trace_id).error or "the engine gave a trace up")
+            raise EngineError(choice.trace.error or "the engine gave a trace up", choice.trace.error_status)
         elif chunk.finish_reason is not None:
             found += choice.finish(chunk.finish_reason)
+
+    def _restart(self, choice: Choice, found: list[Event]) -> Choice:
+        """A trace has begun anew. Raises EngineError where a stream has told of it: that can't be taken back."""
+        if self.ask.stream:
+            raise EngineError(
+                f"the server that ran choice {choice.index} failed, and none goes on with its text: ask again, or without "
+                "stream, where a text can begin anew"
+            )
+        found.append(Restarted(choice.index))
+        self.choices[choice.trace.id] = anew = choice.anew()
+        return anew
 
     def _done(self, note: str = "") -> Done:
         assert self.view is not None
         told = self.view.prompt_length  # by a server at a trace's end: not of one that was stopped
         self.prompt_tokens = sum(max(map(told, names)) for names in self._of_prompt)
         reasoning = sum(choice.reasoning for choice in self.choices.values())
+        counted = self.view.generated_at_servers()
+        if counted is not None and counted != self.generated:  # pieces came, and a piece may hold several tokens
+            reasoning = round(reasoning * counted / max(1, self.generated))
+            self.generated = counted
         report: dict[str, Any] = {
             "strategy": None,
             "compress": self.chosen.policy.spec(),

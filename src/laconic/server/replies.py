@@ -13,9 +13,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from laconic.engines.openai.statuses import passed_on
 from laconic.errors import EngineError, LaconicError
 from laconic.server.asks import Ask, AskError
-from laconic.server.events import ChoiceEnded, Done, Event, ProgressTold, TextTold, TokenTold, Usage
+from laconic.server.events import ChoiceEnded, Done, Event, ProgressTold, Restarted, TextTold, TokenTold, Usage
 
 
 def error_body(error: LaconicError) -> tuple[int, dict[str, Any]]:
@@ -24,7 +25,7 @@ def error_body(error: LaconicError) -> tuple[int, dict[str, Any]]:
     if isinstance(error, AskError):
         status, param, code = error.status, error.param, error.code
     elif isinstance(error, EngineError):
-        status = 500
+        status = passed_on(error.status)
     kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error", 503: "service_unavailable"}
     kind = kinds.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return status, {"error": {"message": str(error), "type": kind, "param": param, "code": code}}
@@ -74,6 +75,8 @@ class Reply(ABC):
             self.texts[event.choice][event.thinking] += event.text
             self.told[event.choice] += event.logprobs
             self.token_ids[event.choice] += event.token_ids
+        elif isinstance(event, Restarted):
+            self.texts[event.choice], self.told[event.choice], self.token_ids[event.choice] = ["", ""], [], []
         elif isinstance(event, ChoiceEnded):
             self.reasons[event.choice] = event.reason
         elif isinstance(event, Done):

@@ -153,7 +153,10 @@ class VoteJob(Job):
                 counted = round(len(trace.token_ids) * len(said) / max(1, len(verdict.traces[index].text)))
             content_tokens = min(len(trace.token_ids), counted)
         events.append(ChoiceEnded(0, reason))
-        usage = Usage(self.prompt_tokens, verdict.tokens.generated, verdict.tokens.generated - content_tokens)
+        counted_there = self.view.generated_at_servers()
+        if counted_there is not None:
+            self.generated = counted_there
+        usage = Usage(self.prompt_tokens, self.generated, max(0, self.generated - content_tokens))
         self.finish(*events, Done(usage, self.report(verdict, note)))  # what is read from here on: verdict and pieces
 
     def read_trace(self, index: int) -> dict[str, Any]:

@@ -196,6 +196,54 @@ def test_where_no_server_continues_a_text_the_trace_begins_anew() -> None:
     assert len(trace.token_ids) == 12
 
 
+@pytest.mark.parametrize("chunk_tokens", [1, 3, 64])
+def test_a_chunk_says_that_its_trace_began_anew(chunk_tokens: int) -> None:
+    """What chunks told before it is no part of the trace, and tokens that none has told are dropped."""
+
+    def behave(body: dict[str, Any], number: int) -> dict[str, Any]:
+        if body["messages"][-1]["role"] == "assistant":
+            return {"status": 400}
+        return {"words": ["x "] * 5, "cut": True} if number == 1 else {}
+
+    with upstreams(behave) as (up,), OpenAIEngine(up.url, chunk_tokens=chunk_tokens) as engine:
+        (name,) = engine.submit("a", SAMPLING)
+        chunks = list(engine.stream())
+        assert engine.generated_length(name) == 17
+    assert sum(chunk.restarted for chunk in chunks) == 1
+    first = next(place for place, chunk in enumerate(chunks) if chunk.restarted)
+    assert "".join(chunk.text for chunk in chunks[first:]) == "".join(WORDS)
+    assert sum(len(chunk.token_ids) for chunk in chunks[first:]) == 12
+    assert all("x" in chunk.text for chunk in chunks[:first])
+
+
+def test_a_text_that_a_content_filter_ends_is_given_up_at_once() -> None:
+    with upstreams(lambda body, number: {"finish": "content_filter"}) as (up,), OpenAIEngine(up.url) as engine:
+        (name,) = engine.submit("a", SAMPLING)
+        with pytest.raises(EngineError, match="content filter"):
+            list(engine.stream())
+        assert engine.trace(name).error_status == 400
+    assert len(up.bodies) == 1
+
+
+@pytest.mark.parametrize("status", [400, 422, 429, 401, 503])
+def test_a_trace_that_is_given_up_has_the_status_of_the_refusal(status: int) -> None:
+    with upstreams(lambda body, number: {"status": status}) as (up,), OpenAIEngine(up.url, retries=1) as engine:
+        (name,) = engine.submit("a", SAMPLING)
+        with pytest.raises(EngineError, match=f"answers {status}"):
+            list(engine.stream())
+        assert engine.trace(name).error_status == status
+
+
+def test_whoever_is_waited_for_asks_twice_at_most() -> None:
+    with upstreams(lambda body, number: {"status": 503}) as (up,):
+        asker = asking.Asker(Endpoints(up.url), {})
+        asker.hurry = True
+        with pytest.raises(EngineError, match="503"):
+            asker.ask("/completions", {})
+        asker.close()
+    assert len(up.bodies) == 2
+
+
 def test_a_text_to_go_on_with_that_is_refused_is_asked_for_once() -> None:
     """The text is the client's: there is nothing to begin anew from, and asking for ever would stop everybody else."""
     asked = Conversation(({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}))

@@ -15,22 +15,21 @@ import httpx
 from laconic import checks
 from laconic.engines.openai.endpoints import Endpoint, Endpoints
 from laconic.engines.openai.protocol import Served, error_of, find_served, refused_field
+from laconic.engines.openai.statuses import BUSY, ELSEWHERE
 from laconic.errors import EngineError, InputError
 
 TRIES = 6
 AT_ONCE = 32
 SILENCE = 120.0  # seconds without an answer after which a server counts as gone
-BUSY = (408, 409, 425, 429)
-ELSEWHERE = (401, 403, 404)
-"""A server with another key, or without the model, says nothing of what the others would."""
+HURRIED_TRIES, HURRIED_SILENCE, HURRIED_WAIT = 2, 20.0, 1.0
 
 
 class RefusedError(EngineError):
     """A server says that a request is wrong: no other try would help. status: HTTP's; text: its whole answer."""
 
     def __init__(self, message: str, status: int, text: str) -> None:
-        super().__init__(message)
-        self.status, self.text = status, text
+        super().__init__(message, status)
+        self.text = text
 
 
 def key_of(*names: str) -> dict[str, str]:
@@ -42,11 +41,12 @@ def key_of(*names: str) -> dict[str, str]:
 class Asker:
     """Asks one server or several of the same model. headers: what goes with every request. at_once: requests at a time.
 
-    May be used from several threads.
+    May be used from several threads. hurry: others wait for whoever asks, so that a server gets two tries of 20 seconds.
     """
 
     def __init__(self, endpoints: Endpoints, headers: Mapping[str, str], at_once: int = AT_ONCE) -> None:
         self.endpoints = endpoints
+        self.hurry = False
         self.at_once = checks.whole("at_once", at_once, 1, meaning="requests")
         limits = httpx.Limits(max_connections=at_once, max_keepalive_connections=at_once)
         self._http = httpx.Client(headers=dict(headers), limits=limits, timeout=httpx.Timeout(SILENCE, connect=15.0))
@@ -84,12 +84,13 @@ class Asker:
         """The answer to one request. Raises RefusedError for one that is wrong, EngineError where servers fail for good."""
         endpoint, told = None, ""
         refusing: set[Endpoint] = set()
-        for attempt in range(TRIES):
+        silence, most_wait = (HURRIED_SILENCE, HURRIED_WAIT) if self.hurry else (SILENCE, 60.0)
+        for attempt in range(HURRIED_TRIES if self.hurry else TRIES):
             endpoint = self.endpoints.take(endpoint)
             wait = min(0.25 * 2**attempt, 8.0) * (0.5 + random.random() / 2)
             try:
                 own = endpoint.understood(body)
-                response = self._http.post(endpoint.url + path, json=own)
+                response = self._http.post(endpoint.url + path, json=own, timeout=httpx.Timeout(silence, connect=15.0))
                 if response.status_code == 200:
                     found = response.json()
                     if not isinstance(found, dict):
@@ -109,7 +110,7 @@ class Asker:
                 if response.status_code >= 500:
                     endpoint.failed()
                 with contextlib.suppress(ValueError):  # a date
-                    wait = max(wait, min(60.0, float(response.headers.get("retry-after", "0"))))
+                    wait = max(wait, min(most_wait, float(response.headers.get("retry-after", "0"))))
             except (httpx.HTTPError, ValueError) as error:
                 endpoint.failed()
                 told = f"{endpoint.shown}: {said(error)}"

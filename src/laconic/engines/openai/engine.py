@@ -207,6 +207,11 @@ class OpenAIEngine(Engine):
         entry = self._scheduler.entry(trace_id)
         return len(entry.trace.prompt_ids) or entry.prompt_length
 
+    def generated_length(self, trace_id: str) -> int:
+        """Tokens that were generated for a trace: as the server has counted them, once a request of it has ended, else the
+        pieces that came. One that began anew counts both."""
+        return self._scheduler.entry(trace_id).generated
+
     def forget(self, trace_ids: Sequence[str]) -> None:
         self._scheduler.forget(trace_ids)
 
@@ -241,6 +246,7 @@ class OpenAIEngine(Engine):
     def _probe_bodies(
         self, trace_ids: Sequence[str], suffix: str, steps: int, logprobs: int | None
     ) -> list[tuple[str, dict[str, Any]]]:
+        self._asker.hurry = self.longest_wait is not None  # whoever drives waits for the answers, with all others
         entries = [self._scheduler.entry(name) for name in checks.texts("trace_ids", trace_ids, "ids of traces")]
         checks.text("suffix", suffix)
         traces = [(entry.prompt, entry.trace) for entry in entries]
@@ -284,12 +290,9 @@ class OpenAIEngine(Engine):
         live.counted = 0
         entry = live.entry
         trace = entry.trace
-        if anew:  # what there is of it was paid for, and is no longer part of it
-            trace.token_ids.clear()
-            trace.confidences.clear()
-            trace.logprobs.clear()
-            entry.text = RemoteText()
-            trace.text, entry.known = "", True
+        if anew:  # what there is of it was paid for
+            entry.restart(RemoteText())
+            entry.known = True
         tokens = trace.token_ids if entry.known else None
         if trace.token_ids and tokens is None and isinstance(entry.prompt, tuple):
             self._give_up(number, "the server tells no token ids, so a prompt of token ids can't be continued")
@@ -353,6 +356,7 @@ class OpenAIEngine(Engine):
             )
         elif not live.entry.known:  # pieces were counted, and a piece may hold several tokens
             self._stats.generated_tokens += made - live.counted
+            live.entry.generated += made - live.counted
 
     def _accept(self, live: LiveRequest, piece: RemotePiece) -> None:
         entry = live.entry
@@ -386,6 +390,7 @@ class OpenAIEngine(Engine):
                 return
             entry.add(token, confidence, logprobs)
             live.counted += 1
+            entry.generated += 1
             self._stats.generated_tokens += 1
 
     def _failed(self, number: int, live: LiveRequest, failure: Failure) -> None:
@@ -393,13 +398,13 @@ class OpenAIEngine(Engine):
         if failure.anew and live.entry.trace.token_ids and live.tries <= self.retries:
             self._begin(number, anew=True)
         elif failure.final or failure.anew or live.tries > self.retries:
-            self._give_up(number, failure.message)
+            self._give_up(number, failure.message, failure.status)
         else:
             self._begin(number)
 
-    def _give_up(self, number: int, why: str) -> None:
+    def _give_up(self, number: int, why: str, status: int = 0) -> None:
         entry = self._live[number].entry
-        entry.trace.error = why
+        entry.trace.error, entry.trace.error_status = why, status
         self._given_up.append(f"trace {entry.trace.id!r} can't go on: {why}")
         self._cancel(entry)
         self._scheduler.outbox.append(self._scheduler.end(entry, "stopped"))

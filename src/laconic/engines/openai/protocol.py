@@ -127,6 +127,10 @@ def plan(
     return RequestPlan("/completions", body)
 
 
+class FilteredError(ValueError):
+    """The server's content filter ended a text: no other try would help."""
+
+
 class Reader:
     """Turns a stream's objects into pieces. A chat's reasoning, sent apart, is put back between marks of thinking."""
 
@@ -163,6 +167,8 @@ class Reader:
         finish = choice.get("finish_reason")
         tokens = _tokens(choice, text)
         self.begun = self.begun or bool(tokens)
+        if finish == "content_filter":
+            raise FilteredError("ended it by its content filter")
         if finish in DROPPED:
             raise ValueError(f"the server dropped the request (finish_reason {finish})")
         if finish is not None:

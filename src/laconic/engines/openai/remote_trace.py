@@ -38,6 +38,8 @@ class RemoteTrace(ScheduledTrace):
     """Whether all its tokens' ids are the server's own."""
     prompt_length: int = 0
     """Tokens of its prompt, as the server counts them; 0: it hasn't told."""
+    generated: int = 0
+    """Tokens of it that servers computed, those before it began anew included: as they count them by each request's end."""
 
 
 @dataclass(slots=True)

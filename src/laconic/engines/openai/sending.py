@@ -16,9 +16,10 @@ from typing import Any
 
 import httpx
 
-from laconic.engines.openai.asking import BUSY, ELSEWHERE, said
+from laconic.engines.openai.asking import said
 from laconic.engines.openai.endpoints import Endpoint, Endpoints
-from laconic.engines.openai.protocol import Events, Reader, RemotePiece, error_of, refused_field
+from laconic.engines.openai.protocol import Events, FilteredError, Reader, RemotePiece, error_of, refused_field
+from laconic.engines.openai.statuses import BUSY, ELSEWHERE
 
 SILENCE = 600.0  # seconds without a word after which a server counts as gone
 
@@ -31,6 +32,8 @@ class Failure:
     final: bool
     anew: bool = False
     """The server doesn't continue texts."""
+    status: int = 0
+    """HTTP's, where the server refused; 0: it isn't that."""
 
 
 @dataclass(slots=True)
@@ -103,7 +106,7 @@ class Sender:
                             if response.status_code in ELSEWHERE:
                                 refusing.add(endpoint)
                                 endpoint.failed()
-                                failure = Failure(failure.message, len(refusing) == len(self.endpoints.all))
+                                failure = replace(failure, final=len(refusing) == len(self.endpoints.all), anew=False)
                     else:
                         await self._read(number, response, reader)
                         if reader.finish is not None:
@@ -112,6 +115,8 @@ class Sender:
                             return
                         failure = Failure(f"{endpoint.shown} ended the stream before the trace's end", False)
                         endpoint.failed()
+            except FilteredError as error:
+                failure = Failure(f"{endpoint.shown} {error}", True, status=400)
             except (httpx.HTTPError, ValueError) as error:
                 failure = Failure(f"{endpoint.shown}: {said(error)}", False)
                 endpoint.failed()
@@ -156,8 +161,8 @@ def _refused(
             endpoint.failed()
         with contextlib.suppress(ValueError):  # a date
             wait = max(wait, min(60.0, float(response.headers.get("retry-after", "0"))))
-        return Failure(told, False), wait
-    return Failure(told, not resumed, anew=resumed), wait
+        return Failure(told, False, status=response.status_code), wait
+    return Failure(told, not resumed, resumed, response.status_code), wait
 
 
 def _close(loop: asyncio.AbstractEventLoop, thread: threading.Thread, http: httpx.AsyncClient) -> None:

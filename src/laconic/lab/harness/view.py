@@ -17,14 +17,20 @@ class EndableTrace:
 
     def __init__(self, trace: Trace, until: Sequence[str]) -> None:
         self.trace, self._until = trace, until
-        self._watcher = StopWatcher(trace.thinking, until) if until else None
+        self._watcher: StopWatcher | None = None
         self.ended = False
+        self.restart()
 
     def add(self, text: str) -> bool:
         """More of its text has come. True: it ends with it."""
         if self._watcher is not None and not self.ended:
             self.ended = self._watcher.add(text)
         return self.ended
+
+    def restart(self) -> None:
+        """None of its text has come."""
+        self._watcher = StopWatcher(self.trace.thinking, self._until) if self._until else None
+        self.ended = False
 
     @property
     def text(self) -> str:
@@ -61,9 +67,12 @@ class EndingView(EngineView):
             seen = None if chunk is None else self._seen[chunk.trace_id]
             if chunk is None or seen is None:
                 yield None
-            elif seen.ended:
+                continue
+            if chunk.restarted:
+                seen.restart()
+            if seen.ended:
                 continue  # what was on its way when it ended
-            elif seen.add(chunk.text):
+            if seen.add(chunk.text):
                 self.stop(chunk.trace_id)
                 yield replace(chunk, finish_reason="stop")
             else:

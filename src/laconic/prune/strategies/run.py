@@ -172,7 +172,10 @@ class StrategyRunBase(StrategyRun):
         """Tell of traces that the engine gave up. Raises EngineError where no other has come to its end or has voted."""
         lost = [record for record in self.records if record.fate == "lost"]
         if lost and not self.votes and not any(record.fate == "finished" for record in self.records):
-            raise EngineError(f"none of the traces came to its end; trace {lost[0].index} is lost: {lost[0].reason}")
+            raise EngineError(
+                f"none of the traces came to its end; trace {lost[0].index} is lost: {lost[0].reason}",
+                getattr(lost[0].view, "error_status", 0),
+            )
         if lost:
             self.note = "; ".join(filter(None, [self.note, f"{traces(len(lost))} lost: {lost[0].reason}"]))
 
