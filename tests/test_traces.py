@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from laconic.answers import answer_of
 from laconic.assets import reasoner_path
 from laconic.errors import LaconicError
-from laconic.traces import TraceRecord, read_traces, tokenizer_fingerprint, write_traces
+from laconic.traces import TraceFile, TraceRecord, read_traces, tokenizer_fingerprint, write_traces
 
 
 def record(problem: str = "p0", index: int = 0, **changes: Any) -> TraceRecord:
@@ -209,3 +209,17 @@ def test_writing_is_all_or_nothing(tmp_path: Path) -> None:
     assert path.read_bytes() == before
     with pytest.raises(LaconicError, match="is a device"):
         write_traces("/dev/full", [record()])
+
+
+def test_rescored_goes_by_the_texts() -> None:
+    """Strategies that are played back read the texts; what is compared with them has to as well."""
+    old = record(answer="7 apples", correct=False)
+    found = TraceFile((old, record(index=1, text="nothing", answer="7"), record(index=2))).rescored().records
+    assert [(each.answer, each.correct) for each in found] == [("7", True), (None, False), ("7", True)]
+    assert found[2] == record(index=2)
+
+
+def test_one_id_of_two_questions_is_refused() -> None:
+    both = TraceFile((record("line-1"), record("line-1", 1, question="another ?")))
+    with pytest.raises(LaconicError, match=r"'line-1' stands for two questions, 'what is line-1 \?' and 'another \?'"):
+        both.by_problem()

@@ -111,8 +111,16 @@ class SolvedProblem:
 
 def open_verdicts(path: str | Path, settings: Mapping[str, Any]) -> Journal:
     """The file of a set's verdicts, found or new; a context manager. Texts are not kept in memory. settings: what must be equal
-    for verdicts to stand in one file. Raises InputError as `Journal`; broken lines are passed over."""
-    return Journal(path, FORMAT, settings, remember=_brief, skip_broken=True)
+    for verdicts to stand in one file; files of before judges were told apart by more than their specs have no
+    "judge_identity". Raises InputError as `Journal`; broken lines are passed over."""
+    return Journal(
+        path,
+        FORMAT,
+        settings,
+        remember=_brief,
+        skip_broken=True,
+        may_grow=lambda key, lacking: lacking and key.startswith("judge_identity"),
+    )
 
 
 def _brief(record: Record) -> Record:

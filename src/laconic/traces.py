@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from laconic import checks
-from laconic.answers import extract
+from laconic.answers import answer_of, equivalent, extract
 from laconic.errors import InputError, LaconicError
 from laconic.files import replace_file
 from laconic.jsonl import parse
@@ -142,6 +142,11 @@ def _check_one_a_token(name: str, values: Any, tokens: Sequence[int]) -> None:
         raise InputError(f"{name} has an entry that is no number")
 
 
+def _rescored(record: TraceRecord) -> TraceRecord:
+    answer = answer_of(record)
+    return replace(record, answer=answer, correct=equivalent(answer, record.gold))
+
+
 def _expect(record: TraceRecord, name: str, kind: type, meaning: str) -> None:
     value = getattr(record, name)
     if not isinstance(value, kind) or isinstance(value, bool):
@@ -162,13 +167,27 @@ class TraceFile:
     """A clause for each line that was skipped, beginning with the line's number."""
 
     def by_problem(self) -> dict[str, list[TraceRecord]]:
-        """The records of each problem in the order of their indices; problems as the file first names them."""
+        """The records of each problem in the order of their indices; problems as the file first names them.
+
+        Raises InputError where one id stands for two questions, as in two files put together whose problems have no ids.
+        """
         found: dict[str, list[TraceRecord]] = {}
         for record in self.records:
-            found.setdefault(record.problem, []).append(record)
+            same = found.setdefault(record.problem, [])
+            if same and same[0].question != record.question:
+                raise InputError(
+                    f"the problem {record.problem!r} stands for two questions, {_short(same[0].question)} and "
+                    f"{_short(record.question)}; expected one: give the problems ids of their own, and collect again"
+                )
+            same.append(record)
         for records in found.values():
             records.sort(key=lambda record: record.index)
         return found
+
+    def rescored(self) -> TraceFile:
+        """With answers and marks as this version finds them in the texts, which strategies that are played back go by as well:
+        rules may have changed since the file was written."""
+        return replace(self, records=tuple(_rescored(record) for record in self.records))
 
     def describe_broken(self, path: str | Path, most: int = 5) -> str:
         """One sentence on the broken lines, for people; "" if there are none."""

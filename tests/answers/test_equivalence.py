@@ -47,6 +47,11 @@ SAME = [
     (r"9.8\text{ m/s}^2", r"9.8\text{m/s^2}"),
     (r"3 \times 10^8 m/s", r"3 \times 10^8\text{ m/s}"),
     ("12 apples", r"12\text{ apples}"),
+    (r"2\text{ million}", "2000000"),
+    ("2 million dollars", r"\$2,000,000"),
+    (r"1.5 \text{ million dollars}", "1500000"),
+    ("3 dozen eggs", "36"),
+    ("$5", r"\$5"),
     (r"2\pi\text{ inches}", r"2\pi"),
     (r"90^\circ", "90"),
     (r"90^{\circ}", "90 degrees"),
@@ -182,6 +187,14 @@ SAME = [
 ]
 
 DIFFERENT = [
+    ("2 million", "2 thousand"),
+    ("2 million", "2"),
+    (r"2 \text{ thirds}", "2"),
+    (r"5 \text{ squared}", "5"),
+    ("3 dozen", "3"),
+    ("$5", "5 cents"),
+    ("$5", "€5"),
+    ("100, 200", "100,200"),
     # Decided here.
     ("7", "8"),
     ("-7", "7"),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from laconic.errors import LaconicError
-from laconic.judges.registry import known, open_judge
+from laconic.judges.registry import known, open_judge, place_of
 from laconic.prune.judge import Excerpt, judge_pairs
 
 
@@ -87,3 +89,11 @@ def test_bad_specs_are_refused(spec: str, said: str) -> None:
 def test_importing_it_loads_no_model_library() -> None:
     code = "import sys, laconic.judges.registry; print('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_the_record_of_a_described_judge_is_its_bases(tmp_path: Path) -> None:
+    """What the base was trained on must not be what the judge is scored on."""
+    (tmp_path / "mine.json").write_text(json.dumps({"base": str(tmp_path / "base"), "settings": {"same": "A"}}))
+    assert place_of(f"llm:{tmp_path / 'mine.json'}") == tmp_path / "base"
+    (tmp_path / "served.json").write_text(json.dumps({"base": "openai:http://127.0.0.1:1#m"}))
+    assert place_of(f"llm:{tmp_path / 'served.json'}") is None

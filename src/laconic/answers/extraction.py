@@ -8,6 +8,7 @@ from typing import Protocol
 
 from laconic import checks
 from laconic.answers.thinking import split_off_thinking
+from laconic.answers.units import MEASURES
 
 # With a brace, or, as TeX has it, without one before a number, a letter, or a fraction or root.
 _BOX = re.compile(
@@ -56,11 +57,16 @@ _FORMULA = re.compile(
 )
 # Symbols, LaTeX commands and lone letters, up to the first word.
 _RUN = re.compile(r"(?:\\[A-Za-z]+|\\.|[-+*/^_=<>(){}\[\]|!%$€£.,:\d\s−×·°π√]|(?<![A-Za-z])[A-Za-z](?![A-Za-z]))*")
-_SENTENCE_END = re.compile(r"[.;:!](?=\s|\*|$)|,(?=\s+(?!\d))|\n")
+# Neither 3 : 2, 5! = 120 nor a list's last "or" ends a sentence.
+_SENTENCE_END = re.compile(r"[.;](?=\s|\*|$)|[:!](?=\*|\s*$|\s+(?![\d=:]))|,(?=\s+(?!\d|(?:or|and)\s+[-$(\\]*\d))|\n")
 _NUMBER = re.compile(r"[-+−]?[$€£]?\d(?:[\d,]*\d)?(?:\.\d+)?%?")
 # Words after a number that say it isn't the whole answer.
 _GOES_ON = re.compile(
-    r"(?:or|and|to|if|unless|when|plus|minus|times|over|divided|hundred|thousand|million|billion|trillion)\b", re.I
+    r"(?:or|and|to|if|unless|when|plus|minus|times|over|divided|hundred|thousand|million|billion|trillion|dozen|halves|thirds"
+    r"|squared|cubed|factorial|in\s+\d|out\s+of)\b"
+    # 4 hours 30 minutes
+    rf"|(?:{'|'.join(sorted(MEASURES, key=len, reverse=True))})s?\.?,?\s+(?:and\s+)?\d",
+    re.I,
 )
 
 
@@ -204,17 +210,22 @@ def _letter(tail: str) -> str | None:
     return (match[1] or match[2] or match[3]).upper()
 
 
+def _doubted(rest: str) -> bool:
+    """Whether what follows a value says that it isn't the whole answer, or asks."""
+    return rest.startswith("?") or _GOES_ON.match(rest) is not None
+
+
 def _expression(tail: str) -> str | None:
     if match := _FORMULA.match(tail):
         content = next(group for group in match.groups() if group).strip()
-        asked = tail[match.end() :].lstrip("*_ ").startswith("?")
-        return content if content and "\\boxed" not in content and not asked else None
+        rest = tail[match.end() :].lstrip("*_, ")
+        return content if content and "\\boxed" not in content and not _doubted(rest) else None
 
     match = _RUN.match(tail)
     run, rest = (match.group(), tail[match.end() :]) if match else ("", tail)
-    if end := _SENTENCE_END.search(run):
+    if (end := _SENTENCE_END.search(tail)) and end.start() < len(run):
         run, rest = run[: end.start()], ""
-    if "\\boxed" in run or rest.startswith("?") or _GOES_ON.match(rest):
+    if "\\boxed" in run or _doubted(rest):
         return None
     run = run.split("=")[-1].strip(" \t*_,:").rstrip("+-*/^_<>([{ ")
     if not re.search(r"\d|\\[A-Za-z]", run):

@@ -41,6 +41,7 @@ _SPELLINGS = [
         (r"^\*\*(.*)\*\*$", r"\1"),
         (r"^\$*\\(?:boxed|fbox)\s*\{((?:(?!\\boxed).)*)\}\$*$", r"\1"),
         (r"(?<=[\w)}])\*\*(?=[\w(])", "^"),
+        (r"^\$(?=[\d.])(?!.*(?<!\\)\$)", r"\\$"),  # money; a formula's would be closed
         (r"(?<!\\)\$", ""),
         (r"(?<!\\)\\[()\[\]]", " "),
         (r"(?<!\\)\\(?:[!/]|negthinspace(?![A-Za-z]))", ""),
@@ -217,7 +218,8 @@ def clean(answer: str) -> str:
 def _key(text: str) -> str:
     """Without fonts, case and spaces, except the space between two digits: 1 1/2 isn't 11/2."""
     unfonted = re.sub(r"\\text\{([^{}]*)\}", r"\1", text)
-    return re.sub(r"(?<!\d) | (?!\d)", "", unfonted).casefold()
+    listed = re.sub(r"(?<=\d), (?=\d{3}(?!\d))", ";", unfonted)  # 100, 200 isn't 100,200
+    return re.sub(r"(?<!\d) | (?!\d)", "", listed).casefold()
 
 
 class _ParsedNumber(NamedTuple):

@@ -36,6 +36,14 @@ _SUFFIX = r"\\text(?:superscript)?\s*\{\s*(?P<in_text>st|nd|rd|th)\s*\}|(?P<bare
 _ORDINAL = re.compile(rf"(?P<number>\d[\d,]*)\s*(?:\^\s*)?(?:\{{\s*)?(?:{_SUFFIX})(?:\s*\}})?$")
 
 
+_SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_SCALED = re.compile(
+    rf"(?<![\w.,^])(?P<number>\d+(?:,\d{{3}})*(?:\.\d+)?)\s*(?P<opened>\\text\{{\s*)?(?P<scale>{'|'.join(_SCALES)})\b"
+    r"(?P<closed>\s*\})?",
+    re.I,
+)
+
+
 def unify_thousands(text: str) -> str:
     """One comma for every way to write thousands; LaTeX's spaces must still be there."""
     for pattern, by in _GROUPS:
@@ -54,7 +62,7 @@ def respell_numerals(text: str) -> str:
         text = _GOES_ON.sub(_goes_on, text)
     if "dots" in text or "..." in text or "…" in text:
         text = _ELLIPSIS.sub(r"\\ldots ", text)
-    return _ORDINAL.sub(_ordinal, text)
+    return _ORDINAL.sub(_ordinal, _SCALED.sub(_scaled, text))
 
 
 def _vulgar(match: re.Match[str]) -> str:
@@ -90,6 +98,15 @@ def _fraction(whole: str, head: str, repeated: str) -> str:
         int(whole + head + repeated) - int((whole + head) or "0"), (10 ** len(repeated) - 1) * 10 ** len(head)
     )
     return rf"\frac{{{value.numerator}}}{{{value.denominator}}}" if value.denominator > 1 else str(value.numerator)
+
+
+def _scaled(match: re.Match[str]) -> str:
+    """2 million is 2000000; 1.5 dozen 18."""
+    value = Fraction(match["number"].replace(",", "")) * _SCALES[match["scale"].lower()]
+    if value.denominator > 1 or bool(match["closed"]) > bool(match["opened"]):
+        return match[0]
+    more = "" if match["closed"] or not match["opened"] else r"\text{"
+    return f"{value}{more}" if more or match.end() == len(match.string) else f"{value} "
 
 
 def _ordinal(match: re.Match[str]) -> str:

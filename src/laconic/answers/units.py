@@ -16,6 +16,8 @@ ms millisecond|s sec second|min minute|h hr hour|day|week|month|yr year|ml milli
 n newton|j joule|kj kilojoule|ev|w watt|kw kilowatt|v volt|a amp ampere|hz hertz|k kelvin|pa pascal|kpa|atm|mol mole
 c coulomb|ohm|cent|dollar usd|euro eur|degree deg|radian rad|unit|am|pm|mph
 """
+MEASURES = frozenset(name for name in re.split(r"[|\s]", _TABLE) if len(name) > 1)
+"""The known names, those of one letter left out."""
 _NAMES = {name: names.split()[0] for names in re.split(r"[|\n]", _TABLE) if names for name in names.split()}
 # What needs no space after the number; other short ones may be a product (2pa, 3mi, 2m/s).
 _GLUED = {"mm", "cm", "km", "mg", "kg", "ml", "ft", "lb", "oz", "am", "pm", "km/h"}
@@ -37,7 +39,10 @@ _BARE = re.compile(
 _MONEY = re.compile(r"^([-+]?)\s*(\\\$|[€£])\s*(?=[\d.\\])")
 _CURRENCIES = {r"\$": "dollar", "€": "euro", "£": "sterling"}
 _BASE = re.compile(r"^(\d+)_\{?(\d{1,2})\}?$")
-_CONNECTIVES = re.compile(r"\b(?:or|and|if|for|more|less|than|not|most|least|only|when|where|with|mod)\b")
+_CONNECTIVES = re.compile(
+    r"\b(?:or|and|if|for|more|less|than|not|most|least|only|when|where|with|mod"
+    r"|halves|thirds|squared|cubed|factorial)\b"
+)
 
 
 def split_unit(text: str) -> tuple[str, str | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -227,7 +227,10 @@ def solve(
     assert chosen is not None
     with reasoner.engine(compression, batch, chosen.needs(), chunk_tokens=1 if pool is None else POOL_CHUNK) as running:
         if asked is not None:
-            said = {"policy": compression.spec(), "judge": judge_spec, "chat": chat.to_json()}
+            said: dict[str, Any] = {"policy": compression.spec(), "judge": judge_spec, "chat": chat.to_json()}
+            identity: dict[str, Any] = getattr(opened, "identity", dict)()
+            if identity:
+                said["judge_identity"] = identity
             request = SetRequest(str(source), asked, chosen, sampling, seed, said, batch)
             if not run_set(request, chosen_engine, reasoner, running, as_json, out):
                 raise typer.Exit(NO_ANSWER)

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from laconic.checks import number, unwrap_numpy_fields, whole
-from laconic.errors import InputError
+from laconic.errors import InputError, reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,18 @@ def load_adapter(model: nn.Module, directory: Path) -> None:
         raise InputError(
             f"{directory} has no {path.name}; expected the adapter of an LLM judge: copy the whole directory"
         )
-    _peft().set_peft_model_state_dict(model, load_file(path))
+    again = "copy the whole directory of the judge again, and give the base that it was tuned on"
+    try:
+        found = _peft().set_peft_model_state_dict(model, load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise InputError(f"the adapter {path} can't be put into its base: {reason(error)}; {again}") from error
+    lacking = [name for name in found.missing_keys if "lora_" in name]
+    if lacking or found.unexpected_keys:
+        raise InputError(
+            f"the adapter {path} is of another base: it has "
+            + (f"nothing for {lacking[0]}" if lacking else f"{found.unexpected_keys[0]}, which this one lacks")
+            + f"; {again}"
+        )
 
 
 def _peft() -> Any:

@@ -38,6 +38,10 @@ class CountedJudge(ABC):
         self.cost.pairs += len(pairs)
         return found
 
+    def identity(self) -> dict[str, Any]:
+        """What tells it from others of its name and spec, ready for JSON: weights (a fingerprint), settings."""
+        return {}
+
     @abstractmethod
     def _read(self, excerpts: Sequence[Excerpt], engine: TraceEngine | None) -> list[Any]: ...
 

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
 from laconic import checks
 from laconic.checks import whole
 from laconic.engines.hf.context import context_of
 from laconic.errors import InputError, LaconicError, reason
+from laconic.fingerprint import fingerprint
 from laconic.judges.counted import MatrixJudge
 from laconic.judges.llm_description import quiet
 from laconic.prune.judge import Excerpt
@@ -39,7 +40,7 @@ class EmbeddingCosine(MatrixJudge):
         self.model = checks.text("model", model, "a model's directory, or its name on the Hub", some=True)
         try:
             with quiet():
-                self._embed, self._tokenizer, self._tokens_per_piece = _load_embedder(model, device)
+                self._embed, self._tokenizer, self._tokens_per_piece, self._network = _load_embedder(model, device)
         except LaconicError:
             raise
         except Exception as error:  # whatever the Hub or the packages raise
@@ -47,6 +48,10 @@ class EmbeddingCosine(MatrixJudge):
                 f"The embedding model {model} can't be loaded: {reason(error)}; expected a model's directory or its name on "
                 "the Hub"
             ) from error
+
+    def identity(self) -> dict[str, Any]:
+        """See CountedJudge."""
+        return {"weights": fingerprint(self._network)}
 
     def _read(self, excerpts: Sequence[Excerpt], engine: TraceEngine | None) -> list[Tensor]:
         pieces: list[str] = []
@@ -96,8 +101,8 @@ Embed = Callable[[list[str]], tuple[Tensor, int]]
 """Texts in; their vectors (float32 [n, D], on the CPU) and the tokens that went through the network out."""
 
 
-def _load_embedder(name: str, device: str | torch.device | None) -> tuple[Embed, Any, int]:
-    """How texts become vectors, the model's tokenizer, and how many of a text's tokens it reads at once."""
+def _load_embedder(name: str, device: str | torch.device | None) -> tuple[Embed, Any, int, nn.Module]:
+    """How texts become vectors, the model's tokenizer, how many of a text's tokens it reads at once, and the model."""
     try:
         package = importlib.import_module("sentence_transformers")
     except ImportError:
@@ -110,10 +115,10 @@ def _load_embedder(name: str, device: str | torch.device | None) -> tuple[Embed,
         tokens = sum(min(len(ids), model.max_seq_length or len(ids)) for ids in tokenizer(texts)["input_ids"])
         return torch.as_tensor(model.encode(texts, show_progress_bar=False), dtype=torch.float32), tokens
 
-    return embed, tokenizer, room
+    return embed, tokenizer, room, model
 
 
-def _load_mean_pooled(name: str, device: str | torch.device | None) -> tuple[Embed, Any, int]:
+def _load_mean_pooled(name: str, device: str | torch.device | None) -> tuple[Embed, Any, int, nn.Module]:
     tokenizer = AutoTokenizer.from_pretrained(name)
     model = AutoModel.from_pretrained(name).eval()
     if device is not None:
@@ -133,7 +138,7 @@ def _load_mean_pooled(name: str, device: str | torch.device | None) -> tuple[Emb
         hidden = model(**inputs).last_hidden_state.float() * mask[..., None]
         return (hidden.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)).cpu(), int(mask.sum())
 
-    return embed, tokenizer, room
+    return embed, tokenizer, room, model
 
 
 def _tokens_per_piece(tokenizer: Any, limit: int | None) -> int:

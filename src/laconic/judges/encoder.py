@@ -20,6 +20,7 @@ from torch import Tensor
 
 from laconic.errors import InputError, LaconicError, reason
 from laconic.files import name_write_errors, write_text
+from laconic.fingerprint import fingerprint
 from laconic.jsonl import read_object
 from laconic.judges.counted import MatrixJudge
 from laconic.judges.input_spec import EncoderInputSpec, check_trained_for
@@ -84,6 +85,10 @@ class PairEncoder(MatrixJudge):
         if self.input_spec.vectors != "states":
             return Needs(token_ids=self.input_spec.vectors == "none")
         return Needs(state_tokens=self.config.tokens, state_layers=self.input_spec.layers)
+
+    def identity(self) -> dict[str, Any]:
+        """See CountedJudge."""
+        return {"weights": fingerprint(self.network), "calibration": [self.scale, self.shift]}
 
     # ---- judging --------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from laconic.engines.hf import load
 from laconic.engines.hf.models import cache_argument, context_length
 from laconic.errors import InputError
 from laconic.files import name_write_errors
+from laconic.fingerprint import fingerprint
 from laconic.judges.adapters import LoRA, add_adapter, load_adapter
 from laconic.judges.counted import CountedJudge
 from laconic.judges.llm_description import LLMJudgeDescription, quiet, read_description, write_description
@@ -194,6 +195,10 @@ class LLMJudge(CountedJudge):
             logits = logits[:, ends]
         at = logits[torch.arange(len(prompts)), place].float()
         return at[:, self.prompts.same] - at[:, self.prompts.different]
+
+    def identity(self) -> dict[str, Any]:
+        """See CountedJudge."""
+        return {"weights": fingerprint(self.model), "settings": asdict(self.settings)}
 
     # ---- files ----------------------------------------------------------------------------------------------------
 

@@ -117,8 +117,12 @@ def place_of(spec: str) -> Path | None:
     name, rest = split(spec)
     if name == "bundled":
         return _bundled(rest)
-    served = rest.startswith(SERVED)
-    return Path(rest).expanduser() if name in ("encoder", "llm") and not served else None
+    if name == "llm" and rest.endswith(".json"):
+        from laconic.judges.llm_description import read_description
+
+        saved = read_description(Path(rest).expanduser())
+        rest = rest if saved is None else saved.base
+    return Path(rest).expanduser() if name in ("encoder", "llm") and not rest.startswith(SERVED) else None
 
 
 def open_judge(
@@ -162,10 +166,10 @@ def check_device(device: Any, needed: bool = True) -> None:
 
 def _made(name: str, rest: str, model: Any, tokenizer: Any, answers: Answers | None, device: str) -> Judge:
     if name in ("bundled", "encoder"):
-        from laconic.judges.encoder import PairEncoder
+        from laconic.judges.folds import open_encoder
 
-        place = Path(rest) if name == "encoder" else _bundled(rest)
-        return PairEncoder.open(place, model=model, tokenizer=tokenizer, device=device)
+        place = Path(rest).expanduser() if name == "encoder" else _bundled(rest)
+        return open_encoder(place, model=model, tokenizer=tokenizer, device=device)
     if name == "llm":
         base = _served_base(rest)
         if base is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from laconic.engines.openai.asking import AT_ONCE, Asker, RefusedError, key_of
@@ -56,6 +57,10 @@ class RemoteLLMJudge(CountedJudge):
         """`openai:URL[,URL...][#MODEL]`."""
         urls, _, model = place.removeprefix("openai:").partition("#")
         return cls(urls, model or None, settings, excerpt)
+
+    def identity(self) -> dict[str, Any]:
+        """See CountedJudge. A server doesn't tell which weights its model has."""
+        return {"model": self.model, "settings": asdict(self.settings)}
 
     def _read(self, excerpts: Sequence[Excerpt], engine: TraceEngine | None) -> list[Excerpt]:
         for excerpt in excerpts:

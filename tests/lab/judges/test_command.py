@@ -141,6 +141,54 @@ def test_eval_compares_on_problems_that_nobody_was_trained_on(
     assert [row for row in grown["rows"] if row["judge"] != "facts"] == report["rows"]
 
 
+CROSSWISE = ("--epochs", 1, "--per-step", 4, "--width", 16, "--patience", 0, "--folds", 3)
+
+
+def test_train_crosswise_makes_one_judge_of_all_problems(
+    traces: Path, tiny: Path, invoke: Invoke, tmp_path: Path
+) -> None:
+    arguments = ("judge", "train", "-t", traces, "--excerpt", "tokens:3", "-m", tiny, "-o", tmp_path / "j", *CROSSWISE)
+    result = invoke(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "fold-3 of 3" in result.stderr
+    assert "trained crosswise" in result.stdout
+    again = invoke(*arguments, "--json")
+    assert "step" not in again.stderr
+    record = json.loads(again.stdout)
+    assert record["test"]["problems"] == 24
+    assert [fold["parts"]["test"]["problems"] for fold in record["folds"]] == [8, 8, 8]
+    spec = f"encoder:{tmp_path / 'j'}"
+    judged = invoke("judge", "eval", "-t", traces, "-m", tiny, "-o", tmp_path / "out", "-j", spec, "--json")
+    assert judged.exit_code == 0, judged.output
+    (row,) = json.loads(judged.stdout)["rows"]
+    # None of its problems is left out, and each is judged as its fold's test was.
+    assert row["problems"] == 24
+    assert row["auroc"]["value"] == pytest.approx(record["test"]["auroc"]["value"], abs=1e-6)
+
+
+def test_ablate_crosswise(traces: Path, tiny: Path, invoke: Invoke, tmp_path: Path) -> None:
+    arguments = ("judge", "ablate", "-t", traces, "--excerpts", "tokens:3", "-m", tiny, "-o", tmp_path, *CROSSWISE)
+    result = invoke(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["settings"]["split"] == {"folds": 3, "seed": 0}
+    assert [row["problems"] for row in report["rows"]] == [24] * 4
+    assert "to plain" in (tmp_path / "table.md").read_text()
+    assert "12 trained judges found" in invoke(*arguments).stderr
+
+
+def test_unseen_traces_of_another_policy_are_refused(
+    traces: Path, tiny: Path, tokenizer: Any, invoke: Invoke, tmp_path: Path
+) -> None:
+    unseen = write(tmp_path / "unseen.jsonl", tokenizer, range(50, 53), policy="rpc")
+    result = invoke(
+        "judge", "eval", "-t", traces, "--unseen", unseen, "-m", tiny, "-o", tmp_path / "o", "-j", "jaccard", "--excerpt",
+        "tokens:3",
+    )  # fmt: skip
+    assert result.exit_code == 2
+    assert "written under full and rpc; give those of one policy at a time" in result.stderr
+
+
 def test_ablate_is_two_by_two(traces: Path, tiny: Path, invoke: Invoke, tmp_path: Path) -> None:
     arguments = (
         "judge", "ablate", "-t", traces, "--excerpts", "tokens:3,tokens:2", "-m", tiny, "-o", tmp_path, *QUICK, "--epochs", 1,
@@ -172,6 +220,13 @@ def test_ablate_is_two_by_two(traces: Path, tiny: Path, invoke: Invoke, tmp_path
         (("--excerpt", "tokens:3", "--shares", "1,1"), "expected three numbers"),
         (("--excerpt", "tokens:3", "--shares", "0.5,0.5,0.5"), "add up to 1"),
         (("--excerpt", "tokens:3", "--vectors", "states", "--layers", "9"), "9"),
+        (("--excerpt", "tokens:3", "--folds", 2), "the folds are 2 of 24 problems"),
+        (("--excerpt", "tokens:3", "--folds", -1), "--folds is -1"),
+        (("--excerpt", "tokens:3", "--folds", 3, "--shares", "0.5,0.25,0.25"), "--shares has no effect with --folds"),
+        (
+            ("--excerpt", "tokens:3", "--folds", 3, "--kind", "llm", "--base", "x"),
+            "--folds has no effect on --kind llm",
+        ),
     ],
 )
 def test_what_train_refuses(

@@ -15,16 +15,19 @@ from tests.judges.models import WORDS, llama, word_tokenizer
 from laconic.engines.hf import HFEngine
 from laconic.errors import LaconicError
 from laconic.judges.encoder import PairEncoder
+from laconic.judges.folds import question_digest
 from laconic.judges.input_spec import sign_fingerprint
 from laconic.lab.judges.recipe import (
     EncoderPlan,
+    describe_folds,
     new_encoder,
     prepare,
-    question_digest,
+    prepare_folds,
     train_encoder,
     train_other,
     trained_on,
     unknown_to,
+    without_known,
     write_record,
 )
 from laconic.lab.judges.train_settings import TrainSettings
@@ -67,6 +70,50 @@ def test_data_is_split_by_problem(tokenizer: Any) -> None:
     for a, b in (("train", "test"), ("train", "validation"), ("validation", "test")):
         first, second = ({e.question for e in data.parts[name].excerpts} for name in (a, b))
         assert not first & second
+
+
+def questions(data: Any, part: str) -> set[str]:
+    return {excerpt.question for excerpt in data.parts[part].excerpts}
+
+
+def test_one_question_under_two_ids_falls_to_one_part(tokenizer: Any) -> None:
+    found = traces(tokenizer, problems=20)
+    twice = TraceFile(
+        (*found.records, *(replace(record, problem=f"again {record.problem}") for record in found.records))
+    )
+    for data in (prepare(twice, "tokens:4", tokenizer), *prepare_folds(twice, "tokens:4", tokenizer, None, 4)):
+        parts = [questions(data, part) for part in ("train", "validation", "test")]
+        assert sum(map(len, parts)) == 20
+        assert sum(part["problems"] for part in data.describe().values()) == 40
+        assert not parts[0] & parts[1] | parts[0] & parts[2] | parts[1] & parts[2]
+
+
+def test_every_problem_is_in_one_folds_test(tokenizer: Any) -> None:
+    folds = prepare_folds(traces(tokenizer), "tokens:4", tokenizer, None, 5)
+    tested = [question for data in folds for question in questions(data, "test")]
+    assert sorted(tested) == sorted({f"q{i} ?" for i in range(40)})
+    for data, following in zip(folds, [*folds[1:], folds[0]], strict=True):
+        assert questions(data, "validation") == questions(following, "test")
+        assert len(questions(data, "train")) == 24
+    trained = [train_encoder(data, PLAN, replace(QUICK, epochs=1), llama(len(WORDS)), tokenizer) for data in folds]
+    told = describe_folds(folds, trained)
+    assert told["test"]["pairs"] == sum(fold["test"]["pairs"] for fold in told["folds"]) == 240
+    with pytest.raises(LaconicError, match="the folds are 2 of 40 problems; expected at least 3"):
+        prepare_folds(traces(tokenizer), "tokens:4", tokenizer, None, 2)
+
+
+def test_what_a_base_was_trained_on_is_no_test_of_its_successor(tokenizer: Any, tmp_path: Path) -> None:
+    data = prepare(traces(tokenizer), "tokens:4", tokenizer)
+    known = frozenset({question_digest(next(iter(questions(data, "test")))), question_digest("elsewhere ?")})
+    left = without_known(data, known)
+    assert len(questions(left, "test")) == len(questions(data, "test")) - 1
+    assert questions(left, "train") == questions(data, "train")
+    trained = train_encoder(left, PLAN, replace(QUICK, epochs=1), llama(len(WORDS)), tokenizer)
+    write_record(tmp_path, "llm", left, QUICK, trained, known)
+    assert trained_on(tmp_path) >= known
+    everything = frozenset(question_digest(question) for question in questions(data, "test"))
+    with pytest.raises(LaconicError, match="without problems that --base knows"):
+        without_known(data, everything)
 
 
 def test_traces_of_another_tokenizer_are_refused_naming_both(tokenizer: Any) -> None:

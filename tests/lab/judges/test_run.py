@@ -10,12 +10,18 @@ from typing import Any
 
 import pytest
 import torch
-from tests.judges.models import WORDS, word_tokenizer
+from tests.judges.models import TEMPLATE, WORDS, llama, word_tokenizer
 
 from laconic.errors import LaconicError
 from laconic.journal import Journal
 from laconic.judges.baselines import PerfectJudge, TokenJaccard
-from laconic.lab.judges.recipe import question_digest
+from laconic.judges.embedding import EmbeddingCosine
+from laconic.judges.encoder import PairEncoder
+from laconic.judges.folds import question_digest
+from laconic.judges.input_spec import EncoderInputSpec
+from laconic.judges.llm import LLMJudge
+from laconic.judges.network import EncoderConfig
+from laconic.judges.prompts import LLMJudgeSettings
 from laconic.lab.judges.run import (
     FORMAT,
     ComparedJudge,
@@ -26,6 +32,7 @@ from laconic.lab.judges.run import (
     summarise,
 )
 from laconic.lab.judges.scoring import auroc
+from laconic.lab.shared.judges import describe_judge
 from laconic.lab.shared.progress import Progress
 from laconic.prune.judge import Cost, Excerpt
 from laconic.traces import TraceFile, TraceRecord
@@ -151,22 +158,42 @@ def test_a_file_grows_by_a_judge_and_by_problems(tmp_path: Path) -> None:
 
 
 def test_a_judge_of_other_weights_is_refused_under_the_same_label(tmp_path: Path) -> None:
-    class TrainedJudge(Counting):
-        def __init__(self, weight: float) -> None:
-            super().__init__()
-            self.model = torch.nn.Linear(1, 1)
-            torch.nn.init.constant_(self.model.weight, weight)
-            torch.nn.init.zeros_(self.model.bias)
+    config = EncoderConfig(vocabulary=40, embedding=8, tokens=5, width=16, heads=2, pools=2, encoding=8, hidden=8)
+
+    def encoder(seed: int, shift: float = 0.0) -> ComparedJudge:
+        judge = PairEncoder(EncoderInputSpec("tokens:1"), config, seed=seed)
+        judge.shift = shift
+        return ComparedJudge("encoder:here", judge, "tokens:1")
 
     path = tmp_path / "j.jsonl"
-    for weight in (1.0, 1.0):
+    for _ in range(2):
         with Journal(path, FORMAT, {}) as journal:
-            run_judging([ComparedJudge("encoder:here", TrainedJudge(weight), "tokens:1")], sets(), journal)
-    with (
-        Journal(path, FORMAT, {}) as journal,
-        pytest.raises(LaconicError, match=r"holds judgements of another encoder:here \(weights was"),
-    ):
-        run_judging([ComparedJudge("encoder:here", TrainedJudge(2.0), "tokens:1")], sets(), journal)
+            run_judging([encoder(1)], sets(), journal)
+    for other, named in ((encoder(2), "weights"), (encoder(1, shift=0.5), "calibration")):
+        with (
+            Journal(path, FORMAT, {}) as journal,
+            pytest.raises(LaconicError, match=rf"holds judgements of another encoder:here \({named} was"),
+        ):
+            run_judging([other], sets(), journal)
+
+
+def test_every_judge_with_weights_or_a_prompt_says_which(tmp_path: Path) -> None:
+    tokenizer = word_tokenizer()
+
+    def llm(seed: int = 0, **settings: Any) -> Any:
+        asked = LLMJudgeSettings(**{"template": TEMPLATE, **settings})
+        return describe_judge(LLMJudge(llama(len(tokenizer), seed=seed), tokenizer, asked))
+
+    assert llm() == llm()
+    assert llm() != llm(seed=1)
+    assert llm() != llm(both_orders=True)
+    described = []
+    for seed in (0, 1):
+        llama(len(tokenizer), seed=seed).save_pretrained(tmp_path / "m")
+        tokenizer.save_pretrained(tmp_path / "m")
+        described.append(describe_judge(EmbeddingCosine(str(tmp_path / "m"))))
+    assert described[0] != described[1]
+    assert None not in [each["weights"] for each in described if each]
 
 
 def test_traces_that_changed_are_judged_again(tmp_path: Path) -> None:

@@ -139,3 +139,42 @@ def test_an_adapter_s_weights_must_be_there(tmp_path: Path) -> None:
     (tmp_path / "saved" / "adapter_model.safetensors").unlink()
     with pytest.raises(LaconicError, match=r"has no adapter_model.safetensors"):
         TrainableLLMJudge.from_pretrained(tmp_path / "saved")
+
+
+def saved_adapter(directory: Path, base: Any) -> None:
+    tokenizer = word_tokenizer()
+    TrainableLLMJudge(base, tokenizer, LLMJudgeSettings(template=TEMPLATE)).tune(LoRA(rank=2)).save(directory)
+
+
+@pytest.mark.parametrize("fault", ["cut", "width", "layers"])
+def test_an_adapter_that_does_not_fit_its_base_is_one_sentence(fault: str, tmp_path: Path) -> None:
+    from transformers import LlamaForCausalLM
+
+    saved_adapter(tmp_path, llama(len(WORDS)))
+    config = llama(len(WORDS)).config
+    if fault == "cut":
+        file = tmp_path / "adapter_model.safetensors"
+        file.write_bytes(file.read_bytes()[:50])
+    elif fault == "width":
+        config.hidden_size = 64
+        config.head_dim = 16
+    else:
+        config.num_hidden_layers = 3
+    other = TrainableLLMJudge(LlamaForCausalLM(config), word_tokenizer(), LLMJudgeSettings(template=TEMPLATE))
+    with pytest.raises(LaconicError, match=r"adapter .*(can't be put into its base|is of another base)"):
+        other.tune(LoRA(rank=2)).load(tmp_path)
+
+
+@pytest.mark.parametrize("lora", [None, LoRA(rank=2)], ids=["all weights", "LoRA"])
+def test_a_training_goes_on_with_its_own_base_only(lora: LoRA | None, tmp_path: Path) -> None:
+    pairs, settings = readable_pairs(4, seed=0), TrainSettings(epochs=1, batch=16, by_problem=False, rate=1e-3)
+
+    def train(seed: int) -> None:
+        tokenizer = word_tokenizer()
+        model = TrainableLLMJudge(llama(len(tokenizer), seed=seed), tokenizer, LLMJudgeSettings(template=TEMPLATE))
+        fit(model.tune(lora), pairs, pairs, settings, tmp_path)
+
+    train(0)
+    train(0)
+    with pytest.raises(LaconicError, match=r"holds another training \(base was"):
+        train(1)

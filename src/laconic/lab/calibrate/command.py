@@ -51,7 +51,7 @@ def calibrate(
     found = read_traces(traces)
     if found.broken:
         print_to_stderr(found.describe_broken(traces))
-    by_problem = found.by_problem()
+    by_problem = found.rescored().by_problem()
     specs = ladder(found.records) if strategies is None else split_specs(strategies)
     experiment = experiment_of(by_problem, specs, n, orders, traces)
     told = found.records[0].settings

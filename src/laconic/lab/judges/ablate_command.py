@@ -19,6 +19,7 @@ from laconic.lab.shared.options import (
     Depth,
     Epochs,
     Excerpts,
+    Folds,
     Gamma,
     Layers,
     Oversample,
@@ -50,6 +51,7 @@ def ablate(
     patience: Patience = 4,
     seed: Seed = 0,
     shares: Shares = "0.6,0.15,0.25",
+    folds: Folds = 0,
     split_seed: SplitSeed = 0,
     device: Device = "auto",
     out: Out = Path("runs/judge-ablation"),
@@ -70,8 +72,8 @@ def ablate(
     from laconic.journal import Journal
     from laconic.lab.judges.ablation import FORMAT, run_ablation
     from laconic.lab.judges.losses import Loss
-    from laconic.lab.judges.options import Reasoner, choose_plan, describe_traces, read_file, split_shares
-    from laconic.lab.judges.recipe import prepare, train_encoder
+    from laconic.lab.judges.options import Reasoner, choose_plan, choose_split, describe_traces, read_file
+    from laconic.lab.judges.recipe import train_encoder
     from laconic.lab.judges.table import ablation_table
     from laconic.lab.judges.train_settings import TrainSettings
     from laconic.lab.shared.reporting import write_report
@@ -89,25 +91,26 @@ def ablate(
     )
     refuse_layers(vectors)
     plan = choose_plan(vectors, layers, width, depth)
-    split = split_shares(shares)
+    split = choose_split(shares, folds, split_seed)
     found = read_file(traces)
-    reasoner = Reasoner(model, device, found, plan.layers)
+    reasoner = Reasoner(model, device, found, layers=plan.layers)
     described = {
         "traces": {"file": hide_directories(str(traces)), **describe_traces(found)},
-        "split": {"shares": list(split), "seed": split_seed},
+        "split": split.to_dict(),
         "plan": {**asdict(plan), "layers": list(plan.layers)},
         "training": asdict(base),
     }
     with Journal(out / "cells.jsonl", FORMAT, described) as journal, ProgressBar(not as_json) as bar:
-        bar.print_resumed(journal, "cell", "trained judges")
+        bar.print_resumed(journal, "trained", "trained judges")
         rows = run_ablation(
             split_names(excerpts),
             base,
-            lambda kind: prepare(found, kind, reasoner.tokenizer, reasoner.engine, split, split_seed),
+            lambda kind: split.prepare(found, kind, reasoner.tokenizer, reasoner.engine),
             lambda data, settings: train_encoder(
                 data, plan, settings, reasoner.model, reasoner.tokenizer, reasoner.engine, device=reasoner.where
             ),
             journal,
+            len(split),
             lambda p: bar.update(p.label, p.done, p.total),
         )
     report = {"format": FORMAT, **environment(), "settings": described, "rows": rows}

@@ -56,7 +56,7 @@ def evaluate(
     for number, path in enumerate(unseen or (), start=1):
         files["unseen" if number == 1 else f"unseen {number}"] = path
     found = {name: read_file(path) for name, path in files.items()}
-    reasoner = Reasoner(model, device, next(iter(found.values())))
+    reasoner = Reasoner(model, device, *found.values())
     ends: dict[str, str | None] = {}
     specs = [spec for part in judges for spec in split_specs(part) or [part]]
     entries, known = open_judges(specs, excerpt, model, reasoner, device, lambda cut: ends[cut.trace_id])

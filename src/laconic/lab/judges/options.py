@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from laconic.cli.messages import print_to_stderr
 
 if TYPE_CHECKING:
     from laconic.cli.tables import Table
-    from laconic.lab.judges.recipe import EncoderPlan
+    from laconic.lab.judges.recipe import EncoderPlan, TrainingData
     from laconic.lab.judges.run import ComparedJudge
     from laconic.lab.judges.training import ValidationCheck
     from laconic.prune.judge import Judge
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
 class Reasoner:
     """The model of --model and an engine on it, with the compression policy of the traces and the layers that are read."""
 
-    def __init__(self, model: str | None, device: str, traces: TraceFile, layers: Sequence[int] = ()) -> None:
+    def __init__(self, model: str | None, device: str, *traces: TraceFile, layers: Sequence[int] = ()) -> None:
         from laconic.compress import parse
         from laconic.engines.hf import load
         from laconic.errors import InputError
 
-        policies = sorted({str(record.settings.get("policy", "full")) for record in traces.records})
+        policies = sorted({str(r.settings.get("policy", "full")) for file in traces for r in file.records})
         if len(policies) > 1:
             raise InputError(
                 f"the traces were written under {' and '.join(policies)}; give those of one policy at a time"
@@ -75,6 +76,41 @@ def split_shares(text: str) -> tuple[float, float, float]:
     if len(numbers) != 3:
         raise InputError(f"--shares is {text}; expected three numbers, for training, validation and test")
     return numbers[0], numbers[1], numbers[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How problems fall to training, validation and test. shares: of the three, once; folds: from 3 on, crosswise instead."""
+
+    shares: tuple[float, float, float]
+    folds: int
+    seed: int
+
+    def __len__(self) -> int:
+        return self.folds or 1
+
+    def prepare(self, traces: TraceFile, excerpt: str, tokenizer: Any, engine: Any) -> list[TrainingData]:
+        """The pairs, split as often as there are folds. Raises InputError as `recipe.prepare`."""
+        from laconic.lab.judges.recipe import prepare, prepare_folds
+
+        if self.folds:
+            return prepare_folds(traces, excerpt, tokenizer, engine, self.folds, self.seed)
+        return [prepare(traces, excerpt, tokenizer, engine, self.shares, self.seed)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON: what there is of the two."""
+        chosen: dict[str, Any] = {"folds": self.folds} if self.folds else {"shares": list(self.shares)}
+        return {**chosen, "seed": self.seed}
+
+
+def choose_split(shares: str, folds: int, seed: int) -> Split:
+    """--shares or --folds. Raises InputError for both, or as `split_shares`."""
+    from laconic import checks
+    from laconic.cli.unused import refuse_unused
+
+    if checks.whole("--folds", folds, 0):
+        refuse_unused("with --folds", "shares")
+    return Split(split_shares(shares), folds, seed)
 
 
 def choose_plan(vectors: str, layers: str, width: int, depth: int) -> EncoderPlan:

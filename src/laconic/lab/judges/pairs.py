@@ -169,6 +169,29 @@ def split_problems(problems: Iterable[str], shares: Sequence[float] = SHARES, se
     return parts
 
 
+def split_folds(problems: Iterable[str], folds: int, seed: int = 0) -> list[dict[str, list[str]]]:
+    """The parts of each fold, as `split_problems` has them: each problem is tested on in one fold and watched in the one
+    before, and trains the others. By the order of a keyed hash of a problem's id; folds differ by one problem at most.
+
+    Raises InputError for fewer than 3 folds, or fewer problems than folds.
+    """
+    names = list(problems)
+    if not 3 <= folds <= len(names):
+        raise InputError(
+            f"the folds are {folds} of {len(names)} problems; expected at least 3 (one is tested on, one watched, the others "
+            "train), and a problem for each"
+        )
+    key = f"laconic.judges.folds/{seed}".encode()
+    names.sort(key=lambda name: (hashlib.blake2b(name.encode(), key=key, digest_size=8).digest(), name))
+    held_out = [names[fold::folds] for fold in range(folds)]
+    found = []
+    for fold in range(folds):
+        watched = (fold + 1) % folds
+        train = [name for other in range(folds) if other not in (fold, watched) for name in held_out[other]]
+        found.append({"train": train, "validation": held_out[watched], "test": held_out[fold]})
+    return found
+
+
 def _exact_counts(count: int, shares: Sequence[float]) -> list[int]:
     """How many of `count` fall to each share: the nearest whole numbers that add up to it (the largest remainders are rounded
     up), but none for a share only where there are fewer than shares."""

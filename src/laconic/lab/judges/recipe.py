@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ from laconic.errors import InputError, LaconicError
 from laconic.files import write_text
 from laconic.jsonl import read_object
 from laconic.judges.encoder import open_vector_source
+from laconic.judges.folds import question_digest
 from laconic.judges.input_spec import EncoderInputSpec, sign_fingerprint
 from laconic.judges.network import EncoderConfig
-from laconic.lab.judges.pairs import PARTS, SHARES, Pairs, make_pairs, split_problems
+from laconic.lab.judges.pairs import PARTS, SHARES, Pairs, make_pairs, split_folds, split_problems
 from laconic.lab.judges.reread import Reread
 from laconic.lab.judges.scoring import Score, score
 from laconic.lab.judges.train_settings import TrainSettings
@@ -80,10 +80,11 @@ class TrainingData:
 
 @dataclass(frozen=True, slots=True)
 class TrainedJudge:
-    """A judge, how its training went, and how it does on the test part."""
+    """A judge, how its training went, what it says of the test part's pairs (float64 [P]), and how it does there."""
 
     judge: Any
     fit: TrainingHistory
+    said: Tensor
     test: Score
 
 
@@ -101,10 +102,37 @@ def prepare(
     """
     check_tokenizer(traces.records, tokenizer, None if engine is None else engine.model)
     pairs = make_pairs(traces, excerpt, tokenizer, engine)
-    parts = split_problems(pairs.problems, shares, seed)
+    return _parts(excerpt, pairs, split_problems(_by_question(pairs), shares, seed))
+
+
+def prepare_folds(
+    traces: TraceFile, excerpt: str, tokenizer: Any, engine: Any, folds: int, seed: int = 0
+) -> list[TrainingData]:
+    """The same, a split a fold, so that every problem is in one test part (`pairs.split_folds`). Raises as `prepare`."""
+    check_tokenizer(traces.records, tokenizer, None if engine is None else engine.model)
+    pairs = make_pairs(traces, excerpt, tokenizer, engine)
+    return [_parts(excerpt, pairs, parts) for parts in split_folds(_by_question(pairs), folds, seed)]
+
+
+def _parts(excerpt: str, pairs: Pairs, parts: Mapping[str, Sequence[str]]) -> TrainingData:
+    alike = _by_question(pairs)
+    found = {name: [each for problem in parts[name] for each in alike[problem]] for name in PARTS}
     return TrainingData(
-        excerpt, {name: pairs.of_problems(parts[name]).require_both_classes(f"the {name} part") for name in PARTS}
+        excerpt, {name: pairs.of_problems(found[name]).require_both_classes(f"the {name} part") for name in PARTS}
     )
+
+
+def _by_question(pairs: Pairs) -> dict[str, list[str]]:
+    """By the first problem of each question, all that ask the same, itself included: they fall to one part."""
+    questions = {pairs.problems[place]: "" for place in range(len(pairs.problems))}
+    for place, left in zip(pairs.problem.tolist(), pairs.left.tolist(), strict=True):
+        questions[pairs.problems[place]] = pairs.excerpts[left].question
+    first: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
+    for problem, question in questions.items():
+        # A problem with one trace has no pairs: nothing of it is in any part.
+        found.setdefault(first.setdefault(question or f"\0{problem}", problem), []).append(problem)
+    return found
 
 
 def new_encoder(
@@ -163,7 +191,7 @@ def train_encoder(
     done = fit(judge, data.parts["train"], data.parts["validation"], settings, directory, watch)
     judge.calibrate(predict(judge, data.parts["validation"]), data.parts["validation"].same)
     logits = judge.scale * predict(judge, data.parts["test"]) + judge.shift
-    return TrainedJudge(judge, done, _score(logits, data.parts["test"]))
+    return _trained(judge, done, logits, data)
 
 
 def train_other(
@@ -175,13 +203,34 @@ def train_other(
 ) -> TrainedJudge:
     """Any other judge that can be trained, an LLM made ready by `tune`, say; its probabilities are not calibrated."""
     done = fit(judge, data.parts["train"], data.parts["validation"], settings, directory, watch)
-    return TrainedJudge(judge, done, _score(predict(judge, data.parts["test"], settings.micro), data.parts["test"]))
+    return _trained(judge, done, predict(judge, data.parts["test"], settings.micro), data)
+
+
+def without_known(data: TrainingData, known: frozenset[str]) -> TrainingData:
+    """Without the validation's and the test's problems whose questions are among `known` (digests): those that the model
+    begun with was trained on. Raises InputError where a class is lacking then."""
+    if not known:
+        return data
+    parts = {
+        name: pairs
+        if name == PARTS[0]
+        else unknown_to(pairs, known).require_both_classes(f"the {name} part, without problems that --base knows,")
+        for name, pairs in data.parts.items()
+    }
+    return TrainingData(data.excerpt, parts)
 
 
 def write_record(
-    directory: Path, kind: str, data: TrainingData, settings: TrainSettings, trained: TrainedJudge, **more: Any
+    directory: Path,
+    kind: str,
+    data: TrainingData,
+    settings: TrainSettings,
+    trained: TrainedJudge,
+    known_before: frozenset[str] = frozenset(),
+    **more: Any,
 ) -> None:
-    """training.json: settings, figures, and which problems the judge must not be scored on. more: ready for JSON."""
+    """training.json: settings, figures, and which problems the judge must not be scored on. known_before: digests of those that
+    the model begun with was trained on. more: ready for JSON."""
     known = [excerpt for part in ("train", "validation") for excerpt in data.parts[part].excerpts]
     record = {
         "format": FORMAT,
@@ -193,7 +242,7 @@ def write_record(
         "looks": [asdict(look) for look in trained.fit.looks],
         "best_step": trained.fit.best.step,
         "test": trained.test.to_dict(),
-        "trained_on": sorted({question_digest(excerpt.question) for excerpt in known}),
+        "trained_on": sorted(known_before | {question_digest(excerpt.question) for excerpt in known}),
     }
     write_text(directory / RECORD, json.dumps(record, indent=1) + "\n")
 
@@ -213,11 +262,6 @@ def trained_on(place: Path) -> frozenset[str]:
         raise InputError(f"{file} is broken ({type(error).__name__}); remove it, or copy the judge again") from error
 
 
-def question_digest(question: str) -> str:
-    """8 hex digits."""
-    return hashlib.blake2b(question.encode(), digest_size=4).hexdigest()
-
-
 def unknown_to(pairs: Pairs, known: Iterable[str]) -> Pairs:
     """The pairs of those problems whose questions are not among `known` (digests)."""
     seen = set(known)
@@ -228,8 +272,28 @@ def unknown_to(pairs: Pairs, known: Iterable[str]) -> Pairs:
     )
 
 
-def _score(logits: Tensor, pairs: Pairs) -> Score:
-    return score(logits.sigmoid(), pairs.same, pairs.problem)
+def _trained(judge: Any, done: TrainingHistory, logits: Tensor, data: TrainingData) -> TrainedJudge:
+    said, test = logits.double().sigmoid(), data.parts["test"]
+    return TrainedJudge(judge, done, said, score(said, test.same, test.problem))
+
+
+def describe_folds(folds: Sequence[TrainingData], trained: Sequence[TrainedJudge]) -> dict[str, Any]:
+    """Ready for JSON: of each fold its parts and its test's figures; and the test parts of all as one, each pair by the judge
+    that doesn't know its problem."""
+    tests = [data.parts["test"] for data in folds]
+    together = score(
+        torch.cat([each.said for each in trained]),
+        torch.cat([test.same for test in tests]),
+        torch.cat([test.problem for test in tests]),
+    )
+    return {
+        "excerpt": folds[0].excerpt,
+        "folds": [
+            {"parts": data.describe(), "best_step": each.fit.best.step, "test": each.test.to_dict()}
+            for data, each in zip(folds, trained, strict=True)
+        ],
+        "test": together.to_dict(),
+    }
 
 
 def _projected(table: Tensor, width: int, seed: int) -> Tensor:

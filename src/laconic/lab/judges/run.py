@@ -131,7 +131,9 @@ def _recall_judges(entries: Sequence[ComparedJudge], journal: Journal) -> None:
         if found is None:
             new.append({"kind": "judge", "judge": entry.label, **described})
             continue
-        changed = [f"{key} was {found[key]}, now {value}" for key, value in described.items() if found[key] != value]
+        changed = [
+            f"{key} was {found.get(key)}, now {value}" for key, value in described.items() if found.get(key) != value
+        ]
         if changed:
             raise InputError(
                 f"{journal.path} holds judgements of another {entry.label} ({'; '.join(changed)}); nothing was changed: "

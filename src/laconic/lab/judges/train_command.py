@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from laconic.cli.interruption import if_interrupted, resumed
@@ -22,6 +23,7 @@ from laconic.lab.shared.options import (
     Epochs,
     Every,
     Focal,
+    Folds,
     Gamma,
     JudgeKind,
     Layers,
@@ -63,6 +65,7 @@ def train(
     patience: Patience = 4,
     seed: Seed = 0,
     shares: Shares = "0.7,0.15,0.15",
+    folds: Folds = 0,
     split_seed: SplitSeed = 0,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -72,7 +75,8 @@ def train(
     Problems are split: trained on, watched to stop early and to calibrate, and tested on at the end. Every look is followed
     by a checkpoint; the same command goes on from there, and makes the judge that it would have made uninterrupted. --model
     is the reasoner that wrote the traces; excerpts of the bundled one are tokens:56 where nothing else is said. --out is the
-    judge's directory.
+    judge's directory. --folds trains several, each without one part of the problems; together they are one judge, which
+    judges each problem by the one that doesn't know it.
     """
     if_interrupted(resumed(out / "checkpoints" / "trainer.pt", what="the training up to its latest look"))
     announce_loading(base if base is not None else model, not as_json)
@@ -83,20 +87,30 @@ def train(
     from laconic.cli.messages import print_to_stderr
     from laconic.errors import InputError
     from laconic.files import lock_directory
+    from laconic.judges.folds import write_folds
     from laconic.lab.judges.losses import Loss
     from laconic.lab.judges.options import (
         Reasoner,
         choose_excerpt,
         choose_plan,
+        choose_split,
         describe_traces,
         read_file,
         show,
-        split_shares,
         tell,
         tunable_llm,
     )
-    from laconic.lab.judges.recipe import CHECKPOINTS, RECORD, prepare, train_encoder, train_other, write_record
-    from laconic.lab.judges.table import training_table
+    from laconic.lab.judges.recipe import (
+        CHECKPOINTS,
+        RECORD,
+        describe_folds,
+        train_encoder,
+        train_other,
+        trained_on,
+        without_known,
+        write_record,
+    )
+    from laconic.lab.judges.table import folds_table, training_table
     from laconic.lab.judges.train_settings import TrainSettings
 
     if kind not in ("encoder", "llm"):
@@ -107,6 +121,7 @@ def train(
         raise InputError(f"--lora is {lora}; expected the rank of an adapter, for --kind llm")
     llm = kind == "llm"
     if llm:
+        refuse_unused("on --kind llm", "folds")
         refuse_unused("on --kind llm", "vectors", "layers", "width", "depth")
     else:
         refuse_layers(vectors)
@@ -125,34 +140,49 @@ def train(
         seed=seed,
     )
     plan = None if llm else choose_plan(vectors, layers, width, depth)
-    chosen, parts = choose_excerpt(excerpt, model), split_shares(shares)
+    chosen, split = choose_excerpt(excerpt, model), choose_split(shares, folds, split_seed)
     if is_bundled(model) and not llm:
         one_thread()
     with lock_directory(out):
         found = read_file(traces)
-        reasoner = Reasoner(model, device, found, plan.layers if plan else ())
-        data = prepare(found, chosen, reasoner.tokenizer, reasoner.engine, parts, split_seed)
-        more: dict[str, Any] = {"traces": describe_traces(found), "split": {"shares": list(parts), "seed": split_seed}}
-        if plan is not None:
-            trained = train_encoder(
-                data,
-                plan,
-                settings,
-                reasoner.model,
-                reasoner.tokenizer,
-                reasoner.engine,
-                out / CHECKPOINTS,
-                tell,
-                reasoner.where,
+        reasoner = Reasoner(model, device, found, layers=plan.layers if plan else ())
+        before = frozenset() if base is None else trained_on(Path(base).expanduser())
+        data = [
+            without_known(part, before) for part in split.prepare(found, chosen, reasoner.tokenizer, reasoner.engine)
+        ]
+        more: dict[str, Any] = {"traces": describe_traces(found), "split": split.to_dict()}
+        places = [out / f"fold-{fold}" for fold in range(1, folds + 1)] or [out]
+        done = []
+        for place, part in zip(places, data, strict=True):
+            if folds:
+                print_to_stderr(f"{place.name} of {folds}")
+            if plan is not None:
+                trained = train_encoder(
+                    part,
+                    plan,
+                    settings,
+                    reasoner.model,
+                    reasoner.tokenizer,
+                    reasoner.engine,
+                    place / CHECKPOINTS,
+                    tell,
+                    reasoner.where,
+                )
+                more["plan"] = asdict(plan)
+            else:
+                judge = tunable_llm(str(base), chosen, lora, seed, device)
+                trained = train_other(judge, part, settings, place / CHECKPOINTS, tell)
+                more |= {"base": base, "lora": lora}
+            trained.judge.save(place)
+            write_record(place, kind, part, settings, trained, before, **more)
+            done.append(trained)
+        if folds:
+            record = describe_folds(data, done)
+            write_folds(
+                out, {p.name: [e.question for e in d.parts["test"].excerpts] for p, d in zip(places, data, strict=True)}
             )
-            more["plan"] = asdict(plan)
+            show(record, [folds_table(record)], as_json)
         else:
-            trained = train_other(
-                tunable_llm(str(base), chosen, lora, seed, device), data, settings, out / CHECKPOINTS, tell
-            )
-            more |= {"base": base, "lora": lora}
-        trained.judge.save(out)
-        write_record(out, kind, data, settings, trained, **more)
-        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
-        show(record, [training_table(record)], as_json)
+            record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+            show(record, [training_table(record)], as_json)
         print_to_stderr(f"Written to {out}; use it as {kind}:{out}.")

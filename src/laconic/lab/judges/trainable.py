@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from laconic.errors import InputError
+from laconic.fingerprint import digest_in_any_format
 from laconic.judges.adapters import LoRA, add_adapter
 from laconic.judges.encoder import ENCODED_AT_ONCE, EncoderInput, PairEncoder
 from laconic.judges.llm import CleanExcerpt, LLMJudge
@@ -133,6 +134,14 @@ class TrainableLLMJudge(LLMJudge):
             enable({"use_reentrant": False})
         self._tuned = True
         return self
+
+    def origin(self) -> str:
+        """Which model it is before training, in whatever number format; a new adapter is no part of it."""
+        return digest_in_any_format(
+            (name.replace("base_model.model.", "").replace("base_layer.", ""), value)
+            for name, value in sorted(self.model.named_parameters())
+            if "lora_" not in name
+        )
 
     def parameters(self) -> list[nn.Parameter]:
         """See Trainable. Raises InputError before `tune`."""

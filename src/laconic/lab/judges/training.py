@@ -113,6 +113,8 @@ class _TrainingRun:
         self.model, self.train, self.validation, self.settings = model, train, validation, settings
         self.directory, self.watch = directory, watch
         self.header = {"settings": asdict(settings), "train": digest(train), "validation": digest(validation)}
+        if origin := getattr(model, "origin", None):  # of a model that began as another's
+            self.header["base"] = origin()
         self.steps_per_epoch = sum(1 for _ in batches(train, settings, 0))
         self.steps = self.steps_per_epoch * settings.epochs
         self.every = settings.every or self.steps_per_epoch

@@ -31,9 +31,11 @@ def select_cells(paper: Paper, patterns: Sequence[str]) -> list[Cell]:
 
 
 def full_length(cell: Cell, how: RunChoices) -> float | None:
-    """Full KV's mean generated length where a cell's results lie; None before it ran, and for cells without such results."""
+    """Full KV's mean generated length where a cell's results lie; None before it ran to its end (short traces end first), and
+    for cells without such results."""
     path = how.out / cell.place / RESULTS["accuracy"]
-    if not isinstance(cell, AccuracyCell) or cell.benchmark.harness or not path.is_file():
+    finished = path.with_name("results.json").is_file()
+    if not isinstance(cell, AccuracyCell) or cell.benchmark.harness or not path.is_file() or not finished:
         return None
     _, records = read_journal(path, accuracy.FORMAT)
     lengths = [record["length"] for record in records if record["kind"] == "trace" and record["row"] == BASELINE]

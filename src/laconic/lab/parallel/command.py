@@ -277,7 +277,7 @@ def replay_file(
     found = read_traces(path)
     if found.broken:
         print_to_stderr(found.describe_broken(path))
-    by_problem = found.by_problem()
+    by_problem = found.rescored().by_problem()
     compression = LabelledPolicy(FULL, FullKV())
     entries = lineup(
         split_whole("--n", n),

@@ -87,7 +87,7 @@ class HFSetup:
                 f"{len(found.refused)} of {len(self.problems)} problems can't be run, the first, {problem}: {why}; leave "
                 "them out: what is compared must have run on all"
             )
-        return read_traces(path).by_problem()
+        return read_traces(path).rescored().by_problem()
 
     def replay(
         self,

@@ -188,6 +188,14 @@ Patience = Annotated[
 Shares = Annotated[
     str, typer.Option("--shares", help="Shares of problems for training, validation and test, by commas.")
 ]
+Folds = Annotated[
+    int,
+    typer.Option(
+        "--folds",
+        help="Train crosswise: a judge for each of so many parts of the problems, without it; every problem is tested on. "
+        "0 trains one, by --shares.",
+    ),
+]
 SplitSeed = Annotated[int, typer.Option("--split-seed", help="Another seed, another split of the problems.")]
 
 # ---- training a selector ----------------------------------------------------------------------------------------------
