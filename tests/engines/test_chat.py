@@ -132,7 +132,7 @@ def test_an_engine_renders_with_it_and_refuses_early() -> None:
 
 def test_the_vllm_engine_renders_with_it_too() -> None:
     facts = SimpleNamespace(bytes_per_token=1, reserved_bytes=0, context=9, vocabulary=9)
-    client = SimpleNamespace(unique_prefix=lambda: "fake", closed=True)
+    client = SimpleNamespace(unique_prefix=lambda: "fake", closed=True, users=set())
     started: Any = SimpleNamespace(
         policy=FullKV(), client=client, tokenizer=tokenizer(QWEN3), generation_config=None, facts=facts, end_ids=()
     )

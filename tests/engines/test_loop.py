@@ -52,6 +52,10 @@ class CountingRows:
             self.log.append(f"leave {names([self.entries[i] for i in rows])}")
         self.entries = [entry for i, entry in enumerate(self.entries) if i not in rows]
 
+    def lose(self, entries: Sequence[ScheduledTrace]) -> None:
+        """See Rows.lose. Nothing is remembered here."""
+        self.clear()
+
     def clear(self) -> None:
         self.log.append("clear")
         self.entries = []

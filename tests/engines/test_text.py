@@ -28,6 +28,7 @@ def test_a_tokenizer_without_a_fast_backend_tells_at_the_end() -> None:
     slow = SimpleNamespace(decode=lambda ids, skip_special_tokens: "".join(chr(96 + i) for i in ids))
     detokenizer = Detokenizer(slow)
     assert [detokenizer.add(i) for i in (1, 2, 3)] == ["", "", ""]
+    assert detokenizer.whole([1, 2]) == "ab"  # of a trace that is stopped here
     assert detokenizer.finish([1, 2, 3]) == detokenizer.text == "abc"
     nothing = Detokenizer(None)
     assert (nothing.add(1), nothing.finish([1]), nothing.text) == ("", "", "")

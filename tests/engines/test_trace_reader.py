@@ -8,6 +8,7 @@ import torch
 from laconic.compress import RPC, FullKV, Random, RandomAttention, VaSE
 from laconic.engines.base import Sampling
 from laconic.engines.hf import HFEngine
+from laconic.engines.sampling import trace_key
 from laconic.errors import LaconicError
 from laconic.prune import Needs
 from tests.engines.hf.families import family, prompts
@@ -227,6 +228,32 @@ def test_a_text_ends_with_the_brace_that_closes_the_box(monkeypatch):
         assert text.count("}") == text.count("{") + (text != whole)
     # The suffix of one word and the texts' words: nothing was run behind a brace.
     assert engine.stats.side_tokens - before == len(ids) + sum(len(text.split()) for text in closed)
+
+
+@pytest.mark.parametrize("policy", [Random(8, 4, 4), RandomAttention(8, 4, 4), VaSE(8, 4, 4)], ids=lambda p: p.name)
+def test_recorded_traces_are_read_as_they_stood_by_their_keys(policy):
+    engine, ids, _ = running("llama", policy, upto=27)
+    traces = [engine.trace(i) for i in ids[:3]]
+    keys = [trace_key(WARM.seed, trace.index) & 0xFFFFFFFF for trace in traces]
+    tokens = [list(trace.token_ids) for trace in traces]
+    order = [2, 0, 1]
+    told = engine.probe_of(PROMPTS[0], [tokens[i] for i in order], "w5", 2, [keys[i] for i in order])
+    torch.testing.assert_close(told, engine.probe(ids[:3], "w5", 2)[order])
+    states = engine.states_of(PROMPTS[0], [tokens[i] for i in order], 26, [keys[i] for i in order])
+    torch.testing.assert_close(states, engine.states(ids[:3], 26)[order])
+
+
+def test_nothing_appended_needs_no_tokenizer():
+    engine = HFEngine(family("llama"), None)
+    assert engine.probe_of([5, 6, 7], [[8, 9]], "", 1).shape[:2] == (1, 1)
+
+
+def test_a_probe_before_any_token_of_a_prompt_of_one_is_refused():
+    engine = HFEngine(family("llama"), tokenizer())
+    ids = [*engine.submit([7], WARM), *engine.submit([7, 8], WARM)]
+    with pytest.raises(LaconicError, match="the prompt has one token; probe it once it has begun"):
+        engine.probe(ids[:1], "w5", 2)
+    assert engine.probe(ids[1:], "w5", 2).shape[:2] == (1, 2)
 
 
 @pytest.mark.parametrize("policy", [FullKV(), LEAN], ids=["full", "rpc"])

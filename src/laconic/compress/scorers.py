@@ -16,6 +16,7 @@ from laconic.checks import flag, function, odd, unwrap_numpy_fields, whole, word
 from laconic.compress.attention import attention_sums, pool
 from laconic.compress.draws import random_bits
 from laconic.compress.evidence import Aggregation, Evidence, Scorer
+from laconic.compress.select import rounded
 from laconic.errors import InputError
 
 Pooling = Literal["avg", "max"]
@@ -139,7 +140,7 @@ class ShortKeys(Scorer):
         word("aggregation", self.aggregation, ("layer", "group"))
 
     def score(self, evidence: Evidence) -> Tensor:
-        norms = evidence.keys[:, :, : evidence.candidates].float().norm(dim=-1)
+        norms = rounded(evidence.keys[:, :, : evidence.candidates].float().norm(dim=-1))
         if evidence.valid is not None:
             norms = norms.masked_fill(~evidence.valid[:, None], 0.0)  # junk slots may hold anything, infinities too
         return -norms if self.aggregation == "group" else -evidence.over_heads(norms.mean(1, keepdim=True))

@@ -61,6 +61,17 @@ def least(scores: Tensor, positions: Tensor, may_go: Tensor) -> Tensor:
     return key.masked_fill(~may_go, torch.iinfo(torch.int64).max).argmin(-1)
 
 
+def rounded(scores: Tensor, bits: int = 10) -> Tensor:
+    """Scores with `bits` bits behind the first: fp32.
+
+    What equal tokens have in common (in the first layer keys before RoPE, their norms and values) comes out a little otherwise
+    in a batch of another size, or when a trace is computed again in other pieces. Without rounding that would say which of
+    them stay; with it the later do, everywhere (`rank_keys`).
+    """
+    mantissa, exponent = scores.float().frexp()
+    return torch.ldexp((mantissa * 2**bits).round(), exponent - bits)
+
+
 def rank_keys(scores: Tensor, valid: Tensor | None) -> Tensor:
     """A distinct int64 for each candidate of a row that orders them: validity, then NaN, then score, then lateness.
 

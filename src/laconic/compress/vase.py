@@ -15,7 +15,7 @@ from laconic.compress.evidence import Aggregation, Evidence, Scorer
 from laconic.compress.policies import AGGREGATION, INTERVAL, RATIO, WINDOW
 from laconic.compress.schedule import Proportional, Schedule
 from laconic.compress.scorers import recent_attention
-from laconic.compress.select import rank_keys
+from laconic.compress.select import rank_keys, rounded
 from laconic.compress.shares import WithRatio
 from laconic.settings import setting
 
@@ -65,7 +65,7 @@ class WeightedDraw(Scorer):
 def value_ranges(evidence: Evidence) -> Tensor:
     """Largest minus smallest number of each candidate's value, fp32 [B, G, M]; 0 for junk."""
     values = evidence.candidate_values("WeightedDraw").float()
-    width = values.amax(-1) - values.amin(-1)
+    width = rounded(values.amax(-1) - values.amin(-1))
     return width if evidence.valid is None else width.masked_fill(~evidence.valid[:, None], 0.0)
 
 

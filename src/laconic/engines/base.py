@@ -151,7 +151,7 @@ class EngineStats:
     """Drawn by the engine or fed by a policy; under `laconic.compress`, those whose KV was computed: all but each row's
     last."""
     compressions: int = 0
-    """Row-compressions: one for each row that a compression was due for."""
+    """Row-compressions: one for each row that a compression was due for and evicted from."""
     evicted: int = 0
     """Tokens evicted, summed over rows and compressions, one layer."""
     kept: int = 0

@@ -121,7 +121,7 @@ class Loop(Generic[T]):
                 scheduler.put_back([entry])
         scheduler.leaving.clear()
         self._undrawn.clear()
-        self.rows.clear()
+        self.rows.lose(list(self.rows.entries))
 
     def _emit(self) -> None:
         """Chunks that are full or last go out; rows that have ended leave."""

@@ -56,6 +56,9 @@ class Rows(Protocol[T]):
     def clear(self) -> None:
         """All rows leave, whatever state they are in."""
 
+    def lose(self, entries: Sequence[T]) -> None:
+        """`clear`, since a step broke off: what was remembered of these traces is out of date."""
+
     def remember(self, entry: T) -> None:
         """Its row is about to leave: note of it what is asked for later."""
 

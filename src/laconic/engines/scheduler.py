@@ -247,7 +247,9 @@ class Scheduler(Generic[T]):
         self.leaving.pop(trace.id, None)
         self._count_kv(entry)
         trace.kv_tokens = 0
-        if reason != "stopped":
+        if reason == "stopped":
+            trace.text = entry.text.whole([token for token in trace.token_ids if token not in entry.stop_ids])
+        else:
             entry.finish_text()
         return entry.flush(reason)
 

@@ -83,6 +83,9 @@ class TextStream(Protocol):
     def add(self, token: int) -> str:
         """The text that the next token adds; empty while a character is incomplete."""
 
+    def whole(self, token_ids: Sequence[int]) -> str:
+        """The text of these tokens, all there are, of a trace that may go on."""
+
     def finish(self, token_ids: Sequence[int]) -> str:
         """The trace has ended with these tokens: `text` becomes theirs. Returns what was held back (half a character, say)."""
 
@@ -107,6 +110,11 @@ class Detokenizer:
         more = self._stream.step(backend, token) or ""
         self.text += more
         return more
+
+    def whole(self, token_ids: Sequence[int]) -> str:
+        """See TextStream.whole."""
+        slow = self._tokenizer is not None and getattr(self._tokenizer, "backend_tokenizer", None) is None
+        return decode(self._tokenizer, token_ids) if slow and token_ids else self.text
 
     def finish(self, token_ids: Sequence[int]) -> str:
         """See TextStream.finish."""

@@ -13,6 +13,7 @@ from laconic.compress import H2O, RKV, RPC, TOVA, FullKV, Random, StreamingLLM
 from laconic.engines.base import Sampling
 from laconic.engines.hf import CompressedCache, HFEngine, compress
 from laconic.engines.hf.attention import AttentionBinding
+from laconic.engines.hf.scoring import visible
 from laconic.engines.text import Detokenizer
 from laconic.errors import LaconicError
 from tests.engines.hf.families import COMMON, FAMILIES, READ_AGAIN, cache_of, family, padded, prompts
@@ -336,3 +337,26 @@ def test_layers_on_two_devices_have_their_own_masks_and_choices():
     assert near.keys is not None
     assert far.keys is not None
     assert near.keys.shape == far.keys.shape == (2, 2, 12 + 4 + 8, 8)
+
+
+def test_a_mask_of_padding_alone_is_read_and_others_are_refused():
+    """Flash attention's masks are [B, T]; flex attention's are no tensors."""
+
+    def seen(mask, queries):
+        found = visible(mask, queries, 5)
+        assert found is not None
+        return found
+
+    padding = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]])
+    one = seen(padding, 1)
+    assert one.shape == (2, 1, 1, 5)
+    assert torch.equal(one[:, 0, 0], padding.bool())
+    two = seen(padding, 2)
+    assert two[1, 0].tolist() == [[False, False, True, True, False], [False, False, True, True, True]]
+    added = torch.zeros(1, 1, 1, 5)
+    added[..., 0] = torch.finfo(torch.float32).min
+    assert seen(added, 1)[0, 0, 0].tolist() == [False, True, True, True, True]
+    assert visible(None, 1, 5) is None
+    for odd in (object(), torch.ones(2, 4)):
+        with pytest.raises(LaconicError, match="has a mask that can't be read here"):
+            visible(odd, 1, 5)

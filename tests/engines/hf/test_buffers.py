@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from laconic.compress import RPC
+from laconic.compress.thoughts import ThoughtsOf, ThoughtTokens
 from laconic.engines.hf.buffers import KVBuffers
 from laconic.engines.hf.slots import RowSlots, order_without, plan_eviction
 
@@ -211,6 +212,24 @@ def test_positions_of_rows_that_compress_at_different_times_stay_right_aligned()
     held = eviction.keep[0] + 1
     assert buffers.held_positions(0, 7, 5, held + 2).tolist() == [[*range(eviction.keep[0]), 4, 5, 6]]
     assert buffers.held_positions(1, 2, 0, 2).tolist() == [[0, 1]]
+
+
+def test_rows_of_one_length_that_keep_unlike_numbers_are_not_taken_for_alike() -> None:
+    """Schedules that read tokens: how many thoughts a row has had says what it keeps."""
+    tokens = ThoughtTokens(splitter=9, cache=(1, 2, 3), go_on=4)
+    mark = [9, 1, 2, 3, 4]
+    twice = [5] * 9 + mark + [5] * 11 + mark
+    thrice = [5] * 4 + mark + [5] * 5 + mark + [5] * 6 + mark
+    schedules = [ThoughtsOf(tokens, text) for text in (twice, thrice)]
+    rows, at = [], len(twice) - 1
+    for schedule in schedules:
+        assert schedule.points()[-1] == at
+        rows.append(RowSlots(prompt=5, generated=at, held=18, schedule=schedule))
+    eviction = plan_eviction(rows, 3, 23)
+    assert eviction is not None
+    assert eviction.keep == (4, 8)
+    assert not eviction.uniform
+    assert eviction.new_length >= 5 + 8 + 3
 
 
 @settings(max_examples=100, deadline=None)

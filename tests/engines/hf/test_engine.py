@@ -21,6 +21,7 @@ from laconic.compress import (
     Random,
     RandomAttention,
     StreamingLLM,
+    VaSE,
 )
 from laconic.compress.scorers import WindowAttention
 from laconic.engines.base import Chunk, Sampling
@@ -42,6 +43,14 @@ POLICIES = [
     RKV(budget=24, buffer=16, window=8),
     Random(interval=16, ratio=4, window=8),
     RandomAttention(interval=16, ratio=4, window=8),
+    KNorm(budget=24, buffer=16),
+]
+# What scores equal tokens alike in the first layer has to say by itself which of them stay, not leave it to rounding.
+TIED = [
+    KNorm(budget=16, buffer=16),
+    KNorm(budget=24, buffer=1, aggregation="layer"),
+    VaSE(interval=16, ratio=2, window=4, protected=1.0),
+    VaSE(interval=16, ratio=4, window=4),
 ]
 
 
@@ -181,6 +190,54 @@ def test_stopping_and_resuming_at_random_changes_nothing_under_eviction(name, po
     assert stopped > 2
     for i, row in zip(ids, rows, strict=True):
         assert engine.trace(i).token_ids == alone(name, policy, row, sampling)
+
+
+@pytest.mark.parametrize("policy", TIED, ids=lambda p: p.spec())
+@pytest.mark.parametrize("name", ["llama", "qwen2"])
+def test_rounding_says_nothing_of_equal_tokens(name, policy):
+    """Whatever else runs, and however often a trace is computed again in other pieces."""
+    rows, sampling = prompts([50, 7, 20, 33], seed=2), Sampling(max_new_tokens=150, temperature=1.0, seed=4)
+    apart = HFEngine(family(name), None, policy, max_batch=1)
+    want = [apart.trace(apart.submit(row, sampling)[0]) for row in rows]
+    for _ in apart.stream():
+        pass
+    for seed in (None, 0, 1):
+        engine, rng = HFEngine(family(name), None, policy, max_batch=4), random.Random(seed)
+        ids = [engine.submit(row, sampling)[0] for row in rows]
+        while any(engine.trace(i).state != "finished" for i in ids):
+            for i in ids:
+                if engine.trace(i).state == "stopped":
+                    engine.resume(i)
+            for _ in engine.stream():
+                if seed is not None and rng.random() < 0.03:
+                    engine.stop(rng.choice(ids))
+        assert [engine.trace(i).token_ids for i in ids] == [trace.token_ids for trace in want]
+
+
+def test_what_a_trace_holds_is_not_told_from_before_an_interruption(monkeypatch):
+    engine = HFEngine(family("llama"), None, RPC(16, 4, 4), record_held=True)
+    (name,) = engine.submit(prompts([9])[0], Sampling(max_new_tokens=120, temperature=0))
+    for _ in engine.stream():
+        if len(engine.trace(name).token_ids) == 30:
+            engine.stop(name)
+    assert engine.held(name).shape[-1] == 30
+    engine.resume(name)
+    step = engine._batch.step
+
+    def broken():
+        if len(engine.trace(name).token_ids) == 90:
+            raise KeyboardInterrupt
+        return step()
+
+    monkeypatch.setattr(engine._batch, "step", broken)
+    with pytest.raises(KeyboardInterrupt):
+        list(engine.stream())
+    for ask in (engine.held, engine.kept):
+        with pytest.raises(LaconicError, match="waits to be computed again"):
+            ask(name)
+    monkeypatch.undo()
+    list(engine.stream())
+    assert engine.held(name).shape[-1] == 120
 
 
 def test_what_a_trace_holds_is_what_the_schedule_says_at_every_step():

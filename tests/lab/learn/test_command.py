@@ -135,11 +135,33 @@ def test_recorded_traces_a_file_of_its_own_and_other_traces_to_check_on(
     assert "expected a selector that laconic learn made for this model" in other.stderr
 
 
+def test_a_check_is_on_problems_that_nothing_is_learned_from(
+    invoke: Any, tiny: Path, recorded: Path, tmp_path: Path
+) -> None:
+    records = list(read_traces(recorded).records)
+    write_traces(tmp_path / "mine.jsonl", records[:25])
+    write_traces(tmp_path / "check.jsonl", records[20:30])
+    options = ("--work", tmp_path / "work", "--recipe", "layer:features=size,epochs=1")
+    result = invoke("learn", tiny, "--traces", tmp_path / "mine.jsonl", "--check", tmp_path / "check.jsonl", *options)
+    assert result.exit_code == 0, result.output
+    assert "5 of 10 traces of --check are of problems that the selector learns from, and are left out" in result.stderr
+    assert "25 to learn from, 5 for the check" in result.stdout
+    same = invoke("learn", tiny, "--traces", tmp_path / "mine.jsonl", "--check", tmp_path / "mine.jsonl", *options)
+    assert same.exit_code == 2
+    assert "every trace of --check is of a problem that the selector learns from" in same.stderr
+    empty = [dataclasses.replace(record, token_ids=(), confidences=None) for record in records[:3]]
+    write_traces(tmp_path / "empty.jsonl", empty)
+    none = invoke("learn", tiny, "--traces", tmp_path / "mine.jsonl", "--check", tmp_path / "empty.jsonl", *options)
+    assert none.exit_code == 2
+    assert "no trace in" in none.stderr
+
+
 def test_traces_too_short_to_check_on(invoke: Any, tiny: Path, recorded: Path, tmp_path: Path) -> None:
     records = list(read_traces(recorded).records)
     short = [dataclasses.replace(record, token_ids=record.token_ids[:30]) for record in records[:3]]
     write_traces(tmp_path / "short.jsonl", short)
-    result = invoke("learn", tiny, "--traces", recorded, "--check", tmp_path / "short.jsonl", *QUICK)
+    write_traces(tmp_path / "others.jsonl", records[3:])
+    result = invoke("learn", tiny, "--traces", tmp_path / "others.jsonl", "--check", tmp_path / "short.jsonl", *QUICK)
     assert result.exit_code == 0, result.output
     assert "check     none: no trace for it is long enough to be compressed" in result.stdout
     assert read_selector(place_of(fingerprint_of(tiny))).recipe["check"] is None

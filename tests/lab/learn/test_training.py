@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from laconic.compress.selector import WEIGHTS, Selector
+from laconic.errors import LaconicError
 from laconic.lab.learn.harvest import Harvest
 from laconic.lab.learn.recipe import SelectorRecipe, parse_recipe
 from laconic.lab.learn.training import LayerFit, fit_networks, hold_out, targets, top_hits, train_layers
@@ -114,6 +115,13 @@ def test_hits_of_the_top_quarter() -> None:
     assert top_hits(y, y) == 1
     assert top_hits(-y, y) == 0
     assert top_hits(torch.tensor([[0, 0, 0, 0, 0, 9.0, 1, 8]]), y) == 0.5
+
+
+def test_too_few_tokens_to_learn_from_are_refused() -> None:
+    """A deviation of one token is no number, and neither were the weights."""
+    x = torch.randn(1, 40, 3)
+    with pytest.raises(LaconicError, match="1 of 40 tokens are left to learn from"):
+        fit_networks(x, x[:, :, 0], torch.arange(40) >= 1, SelectorRecipe(epochs=2), 0)
 
 
 def test_a_feature_that_never_varies_does_no_harm() -> None:

@@ -145,6 +145,12 @@ class Batch:
         self._gone = add_stats(self._gone, gone)
         self.entries, self.cache = [], None
 
+    def lose(self, entries: Sequence[HFTrace]) -> None:
+        """See Rows.lose."""
+        for entry in entries:
+            entry.held = None  # of when it was stopped, if it was
+        self.clear()
+
     def remember(self, entry: HFTrace) -> None:
         """See Rows.remember."""
         if self.record_held:
@@ -183,6 +189,11 @@ class Batch:
             held = held_tokens(self.cache, self.entries.index(entry), len(entry.trace.token_ids))
             held[:, :, entry.computed :] = True
             return held
+        if entry.held is None and entry.trace.state == "waiting" and entry.trace.token_ids:
+            raise InputError(
+                f"trace {entry.trace.id!r} waits to be computed again, since the stream that it ran in was broken off: what it "
+                "holds is known once the next one has begun with it"
+            )
         if entry.held is None:
             raise InputError(
                 f"what trace {entry.trace.id!r} held was not recorded: make the engine with record_held=True"

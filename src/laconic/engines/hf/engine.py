@@ -191,9 +191,19 @@ class HFEngine(Engine):
         """See Engine.states. Recorded as far as `record_states` or a strategy asked, of the layers `state_layers`."""
         return self._trace_reader.states(trace_ids, tokens)
 
-    def states_of(self, prompt_ids: Sequence[int], token_lists: Sequence[Sequence[int]], tokens: int) -> Tensor:
-        """`states` of recorded traces of one prompt: their tokens are run through the model, [n, tokens, D]."""
-        return self.model_reader.states(prompt_ids, token_lists, tokens)
+    def states_of(
+        self,
+        prompt_ids: Sequence[int],
+        token_lists: Sequence[Sequence[int]],
+        tokens: int,
+        keys: Sequence[int] | None = None,
+    ) -> Tensor:
+        """`states` of recorded traces of one prompt: their tokens are run through the model, [n, tokens, D].
+
+        keys: of the traces (`engines.sampling.trace_key` of seed and index, the lower 32 bits), for policies that draw what
+        stays: with them these stand as they stood when they ran. None: each by its place in the list.
+        """
+        return self.model_reader.states(prompt_ids, token_lists, tokens, keys)
 
     def probe(self, trace_ids: Sequence[str], suffix: str, steps: int) -> Tensor:
         """See Engine.probe. Traces in the batch are probed on a copy of their rows, others rebuilt from their tokens."""
@@ -206,10 +216,16 @@ class HFEngine(Engine):
         return self._trace_reader.probe_texts(trace_ids, suffix, max_tokens, until_closed)
 
     def probe_of(
-        self, prompt_ids: Sequence[int], token_lists: Sequence[Sequence[int]], suffix: str, steps: int
+        self,
+        prompt_ids: Sequence[int],
+        token_lists: Sequence[Sequence[int]],
+        suffix: str,
+        steps: int,
+        keys: Sequence[int] | None = None,
     ) -> Tensor:
-        """`probe` of recorded traces of one prompt: their caches are built from their tokens first, [n, steps, V]."""
-        return self.model_reader.probe(prompt_ids, token_lists, suffix, steps)[0]
+        """`probe` of recorded traces of one prompt: their caches are built from their tokens first, [n, steps, V]. keys: see
+        `states_of`."""
+        return self.model_reader.probe(prompt_ids, token_lists, suffix, steps, keys)[0]
 
     def kept(self, trace_id: str) -> list[int]:
         """See Engine.kept. Of a trace that has left the batch only where that is recorded (`record_held`)."""

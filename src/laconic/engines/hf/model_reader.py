@@ -188,9 +188,11 @@ class ModelReader:
 
     def suffix_ids(self, suffix: str) -> list[int]:
         """Token ids of what a probe appends. Raises InputError where there is no tokenizer."""
+        if not suffix:
+            return []
         if self.tokenizer is None:
             raise InputError("this engine has no tokenizer, so it can't append a text to probe a trace")
-        return list(self.tokenizer(suffix, add_special_tokens=False)["input_ids"]) if suffix else []
+        return list(self.tokenizer(suffix, add_special_tokens=False)["input_ids"])
 
     def _rebuild(
         self,
@@ -215,6 +217,11 @@ class ModelReader:
                 if length:
                     cache, _ = self._rebuild(prompt, [tokens[i][:-1] for i in part], own)
                     newest = [tokens[i][-1] for i in part]
+                elif len(prompt) < 2:
+                    raise InputError(
+                        "a trace that has generated nothing is probed from its prompt's last token on, and there is nothing "
+                        "before it: the prompt has one token; probe it once it has begun, or give a longer prompt"
+                    )
                 else:  # nothing generated yet: the prompt's last token is the newest
                     cache, _ = self._rebuild(prompt[:-1], [[] for _ in part], own)
                     newest = [prompt[-1]] * len(part)

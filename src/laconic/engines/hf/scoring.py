@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,11 +59,12 @@ class LayerScoring:
     def add_attention(
         self, ledger: Ledger, buffers: KVBuffers, query: Tensor, key: Tensor, scaling: float, mask: Tensor | None
     ) -> None:
-        """Add up the attention that this pass's queries [B, H, q, D] paid to each slot."""
-        if mask is not None and mask.dtype != torch.bool:
-            # Eager attention's masks are added to the logits: the most negative number hides a slot.
-            mask = mask > torch.finfo(mask.dtype).min / 2
-        received = by_cached_head(self.scorer.observe(query, key, mask, scaling), buffers)
+        """Add up the attention that this pass's queries [B, H, q, D] paid to each slot. mask: as the model's attention has it.
+
+        Raises InputError for a mask that isn't [B, 1 or H, q, T], nor [B, T] (flash attention's, of padding alone).
+        """
+        seen = visible(mask, query.shape[2], key.shape[2])
+        received = by_cached_head(self.scorer.observe(query, key, seen, scaling), buffers)
         buffers.add_mass(received, ledger.write_at)
 
     def note_tokens(self, ledger: Ledger, buffers: KVBuffers, inputs: Tensor | None) -> None:
@@ -194,6 +196,24 @@ def by_cached_head(scores: Tensor, buffers: KVBuffers) -> Tensor:
     averaged."""
     heads = buffers.keys.shape[1]
     return scores if scores.shape[1] in (1, heads) else scores.unflatten(1, (heads, -1)).mean(2)
+
+
+def visible(mask: Any, queries: int, slots: int) -> Tensor | None:
+    """bool [B, 1 or H, q, T]: which query sees which slot; None: causal, and all before."""
+    if mask is None:
+        return None
+    if isinstance(mask, Tensor) and mask.dim() == 4:
+        # Eager attention's masks are added to the logits: the most negative number hides a slot.
+        return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+    if isinstance(mask, Tensor) and mask.dim() == 2 and mask.shape[1] == slots:
+        real = mask.bool()[:, None, None]
+        causal = torch.ones(queries, slots, dtype=torch.bool, device=mask.device).tril(slots - queries)
+        return real & causal
+    shape = list(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+    raise InputError(
+        f"this policy adds up attention, and the model's attention has a mask that can't be read here ({shape}); load it with "
+        'attn_implementation="sdpa", or use another policy, such as rpc'
+    )
 
 
 def _taker(eviction: Eviction, rows: int, device: torch.device) -> TakeRows:

@@ -103,8 +103,10 @@ def plan_eviction(rows: Sequence[RowSlots], window: int, length: int) -> Evictio
     keep = [row.schedule.kept(row.schedule.rounds(row.generated)) for row in of_due]
     candidates = [row.held - window for row in of_due]
     first = of_due[0]
+    # Schedules that read tokens keep unlike numbers at one length.
     uniform = len(due) == len(rows) and all(
-        (row.prompt, row.generated, row.held) == (first.prompt, first.generated, first.held) for row in of_due
+        (row.prompt, row.generated, row.held, stay) == (first.prompt, first.generated, first.held, keep[0])
+        for row, stay in zip(of_due, keep, strict=True)
     )
     one_each = len(due) == len(rows) and all(have - stay == 1 for have, stay in zip(candidates, keep, strict=True))
     if uniform:  # prompts stay where they are, with the slack before them, if any

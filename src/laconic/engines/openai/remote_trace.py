@@ -23,6 +23,9 @@ class RemoteText:
         self.text += more
         return more
 
+    def whole(self, token_ids: Sequence[int]) -> str:
+        return self.text
+
     def finish(self, token_ids: Sequence[int]) -> str:
         return ""
 

@@ -242,6 +242,9 @@ class RecordedText:
         self.text = self._by_token.text[: self._by_token.ends[shown - 1]]
         return self.text[told:]
 
+    def whole(self, token_ids: Sequence[int]) -> str:
+        return self.text
+
     def finish(self, token_ids: Sequence[int]) -> str:
         """See TextStream.finish."""
         told, self.text = self.text, self._index.text(self._output)

@@ -110,6 +110,10 @@ class ReplayedRows:
         self.entries = [self.entries[i] for i in self.ledger.remove_rows(rows)]
         self.ledger.trim_slots()
 
+    def lose(self, entries: Sequence[ReplayedTrace]) -> None:
+        """See Rows.lose. Nothing is remembered here."""
+        self.clear()
+
     def clear(self) -> None:
         """See Rows.clear."""
         gone = self.stats()

@@ -126,7 +126,7 @@ def learn(
             )
             given = sample_traces(language, tokenizer, asked, sampling, folder, name, batch, chat, small, progress)
         assert given is not None
-        learned, kept = (given, checked) if checked else split_traces(given)
+        learned, kept = (given, unlearned(checked, given)) if checked else split_traces(given)
         found, shown = learn_and_check(
             language,
             learned,
@@ -153,6 +153,24 @@ def read_file(path: Path) -> list[TraceRecord]:
     if found.broken:
         print_to_stderr(found.describe_broken(path))
     return usable(found.records, str(path))
+
+
+def unlearned(checked: list[TraceRecord], learned: list[TraceRecord]) -> list[TraceRecord]:
+    """Those of --check whose questions nothing is learned from. Raises InputError where there is none."""
+    from laconic.cli.messages import print_to_stderr
+    from laconic.errors import InputError
+
+    questions = {record.question for record in learned}
+    found = [record for record in checked if record.question not in questions]
+    if not found:
+        raise InputError(
+            "every trace of --check is of a problem that the selector learns from, so it would check nothing; give traces of "
+            "other problems, or leave --check out"
+        )
+    if len(found) < len(checked):
+        left = f"{len(checked) - len(found):,} of {len(checked):,} traces of --check"
+        print_to_stderr(f"{left} are of problems that the selector learns from, and are left out")
+    return found
 
 
 def show(

@@ -32,11 +32,14 @@ def split_traces(records: Sequence[TraceRecord], checked: int = CHECKED) -> tupl
 
 
 def usable(records: Sequence[TraceRecord], where: str) -> list[TraceRecord]:
-    """The traces with tokens. Raises InputError for one without a prompt, which can't be run again."""
+    """The traces with tokens. Raises InputError where none has, or for one without a prompt, which can't be run again."""
     for record in records:
         if not record.prompt_ids:
             raise InputError(
                 f"trace {record.index} of problem {record.problem} in {where} has no prompt_ids, so nothing of it can be run "
                 "again; collect it anew"
             )
-    return [record for record in records if record.token_ids]
+    found = [record for record in records if record.token_ids]
+    if not found:
+        raise InputError(f"no trace in {where} has tokens; expected traces that `laconic collect` wrote")
+    return found

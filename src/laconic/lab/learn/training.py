@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from laconic.compress.selector import SMALLEST, WEIGHTS, features_of
+from laconic.errors import InputError
 from laconic.lab.learn.harvest import Harvest
 from laconic.lab.learn.recipe import SelectorRecipe
 
@@ -91,6 +92,11 @@ def fit_networks(
     g, _, F = x.shape
     device, units = x.device, recipe.hidden
     learned, checked = (~held_out).nonzero()[:, 0], held_out.nonzero()[:, 0]
+    if len(learned) < 2:
+        raise InputError(
+            f"{len(learned)} of {len(held_out):,} tokens are left to learn from, since the others are of traces that are held "
+            "out; expected at least 2: give more traces, or traces of one length"
+        )
     mean = x[:, learned].mean(1)
     scale = 1 / (x[:, learned].std(1) + FLOOR)
     x = (x - mean[:, None]) * scale[:, None]

@@ -42,6 +42,14 @@ def test_traces_together_hold_what_each_holds(policy: Policy) -> None:
         )
 
 
+def test_what_evicts_nothing_is_no_compression() -> None:
+    counts = Counts(RPC(interval=16, ratio=1, window=8).schedule, bytes_per_token=1)
+    one = counts.enter(5, 0)
+    for _ in range(90):
+        counts.step(one)
+    assert (counts.stats.compressions, counts.stats.evicted, counts.stats.kept) == (0, 0, 0)
+
+
 def test_a_trace_that_is_rebuilt_compresses_again() -> None:
     policy = RPC(interval=16, ratio=4, window=8)
     counts = Counts(policy.schedule, bytes_per_token=1)

@@ -28,6 +28,7 @@ class Client:
         self.ends = ends  # number of the request -> (after how many tokens, why)
         self.sent: list[Request] = []
         self.made: dict[str, int] = {}
+        self.users: set[Any] = set()
 
     def unique_prefix(self) -> str:
         return "made-up"

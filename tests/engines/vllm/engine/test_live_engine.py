@@ -214,6 +214,20 @@ def test_vllm_waits_for_the_reader(started: RunningVLLM) -> None:
     assert engine.stats.generated_tokens == 404
 
 
+def test_two_engines_over_one_vllm_take_turns(started: RunningVLLM) -> None:
+    """What comes for the one's traces would be lost in the other's stream."""
+    first, second = VLLMEngine.over(started), VLLMEngine.over(started)
+    first.submit([20, 21, 22], replace(HOT, max_new_tokens=40))
+    stream = first.stream()
+    next(stream)
+    stream.close()
+    second.submit([20, 21, 22], replace(HOT, max_new_tokens=4))
+    with pytest.raises(InputError, match="another engine over this vLLM has 1 traces that run"):
+        next(second.stream())
+    assert sum(len(chunk.token_ids) for chunk in first.stream()) >= 38
+    assert sum(len(chunk.token_ids) for chunk in second.stream()) == 4
+
+
 def test_vllms_processes_do_not_see_ctrl_c(started: RunningVLLM) -> None:
     """A terminal sends it to all; the run would end in a death instead of a verdict."""
     processes = [Process(one.pid) for one in started.client.llm.engine_core.resources.engine_manager.processes]

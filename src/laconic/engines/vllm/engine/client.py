@@ -14,6 +14,7 @@ import multiprocessing
 import queue
 import tempfile
 import time
+import weakref
 from collections.abc import Coroutine, Iterable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -67,6 +68,8 @@ class VLLMClient:
         self._closed = False
         self._step_began = time.perf_counter()
         self._prefixes = itertools.count()
+        self.users: weakref.WeakSet[Any] = weakref.WeakSet()
+        """The engines over this vLLM."""
         self._thread = EventLoopThread("laconic-vllm")
         others = multiprocessing.active_children()
         try:

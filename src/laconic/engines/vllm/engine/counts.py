@@ -58,6 +58,8 @@ class Counts:
     def _rounds(self, schedule: Schedule, first: int, last: int) -> None:
         for number in range(first, last + 1):
             kept, candidates = schedule.kept(number), schedule.candidates(number)
+            if kept == candidates:  # nothing goes: no engine computes anything then
+                continue
             self.stats.compressions += 1
             self.stats.evicted += candidates - kept
             self.stats.kept += kept + schedule.window

@@ -27,6 +27,7 @@ from laconic.engines.vllm.engine.counts import Counts
 from laconic.engines.vllm.engine.messages import RequestOutput
 from laconic.engines.vllm.engine.starting import RunningVLLM, start
 from laconic.engines.vllm.engine.traces import VLLMTrace
+from laconic.errors import InputError
 
 
 class VLLMEngine(Engine):
@@ -79,7 +80,8 @@ class VLLMEngine(Engine):
         chat: Chat | None = None,
         policy: Policy | None = None,
     ) -> VLLMEngine:
-        """An engine over a vLLM that runs already and is not this engine's to end. Others may use it before and after.
+        """An engine over a vLLM that runs already and is not this engine's to end. Others may use it before and after, one at a
+        time: `stream` raises InputError while traces of another one run.
 
         policy: None is that of the launch; another one goes with each request, and the launch must have been told that such
         would come (`others` of `start`): InputError if it wasn't.
@@ -107,6 +109,7 @@ class VLLMEngine(Engine):
         self._prefix = f"{started.client.unique_prefix()}-"  # of this engine's requests
         self._requests = 0
         self._given_up: list[str] = []  # in this stream: a sentence for each trace that vLLM ended by itself
+        self._client.users.add(self)
 
     @property
     def dtype(self) -> str:
@@ -177,6 +180,7 @@ class VLLMEngine(Engine):
     def stream(self) -> Generator[Chunk, None, None]:
         reading, outbox = False, self._scheduler.outbox
         with self._scheduler.streaming():
+            self._check_alone()
             self._given_up.clear()  # of a stream that was closed
             try:
                 while True:
@@ -233,6 +237,15 @@ class VLLMEngine(Engine):
     def chunk_tokens(self) -> int:
         """Tokens a chunk holds at most."""
         return self._scheduler.chunk_tokens
+
+    def _check_alone(self) -> None:
+        """What comes for another engine's traces would be lost here."""
+        running = sum(len(other._live) for other in self._client.users if other is not self)
+        if running:
+            raise InputError(
+                f"another engine over this vLLM has {running} traces that run: read its stream to the end before this one's, "
+                "or stop them and read on"
+            )
 
     # ---- the loop -------------------------------------------------------------------------------------------------
 
