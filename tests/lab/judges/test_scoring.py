@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from laconic.errors import LaconicError
-from laconic.lab.judges.scoring import auroc, bootstrap, difference, reliability, score, tnr_at_fnr
+from laconic.lab.judges.scoring import auroc, bootstrap, difference, reliability, score, tnr_at_fnr, within_problems
 
 
 def slow_auroc(scores: list[float], same: list[bool]) -> float:
@@ -54,6 +54,29 @@ def test_figures_equal_the_slow_ones(seed: int, pairs: int, values: int | None) 
     for fnr in (0.0, 0.1, 0.2, 0.5):
         slow = slow_tnr(scores.tolist(), same.tolist(), fnr)
         assert tnr_at_fnr(scores, same, fnr) == pytest.approx(slow, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_within_problems_is_the_mean_of_each_problems_own(seed: int) -> None:
+    scores, same, problem = made(seed, 60, 5)
+    rows = list(zip(scores.tolist(), same.tolist(), problem.tolist(), strict=True))
+    own = []
+    for place in sorted({p for _, _, p in rows}):
+        mine = [(s, y) for s, y, p in rows if p == place]
+        if len({y for _, y in mine}) == 2:
+            own.append(slow_auroc([s for s, _ in mine], [y for _, y in mine]))
+    found = within_problems(scores, same, problem, 50)
+    assert found.value == pytest.approx(sum(own) / len(own), abs=1e-12)
+    assert found.low <= found.value <= found.high
+
+
+def test_a_judge_that_knows_problems_alone_tells_nothing_within_them() -> None:
+    problem = torch.arange(40).repeat_interleave(5)
+    same = (torch.arange(200) % 5) < 1 + problem % 4
+    scores = (problem % 4).double() / 4
+    assert auroc(scores, same) > 0.65
+    assert within_problems(scores, same, problem).value == 0.5
+    assert math.isnan(within_problems(scores, torch.arange(200) < 5, problem).value)  # each problem of one class
 
 
 def test_a_share_that_is_a_whole_number_of_pairs_may_be_missed_in_full() -> None:

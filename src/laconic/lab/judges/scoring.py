@@ -52,7 +52,8 @@ class ReliabilityBin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A judge on labelled pairs. same: the share of pairs with that label. tnr: at FNR 0.2, see `tnr_at_fnr`.
+    """A judge on labelled pairs. same: the share of pairs with that label. tnr: at FNR 0.2, see `tnr_at_fnr`. within: see
+    `within_problems`.
 
     ece: mean distance between predicted and observed over `bins`, weighted by pairs. brier: mean squared error.
     """
@@ -62,6 +63,7 @@ class Score:
     same: float
     auroc: Estimate
     tnr: Estimate
+    within: Estimate
     ece: float
     brier: float
     bins: tuple[ReliabilityBin, ...]
@@ -69,7 +71,8 @@ class Score:
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON; intervals and bins by name."""
         record = asdict(self)
-        record["auroc"], record["tnr"] = self.auroc.to_dict(), self.tnr.to_dict()
+        for name in ("auroc", "tnr", "within"):
+            record[name] = getattr(self, name).to_dict()
         record["bins"] = [bin._asdict() for bin in self.bins]
         return record
 
@@ -91,6 +94,7 @@ def score(probabilities: Tensor, same: Tensor, problem: Tensor, resamples: int =
         same=float(same.double().mean()),
         auroc=_interval(float(whole[0]), draws[:, 0], problems),
         tnr=_interval(float(whole[1]), draws[:, 1], problems),
+        within=within_problems(probabilities, same, problem, resamples, seed),
         ece=sum(bin.pairs * abs(bin.predicted - bin.observed) for bin in bins) / len(same),
         brier=float(((probabilities.double() - same.double()) ** 2).mean()),
         bins=bins,
@@ -100,6 +104,29 @@ def score(probabilities: Tensor, same: Tensor, problem: Tensor, resamples: int =
 def auroc(scores: Tensor, same: Tensor) -> float:
     """The probability that a "same" pair scores above a "different" one, ties counting half (Mann and Whitney)."""
     return float(_figures(scores, same, torch.ones(1, len(scores), dtype=torch.float64))[0])
+
+
+def within_problems(
+    scores: Tensor, same: Tensor, problem: Tensor, resamples: int = RESAMPLES, seed: int = 0
+) -> Estimate:
+    """The mean over problems of the AUROC among a problem's own pairs, those with pairs of both classes. Not a number where
+    there are none.
+
+    A strategy compares traces of one problem alone: what a judge knows of problems (on the easy ones most pairs agree) raises
+    the AUROC over all pairs and tells it nothing.
+    """
+    _check(scores, same)
+    found = []
+    for place in problem.unique().tolist():
+        mine = problem == place
+        if 0 < int(same[mine].sum()) < int(mine.sum()):
+            found.append(auroc(scores[mine], same[mine]))
+    if not found:
+        return Estimate(math.nan, math.nan, math.nan)
+    each = torch.tensor(found, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    draws = each[torch.randint(len(each), (resamples, len(each)), generator=generator)].mean(1)
+    return _interval(float(each.mean()), draws, len(each))
 
 
 def tnr_at_fnr(scores: Tensor, same: Tensor, fnr: float = FNR) -> float:

@@ -10,6 +10,10 @@ from laconic.cli.tables import MISSING, Table, difference, interval, number
 from laconic.lab.shared.reporting import Report
 
 _FIGURES = 'AUROC and TNR at FNR 0.2 in per cent; positive is "same". In brackets: 95 % intervals over problems.'
+_WITHIN = (
+    "Within: the mean of each problem's own AUROC, of those with pairs of both kinds: what helps a strategy, which compares "
+    "traces of one problem."
+)
 _ALONE = "Pairs of one problem alone have no interval."
 
 
@@ -25,6 +29,7 @@ def judges_table(report: Report) -> Table:
                 number(row["pairs"]),
                 _interval(row["auroc"]),
                 _difference(row["to_first"]),
+                _interval(row["within"]),
                 _interval(row["tnr"]),
                 number(row["ece"], 3),
                 number(row["tokens_per_pair"], 1),
@@ -40,6 +45,7 @@ def judges_table(report: Report) -> Table:
             ("pairs", "right", 3),
             ("AUROC", "right"),
             ("to the first", "right", 1),
+            ("within", "right", 2),
             ("TNR@FNR.2", "right", 2),
             ("ECE", "right", 4),
             ("tokens a pair", "right", 5),
@@ -49,6 +55,7 @@ def judges_table(report: Report) -> Table:
         notes=[
             *_notes(report["rows"]),
             "To the first: AUROC less that of the first judge on the same traces, in points, paired.",
+            _WITHIN,
             "ECE: mean distance of probabilities from what was observed; jaccard, facts and embedding give similarities.",
             "Tokens a pair: that a model ran for the judge, over all pairs of a problem; judgements/s: reading included.",
         ],
@@ -67,14 +74,19 @@ def ablation_table(report: Report) -> Table:
             *(
                 (f"{excerpt} {figure}", "right")
                 for excerpt in excerpts
-                for figure in ("AUROC", "to plain", "TNR@FNR.2")
+                for figure in ("AUROC", "to plain", "within", "TNR@FNR.2")
             ),
         ],
         rows=[
             [
                 variant,
                 *itertools.chain.from_iterable(
-                    (_interval(cell["auroc"]), _difference(cell["to_first"]), _interval(cell["tnr"]))
+                    (
+                        _interval(cell["auroc"]),
+                        _difference(cell["to_first"]),
+                        _interval(cell["within"]),
+                        _interval(cell["tnr"]),
+                    )
                     for cell in (cells[variant, e] for e in excerpts)
                 ),
             ]
@@ -84,6 +96,7 @@ def ablation_table(report: Report) -> Table:
             *_notes(report["rows"]),
             "Test problems that the judges asked were not trained on; all trainings from one seed.",
             "To plain: AUROC less that of plain training on the same pairs, in points, paired.",
+            _WITHIN,
         ],
     )
 
@@ -100,7 +113,8 @@ def training_table(record: Report) -> Table:
         columns=[("part", "left"), ("problems", "right"), ("pairs", "right"), ("same, %", "right")],
         rows=rows,
         notes=[
-            f"Test part: AUROC {_interval(test['auroc'])}, TNR at FNR 0.2 {_interval(test['tnr'])}, ECE {test['ece']:.3f}, "
+            f"Test part: AUROC {_interval(test['auroc'])} (within problems {_interval(test['within'])}), "
+            f"TNR at FNR 0.2 {_interval(test['tnr'])}, ECE {test['ece']:.3f}, "
             f"Brier {test['brier']:.3f}.",
             f"Best on the validation part after step {record['best_step']} of {record['looks'][-1]['of']}.",
             *_notes([test]),
@@ -116,12 +130,14 @@ def folds_table(record: Report) -> Table:
             number(fold["parts"]["train"]["problems"]),
             number(fold["parts"]["test"]["problems"]),
             _interval(fold["test"]["auroc"]),
+            _interval(fold["test"]["within"]),
             _interval(fold["test"]["tnr"]),
         ]
         for place, fold in enumerate(record["folds"], 1)
     ]
     test = record["test"]
-    rows.append(["all", MISSING, number(test["problems"]), _interval(test["auroc"]), _interval(test["tnr"])])
+    figures = [_interval(test[key]) for key in ("auroc", "within", "tnr")]
+    rows.append(["all", MISSING, number(test["problems"]), *figures])
     return Table(
         title=f"Judges on excerpts {record['excerpt']}, trained crosswise",
         columns=[
@@ -129,10 +145,11 @@ def folds_table(record: Report) -> Table:
             ("trained on", "right"),
             ("problems", "right"),
             ("AUROC", "right"),
+            ("within", "right"),
             ("TNR@FNR.2", "right"),
         ],
         rows=rows,
-        notes=[f"All together: ECE {test['ece']:.3f}, Brier {test['brier']:.3f}.", *_notes([test])],
+        notes=[_WITHIN, f"All together: ECE {test['ece']:.3f}, Brier {test['brier']:.3f}.", *_notes([test])],
     )
 
 
