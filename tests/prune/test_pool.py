@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 from collections import Counter
 from itertools import islice
@@ -234,6 +235,12 @@ def test_a_budget_is_read(text: str, budget: PoolBudget) -> None:
     assert PoolBudget.parse(text, timed=True) == budget
 
 
+@pytest.mark.parametrize("text", ["4,5x", "4,5", "1,00,000", "12,3456", ",500"])
+def test_a_comma_that_parts_no_thousands_is_refused(text: str) -> None:
+    with pytest.raises(LaconicError, match="is neither; expected tokens"):
+        PoolBudget.parse(text)
+
+
 def test_a_time_is_a_budget_where_it_is_asked_for() -> None:
     budget = PoolBudget.parse(" 1.5 S", timed=True)
     assert (budget, str(budget)) == (PoolBudget(seconds=1.5), "1.5 s")
@@ -309,3 +316,27 @@ def test_an_engine_without_confidences_is_told_what_to_do() -> None:
     run = Pool(2, PoolBudget(traces=2)).begin(Silent([[Script(5, "1")] * 2]), ["0"], [SAMPLING])
     with pytest.raises(InputError, match="ties=index"):
         list(run)
+
+
+def test_what_ended_in_the_step_in_which_time_was_up_votes_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for looks in range(1, 9):
+        ticks = itertools.count()
+        monkeypatch.setattr(
+            "laconic.prune.pool.time.monotonic", lambda ticks=ticks, looks=looks: 100.0 * (next(ticks) >= looks)
+        )
+        run, engine = begin([[Script(5, str(i % 2)) for i in range(N)]], Pool(N, PoolBudget(seconds=10), parallel=4))
+        told = [each.trace.id for each in run if each.trace is not None]
+        whole = [row.trace.id for row in engine._rows.values() if row.trace.state == "finished"]
+        assert sorted(told) == sorted(whole)
+        assert sum(len(vote.traces) for vote in run.problems[0].votes) == len(whole)
+
+
+@pytest.mark.parametrize(("tokens", "parallel"), [(100, 1), (100, 8), (100, 64), (1600, 64), (3000, 64)])
+def test_a_budget_of_tokens_is_kept_while_no_length_is_known(tokens: int, parallel: int) -> None:
+    sampling = dataclasses.replace(SAMPLING, max_new_tokens=60)
+    engine = ProblemsEngine([[Script(50, "1")] * N for _ in range(32)])
+    pool = Pool(N, PoolBudget(tokens=tokens), parallel=parallel)
+    run = pool.begin(engine, [str(place) for place in range(32)], [sampling] * 32)
+    ended(run)
+    assert run.generated <= tokens + 50
+    assert run.generated >= min(tokens, 32 * N * 50) - 75

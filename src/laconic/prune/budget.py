@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from laconic import checks
 from laconic.errors import InputError
 
+_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+")
 _SECONDS = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?s")
 
 
@@ -48,7 +49,9 @@ class PoolBudget:
     def parse(cls, text: str, timed: bool = False) -> PoolBudget:
         """`4x`: four times what one trace of every problem takes; `500000`: tokens; timed: `30s` is a time, too. Raises
         InputError for anything else."""
-        plain = checks.text("budget", text).strip().lower().replace(",", "").replace("_", "")
+        plain = checks.text("budget", text).strip().lower().replace("_", "")
+        if _THOUSANDS.fullmatch(plain.removesuffix("x")):
+            plain = plain.replace(",", "")
         if timed and (seconds := seconds_in(text)) is not None:
             return cls(seconds=seconds)
         try:

@@ -229,7 +229,7 @@ class PoolRun:
                 if over:
                     break
         if math.isfinite(end):
-            self.interrupt()
+            yield from self.interrupt()
         if lost:
             raise EngineError(lost)
 
@@ -243,20 +243,26 @@ class PoolRun:
         why = getattr(trace, "error", "") or "the engine gave it up"
         return f"trace {trace.index} of the problem {problem.question!r} is lost: {why}"
 
-    def interrupt(self) -> None:
-        """Stop every trace that still runs. Those that have ended have voted."""
+    def interrupt(self) -> list[PoolProgress]:
+        """Stop every trace that still runs. Those that have ended vote; those among them that had not been told of yet are."""
         for trace_id in list(self._running):
             self.engine.stop(trace_id)
         with closing(self.engine.stream()) as stream:
             for _ in stream:
                 pass
-        for trace_id, problem in self._running.items():
-            tokens = len(self.engine.trace(trace_id).token_ids)
+        found = []
+        for trace_id, problem in list(self._running.items()):
+            trace = self.engine.trace(trace_id)
+            if trace.state == "finished":  # in the step in which it was to stop
+                self._end(problem, trace)
+                found.append(PoolProgress(problem.place, trace))
+                continue
             problem.running -= 1
-            problem.stopped += tokens
-            self._ended += tokens
+            problem.stopped += len(trace.token_ids)
+            self._ended += len(trace.token_ids)
         self._running.clear()
         self._tokens.clear()
+        return found
 
     # ---- what is worth starting ------------------------------------------------------------------------------------
 
@@ -294,12 +300,16 @@ class PoolRun:
 
     def _affordable(self, problem: PoolProblem) -> bool:
         """Whether one more of its traces is as likely as not to end within the budget, if all that run come to the lengths
-        that are expected of them. While none has ended no length is expected."""
+        that are expected of them. While none has ended no length is expected: of a budget of tokens then as many run as are
+        sure to end within it, at least one."""
         if self.pool.budget.seconds is not None:
             return True
         if not self._measured:
             tokens, traces = self.pool.budget.tokens, self.pool.budget.traces or 0
-            return self.generated < tokens if tokens is not None else len(self._running) < traces * len(self.problems)
+            if tokens is None:
+                return len(self._running) < traces * len(self.problems)
+            longest = max(getattr(each, "max_new_tokens", 1) for each in self.samplings)
+            return self.generated < tokens and (len(self._running) + 1) * longest <= max(tokens, longest)
         running = sum(max(self._tokens[name], self._length(owner)) for name, owner in self._running.items())
         return self._ended + running + self._length(problem) / 2 <= self.limit
 

@@ -65,3 +65,8 @@ def test_what_cannot_work_is_one_sentence() -> None:
     broken = (*ROWS, CalibratedRow("magic", 16, 2.0, 0.9))
     with pytest.raises(LaconicError, match="strategy 'magic' is unknown"):
         Auto(16, calibration(broken), "4x")
+
+
+def test_the_reason_says_where_n_cuts_a_choice_short() -> None:
+    assert Auto(3, calibration(), "4x").why().endswith("; that was with up to 16 traces, here there are 3")
+    assert "here there are" not in Auto(16, calibration(), "4x").why()

@@ -203,3 +203,15 @@ def test_random_confidences_at_the_published_settings():
 def test_settings_out_of_range(wrong, said):
     with pytest.raises(LaconicError, match=re.escape(said)):
         DeepConf(**{"n": 4} | wrong)
+
+
+def test_what_fell_in_its_last_tokens_votes_never_and_no_note_says_so() -> None:
+    scripts = [
+        Script(4, None, confidence=(5,) * 4),
+        Script(4, None, confidence=(5,) * 4),
+        Script(4, "7", confidence=(5, 5, 5, 1)),
+    ]
+    verdict = DeepConf(3, "low", warmup=2, window=2, quorum=1).solve(ScriptedEngine(scripts), "why?", SAMPLING)
+    assert verdict.answer is None
+    assert verdict.traces[2].fate == "pruned"
+    assert "above the bar" not in verdict.note

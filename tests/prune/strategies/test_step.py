@@ -10,10 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from laconic.compress import RPC
 from laconic.engines.hf import HFEngine
 from laconic.engines.replay import ReplayEngine
+from laconic.engines.shared import SharedEngine
 from laconic.errors import LaconicError
 from laconic.prune.strategies.registry import parse
+from laconic.prune.strategies.self_consistency import SelfConsistency
 from laconic.prune.strategies.step import StepLike
 from laconic.prune.verdict import Verdict
 from laconic.prune.voting import Confidence
@@ -133,6 +136,28 @@ def test_replayed_it_is_the_same_as_live(reasoner: Any, plain: Any) -> None:
     for ran in (engine, replay):
         assert ran.stats.peak_kv_tokens <= N * (prompt + 30)
         assert ran.stats.live_kv_tokens == 0
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_under_compression_what_is_held_counts(reasoner: Any, shared: bool) -> None:
+    """Its limit is never reached where the engine holds less, whoever else asks the engine and when."""
+    policy = RPC(interval=16, ratio=8, window=4)
+    whole = HFEngine(reasoner[0], reasoner[1], policy, max_batch=6)
+    SelfConsistency(6, early_end=False).solve(whole, QUESTION, DRAWN)
+    most = whole.stats.peak_kv_tokens
+    engine: Any = HFEngine(reasoner[0], reasoner[1], policy, max_batch=6)
+    strategy = StepLike(6, kv=most + 12, window=32)
+    if shared:
+        view = SharedEngine(engine).view()
+        run = strategy.begin(view, QUESTION, DRAWN)
+        steps = iter(run)
+        while any(not progress.waits or view._shared.step() is None for progress in steps):
+            pass
+        verdict = run.verdict()
+    else:
+        verdict = strategy.solve(engine, QUESTION, DRAWN)
+    assert {trace.fate for trace in verdict.traces} == {"finished"}
+    assert sum(t.tokens for t in verdict.traces) > 1.5 * most, "or compression has nothing to do with it"
 
 
 def test_an_engine_with_a_limit_gives_it() -> None:

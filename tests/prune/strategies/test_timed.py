@@ -67,3 +67,23 @@ def test_auto_with_a_budget_of_time(clock: None) -> None:
 def test_times_that_are_none(spend: str) -> None:
     with pytest.raises(LaconicError, match=r"spend is 0|is neither"):
         Auto(8, calibration(), spend)
+
+
+def test_all_that_ended_in_the_step_in_which_time_was_up_vote(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each in turn is the one behind which the clock is looked at."""
+    for looks in range(1, 12):
+        ticks = itertools.count()
+        monkeypatch.setattr(
+            "laconic.prune.strategies.timed.time.monotonic",
+            lambda ticks=ticks, looks=looks: float(next(ticks) >= looks),
+        )
+        scripts = [Script(5, "3"), Script(5, "4"), Script(5, "4")]
+        run = TimedRun(SelfConsistency(3, early_end=False).begin(ScriptedEngine(scripts), "why?", SAMPLING), 1.0)
+        for _ in run:
+            pass
+        verdict = run.verdict()
+        done = [trace for trace in verdict.traces if trace.fate == "finished"]
+        assert sum(len(vote.traces) for vote in verdict.votes) == len(done)
+        assert verdict.answer == (verdict.plain.answer if verdict.plain else None)
+        if len(done) == 3:
+            assert verdict.answer == "4"

@@ -76,7 +76,9 @@ class Auto(Strategy):
         """One clause: what was chosen, and what that rests on."""
         if self.seconds is not None:
             return f"all {self.n} traces at once, for at most {self.seconds:g} s"
-        return f"chosen for {PoolBudget.parse(self.spend)}: {self.choose().describe()}, on {self.calibration}"
+        row = self.choose()
+        cut = f"; that was with up to {row.n} traces, here there are {self.n}" if row.n > self.n else ""
+        return f"chosen for {PoolBudget.parse(self.spend)}: {row.describe()}, on {self.calibration}{cut}"
 
     @property
     def alone(self) -> bool:

@@ -170,7 +170,8 @@ class DeepConfRun(StrategyRunBase):
             running += 1
 
     def _close(self) -> None:
-        if len(self.tally) == 0 and any(r.answer is not None for r in self.records):
+        # One that fell in its last tokens would not have come to its end, had it been read token by token.
+        if len(self.tally) == 0 and any(r.fate == "finished" and r.answer is not None for r in self.records):
             # Rather than no answer: what the bar kept out.
             self.note = "no trace above the bar gave an answer, so all that ended voted"
             self.tally = Tally()

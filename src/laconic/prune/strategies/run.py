@@ -92,6 +92,7 @@ class StrategyRunBase(StrategyRun):
         self._moved: dict[str, None] = {}
         self._messages: list[tuple[str, str]] = []  # with the phase in which each was said
         self._complete = False
+        self._interrupting = False
         self._eager = False
         self._peak = 0
         self._before: dict[str, int] = {}  # what the engine had counted when the run began
@@ -246,6 +247,8 @@ class StrategyRunBase(StrategyRun):
 
     def _stop(self, record: TraceState, fate: Fate, reason: str) -> None:
         """Stop a trace that has not ended, running or waiting; its memory is free at the next step."""
+        if self._interrupting:
+            return
         record.fate, record.reason = fate, reason
         self._moved[record.id] = None
         if not record.halted:
@@ -256,6 +259,8 @@ class StrategyRunBase(StrategyRun):
 
     def _resume(self, record: TraceState) -> None:
         """Let a stopped trace go on. Of one that ended meanwhile the last chunk is on its way."""
+        if self._interrupting:
+            return
         record.fate, record.reason = "running", "running"
         self._moved[record.id] = None
         record.halted = False
@@ -396,10 +401,13 @@ class StrategyRunBase(StrategyRun):
                     record.halted = False  # an earlier stop may not have got through
                     self._stop(record, record.fate, record.reason)
             self._settle()
+            self._interrupting = True  # from here on nothing is stopped or goes on
             for record in self.records:
                 record.tokens = len(record.view.token_ids)
                 if not record.ended and record.view.state == "finished":
                     self._finish(record)
+                    self._ended(record)  # it has come to its end, so it votes
+            for record in self.records:
                 if record.fate in ("running", "waiting"):
                     record.fate, record.reason = "interrupted", "the run was interrupted"
         return self.verdict()

@@ -88,7 +88,7 @@ class StepLikeRun(StrategyRunBase):
         self._say(f"{traces(self.n)} start, which may hold {self.limit:,} tokens of KV")
 
     def _extra(self) -> dict[str, Any]:
-        return {"kv": sum(_held(r) for r in self._running()), "limit": self.limit}
+        return {"kv": sum(self._held(r) for r in self._running()), "limit": self.limit}
 
     def _moved_on(self, record: TraceState) -> None:
         self._read(record)
@@ -104,13 +104,13 @@ class StepLikeRun(StrategyRunBase):
 
     def _step_over(self) -> None:
         running = self._running()
-        held = sum(map(_held, running))
+        held = sum(map(self._held, running))
         while len(running) > 1 and held + len(running) > self.limit:
             worst = min(running, key=lambda r: (self._promise(r), -r.index))
             self._stop(worst, "pruned", self._why(worst, held))
             self._say(f"trace {worst.index} pruned: {worst.reason}")
             running.remove(worst)
-            held -= _held(worst)
+            held -= self._held(worst)
 
     def _go_back(self) -> None:
         """None of those that ended has an answer: the most promising of those that were stopped goes on."""
@@ -122,6 +122,11 @@ class StepLikeRun(StrategyRunBase):
 
     def _running(self) -> list[TraceState]:
         return [r for r in self.records if r.live and not r.halted and r.view.state == "running"]
+
+    def _held(self, record: TraceState) -> int:
+        """KV tokens of one layer, as the engine counts them now, or, where it doesn't tell, all but the latest token's."""
+        view = self.engine.trace(record.id)
+        return view.kv_tokens or len(view.prompt_ids) + max(len(view.token_ids) - 1, 0)
 
     def _promise(self, record: TraceState) -> float:
         """Infinite before its first token: nothing is known of it."""
@@ -136,9 +141,3 @@ class StepLikeRun(StrategyRunBase):
         promise, found = self.promise[record.index], confidences_of(record.view, "step needs")
         for value in found[promise.tokens :]:
             promise.add(value)
-
-
-def _held(record: TraceState) -> int:
-    """KV tokens of one layer, by the engine, or, where it doesn't tell, all but the latest token's."""
-    view = record.view
-    return view.kv_tokens or len(view.prompt_ids) + max(len(view.token_ids) - 1, 0)

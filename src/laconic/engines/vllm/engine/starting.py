@@ -164,7 +164,8 @@ def arguments_for(
     """The arguments of vLLM's AsyncEngineArgs. Raises InputError for those that laconic has to set itself, and for a text
     where a number belongs."""
     _check_texts({name: value for name, value in engine_args.items() if isinstance(value, str)})
-    extra = dict(engine_args.get("additional_config") or {})
+    given_config = engine_args.get("additional_config") or {}
+    extra = dict(checks.instance("additional_config", given_config, Mapping, 'an object, such as {"key": 1}'))
     for given in (*engine_args, *(f"additional_config.{key}" for key in extra)):
         if given in _SET_BY_LACONIC:
             raise InputError(f"{given} can't be given to the vLLM engine: {_SET_BY_LACONIC[given]}; leave it out")
