@@ -41,12 +41,19 @@ def read(place: Path) -> dict[str, Any]:
 
 def name_by_meaning(run: dict[str, Any]) -> None:
     """One name for one policy: older specs of `learned` say nothing of its fading, which was 0 then and is 1 by default now."""
-    names = {}
+    names, run["selectors"] = {}, {}
     for label, spec in run["settings"].get("policies", {}).items():
-        found = re.search(r"\blearned:(?P<settings>[a-z0-9_=.,]*)", spec)
+        found = re.search(r"\blearned:(?P<settings>\S*)", spec)
         if found is not None:
-            given = dict(part.split("=") for part in found["settings"].split(","))
-            names[label] = f"learned fading={float(given.get('fading', 0)):g} c={float(given['ratio']):g}"
+            parts = [part.partition("=") for part in found["settings"].split(",")]
+            given = {key: value for key, sign, value in parts if sign}
+            file = next((f" {key}" for key, sign, _ in parts if not sign), "")
+            ratio = f" c={float(given['ratio']):g}" if "ratio" in given else ""
+            names[label] = f"learned{file} fading={float(given.get('fading', 0)):g}{ratio}"
+            digest = re.match(r"selector (\S+) in ", spec)
+            run["selectors"][names[label]] = "untold" if digest is None else digest[1]
+    if len(set(names.values())) < len(names):
+        sys.exit(f"error: rows of one run mean the same policy: {', '.join(names)}; expected each once")
     for row in run["rows"]:
         row["label"] = names.get(row["label"], row["label"])
         others = row.get("to_others") or {}
@@ -110,6 +117,8 @@ def table(runs: list[dict[str, Any]], to: list[str]) -> list[dict[str, Any]]:
             both = [(count, rows) for rows, count in mine if other in rows and other != label]
             parts = [(count, part) for count, rows in both if (part := difference(rows, label, other)) is not None]
             row[f"to {other}"] = {**pooled(parts), "problems": sum(count for count, _ in parts)} if parts else None
+        selectors = [run["selectors"].get(label) for run in runs if label in {each["label"] for each in run["rows"]}]
+        row["selectors"] = list(dict.fromkeys(each for each in selectors if each is not None))
         found.append(row)
     return sorted(found, key=lambda row: -row["problems"])
 
@@ -130,6 +139,12 @@ def written(rows: list[dict[str, Any]], to: list[str]) -> str:
             f"{row['mean_kv_tokens']:.0f}",
         ]
         lines.append("| " + " | ".join(map(str, [*cells, *(points(row[f"to {other}"]) for other in to)])) + " |")
+    several = [f"{row['label']} ({', '.join(row['selectors'])})" for row in rows if len(row["selectors"]) > 1]
+    if several:
+        lines += [
+            "",
+            f"- Each run had a selector of its own, made by the same command from other traces: {'; '.join(several)}.",
+        ]
     return "\n".join(lines) + "\n"
 
 

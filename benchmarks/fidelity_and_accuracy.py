@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import sys
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -22,14 +24,18 @@ from laconic.files import write_text
 def by_policy(path: Path) -> dict[tuple[float, str], dict[str, Any]]:
     """A run's rows by ratio and policy."""
     found = json.loads((path / "results.json").read_text(encoding="utf-8"))
-    return {(row["ratio"], row["family"]): row for row in found["rows"] if row.get("ratio")}
+    rows = [row for row in found["rows"] if row.get("ratio")]
+    by = {(row["ratio"], row["family"]): row for row in rows}
+    if len(by) < len(rows):
+        sys.exit(f"error: {path} has a policy twice at one ratio; expected a run of one interval and one window")
+    return by
 
 
 def tau(one: Sequence[float], other: Sequence[float]) -> float:
-    """Kendall's tau-b (Biometrika 33:239, 1945) of two lists of figures."""
+    """Kendall's tau-b (Biometrika 33:239, 1945) of two lists of figures; not a number where one of them tells nothing apart."""
     signs = [(_sign(one[i] - one[j]), _sign(other[i] - other[j])) for i, j in combinations(range(len(one)), 2)]
     untied = [sum(1 for pair in signs if pair[side]) for side in (0, 1)]
-    return sum(a * b for a, b in signs) / (untied[0] * untied[1]) ** 0.5
+    return sum(a * b for a, b in signs) / (untied[0] * untied[1]) ** 0.5 if all(untied) else math.nan
 
 
 def _sign(value: float) -> int:

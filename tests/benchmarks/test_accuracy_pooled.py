@@ -93,3 +93,26 @@ def test_a_policy_is_known_by_its_settings_and_not_by_what_it_was_called(tmp_pat
         "learned fading=0 c=4": 2,
         "learned fading=1 c=4": 1,
     }
+
+
+def learned(place: Path, specs: dict[str, str]) -> Path:
+    found = json.loads((recorded(place, place.name, 100, (0.1, 0.04)) / "results.json").read_text())
+    found["settings"]["policies"] = specs
+    found["rows"] = [{**found["rows"][1], "label": label} for label in specs] + [found["rows"][0]]
+    (place / "results.json").write_text(json.dumps(found))
+    return place
+
+
+def test_rows_that_would_have_one_name_are_refused_and_selectors_are_told(tmp_path: Path) -> None:
+    spec = "selector {} in learned:{}interval=64,ratio=4,window=16,fading=0.0"
+    twice = learned(tmp_path / "t", {"a": spec.format("1a", ""), "b": spec.format("1a", "")})
+    done = run(twice, "--to", "full", "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert "rows of one run mean the same policy" in done.stderr
+    files = learned(tmp_path / "f", {"a": spec.format("1a", ""), "b": spec.format("2b", "other.safetensors,")})
+    again = learned(tmp_path / "g", {"a": spec.format("3c", "")})
+    assert run(files, again, "--to", "full", "--out", tmp_path / "out").returncode == 0
+    rows = {row["label"]: row for row in json.loads((tmp_path / "out/results.json").read_text())["rows"]}
+    assert rows["learned fading=0 c=4"]["selectors"] == ["1a", "3c"]
+    assert rows["learned other.safetensors fading=0 c=4"]["selectors"] == ["2b"]
+    assert "Each run had a selector of its own" in (tmp_path / "out/table.md").read_text()

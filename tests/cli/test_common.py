@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -94,13 +95,18 @@ def test_a_question_from_json_lines_brings_its_answer(tmp_path: Path) -> None:
     assert read_question(str(path)) == Question("2+2?", "4", str(path))
     path.write_text('{"question": "2+2?"}')
     assert read_question(str(path)).answer is None
+    # As --source reads it: GSM8K's worked solutions, and the other names of the field.
+    path.write_text(json.dumps({"question": "2+2?", "answer": "2 and 2 are 4.\n#### 4"}) + "\n")
+    assert read_question(str(path)) == Question("2+2?", "4", str(path))
+    path.write_text(json.dumps({"problem": "3+3?", "answer": 6}) + "\n")
+    assert read_question(str(path)) == Question("3+3?", "6", str(path))
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "{}", "nonsense", '"text"', '{"question": null}', '{"question": " "}'])
 def test_json_lines_without_a_question_are_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "q.jsonl"
     path.write_text(content)
-    with pytest.raises(LaconicError, match="is no problem; expected JSON"):
+    with pytest.raises(LaconicError, match=r"is no problem; expected JSON|has (no|an empty) question"):
         read_question(str(path))
 
 

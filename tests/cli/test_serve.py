@@ -99,6 +99,14 @@ def test_what_is_refused_before_anything_is_loaded(
     assert "Traceback" not in result.stderr
 
 
+def test_a_key_file_that_is_no_text_is_one_sentence(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"\xff\xfe\x00")
+    result = invoke("serve", "--api-key-file", str(tmp_path / "key"))
+    assert result.exit_code == 2
+    assert "is not UTF-8 text" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 class Process:
     """`laconic serve` in a process of its own."""
 

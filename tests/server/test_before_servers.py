@@ -206,7 +206,8 @@ def test_tokens_are_counted_as_the_server_counts_them() -> None:
         assert usage["completion_tokens"] == 12
         assert 0 < usage["completion_tokens_details"]["reasoning_tokens"] < 12
         vote = front.post(
-            "/v1/chat/completions", {**asked, "laconic": {"strategy": "self-consistency:ties=index", "n": 2}}
+            "/v1/chat/completions",
+            {**asked, "laconic": {"strategy": "self-consistency:ties=index,early_end=false", "n": 2}},
         )
         assert vote.json()["usage"]["completion_tokens"] == 24
         assert "laconic_generated_tokens_total 36.0" in front.get("/metrics").text

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from laconic.prune.strategies.base import Snapshot, TraceRow
 from laconic.server.asks import AskError, read_ask
 from laconic.server.events import Mailbox
 from laconic.server.runs import Runs, state_of
@@ -65,3 +66,16 @@ def test_a_refused_one_is_no_run() -> None:
     runs.add(made)
     runs.drop(made)
     assert runs.listed() == []
+
+
+@pytest.mark.parametrize(("over", "saved"), [(False, 2 * 500 - 100 - 50 - 7), (True, None)])
+def test_what_is_saved_is_of_traces_that_were_stopped(over: bool, saved: int | None) -> None:
+    """Not of those that run or wait, and of no run whose client went away."""
+    made = job(1, over=over)
+    rows = [(0, 500, "finished"), (1, 100, "pruned"), (2, 50, "abandoned"), (3, 40, "running"), (4, 0, "waiting")]
+    made.snapshot = Snapshot(
+        "finish",
+        tuple(TraceRow(f"t{index}", index, tokens, state) for index, tokens, state in rows),
+        judged=7,
+    )
+    assert state_of(made)["saved"] == saved

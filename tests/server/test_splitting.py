@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from laconic.answers.thinking import split_off_thinking
-from laconic.server.splitting import Piece, StopTexts, ThinkingSplitter
+from laconic.server.splitting import Piece, StopTexts, ThinkingSplitter, ends_within
 
 TEXTS = [
     ("I think so. </think> \\boxed{4}", True, "I think so. ", "\\boxed{4}"),
@@ -110,3 +110,29 @@ def test_stop_texts_against_a_look_at_the_whole(text: str, stops: list[str], siz
     # Of stops that overlap, the piece that completes the first one decides; none begins before the earliest.
     assert found == text[: min(first)] if first and size >= len(text) else text.startswith(found)
     assert ending.stopped == bool(first)
+
+
+def test_what_goes_on_with_a_text_keeps_its_first_space() -> None:
+    said = ThinkingSplitter(False, continued=True)
+    assert [piece.text for piece in said.add(" 42")] == [" 42"]
+    thought = ThinkingSplitter(True, continued=True)
+    pieces = thought.add(" so</think> 42") + thought.finish()
+    assert [(piece.thinking, piece.text) for piece in pieces] == [(True, " so"), (False, "42")]
+    assert ThinkingSplitter(False).add(" 42")[0].text == "42"
+
+
+@pytest.mark.parametrize(
+    ("last", "opened", "within"),
+    [
+        ({"content": "x"}, True, False),  # an answer alone: the thinking is closed before it
+        ({"content": " "}, True, True),
+        ({"content": ""}, False, False),
+        ({"content": "<think>x"}, True, True),
+        ({"content": "<think>x"}, False, True),
+        ({"content": "<think>x</think>y"}, True, False),
+        ({"content": "", "reasoning_content": "x"}, True, True),
+        ({"content": "y", "reasoning_content": "x"}, True, False),
+    ],
+)
+def test_where_a_message_that_is_gone_on_with_ends(last: dict[str, str], opened: bool, within: bool) -> None:
+    assert ends_within(last, opened) == within

@@ -45,18 +45,18 @@ def read_question(path: str) -> Question:
         return Question(text.strip(), source=name)
     try:
         record = parse(next(line for line in text.split("\n") if line.strip()))
-        question, answer = record["question"], record.get("answer")
     except NotJSONError:
-        question = answer = None
+        record = None
     except LaconicError as error:
         raise InputError(f"the first line of {name} {error}") from None
-    except (KeyError, TypeError, AttributeError):
-        question = answer = None
-    if not isinstance(question, str) or not question.strip():
+    if not isinstance(record, dict):
         raise InputError(
             f'the first line of {name} is no problem; expected JSON such as {{"question": "...", "answer": "..."}}'
         )
-    return Question(question.strip(), None if answer is None else str(answer), name)
+    from laconic.problems.sources import read_record
+
+    found = read_record(f"the first line of {name}", record)
+    return Question(found.question, found.answer or None, name)
 
 
 def _read_bytes(path: str) -> bytes:

@@ -39,6 +39,7 @@ from laconic.cli.options import (
     Window,
 )
 from laconic.errors import InputError
+from laconic.jsonl import read_text
 
 if TYPE_CHECKING:
     from laconic.server.app import Server
@@ -221,7 +222,7 @@ def choose_key(given: str | None, file: Path | None, host: str, insecure: bool) 
         raise InputError("--api-key and --api-key-file both give a key; give one of them")
     key = given
     if file is not None:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = read_text(file).splitlines()
         key = lines[0].strip() if lines else ""
         if file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
             print_to_stderr(f"warning: others on this machine can read {file}; chmod 600 keeps the key to yourself")

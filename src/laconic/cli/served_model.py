@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -141,7 +141,6 @@ class ServingModel:
         return choose_sampling(self._reasoner, **{**self.sampling_options, **given})
 
     def prompt(self, ask: Ask) -> Any:
-        from laconic.answers import known_markers
         from laconic.engines.chat import Chat, apply_template
         from laconic.engines.text import render
 
@@ -162,12 +161,7 @@ class ServingModel:
         chat.check(tokenizer)
         if not ask.continues:
             return apply_template(tokenizer, messages, **chat.arguments)
-        before, text = apply_template(tokenizer, messages[:-1], **chat.arguments), messages[-1]["content"]
-        marks = [marker.sign.replace("/", "") for marker in known_markers()]
-        opened = next((mark for mark in marks if text.startswith(mark)), "")
-        if opened and before.rstrip().endswith(opened):  # the template has opened the thinking already
-            text = text.removeprefix(opened)
-        return before + text
+        return continued(apply_template(tokenizer, messages[:-1], **chat.arguments), messages[-1])
 
     def plain_prompt(self, given: str | Sequence[int]) -> Any:
         if self.choice.name == "openai" and isinstance(given, str):
@@ -229,3 +223,26 @@ class ServingModel:
         if tokenizer is None:
             return None
         return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def continued(before: str, last: Mapping[str, str]) -> str:
+    """A prompt that ends in the assistant's message, which is gone on with. before: what the template makes of those before it.
+
+    Thoughts (`reasoning_content`) stand between the marks of thinking. Where the template opens the thinking and the message
+    has an answer alone, the thinking is closed first. Marks in the content are the message's own.
+    """
+    from laconic.answers import known_markers
+
+    text, signs = last["content"], [marker.sign for marker in known_markers()]
+    opens = {sign: sign.replace("/", "") for sign in signs}
+    opened = next((sign for sign in signs if before.rstrip().endswith(opens[sign])), "")
+    close = opened or signs[0]
+    if "reasoning_content" in last:
+        thoughts = ("" if opened else opens[close] + "\n") + last["reasoning_content"]
+        return before + thoughts + (f"\n{close}\n\n{text}" if text else "")
+    begun = next((opens[sign] for sign in signs if text.startswith(opens[sign])), "")
+    if opened and begun == opens[opened]:  # the template has opened it already
+        return before + text.removeprefix(begun)
+    if opened and text.strip() and not any(mark in text for mark in (*signs, *opens.values())):
+        return f"{before}\n{close}\n\n{text}"
+    return before + text

@@ -114,6 +114,11 @@ def _problem(where: str, name: str, record: Mapping[str, Any], unanswered: bool)
     return Problem(str(own), question, answer, level if checks.is_whole(level) and level >= 0 else 0)
 
 
+def read_record(where: str, record: Mapping[str, Any]) -> Problem:
+    """One record of a file, as `load_problems` reads it; it may lack an answer. where: how the record is called in an error."""
+    return _problem(where, where, record, True)
+
+
 def _field(fields: Mapping[str, Any], names: tuple[str, ...], where: str, record: Mapping[str, Any]) -> str:
     for name in names:
         value = fields.get(name)

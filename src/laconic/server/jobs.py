@@ -160,8 +160,8 @@ class Job(ABC):
             self.first_token = self.seconds
 
 
-def tell_token(model: ModelToServe, token: int, told: TokenLogprobs) -> TokenTold:
-    """A token with its log-probabilities, as clients see it."""
+def tell_token(model: ModelToServe, token: int, told: TokenLogprobs, text: str | None = None) -> TokenTold:
+    """A token with its log-probabilities, as clients see it. text: what it added to its trace's; None: its own alone."""
     return TokenTold(
-        model.decode([token]), told.logprob, tuple((model.decode([other]), value) for other, value in told.top)
+        text or model.decode([token]), told.logprob, tuple((model.decode([other]), value) for other, value in told.top)
     )

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from laconic.answers.thinking import split_off_thinking
 from laconic.engines.base import Chunk, Trace
 from laconic.engines.shared import SharedEngine
 from laconic.errors import EngineError
 from laconic.server.asks import Ask
 from laconic.server.events import ChoiceEnded, Done, Event, Restarted, Started, TextTold, TokenTold, Usage
 from laconic.server.jobs import Chosen, Job, ModelToServe, tell_token
-from laconic.server.splitting import StopTexts, ThinkingSplitter
+from laconic.server.splitting import StopTexts, ThinkingSplitter, ends_within
 
 MOST_SEED = 1 << 63
 NEXT_PROMPT = 1_000_003  # between the seeds of two prompts of one request
@@ -25,7 +24,7 @@ class Choice:
     def __init__(self, index: int, trace: Trace, split: bool, ask: Ask, thinking: bool) -> None:
         self.index, self.trace = index, trace
         self._split, self._ask, self._thinking = split, ask, thinking
-        self.splitter = ThinkingSplitter(thinking) if split else None
+        self.splitter = ThinkingSplitter(thinking, ask.continues) if split else None
         self.stops = StopTexts(ask.stops)
         self.tells_ids = ask.token_ids
         self.ended = False
@@ -98,7 +97,7 @@ class PlainJob(Job):
                 trace = view.trace(name)
                 thinking = trace.thinking
                 if ask.continues:
-                    thinking = split_off_thinking(ask.messages[-1]["content"], thinking=model.thinks(ask)).thinking
+                    thinking = ends_within(ask.messages[-1], model.thinks(ask))
                 self.choices[name] = Choice(len(self.choices), trace, chat, ask, thinking)
             self.prompt_tokens += len(trace.prompt_ids)
         self._stream = view.stream()
@@ -125,7 +124,10 @@ class PlainJob(Job):
         if chunk.token_ids:
             self.note_first_token()
             self.generated += len(chunk.token_ids)
-        told = [tell_token(self.model, *each) for each in zip(chunk.token_ids, chunk.logprobs or (), strict=False)]
+        alone = chunk.text if len(chunk.token_ids) == 1 else None
+        told = [
+            tell_token(self.model, *each, alone) for each in zip(chunk.token_ids, chunk.logprobs or (), strict=False)
+        ]
         found += choice.add(chunk.text, chunk.token_ids, told)
         if choice.stops.stopped:
             found += choice.finish("stop")

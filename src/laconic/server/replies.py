@@ -50,7 +50,8 @@ def chat_logprobs(told: Sequence[TokenTold]) -> list[dict[str, Any]]:
 
 
 def _token(text: str, logprob: float) -> dict[str, Any]:
-    return {"token": text, "logprob": logprob, "bytes": list(text.encode("utf-8", "replace"))}
+    whole = "\ufffd" not in text  # else a part of a character, whose bytes the text doesn't tell
+    return {"token": text, "logprob": logprob, "bytes": list(text.encode("utf-8", "replace")) if whole else None}
 
 
 class Reply(ABC):
@@ -240,7 +241,7 @@ class CompletionReply(_ChoicesReply):
         return {
             "tokens": [each.text for each in told],
             "token_logprobs": [each.logprob for each in told],
-            "top_logprobs": [dict(each.top) for each in told],
+            "top_logprobs": [dict(reversed(each.top)) for each in told],  # of two with one text the likelier
             "text_offset": offsets,
         }
 

@@ -9,6 +9,8 @@ from laconic.server.asks import AskError
 from laconic.server.growth import Point
 from laconic.server.votes import VoteJob
 
+STOPPED = ("pruned", "abandoned", "interrupted")
+
 MOST_RUNS = 50
 MOST_TOKENS = 4_000_000
 """Of all runs that are over: they are kept with their texts."""
@@ -73,8 +75,9 @@ def state_of(job: VoteJob) -> dict[str, Any]:
     saved = None
     if verdict is not None:
         saved = verdict.tokens.saved
-    elif finished:
-        saved = round(len(rows) * sum(finished) / len(finished)) - sum(row.tokens for row in rows)
+    elif finished and snapshot is not None and state == "running":  # as the command line estimates it while a vote runs
+        mean = sum(finished) / len(finished)
+        saved = round(sum(mean - row.tokens for row in rows if row.state in STOPPED)) - snapshot.judged
     strategy = chosen.strategy if chosen is not None else None
     plain = verdict.plain if verdict is not None else snapshot.plain if snapshot is not None else None
     return {

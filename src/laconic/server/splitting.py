@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import regex
 
 from laconic.answers import ThinkingMarker, known_markers
+from laconic.answers.thinking import split_off_thinking
 
 START = 60  # characters of a text within which a mark of ordinary words may begin it
 LONG = 4096  # told characters that are dropped at once
@@ -26,20 +27,22 @@ class ThinkingSplitter:
 
     thinking: whether the text begins within thinking (`ends_in_thinking` of its prompt). Marks are read as
     `answers.thinking.split_off_thinking` reads them, but for one: what came before an end without a beginning has been told as
-    said by then. White space at the beginning of either kind is left out.
+    said by then. White space at the beginning of either kind is left out. continued: the text goes on with one that has begun,
+    so that nothing is left out at its beginning.
     """
 
-    def __init__(self, thinking: bool = False) -> None:
+    def __init__(self, thinking: bool = False, continued: bool = False) -> None:
         self.thinking = thinking
+        self._continued = continued
         self._text = ""  # but for what was told long ago
         self._at = 0  # told up to here
         self._dropped = 0  # characters
         self._opener: ThinkingMarker | None = None
-        self._told = {True: False, False: False}
+        self._told = {thinking: continued, not thinking: False}
 
     def add(self, text: str) -> list[Piece]:
         """What can be told now that these characters have come."""
-        if not self._text:
+        if not self._text and not self._continued:
             text = text.lstrip()
         if self._at > LONG:  # one character before tells that the text doesn't begin here
             self._dropped += self._at - 1
@@ -163,3 +166,19 @@ class StopTexts:
         """The text has ended: what was held back."""
         held, self._held = self._held, ""
         return held
+
+
+def ends_within(last: Mapping[str, str], opened: bool) -> bool:
+    """Whether a message that is gone on with ends within its thinking. opened: the template opens it.
+
+    Of thoughts and an answer it is the answer that goes on, and an answer without a mark of thinking is none.
+    """
+    content = last["content"]
+    if "reasoning_content" in last:
+        return not content
+    if not content.strip():
+        return opened
+    return (
+        any(marker.sign.replace("/", "") in content for marker in known_markers())
+        and split_off_thinking(content, thinking=opened).thinking
+    )

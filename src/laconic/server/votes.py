@@ -133,6 +133,8 @@ class VoteJob(Job):
             index = next((fate.index for fate in verdict.traces if fate.fate == "finished"), None)
         events: list[Event] = []
         reason, content_tokens = "stop", 0
+        if index is None and note:  # its time was up before any trace had ended
+            reason = "length"
         if self.ask.method.progress:
             events.append(ProgressTold(progress_line(self.snapshot) + "\n\n"))
         if index is not None:

@@ -210,6 +210,17 @@ def test_a_matched_budget_stays_as_the_file_grows(problems, factory, tmp_path: P
     assert [row.policy for row in fresh] != [row.policy for row in first]  # or nothing was tested
 
 
+def test_a_budget_that_was_matched_on_fewer_problems_than_the_file_held_stays(
+    problems, factory, tmp_path: Path
+) -> None:
+    """Full KV on all problems first, then a policy on some, then the same command again, and on all."""
+    path = tmp_path / "traces.jsonl"
+    measured(path, factory, problems, SAMPLES, contenders()[:1])
+    first = measured(path, factory, problems[:5], 1)
+    for some, samples in ((problems[:5], 1), (problems, SAMPLES)):
+        assert [row.policy for row in measured(path, factory, some, samples)] == [row.policy for row in first]
+
+
 def test_another_problem_under_a_known_id_is_refused(problems, factory, tmp_path: Path) -> None:
     path = tmp_path / "traces.jsonl"
     measured(path, factory, problems[:5], 1)
@@ -227,11 +238,11 @@ def test_traces_of_another_budget_are_refused(problems, factory, tmp_path: Path)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     for line in lines:
         if line["kind"] == "policy" and line["row"] == "h2o c=2":
-            line["policy"] = "h2o:budget=1,buffer=1"
+            line["policy"] = "h2o:budget=1,buffer=3"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with (
         Journal(path, FORMAT, described(problems)) as journal,
-        pytest.raises(LaconicError, match=r"h2o:budget=1,buffer=1 for the row h2o c=2"),
+        pytest.raises(LaconicError, match=r"h2o:budget=1,buffer=3 for the row h2o c=2"),
     ):
         run_accuracy(problems, contenders(), factory, samples=SAMPLES, sampling=SAMPLING, journal=journal)
 

@@ -40,6 +40,7 @@ def test_the_first_traces_of_the_first_problems(tmp_path: Path) -> None:
     assert found[0] == ForcedTrace("a/0", "a", (1, 2), (3, 4, 5, 6))
     assert (tokens, broken) == ("aa", "")
     assert len(recorded_traces(path)[0]) == 9
+    assert [trace.id for trace in recorded_traces(path, n=1, only={"c", "b", "z"})[0]] == ["b/0", "c/0"]
     assert found[0].digest == found[1].digest != recorded_traces(path)[0][0].digest
     assert found[0].number == int(found[0].digest[:8], 16)
 

@@ -118,6 +118,9 @@ def test_a_spec_that_leaves_its_size_out_is_on_the_same_schedule_as_a_name() -> 
     assert rows[3].policy.settings()["lam"] == 0.3
     assert rows[3].policy.settings()["buffer"] == 64
     assert rows[6].policy == Random(32, 4, 8)
+    # Rows are compared at one cache size, which goes by what a policy has and not by what the command says.
+    assert [(row.interval, row.window) for row in rows[:2]] == [(64, 16)] * 2
+    assert [(row.interval, row.window) for row in rows[5:7]] == [(32, 8)] * 2
 
 
 def test_full_given_by_name_is_not_a_second_row() -> None:

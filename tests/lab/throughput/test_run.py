@@ -114,6 +114,15 @@ def test_a_run_cut_short_goes_on_and_ends_the_same(machine: Machine, tmp_path: P
     assert rows == whole  # the bandwidth too is the one measured first
 
 
+def test_another_machine_does_not_go_on_with_samples(machine: Machine, tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "samples.jsonl"
+    with Journal(path, FORMAT, experiment(1).settings()) as journal:
+        run_throughput(experiment(1), journal, bandwidth=ROOF)
+    monkeypatch.setattr("laconic.lab.throughput.run.machine", lambda: {"cpu": "another"})
+    with pytest.raises(LaconicError, match="cpu was"):
+        Journal(path, FORMAT, experiment(3).settings())
+
+
 def test_more_repeats_may_follow_and_other_methods_may_not(machine: Machine, tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
     with Journal(path, FORMAT, experiment(1).settings()) as journal:

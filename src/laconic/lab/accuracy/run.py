@@ -13,7 +13,8 @@ from typing import Any
 
 from laconic import checks
 from laconic.answers import answer_of, equivalent
-from laconic.compress import Policy
+from laconic.compress import Policy, parse
+from laconic.compress.policies import with_budget
 from laconic.compress.policy import SelectorFiles
 from laconic.engines.base import Engine, Sampling, Trace
 from laconic.errors import InputError
@@ -82,8 +83,8 @@ def run_accuracy(
     ran: list[tuple[ComparedPolicy, list[Record]]] = []
     for contender in contenders:
         if contender.target is not None:
-            first = _lengths_before(contender.label, records)
-            contender = contender.matched(first or [record["length"] for record in traces[BASELINE]])
+            contender = contender.matched([record["length"] for record in traces[BASELINE]])
+            contender = _recall_budget(contender, records)
         _recall_policy(contender, records, journal)
         mine = [record for record in records if record.get("kind") == "clock" and record["row"] == contender.label]
         mine += known.get(contender.label, [])
@@ -267,16 +268,17 @@ def _known(problems: Sequence[Problem], samples: int, records: Sequence[Record])
     return found
 
 
-def _lengths_before(label: str, records: Sequence[Record]) -> list[int]:
-    """Full KV's lengths that a row's budget was matched on: those that stand before the row's policy in the file. Empty
-    where the file names no policy for it."""
-    lengths: list[int] = []
+def _recall_budget(contender: ComparedPolicy, records: Sequence[Record]) -> ComparedPolicy:
+    """With the budget that the journal names for its row, if it names one; it was matched on what the file held then."""
     for record in records:
-        if record.get("kind") == "policy" and record["row"] == label:
-            return lengths
-        if record.get("kind") == "trace" and record["row"] == BASELINE:
-            lengths.append(record["length"])
-    return []
+        if record.get("kind") == "policy" and record["row"] == contender.label:
+            budget = getattr(parse(record["policy"]), "budget", None)
+            return (
+                contender
+                if budget is None
+                else dataclasses.replace(contender, policy=with_budget(contender.policy, budget))
+            )
+    return contender
 
 
 def _recall_policy(contender: ComparedPolicy, records: Sequence[Record], journal: Journal | None) -> None:

@@ -120,7 +120,7 @@ def bench(
     else:
         assert asked is not None
         path = _sample(language, tokenizer, model, source, asked, n, tokens, batch, out, not as_json)
-        found, _, _ = tracing.recorded_traces(path, len(asked), n, tokens)
+        found, _, _ = tracing.recorded_traces(path, None, n, tokens, {problem.id for problem in asked})
     assert found is not None
     chosen = tracing.long_enough(found, first)
     if len(chosen) < len(found):

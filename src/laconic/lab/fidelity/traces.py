@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,15 +38,21 @@ class ForcedTrace:
 
 
 def recorded_traces(
-    path: Path, problems: int | None = None, n: int | None = None, tokens: int | None = None
+    path: Path,
+    problems: int | None = None,
+    n: int | None = None,
+    tokens: int | None = None,
+    only: Collection[str] | None = None,
 ) -> tuple[list[ForcedTrace], str | None, str]:
-    """The first n traces of each of the first problems of a file, cut to `tokens` generated ones (None: all of each).
+    """The first n traces of each of the first problems of a file, cut to `tokens` generated ones (None: all of each). only: the
+    ids of the problems that count; None: all.
 
     Returns them, the fingerprint of their tokenizer (None: not recorded), and a sentence on broken lines ("": none). Raises
     InputError for a file without traces, traces of two tokenizers, or one without a prompt.
     """
     found = read_traces(path)
-    chosen = [record for records in list(found.by_problem().values())[:problems] for record in records[:n]]
+    asked = [records for name, records in found.by_problem().items() if only is None or name in only]
+    chosen = [record for records in asked[:problems] for record in records[:n]]
     known = sorted({str(record.settings["tokenizer"]) for record in chosen if record.settings.get("tokenizer")})
     if len(known) > 1:
         raise InputError(

@@ -175,7 +175,8 @@ def _row(
         settings |= {"ratio": ratio, **_schedule_of(name, interval, window)}
         made = parse(name, **settings)
         check_named_file(made)
-        return ComparedPolicy(label, name, made, ratio, interval=interval, window=window)
+        own = [int(getattr(made, field, given)) for field, given in (("interval", interval), ("window", window))]
+        return ComparedPolicy(label, name, made, ratio, interval=own[0], window=own[1])
     if "budget" in fields:
         target = Proportional(interval, ratio, window)
         template = parse(name, **settings)

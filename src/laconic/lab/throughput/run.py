@@ -21,6 +21,7 @@ from laconic.compress.registry import parse
 from laconic.compress.schedule import Never, Schedule
 from laconic.engines.hf.shapes import SHAPES, Shape, build, get_shape, kv_bytes_per_token, parameter_count, weight_bytes
 from laconic.engines.requests import check_goes_by_counts, check_looks_back
+from laconic.environment import machine
 from laconic.errors import InputError
 from laconic.journal import Journal, Record
 from laconic.lab.shared.progress import Progress, Watcher
@@ -69,9 +70,11 @@ class ThroughputExperiment:
     def settings(self) -> dict[str, Any]:
         """What records must agree on to be compared, for `Journal`. Repeats may grow; the device may not change."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        cpu = {"cpu": machine()["cpu"]} if self.device.type == "cpu" else {}
         return {
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": name,
+            **cpu,
             "threads": torch.get_num_threads() if self.device.type == "cpu" else None,
             "methods": list(self.methods),
             "cells": [cell.key for cell in self.cells],
