@@ -143,6 +143,11 @@ def test_an_interrupted_training_ends_in_the_same_weights(base, tmp_path):
     other = Tuner(replace(BRIEF, seed=1), base, tmp_path / "parts")
     with pytest.raises(ValueError, match="another recipe"):
         other.resume()
+    elsewhere = Tuner(BRIEF, base, tmp_path / "parts")
+    assert elsewhere.origin == whole.origin
+    elsewhere.origin = "another"
+    with pytest.raises(ValueError, match="began with another base"):
+        elsewhere.resume()
 
 
 def test_what_it_writes_runs_under_the_policy_as_it_was_trained(base, tmp_path):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from laconic.compress.thoughts import FILE, ThoughtTokens
+from laconic.fingerprint import weights_fingerprint
 from training.checkpoints import ResumableTraining
 from training.lightthinker.data import MaskedBatch, SplitTrace, batch, chunk
 from training.lightthinker.recipe import TuneRecipe
@@ -40,13 +41,16 @@ class Tuner(ResumableTraining):
         others = [p for _, p in named if p.ndim != 2 or p is embedding]
         self.muon = Muon(matrices, lr=recipe.muon)
         self.adam = torch.optim.AdamW(others, lr=recipe.adam, betas=(0.9, 0.98), weight_decay=0.0)
+        self.origin = weights_fingerprint(self.model)
         self.chunk = self.offset = 0  # the stream's place
         self._batches: list[list[SplitTrace]] | None = None
 
     def own_state(self) -> dict[str, Any]:
-        return {"stream": (self.chunk, self.offset), "model": self.model.state_dict()}
+        return {"stream": (self.chunk, self.offset), "model": self.model.state_dict(), "origin": self.origin}
 
     def take_state(self, state: dict[str, Any]) -> None:
+        if state.get("origin", self.origin) != self.origin:
+            raise ValueError(f"The checkpoint {self.checkpoint} began with another base; use another directory.")
         self.chunk, self.offset = state["stream"]
         self._batches = None
         self.model.load_state_dict(state["model"])
