@@ -71,3 +71,14 @@ def test_long_texts_take_no_time_to_speak_of() -> None:
     # The worst that was found, a sum that never ends: a search from every place in it would not end either.
     assert facts("a + " * 100_000 + "= 7") == {"7": ""}
     assert facts("a + " * 100_000 + "b = 7")["7"] == ""
+
+
+def test_an_excerpt_without_a_text_is_refused() -> None:
+    """A replay without a tokenizer has tokens alone: nothing in common would be said of all of them."""
+    from laconic.errors import LaconicError
+    from laconic.judges.registry import open_judge
+    from laconic.prune.judge import Excerpt
+
+    with pytest.raises(LaconicError, match="has no text, and the judge facts reads text"):
+        open_judge("facts").read([Excerpt("a", "tokens:3", "q", (1,), (2, 3, 4), "")])
+    open_judge("facts").read([Excerpt("a", "tokens:3", "q", (1,), (2,), "")])  # its end alone

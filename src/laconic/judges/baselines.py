@@ -74,6 +74,11 @@ class FactOverlap(MatrixJudge):
     def _read(self, excerpts: Sequence[Excerpt], engine: TraceEngine | None) -> list[dict[tuple[str, str], float]]:
         found = []
         for excerpt in excerpts:
+            if not excerpt.text and len(excerpt.token_ids) > 1:
+                raise InputError(
+                    f"the excerpt of trace {excerpt.trace_id!r} has no text, and the judge facts reads text: give the engine a "
+                    "tokenizer, or use jaccard"
+                )
             stated = list(facts(excerpt.text).items())
             found.append({fact: self.decay**age for age, fact in enumerate(reversed(stated))})
         return found

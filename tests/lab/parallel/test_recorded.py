@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.judges.models import word_tokenizer
 
 from laconic.lab.parallel.equal_cost import difference, plain_votes
-from laconic.traces import TraceRecord, write_traces
+from laconic.traces import TraceRecord, tokenizer_fingerprint, write_traces
 
 SETTINGS = {
     "model": "org/model", "weights": "ab", "policy": "full", "temperature": 0.8, "top_p": 0.9, "top_k": 0,
@@ -194,6 +195,30 @@ def test_first_problems_a_judge_and_an_excerpt(invoke: Any, tmp_path: Path) -> N
     assert result.stderr.startswith("Written to ")
 
 
+def test_a_tokenizer_tells_the_texts_of_excerpts(invoke: Any, tmp_path: Path) -> None:
+    words = word_tokenizer()
+    words.save_pretrained(tmp_path / "words")
+    named = {**SETTINGS, "tokenizer": tokenizer_fingerprint(words)}
+
+    def spelled(record: TraceRecord) -> TraceRecord:
+        ids = tuple(range(12, 12 + 2 * record.index + 4))
+        sure = (1.0,) * len(ids)
+        return dataclasses.replace(record, settings=named, prompt_ids=(4, 5), token_ids=ids, confidences=sure)
+
+    result = invoke(
+        "bench", "parallel", "--traces", written(tmp_path / "t.jsonl", spelled), "--tokenizer", tmp_path / "words", "--n", 4,
+        "--few", "", "--strategies", "deepprune:K2=1", "--judges", "facts", "--excerpt", "tokens:3", "-o", tmp_path / "o",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    judged = ("--n", 4, "--strategies", "deepprune", "--judges", "facts", "--excerpt", "tokens:3", "-o", tmp_path / "p")
+    without = invoke("bench", "parallel", "--traces", tmp_path / "t.jsonl", *judged)
+    assert without.exit_code == 2
+    assert "has no text, and the judge facts reads text: give the engine a tokenizer" in without.stderr
+    other = invoke("bench", "parallel", "--traces", written(tmp_path / "u.jsonl"), "--tokenizer", tmp_path / "words")
+    assert other.exit_code == 2
+    assert "give the model that wrote" in other.stderr
+
+
 def cut(record: TraceRecord) -> TraceRecord:
     return dataclasses.replace(record, settings={**SETTINGS, "temperature": 0.1 * record.index})
 
@@ -219,6 +244,7 @@ def cut(record: TraceRecord) -> TraceRecord:
             ["--strategies", "deepprune", "--judges", "probe"],
             "deepprune, probe reads the model that wrote",
         ),
+        (lambda r: r, ["--tokenizer", "nowhere"], "nowhere"),
         (lambda r: r, ["--pools", "four"], "the budget 'four' is neither; expected tokens, as 500000, or a multiple"),
         (lambda r: r, ["--pools", "0.5x"], "traces is 0.5; expected a number at least 1"),
         (lambda r: r, ["--pools", "2x,2x"], "Two rows would both be called pool 2x n="),

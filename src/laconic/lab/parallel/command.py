@@ -52,6 +52,7 @@ from laconic.lab.shared.options import (
     SampleSeed,
     Strategies,
     Timed,
+    Tokenizer,
     TraceFileOrNone,
     TraceNumbers,
 )
@@ -78,6 +79,7 @@ def bench(
     judges: Judges = "bundled;probe;jaccard;random;perfect",
     excerpt: ExcerptKind = None,
     traces: TraceFileOrNone = None,
+    tokenizer_name: Tokenizer = None,
     pools: Pools = "",
     orders: Orders = 1,
     timed: Timed = 8,
@@ -107,15 +109,18 @@ def bench(
     --pools adds rows in which all problems share one budget and the next trace goes where it is worth most; with --timed 0.
 
     With --traces, which `laconic collect` recorded with full KV, strategies are played back on these and no model is loaded;
-    judges that read one are refused.
+    judges that read one are refused. Those that read texts (facts) need --tokenizer, the model's.
 
     --out is a directory of traces-*.jsonl, results.jsonl, results.json, table.md and plot.png. Traces and results are written
     at once; the same command goes on where an interrupted one stopped.
     """
     if_interrupted(lambda: kept_in(out))
     if traces is not None:
-        replay_file(traces, problems, n, few, strategies, judges, excerpt, pools, orders, out, plot, as_json)
+        replay_file(
+            traces, tokenizer_name, problems, n, few, strategies, judges, excerpt, pools, orders, out, plot, as_json
+        )
         return
+    refuse_unused("without --traces", "tokenizer_name")
     announce_loading(model, not as_json)
     from laconic.cli.lists import split_names, split_specs, split_whole
     from laconic.engines.hf import load
@@ -230,6 +235,7 @@ def bench(
 
 def replay_file(
     path: Path,
+    tokenizer: str | None,
     problems: int | None,
     n: str,
     few: str,
@@ -288,6 +294,14 @@ def replay_file(
         split_whole("--few", few),
         split_names(pools),
     )
+    reader = None
+    if tokenizer is not None:
+        from laconic.cli.common import model_path
+        from laconic.engines.hf.loading import load_tokenizer
+        from laconic.lab.shared.traces import check_tokenizer
+
+        reader = load_tokenizer(str(model_path(tokenizer)))
+        check_tokenizer(found.records, reader)
     asked = problems_of(by_problem, problems, path)
     top_k = confidence_top_k_of(specs, bool(pools))
     sampling = sampling_of({problem.id: by_problem[problem.id] for problem in asked}, path, top_k)
@@ -310,7 +324,7 @@ def replay_file(
         phases.print_resumed(journal)
         records = run_parallel(
             experiment,
-            RecordedSetup(by_problem, make),
+            RecordedSetup(by_problem, make, reader),
             journal,
             lambda event: phases.tell(event.phase, event.done, event.total, event.label),
         )

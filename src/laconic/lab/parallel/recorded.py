@@ -29,10 +29,12 @@ DRAWN_BY = ("max_new_tokens", "temperature", "top_p", "top_k", "policy", "model"
 
 @dataclass(frozen=True)
 class RecordedSetup:
-    """What `run_parallel` is given. by_problem: traces with full KV, those of a problem in the order of their indices."""
+    """What `run_parallel` is given. by_problem: traces with full KV, those of a problem in the order of their indices.
+    tokenizer: tells their texts token by token; None: a judge that reads such texts is refused."""
 
     by_problem: Mapping[str, Sequence[TraceRecord]]
     make: Maker
+    tokenizer: Any = None
 
     def traces(self, compression: LabelledPolicy) -> Mapping[str, Sequence[TraceRecord]]:
         return self.by_problem
@@ -44,13 +46,14 @@ class RecordedSetup:
         rows: int | None = None,
         acts_at: int | None = None,
     ) -> TraceEngine:
-        return ReplayEngine(records, compression.policy, max_batch=rows or max(1, len(records)), acts_at=acts_at)
+        rows = rows or max(1, len(records))
+        return ReplayEngine(records, compression.policy, rows, tokenizer=self.tokenizer, acts_at=acts_at)
 
     def live(self, compression: LabelledPolicy) -> TraceEngine:
         raise InputError("recorded traces are played back and nothing runs live: leave --timed out, or give a model")
 
     def judge(self, spec: str, answers: Answers) -> Judge:
-        return open_judge(spec, answers=answers)
+        return open_judge(spec, tokenizer=self.tokenizer, answers=answers)
 
     def strategy(self, entry: ComparedStrategy, judge: Judge | None) -> Strategy:
         strategy = self.make(entry.strategy, entry.n, judge)
