@@ -118,9 +118,17 @@ def newest_query(queries: Heads, context: Heads, keys: Heads, M: int, scaling: f
     return over_heads([row[start : start + M] for row in per_head], len(keys), aggregation)
 
 
+def rounded(value: float, bits: int = 10) -> float:
+    """To so many bits behind the first: what equal tokens have in common is equal however it was computed."""
+    if value == 0 or not math.isfinite(value):
+        return value
+    step = 2.0 ** (math.floor(math.log2(value)) + 1 - bits)
+    return round(value / step) * step
+
+
 def short_keys(keys: Heads, M: int, aggregation: str) -> Scores:
     """KNorm: minus the length of each candidate's key."""
-    lengths = [[math.sqrt(dot(k, k)) for k in head[:M]] for head in keys]
+    lengths = [[rounded(math.sqrt(dot(k, k))) for k in head[:M]] for head in keys]
     if aggregation == "layer":
         lengths = [[sum(column) / len(keys) for column in zip(*lengths, strict=True)]]
     return [[-length for length in head] for head in lengths]
@@ -338,7 +346,7 @@ def weighted_draw(
     aggregation: str,
 ) -> Scores:
     """VaSE: the `sure` widest values get a million, the others log(weight) + Gumbel noise. values [G][M][D]."""
-    widths = [[max(v) - min(v) for v in head] for head in values]
+    widths = [[rounded(max(v) - min(v)) for v in head] for head in values]
     if aggregation == "layer":
         widths = [[sum(column) / len(widths) for column in zip(*widths, strict=True)]]
     out = []
