@@ -122,6 +122,20 @@ def test_a_prompt_is_counted_by_whichever_choice_was_told_its_length() -> None:
     assert told["usage"]["prompt_tokens"] == 11
 
 
+def test_no_token_behind_a_stop_is_told() -> None:
+    how = {
+        "words": ["a", " b", " c", " d", " e"],
+        "logprobs": True,
+        "usage": {"prompt_tokens": 1, "completion_tokens": 5},
+    }
+    asked = {"model": "bundled", "prompt": "x", "logprobs": 1, "stop": " c"}
+    with upstreams(lambda body, number: how) as (upstream,), serving(model=before(upstream.url, "m")) as front:
+        (choice,) = front.post("/v1/completions", asked).json()["choices"]
+    assert (choice["text"], choice["finish_reason"]) == ("a b", "stop")
+    assert choice["logprobs"]["tokens"] == ["a", " b"]
+    assert choice["logprobs"]["text_offset"] == [0, 1]
+
+
 def test_a_silent_server_holds_up_nobody_else() -> None:
     """What others ask for is begun, and who leaves is let go of, though the first one's server says nothing."""
     go = threading.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -56,7 +57,7 @@ class Choice:
             pieces = [] if self.splitter is None else [(piece.thinking, piece.text) for piece in self.splitter.finish()]
             found = self._told(pieces, stops=True)
             found += self._told([(False, self.stops.finish())])
-        if self._waiting or self._waiting_ids:
+        if (self._waiting or self._waiting_ids) and not self.stops.stopped:  # else they are of what was cut off
             found.append(self._piece(False, ""))
         return [*found, ChoiceEnded(self.index, "stop" if self.stops.stopped else reason)]
 
@@ -71,6 +72,10 @@ class Choice:
     def _piece(self, thinking: bool, text: str) -> TextTold:
         """With the tokens that have come since the last."""
         logprobs, ids = tuple(self._waiting), tuple(self._waiting_ids)
+        if self.stops.stopped and logprobs:  # tokens that begin behind the stop are no part of it
+            begins = itertools.accumulate((len(token.text) for token in logprobs), initial=0)
+            kept = sum(begin < len(text) for begin, _ in zip(begins, logprobs, strict=False))
+            logprobs, ids = logprobs[:kept], ids[:kept]
         self._waiting, self._waiting_ids = [], []
         return TextTold(self.index, thinking, text, logprobs, ids)
 
