@@ -155,7 +155,7 @@ def run(asked: argparse.Namespace, words: list[str]) -> None:
             lines = [line for line in found.stdout.splitlines() if line.startswith(MARK)]
             if found.returncode or not lines:
                 told = (found.stderr.strip().splitlines() or ["nothing was said"])[-1]
-                raise SystemExit(f"error: {strategy} with {policy} failed: {told}")
+                raise SystemExit(f"error: {strategy} with {policy} failed: {told.removeprefix('error: ')}")
             sample = json.loads(lines[-1].removeprefix(MARK))
             sample |= {"round": turn, "strategy_asked": strategy, "policy_asked": policy}
             with place.open("a") as out:

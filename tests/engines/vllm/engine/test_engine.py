@@ -22,7 +22,7 @@ from tests.engines.vllm.tiny import tiny_tokenizer
 class Client:
     """Every request gets token 20 at every step; what is due to end a request of itself is in `ends`, by its number."""
 
-    closed = False
+    closed = dead = False
 
     def __init__(self, ends: dict[int, tuple[int, str]]) -> None:
         self.ends = ends  # number of the request -> (after how many tokens, why)

@@ -95,6 +95,11 @@ class VLLMClient:
         """vLLM's configuration, as it stands after the start."""
         return self.llm.vllm_config
 
+    @property
+    def dead(self) -> bool:
+        """Whether vLLM has ended by itself, as the next call of it will tell."""
+        return not self._closed and bool(self.llm.errored)
+
     def unique_prefix(self) -> str:
         """A name that no request's id begins with."""
         return f"laconic-{next(self._prefixes)}"

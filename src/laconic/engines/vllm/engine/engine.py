@@ -241,7 +241,7 @@ class VLLMEngine(Engine):
     def _check_alone(self) -> None:
         """What comes for another engine's traces would be lost here."""
         running = sum(len(other._live) for other in self._client.users if other is not self)
-        if running:
+        if running and not self._client.dead:
             raise InputError(
                 f"another engine over this vLLM has {running} traces that run: read its stream to the end before this one's, "
                 "or stop them and read on"
