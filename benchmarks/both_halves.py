@@ -141,7 +141,12 @@ def run(asked: argparse.Namespace, words: list[str]) -> None:
     """All that samples.jsonl lacks, round by round."""
     asked.out.mkdir(parents=True, exist_ok=True)
     place = asked.out / SAMPLES
-    have = [json.loads(line) for line in place.read_text().splitlines()] if place.is_file() else []
+    try:
+        have = [json.loads(line) for line in place.read_text().splitlines()] if place.is_file() else []
+    except ValueError as error:
+        raise SystemExit(
+            f"error: {place} has a broken line ({error}); remove the line, and the same command goes on"
+        ) from None
     done = {(each["round"], each["strategy_asked"], each["policy_asked"]) for each in have}
     for turn in range(asked.rounds):
         order = pairs(asked)

@@ -78,7 +78,8 @@ def train(
     judge's directory. --folds trains several, each without one part of the problems; together they are one judge, which
     judges each problem by the one that doesn't know it.
     """
-    if_interrupted(resumed(out / "checkpoints" / "trainer.pt", what="the training up to its latest look"))
+    place = out / "fold-1" if folds else out  # folds are trained in their order
+    if_interrupted(resumed(place / "checkpoints" / "trainer.pt", what="the training up to its latest look"))
     announce_loading(base if base is not None else model, not as_json)
     import json
     from dataclasses import asdict
